@@ -1,0 +1,70 @@
+"""Settings of every process, from `CREDITS_…` environment variables or a `.env` file.
+
+One model for all commands, so that a variable means the same everywhere. Nothing here does I/O.
+Amounts of time and size carry their unit last in the name.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Where things are, and the few numbers an operator may turn."""
+
+    model_config = SettingsConfigDict(env_prefix="CREDITS_", env_file=".env", extra="ignore", frozen=True)
+
+    kafka_bootstrap_servers: str | None = Field(None, description="Kafka to use; unset: a local broker is started")
+    kafka_security_protocol: str = Field("PLAINTEXT", description="PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL")
+    kafka_sasl_mechanism: str | None = Field(None, description="PLAIN, SCRAM-SHA-256, SCRAM-SHA-512")
+    kafka_sasl_username: str | None = Field(None, description="SASL user")
+    kafka_sasl_password: SecretStr | None = Field(None, description="SASL password")
+    kafka_ssl_ca_location: Path | None = Field(None, description="CA certificates (PEM)")
+    kafka_ssl_certificate_location: Path | None = Field(None, description="client certificate (PEM)")
+    kafka_ssl_key_location: Path | None = Field(None, description="client key (PEM)")
+
+    schema_registry_url: str | None = Field(None, description="Confluent-compatible registry; unset: the built-in one")
+    clickhouse_url: str | None = Field(None, description="http://… or chdb:///path; unset: chDB under the data folder")
+    data_dir: Path = Field(Path(".credits"), description="local data: broker, ClickHouse, logs")
+    namespace: str = Field("", description="prefix of topics, app ids and the ClickHouse database")
+
+    http_host: str = Field("127.0.0.1", description="where `serve` listens")
+    http_port: int = Field(8080, ge=0, le=65535)
+    worker_metrics_port: int = Field(0, ge=0, le=65535, description="Prometheus metrics of a worker; 0: none")
+    api_keys_file: Path | None = Field(None, description="API keys of the HTTP interface")
+
+    partitions: int = Field(8, ge=1, le=10_000, description="partitions of every topic; fixed at creation")
+    replication_factor: int = Field(1, ge=1, le=10, description="copies of every topic's partition")
+    broker_port: int = Field(9092, ge=1, le=65535, description="port of the local broker")
+    broker_heap_mib: int = Field(1024, ge=256, description="heap of the local broker")
+
+    session_timeout_ms: int = Field(8_000, ge=6_000, le=300_000, description="after this a silent worker is replaced")
+    batch_records_max: int = Field(8_192, ge=1, le=100_000, description="records decided in one transaction")
+    queue_records_max: int = Field(32_768, ge=1, description="records waiting per partition before fetching pauses")
+    usage_window_hours: int = Field(72, ge=1, le=24 * 35, description="how long a usage id is remembered")
+    money_window_days: int = Field(35, ge=1, le=365, description="how long other ids are remembered")
+    dead_letters_per_minute_max: int = Field(
+        60_000, ge=1, description="more dead letters than this in a minute stop the worker"
+    )
+    log_level: str = Field("info", description="debug, info, warning or error")
+    debug: bool = Field(False, description="show tracebacks")
+
+    @field_validator("namespace")
+    @classmethod
+    def _namespace_is_a_topic_prefix(cls, value: str) -> str:
+        if value and not all(c.isalnum() or c in "._-" for c in value):
+            raise ValueError("use letters, digits, '.', '_' and '-' only")
+        return value
+
+    @property
+    def bootstrap_servers(self) -> str:
+        """The brokers to talk to: the given ones, or the local one."""
+        return self.kafka_bootstrap_servers or f"127.0.0.1:{self.broker_port}"
+
+    @property
+    def app_id(self) -> str:
+        """Consumer group and prefix of the ledger's transactional ids."""
+        return f"{self.namespace}credits-ledger"

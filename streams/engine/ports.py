@@ -1,0 +1,289 @@
+"""What the engine asks of the code that decides: the Processor port, and the data that crosses it.
+
+Who calls what, when, in which thread. P is one partition; it has one pump, so for one P nothing below ever runs twice
+at the same time.
+
+1. `load` once for each assignment of P, in a worker thread, after the previous owner is fenced and P's state is
+   restored. What it returns is handed to every later call for P and is dropped when P is taken away, or when a commit
+   of P fails.
+2. `gather` for each batch of P, on the event loop, before `step`. I/O belongs here. `UnavailableError` makes the engine wait
+   and ask again with the same batch; nothing is lost and nothing is skipped.
+3. `step` for each batch of P, on the event loop's thread, right after `gather`. No I/O, no clock, no awaiting. It may
+   change the state in place: a commit that fails drops the state, and P is restored from Kafka.
+4. The engine commits the `Output` as one transaction in a worker thread. Meanwhile `gather` and `step` of other
+   partitions run; those of P wait.
+5. `committed` on the event loop, when the transaction of an `Output` of P is in Kafka: the place for bounding caches.
+6. `tick` on the event loop's thread, when accounts of P are due and nothing of P is queued.
+
+Guarantees: batches of one topic and partition arrive in offset order, no record twice, none left out, across restarts
+and rebalances. Everything in one `Output` becomes visible to read_committed readers at once, or never.
+
+An exception other than `UnavailableError` from any of these stops the worker before anything of that batch is committed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+Headers = Sequence[tuple[str, bytes]]
+"""Kafka headers, as they came or as they go out."""
+
+OutcomeName = Literal["entries", "rejected", "dead_letters", "duplicates"]
+"""The four ends of an input record; each record has exactly one."""
+
+UInt64s = npt.NDArray[np.uint64]
+"""A column of unsigned 64-bit integers."""
+
+Digests = npt.NDArray[np.uint64]
+"""Digests of ids, shape (n, 2): row i is the 16 bytes of id i. Made by `streams.engine.seen.digests`."""
+
+State = TypeVar("State")
+Gathered = TypeVar("Gathered")
+
+
+class UnavailableError(Exception):
+    """`gather` cannot answer now (a registry is down): the same batch is asked for again, after a pause."""
+
+
+@dataclass(slots=True)
+class Inbound:
+    """Records of one input topic and partition, in columns: element i of each list is record i, offsets ascending.
+
+    Offsets may have gaps. `timestamps_ms` are Kafka's (LogAppendTime of the input topics). Keys and values are the raw
+    bytes, or None. `headers` is empty when no record of the batch has headers, else as long as the others.
+    """
+
+    topic: str
+    partition: int
+    offsets: list[int]
+    timestamps_ms: list[int]
+    keys: list[bytes | None]
+    values: list[bytes | None]
+    headers: list[Headers] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+
+class AccountBytes(Protocol):
+    """The committed account states of one partition, by org id. The engine updates it after each commit."""
+
+    def get(self, org_id: str) -> bytes | None:
+        """The state as last handed over in `Output.accounts`; None when the org has none."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def orgs(self) -> list[str]:
+        """The ids of all orgs that have a state."""
+        ...
+
+
+class Found(NamedTuple):
+    """What a memory of ids knows of the ids asked for; element i answers id i.
+
+    `known[i]`: remembered. `contents[i]` and `hints[i]` are what was given to `add`, 0 where not known.
+    """
+
+    known: npt.NDArray[np.bool_]
+    contents: UInt64s
+    hints: npt.NDArray[np.int64]
+
+
+class SeenIds(Protocol):
+    """The exact memory of the ids that had an effect, of one partition and window."""
+
+    def lookup(self, digests: Digests) -> Found:
+        """Which of these ids are remembered. Ids added by the current step are included."""
+        ...
+
+    def add(self, digests: Digests, contents: UInt64s, hint: int, at: int) -> None:
+        """Remember ids that are not yet remembered, each once (the caller looked them up).
+
+        `contents`: 64-bit hashes of what the ids stood for (`streams.engine.seen.contents`). `hint`: an offset of the
+        ledger at or before the entries of these ids, `Partition.ledger_end`. `at`: the clock in microseconds; they are
+        remembered until the clock passes `at` + window. Persisted with the transaction of this step.
+        """
+        ...
+
+    def __len__(self) -> int: ...
+
+
+@dataclass(slots=True)
+class Partition:
+    """What the engine keeps for one owned partition. The processor reads it; only `seen` has methods that change it.
+
+    `clock_at`: the partition's clock in microseconds, as last committed. `seed`: secret of this partition for
+    `seen.digests`, fixed for ever at its first start. `ledger_end`: an offset of the witness topic's partition (the
+    ledger) that everything produced from now on lies at or beyond: the hint to remember with a seen id. `counters`:
+    committed outcomes per input topic. `memory`: small bytes of the processor's own, by name, as of the last commit
+    (see `Output.memory`).
+    """
+
+    number: int
+    accounts: AccountBytes
+    seen: Mapping[str, SeenIds]
+    clock_at: int = 0
+    seed: int = 0
+    ledger_end: int = 0
+    counters: dict[str, dict[str, int]] = field(default_factory=dict)
+    memory: Mapping[str, bytes] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Keyed:
+    """One record that goes out by its key or with headers. `partition` None: murmur2 of the key, as every producer."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: Headers = ()
+    partition: int | None = None
+
+
+@dataclass(slots=True)
+class Output:
+    """Everything that one batch (or tick) causes; it becomes one transaction.
+
+    `records`: (topic, messages) in order; each message is `{"key": bytes, "value": bytes}` for
+    `Producer.produce_batch`, and goes to the partition being processed. `keyed`: records that need headers or another
+    partition. `accounts`: org id → (due_at in microseconds or 0, state bytes) of every account that changed.
+    `outcomes`: per input topic, how many records ended how; they must add up to the records given, or the worker stops.
+    `clock_at`: the partition's clock after this batch. `memory`: bytes of the processor's own to keep with the
+    partition, None to remove. New seen ids are not listed here: the engine takes what was added to `Partition.seen`.
+    """
+
+    clock_at: int
+    records: list[tuple[str, list[dict[str, Any]]]] = field(default_factory=list)
+    keyed: list[Keyed] = field(default_factory=list)
+    accounts: MutableMapping[str, tuple[int, bytes]] = field(default_factory=dict)
+    outcomes: dict[str, dict[OutcomeName, int]] = field(default_factory=dict)
+    memory: dict[str, bytes | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SeenWindow:
+    """One memory of ids: kept for `window_us` microseconds (at least) after `SeenIds.add`."""
+
+    name: str
+    window_us: int
+
+
+class EntrySource(Protocol):
+    """Finds a record of the witness topic (the ledger) from the hint that was remembered with a seen id."""
+
+    async def find(self, partition: int, hint: int, key: bytes, wanted: EntryMatch) -> bytes | None:
+        """The value of the first committed record at or after offset `hint` with this key that `wanted` accepts.
+
+        None when there is none. Raises `UnavailableError` while the broker cannot be asked.
+        """
+        ...
+
+
+class EntryMatch(Protocol):
+    """Says of a record's value whether it is the wanted one."""
+
+    def __call__(self, value: bytes) -> bool: ...
+
+
+class Processor(Protocol[State, Gathered]):
+    """The code that decides. Implemented by `streams.agents`; the engine's tests have small ones."""
+
+    @property
+    def inputs(self) -> Sequence[str]:
+        """Physical names of the input topics. Co-partitioned: the engine refuses to start when their counts differ."""
+        ...
+
+    @property
+    def outputs(self) -> Sequence[str]:
+        """Physical names of every topic that an `Output` may name; checked at the start, like the inputs."""
+        ...
+
+    @property
+    def witness(self) -> str:
+        """The output topic that proves earlier work (the ledger): when it has records and the state has none, the
+        state is lost, and the engine refuses to start."""
+        ...
+
+    @property
+    def seen_windows(self) -> Sequence[SeenWindow]:
+        """The memories of ids to keep; `Partition.seen` has one of each name."""
+        ...
+
+    async def start(self, entries: EntrySource) -> None:
+        """Once, on the event loop, before any partition is loaded (open caches, read prices)."""
+        ...
+
+    async def stop(self) -> None:
+        """Once, at the end; also after a failure."""
+        ...
+
+    def load(self, partition: Partition) -> State:
+        """The state to hand to `step` for this partition. `partition` is live: the same object all along."""
+        ...
+
+    async def gather(self, state: State, inbound: Sequence[Inbound]) -> Gathered:
+        """Fetch what `step` needs that is not in the state. Must not change the state."""
+        ...
+
+    def step(self, state: State, gathered: Gathered, inbound: Sequence[Inbound]) -> Output:
+        """Decide a whole batch, in the order given: `inbound` by arrival, records by offset."""
+        ...
+
+    def tick(self, state: State, at: int, orgs: Sequence[str]) -> Output | None:
+        """Settle what is due at or before `at` (microseconds) for these orgs; None when nothing had to happen.
+
+        An org named here whose account comes back without a changed due time is not named again until it changes."""
+        ...
+
+    def committed(self, state: State, output: Output) -> None:
+        """The output's transaction is in Kafka; `partition.accounts` holds its account states."""
+        ...
+
+
+class EngineMetrics(Protocol):
+    """Counters of the engine. Names are the methods; an implementation may do nothing."""
+
+    def batch(self, partition: int, records: int, gather_s: float, step_s: float, commit_s: float) -> None:
+        """One committed transaction."""
+        ...
+
+    def outcome(self, topic: str, outcome: OutcomeName, records: int) -> None:
+        """Committed ends of input records."""
+        ...
+
+    def partitions(self, owned: int) -> None:
+        """How many partitions this worker serves."""
+        ...
+
+    def queued(self, partition: int, records: int) -> None:
+        """Records waiting in a partition's queue."""
+        ...
+
+    def restored(self, partition: int, accounts: int, seen_ids: int, seconds: float) -> None:
+        """One partition restored from Kafka."""
+        ...
+
+
+class NoMetrics:
+    """Counts nothing."""
+
+    def batch(self, partition: int, records: int, gather_s: float, step_s: float, commit_s: float) -> None:
+        """Nothing."""
+
+    def outcome(self, topic: str, outcome: OutcomeName, records: int) -> None:
+        """Nothing."""
+
+    def partitions(self, owned: int) -> None:
+        """Nothing."""
+
+    def queued(self, partition: int, records: int) -> None:
+        """Nothing."""
+
+    def restored(self, partition: int, accounts: int, seen_ids: int, seconds: float) -> None:
+        """Nothing."""

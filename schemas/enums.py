@@ -1,0 +1,297 @@
+"""The closed sets of words that travel in records. The contract's names, exactly.
+
+Rules of this file: a leaf that everyone may import; a word is never renamed or taken away; a `match` over a set ends in
+`assert_never`. In Avro the words are strings, so that adding one does not break a reader of an older schema.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+OVERDRAFT_GRANT_ID = "overdraft"
+"""Grant id of the slice that no grant covered (the wallet's negative balance)."""
+
+
+class InputKind(StrEnum):
+    """The kinds of input record, as `credits produce KIND` names them."""
+
+    USAGE = "usage"
+    PURCHASE = "purchase"
+    TRANSFER = "transfer"
+    REFUND = "refund"
+    HOLD = "hold"
+    SETTING = "setting"
+    PRICE = "price"
+
+
+class EntryKind(StrEnum):
+    """What a ledger entry tells."""
+
+    USAGE = "usage"
+    PURCHASE = "purchase"
+    ALLOWANCE = "allowance"
+    ROLLOVER = "rollover"
+    EXPIRY = "expiry"
+    TRANSFER_OUT = "transfer_out"
+    TRANSFER_IN = "transfer_in"
+    TRANSFER_RETURN = "transfer_return"
+    REFUND = "refund"
+    CORRECTION = "correction"
+    HOLD = "hold"
+    HOLD_RELEASE = "hold_release"
+    ADJUSTMENT = "adjustment"
+    SETTING = "setting"
+    REJECTED = "rejected"
+
+
+class GrantKind(StrEnum):
+    """Kinds of grant (product rule 2), and `overdraft`, the kind of the slice that no grant covered."""
+
+    ALLOWANCE = "allowance"
+    PROMOTIONAL = "promotional"
+    PURCHASED = "purchased"
+    TRANSFERRED = "transferred"
+    ADJUSTMENT = "adjustment"
+    OVERDRAFT = "overdraft"
+
+
+class PurchaseStatus(StrEnum):
+    """Whether a charge went through; absent means `completed`."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"
+
+
+class PurchaseKind(StrEnum):
+    """What a purchase record adds; absent means `purchased`."""
+
+    PURCHASED = "purchased"
+    PROMOTIONAL = "promotional"
+    ADJUSTMENT = "adjustment"
+
+
+class RefundTarget(StrEnum):
+    """What a refund refers to (product rule 21)."""
+
+    PURCHASE = "purchase"
+    USAGE = "usage"
+
+
+class HoldAction(StrEnum):
+    """What a hold record asks for (product rule 18)."""
+
+    PLACE = "place"
+    CAPTURE = "capture"
+    RELEASE = "release"
+
+
+class OnShortage(StrEnum):
+    """What to do when less is available than a hold asks for; absent means `reject`."""
+
+    REJECT = "reject"
+    CAP = "cap"
+    OVERFLOW = "overflow"
+
+
+class BillingUnit(StrEnum):
+    """What a price is the price of one of (product rule 7)."""
+
+    TOKEN = "token"
+    THOUSAND_TOKENS = "1000_tokens"
+    MILLION_TOKENS = "1000000_tokens"
+    REQUEST = "request"
+    MINUTE = "minute"
+    HOUR = "hour"
+    GPU_HOUR = "gpu_hour"
+    UNIT = "unit"
+
+
+class Direction(StrEnum):
+    """Which tokens a price is for; absent means `any`."""
+
+    INPUT = "input"
+    OUTPUT = "output"
+    ANY = "any"
+
+
+class SettingKind(StrEnum):
+    """Kinds of setting; each has its own model of `body`."""
+
+    ORG = "org"
+    WALLET = "wallet"
+    BUDGET = "budget"
+    THRESHOLDS = "thresholds"
+    MONTH_LIMITS = "month_limits"
+    AUTO_TOPUP = "auto_topup"
+    MODEL_ACCESS = "model_access"
+    MEMBER = "member"
+    PRICE_OVERRIDE = "price_override"
+
+
+class ActorRole(StrEnum):
+    """What the writer of a setting vouches for (product rule 33)."""
+
+    SYSTEM = "system"
+    OWNER = "owner"
+    ADMIN = "admin"
+    BILLING = "billing"
+    MEMBER = "member"
+
+
+class MemberRole(StrEnum):
+    """The role recorded for a member of an org; `none` takes the member off."""
+
+    OWNER = "owner"
+    ADMIN = "admin"
+    BILLING = "billing"
+    MEMBER = "member"
+    NONE = "none"
+
+
+class BudgetWindow(StrEnum):
+    """Window of a budget, in the org's time zone; weeks begin on Monday (product rule 11)."""
+
+    DAY = "day"
+    WEEK = "week"
+    MONTH = "month"
+
+
+class ThresholdType(StrEnum):
+    """What a threshold rule compares its level with (product rule 26)."""
+
+    BALANCE_AT_OR_BELOW = "balance_at_or_below"
+    USED_PERCENT = "used_percent"
+    LEFT_PERCENT = "left_percent"
+    MONTH_SPEND_ABOVE = "month_spend_above"
+    DAYS_LEFT_BELOW = "days_left_below"
+
+
+class Channel(StrEnum):
+    """Where an alert is to be shown (product rule 25)."""
+
+    BANNER = "banner"
+    EMAIL = "email"
+    WEBHOOK = "webhook"
+
+
+class RejectReason(StrEnum):
+    """Why a rule refused a record: the `reason` of a `rejected` entry."""
+
+    NOT_AUTHORIZED = "not_authorized"
+    INVALID_SETTING = "invalid_setting"
+    UNKNOWN_TARGET = "unknown_target"
+    EXCEEDS_REFUNDABLE = "exceeds_refundable"
+    INSUFFICIENT_CREDITS = "insufficient_credits"
+    SAME_ORG = "same_org"
+    AMOUNT_NOT_POSITIVE = "amount_not_positive"
+    ORG_CLOSED = "org_closed"
+    UNKNOWN_PURCHASE = "unknown_purchase"
+    UNKNOWN_USAGE = "unknown_usage"
+    UNKNOWN_ORG = "unknown_org"
+
+
+class EntryReason(StrEnum):
+    """The `reason` of entries that are not `rejected`, and of refused holds beyond the contract's reject reasons."""
+
+    GRANT_EXPIRED = "grant_expired"
+    ALLOWANCE_LAPSED = "allowance_lapsed"
+    PURCHASE_FAILED = "purchase_failed"
+    PURCHASE_REFUNDED = "purchase_refunded"
+    USAGE_REFUNDED = "usage_refunded"
+    USAGE_AMENDED = "usage_amended"
+    USAGE_VOIDED = "usage_voided"
+    HOLD_CAPTURED = "hold_captured"
+    HOLD_RELEASED = "hold_released"
+    HOLD_TIMED_OUT = "hold_timed_out"
+    CREDITS_NOT_AVAILABLE = "credits_not_available"
+    CREDITS_HELD = "credits_held"
+    LIMIT_REACHED = "limit_reached"
+    MODEL_NOT_ALLOWED = "model_not_allowed"
+    BLOCKED = "blocked"
+    UNKNOWN_HOLD = "unknown_hold"
+    ALREADY_RESOLVED = "already_resolved"
+
+
+class AlertKind(StrEnum):
+    """Kinds of alert (product rule 25); `schemas.topics.ALERT_TOPICS` says which topic each goes to."""
+
+    THRESHOLD_CROSSED = "credit_threshold_crossed"
+    BALANCE_LOW = "credit_balance_low"
+    LIMIT_ALERT = "credit_limit_alert"
+    LIMIT_REACHED = "credit_limit_reached"
+    BUDGET_REACHED = "budget_reached"
+    FREE_EXPIRED = "credit_free_expired"
+    EXPIRING = "credits_expiring"
+    RESOLVED = "credit_resolved"
+    DAYS_LEFT = "credit_days_left"
+    BALANCE_DEPLETED = "credit_balance_depleted"
+    NEGATIVE_LIMIT_CROSSED = "credit_negative_limit_crossed"
+    BALANCE_RESTORED = "credit_balance_restored"
+    AUTO_RECHARGE_TRIGGERED = "credit_auto_recharge_triggered"
+    PURCHASE_FAILED = "credit_purchase_failed"
+    AUTO_RECHARGE_CAPPED = "credit_auto_recharge_capped"
+
+
+class TopupReason(StrEnum):
+    """Why the ledger asks for credits: the first try at a crossing, or again after a failed charge."""
+
+    BELOW_THRESHOLD = "below_threshold"
+    RETRY = "retry"
+
+
+class DecisionCode(StrEnum):
+    """The answer to a hold or an authorisation (product rules 17 and 18)."""
+
+    OK = "ok"
+    CREDITS_NOT_AVAILABLE = "credits_not_available"
+    CREDITS_HELD = "credits_held"
+    LIMIT_REACHED = "limit_reached"
+    MODEL_NOT_ALLOWED = "model_not_allowed"
+    NOT_AUTHORIZED = "not_authorized"
+    BLOCKED = "blocked"
+    UNKNOWN_HOLD = "unknown_hold"
+    ALREADY_RESOLVED = "already_resolved"
+
+
+class WalletStatus(StrEnum):
+    """Status of a wallet (product rule 14), the worst last."""
+
+    OK = "ok"
+    LOW = "low"
+    DEPLETED = "depleted"
+    NEGATIVE = "negative"
+    LIMIT_REACHED = "limit_reached"
+    BLOCKED = "blocked"
+
+
+class Health(StrEnum):
+    """Health as people see it (product rule 14); `orange` only for wallets with an alert threshold of the month."""
+
+    GREEN = "green"
+    YELLOW = "yellow"
+    ORANGE = "orange"
+    RED = "red"
+    TRIANGLE = "triangle"
+
+
+class DeadLetterCode(StrEnum):
+    """Why a record could not be booked at all: header `credits.error.code` of a dead letter."""
+
+    UNDECODABLE = "undecodable"
+    UNKNOWN_SCHEMA = "unknown_schema"
+    NULL_VALUE = "null_value"
+    INVALID_FIELD = "invalid_field"
+    KEY_MISMATCH = "key_mismatch"
+    UNKNOWN_PRICE = "unknown_price"
+    TOO_OLD = "too_old"
+    TOO_FAR_IN_FUTURE = "too_far_in_future"
+    DUPLICATE_WITH_DIFFERENT_CONTENT = "duplicate_with_different_content"
+    AMOUNT_OUT_OF_RANGE = "amount_out_of_range"
+
+
+class LegKind(StrEnum):
+    """Kinds of transfer leg: to the target, and the two answers to the source."""
+
+    CREDIT = "credit"
+    ACKNOWLEDGE = "acknowledge"
+    RETURN = "return"

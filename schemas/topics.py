@@ -1,0 +1,276 @@
+"""The topic catalogue: every topic's name, record, retention and place in the flow.
+
+Rules of this file: topics, registry subjects and the reference in schemas/README.md are made from `CATALOGUE` and from
+nothing else. Names here are without the installation's namespace; `Topics` puts it in front. Every topic has
+`CREDITS_PARTITIONS` partitions and is keyed by org (prices: by price id) with murmur2, so that an org's records meet in
+one partition; the exception is `schemas`, with one partition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+from schemas.enums import AlertKind, InputKind
+
+DAY_MS = 24 * 60 * 60 * 1000
+
+RECORD_BYTES_MAX = 1024 * 1024
+"""The largest record an input topic takes."""
+
+DEAD_LETTER_BYTES_MAX = 2 * 1024 * 1024
+"""A dead letter is an input record and headers: it must never be too large to be told."""
+
+Cleanup = Literal["delete", "compact"]
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """One topic, as it is to be created and documented."""
+
+    key: str
+    """How code names it."""
+    name: str
+    """Name without the namespace."""
+    record: str | None
+    """Avro record of the values; None: not Avro."""
+    retention_ms: int | None
+    """None: for ever."""
+    cleanup: Cleanup
+    written_by: str
+    read_by: str
+    input: bool = False
+    """Read by the ledger worker, co-partitioned with the other inputs."""
+    single_partition: bool = False
+    record_bytes_max: int = RECORD_BYTES_MAX
+    internal: bool = False
+
+    @property
+    def log_append_time(self) -> bool:
+        """Whether the broker stamps the records: the ledger's time is the input log's."""
+        return self.input
+
+    def configuration(self) -> dict[str, str]:
+        """The topic's configuration for Kafka's admin interface."""
+        configuration = {
+            "cleanup.policy": self.cleanup,
+            "message.timestamp.type": "LogAppendTime" if self.log_append_time else "CreateTime",
+            "max.message.bytes": str(self.record_bytes_max),
+        }
+        if self.cleanup == "delete":
+            configuration["retention.ms"] = "-1" if self.retention_ms is None else str(self.retention_ms)
+            configuration["retention.bytes"] = "-1"
+        return configuration
+
+
+CATALOGUE: tuple[Topic, ...] = (
+    Topic("usage", "credits.usage.v1", "usage", 30 * DAY_MS, "delete", "producer services", "the ledger", input=True),
+    Topic("purchases", "credits.purchases.v1", "purchase", None, "delete", "payment service", "the ledger", input=True),
+    Topic("transfers", "credits.transfers.v1", "transfer", None, "delete", "admin tools", "the ledger", input=True),
+    Topic(
+        "refunds",
+        "credits.refunds.v1",
+        "refund",
+        None,
+        "delete",
+        "payment service, support",
+        "the ledger",
+        input=True,
+    ),
+    Topic(
+        "holds", "credits.holds.v1", "hold", 7 * DAY_MS, "delete", "gateways, the HTTP API", "the ledger", input=True
+    ),
+    Topic("settings", "credits.settings.v1", "setting", None, "delete", "admin tools", "the ledger", input=True),
+    Topic(
+        "prices",
+        "credits.prices.v1",
+        "price",
+        None,
+        "compact",
+        "admin tools; key = price id",
+        "every worker, projections",
+        input=True,
+    ),
+    Topic("ledger", "credits.ledger.v1", "entry", None, "delete", "the ledger", "projections, verify, anyone"),
+    Topic(
+        "alerts_threshold",
+        "credits.alerts.threshold.v1",
+        "alert",
+        90 * DAY_MS,
+        "delete",
+        "the ledger",
+        "projections, notifiers",
+    ),
+    Topic(
+        "alerts_depletion",
+        "credits.alerts.depletion.v1",
+        "alert",
+        90 * DAY_MS,
+        "delete",
+        "the ledger",
+        "projections, notifiers",
+    ),
+    Topic(
+        "alerts_topup",
+        "credits.alerts.topup.v1",
+        "alert",
+        90 * DAY_MS,
+        "delete",
+        "the ledger",
+        "projections, notifiers",
+    ),
+    Topic(
+        "topup_requests",
+        "credits.topup-requests.v1",
+        "topup_request",
+        90 * DAY_MS,
+        "delete",
+        "the ledger",
+        "payment service",
+    ),
+    Topic(
+        "decisions",
+        "credits.decisions.v1",
+        "decision",
+        7 * DAY_MS,
+        "delete",
+        "the ledger",
+        "gateways, the HTTP API",
+    ),
+    Topic(
+        "balances",
+        "credits.balances.v1",
+        "balance",
+        None,
+        "compact",
+        "the ledger; latest per org",
+        "projections, the HTTP API",
+    ),
+    Topic(
+        "dead_letters",
+        "credits.dead-letters.v1",
+        None,
+        None,
+        "delete",
+        "the ledger",
+        "projections, `credits dead-letters`",
+        record_bytes_max=DEAD_LETTER_BYTES_MAX,
+    ),
+    Topic(
+        "transfer_legs",
+        "credits.internal.transfer-legs.v1",
+        "leg",
+        None,
+        "delete",
+        "the ledger; key = receiving org",
+        "the ledger",
+        input=True,
+        internal=True,
+    ),
+    Topic(
+        "seen_ids",
+        "credits.internal.seen-ids.v1",
+        None,
+        36 * DAY_MS,
+        "delete",
+        "the ledger",
+        "the ledger at its start",
+        record_bytes_max=DEAD_LETTER_BYTES_MAX,
+        internal=True,
+    ),
+    Topic(
+        "accounts",
+        "credits-ledger-accounts-changelog",
+        None,
+        None,
+        "compact",
+        "the ledger",
+        "the ledger at its start",
+        record_bytes_max=DEAD_LETTER_BYTES_MAX,
+        internal=True,
+    ),
+    Topic(
+        "schemas",
+        "credits.internal.schemas.v1",
+        None,
+        None,
+        "compact",
+        "the built-in schema registry",
+        "the built-in schema registry",
+        single_partition=True,
+        internal=True,
+    ),
+)
+
+BY_KEY: Mapping[str, Topic] = MappingProxyType({topic.key: topic for topic in CATALOGUE})
+
+INPUT_TOPICS: Mapping[InputKind, str] = MappingProxyType(
+    {
+        InputKind.USAGE: "usage",
+        InputKind.PURCHASE: "purchases",
+        InputKind.TRANSFER: "transfers",
+        InputKind.REFUND: "refunds",
+        InputKind.HOLD: "holds",
+        InputKind.SETTING: "settings",
+        InputKind.PRICE: "prices",
+    }
+)
+"""Topic key of each kind of input record."""
+
+ALERT_TOPICS: Mapping[AlertKind, str] = MappingProxyType(
+    {
+        AlertKind.THRESHOLD_CROSSED: "alerts_threshold",
+        AlertKind.BALANCE_LOW: "alerts_threshold",
+        AlertKind.LIMIT_ALERT: "alerts_threshold",
+        AlertKind.LIMIT_REACHED: "alerts_threshold",
+        AlertKind.BUDGET_REACHED: "alerts_threshold",
+        AlertKind.FREE_EXPIRED: "alerts_threshold",
+        AlertKind.EXPIRING: "alerts_threshold",
+        AlertKind.RESOLVED: "alerts_threshold",
+        AlertKind.DAYS_LEFT: "alerts_threshold",
+        AlertKind.BALANCE_DEPLETED: "alerts_depletion",
+        AlertKind.NEGATIVE_LIMIT_CROSSED: "alerts_depletion",
+        AlertKind.BALANCE_RESTORED: "alerts_depletion",
+        AlertKind.AUTO_RECHARGE_TRIGGERED: "alerts_topup",
+        AlertKind.PURCHASE_FAILED: "alerts_topup",
+        AlertKind.AUTO_RECHARGE_CAPPED: "alerts_topup",
+    }
+)
+"""Topic key of each kind of alert."""
+
+
+class Topics:
+    """The catalogue as one installation sees it: names with its namespace in front."""
+
+    def __init__(self, namespace: str = "") -> None:
+        self.namespace = namespace
+        self._by_name = {f"{namespace}{topic.name}": topic for topic in CATALOGUE}
+
+    def name(self, key: str) -> str:
+        """Physical name of the topic that code calls `key`; KeyError when there is none."""
+        return f"{self.namespace}{BY_KEY[key].name}"
+
+    def subject(self, key: str) -> str:
+        """Registry subject of the topic's values (TopicNameStrategy)."""
+        return f"{self.name(key)}-value"
+
+    def topic(self, name: str) -> Topic | None:
+        """The catalogue's line of a physical name, or None when it is not ours."""
+        return self._by_name.get(name)
+
+    @property
+    def names(self) -> list[str]:
+        """Every physical name, in the catalogue's order."""
+        return list(self._by_name)
+
+    @property
+    def inputs(self) -> list[str]:
+        """Physical names of the topics that the ledger reads, co-partitioned."""
+        return [name for name, topic in self._by_name.items() if topic.input]
+
+    @property
+    def subjects(self) -> dict[str, str]:
+        """Record name of each registry subject."""
+        return {f"{name}-value": topic.record for name, topic in self._by_name.items() if topic.record is not None}

@@ -1,0 +1,78 @@
+"""What the documents name exists: variables, files they link to, headings, targets of make.
+
+A newcomer who copies a line from a document must not be the one who finds out that it is stale.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from streams.settings import Settings
+from tests.tidy.source import ROOT, files, texts
+
+DOCUMENTS = tuple(path for path in files() if path.suffix == ".md")
+VARIABLES = {f"CREDITS_{name.upper()}" for name in Settings.model_fields}
+VARIABLE = re.compile(r"\bCREDITS_[A-Z][A-Z0-9_]*[A-Z0-9]\b")
+# Steer the tests only; conftest.py lets them through.
+FOR_TESTS = "CREDITS_TEST_"
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+TARGET = re.compile(r"`?\bmake ((?:[a-z]+-)*[a-z]+)\b`?")
+
+
+def shown(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def fenced_or_ticked(text: str) -> str:
+    """Only what stands as code: fenced blocks and `ticks`."""
+    return "\n".join(re.findall(r"```.*?```|`[^`\n]+`", text, re.DOTALL))
+
+
+def test_every_variable_that_is_named_exists() -> None:
+    unknown = {
+        f"{shown(path)}: {name}"
+        for path, text in texts()
+        for name in VARIABLE.findall(text)
+        if name not in VARIABLES and not f"{name}_".startswith(FOR_TESTS)
+    }
+    assert not unknown, sorted(unknown)
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=shown)
+def test_links_lead_somewhere(path: Path) -> None:
+    for link in LINK.findall(path.read_text(encoding="utf-8")):
+        if re.match(r"[a-z]+:", link):
+            continue
+        name, _, heading = link.partition("#")
+        target = (path.parent / name).resolve() if name else path
+        assert target.exists(), f"{shown(path)} links to {link}"
+        if heading and target.suffix == ".md":
+            assert heading in headings(target), f"{shown(path)} links to {link}: no such heading"
+
+
+def headings(path: Path) -> set[str]:
+    """The anchors that a renderer makes of the headings."""
+    lines = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", line.lower()).strip().replace(" ", "-") for line in lines}
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=shown)
+def test_targets_of_make_exist(path: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    named = set(TARGET.findall(fenced_or_ticked(path.read_text(encoding="utf-8"))))
+    assert named <= targets, f"{shown(path)} names {sorted(named - targets)}"
+
+
+def test_every_page_is_linked() -> None:
+    """A page of docs/ that nothing links to is not found by anybody."""
+    linked = {
+        (path.parent / link.partition("#")[0]).resolve()
+        for path in DOCUMENTS
+        for link in LINK.findall(path.read_text(encoding="utf-8"))
+        if not re.match(r"[a-z]+:", link)
+    }
+    lost = [shown(path) for path in DOCUMENTS if path.parent == ROOT / "docs" and path not in linked]
+    assert not lost

@@ -1,0 +1,109 @@
+"""Imports go one way.
+
+`cli, app → agents, api → engine, projections → ledger → schemas`. Each layer names what it may import of ours; a new
+package must be given its place here before it may be imported or import. Two exceptions, each with its reason:
+
+- `projections` may import `streams.engine.transport`: the batch consumer that reads only what is committed is one
+  piece of code, and a second one beside it would be a second set of bugs.
+- `LEAVES` are single modules of `streams` that hold no logic of the domain: any shell may import them.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.tidy.source import PACKAGES, Module, closure, modules, within
+
+LEAVES = {"streams.settings", "streams.metrics", "streams.errors", "streams.kafka_clients"}
+TOOLS = {"schemas", *LEAVES, "streams.registry", "streams.topics_admin", "streams.broker", "streams.client"}
+# The longest prefix that matches a module is its layer.
+MAY_IMPORT: dict[str, set[str]] = {
+    "schemas": set(),
+    "streams": set(),
+    "streams.settings": set(),
+    "streams.metrics": set(),
+    "streams.errors": set(),
+    "streams.kafka_clients": {"streams.settings", "streams.errors"},
+    "streams.ledger": {"schemas"},
+    "streams.engine": {"schemas", *LEAVES},
+    "projections": {"schemas", "streams.ledger", "streams.engine.transport"},
+    "streams.registry": {"schemas", *LEAVES},
+    "streams.topics_admin": {"schemas", *LEAVES},
+    "streams.broker": LEAVES,
+    "streams.client": {"schemas", *LEAVES, "streams.registry"},
+    "streams.agents": {"schemas", *LEAVES, "streams.ledger", "streams.engine", "streams.registry"},
+    "streams.verify": TOOLS - {"streams.broker"},
+    "streams.demo": TOOLS | {"streams.verify"},
+    "streams.api": TOOLS | {"streams.ledger", "streams.engine", "projections", "streams.verify"},
+    "streams.app": TOOLS | {"streams.ledger", "streams.engine", "streams.agents"},
+    "streams.cli": set(),  # the top: anything
+    "streams.__main__": {"streams.cli"},
+}
+
+
+def layer(name: str) -> str | None:
+    """The layer a module belongs to: the longest listed prefix."""
+    return max((known for known in MAY_IMPORT if within(name, known)), key=len, default=None)
+
+
+def ours(module: Module) -> set[str]:
+    """What it imports of ours, as modules (an imported name of a module counts as that module)."""
+    names = {known.name for known in modules()}
+    found = set()
+    for name in module.imports:
+        while name and name not in names:
+            name = name.rpartition(".")[0]
+        if name in names:
+            found.add(name)
+    return found
+
+
+def may_import(own: str, name: str) -> bool:
+    """May a module of layer `own` import the module `name`? A package's own `__init__` gives nothing by itself."""
+    if name in PACKAGES or within(name, own):
+        return True
+    if own == "streams.cli":
+        return True
+    return any(within(name, allowed) for allowed in MAY_IMPORT[own])
+
+
+@pytest.mark.parametrize("module", modules(), ids=lambda module: module.name)
+def test_imports_go_one_way(module: Module) -> None:
+    own = layer(module.name)
+    assert own is not None, f"{module.shown}: give its package a place in MAY_IMPORT"
+    assert own != "streams" or module.name == "streams", f"{module.shown}: give it a place in MAY_IMPORT"
+    wrong = sorted(name for name in ours(module) if not may_import(own, name))
+    assert not wrong, f"{module.shown} ({own}) must not import {', '.join(wrong)}"
+
+
+@pytest.mark.parametrize("name", ["tests.model.auditor", "streams.verify"])
+def test_the_checkers_do_not_share_code_with_what_they_check(name: str) -> None:
+    """An auditor that calls the ledger's own fold would agree with its bugs."""
+    known = modules(*PACKAGES, "tests")
+    checkers = [module for module in known if within(module.name, name)]
+    if not checkers:
+        pytest.skip(f"{name} is not there yet")
+    for checker in checkers:
+        shared = sorted(
+            other
+            for other in closure(checker, known)
+            if any(within(other, part) for part in ("streams.ledger", "streams.agents", "streams.engine"))
+        )
+        assert not shared, f"{checker.shown} reaches {', '.join(shared)}"
+
+
+def test_no_import_in_a_circle() -> None:
+    """A circle of packages has no top and no bottom: neither part can be read or tested alone."""
+    edges: dict[str, set[str]] = {}
+    for module in modules():
+        own = layer(module.name) or module.name
+        edges.setdefault(own, set()).update(layer(name) or name for name in ours(module))
+    for start in edges:
+        seen: set[str] = set()
+        waiting = [other for other in edges[start] if other != start]
+        while waiting:
+            other = waiting.pop()
+            assert other != start, f"{start} imports itself by way of {', '.join(sorted(seen))}"
+            if other not in seen:
+                seen.add(other)
+                waiting.extend(further for further in edges.get(other, ()) if further != other)

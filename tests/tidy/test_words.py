@@ -1,0 +1,73 @@
+"""Names and lengths: one word per thing, no drawer for odds and ends, functions that fit on a screen.
+
+A function has at most `FUNCTION_LINES_MAX` lines without its docstring. The longer ones are listed with their
+number, which may only go down; one that became short leaves the list.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+
+from tests.tidy.source import Module, modules
+
+BANNED = re.compile(r"(^|_)(utils?|helpers?|managers?|base|common|misc|stuff)(_|$)")
+BANNED_CLASS = re.compile(r"(Utils?|Helpers?|Manager|Base)$")
+FUNCTION_LINES_MAX = 60
+MODULE_LINES_MAX = 700
+# "file::function": its lines. A ratchet: never raise a number, never add a line.
+LONGER: dict[str, int] = {}
+
+
+def functions(module: Module) -> Iterator[tuple[str, int]]:
+    """Every function with its qualified name and its lines of code, docstring apart."""
+
+    def walk(node: ast.AST, prefix: str) -> Iterator[tuple[str, int]]:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+                first = child.body[0]
+                documented = ast.get_docstring(child, clean=False) is not None
+                docstring = (first.end_lineno or 0) - first.lineno + 1 if documented else 0
+                yield prefix + child.name, (child.end_lineno or 0) - child.lineno + 1 - docstring
+                yield from walk(child, f"{prefix}{child.name}.")
+            elif isinstance(child, ast.ClassDef):
+                yield from walk(child, f"{prefix}{child.name}.")
+            else:
+                yield from walk(child, prefix)
+
+    return walk(module.tree, "")
+
+
+def test_no_name_says_nothing() -> None:
+    every = modules("schemas", "streams", "projections", "tests", "docs")
+    wrong = [module.shown for module in every if any(BANNED.search(part) for part in module.name.split("."))]
+    wrong += [
+        f"{module.shown}: class {node.name}"
+        for module in every
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.ClassDef) and BANNED_CLASS.search(node.name)
+    ]
+    assert not wrong, f"say what it is: {wrong}"
+
+
+def test_functions_fit_on_a_screen() -> None:
+    lengths = {f"{module.shown}::{name}": lines for module in modules() for name, lines in functions(module)}
+    over = {name: lines for name, lines in lengths.items() if lines > LONGER.get(name, FUNCTION_LINES_MAX)}
+    assert not over, f"longer than {FUNCTION_LINES_MAX} lines: {over}"
+    loose = {name: lines for name, lines in LONGER.items() if lengths.get(name, 0) < lines}
+    assert not loose, f"shorter than listed: lower or drop {loose}"
+
+
+def test_modules_have_one_subject() -> None:
+    over = {module.shown: lines for module in modules() if (lines := module.text.count("\n")) > MODULE_LINES_MAX}
+    assert not over, f"longer than {MODULE_LINES_MAX} lines, split by subject: {over}"
+
+
+def test_every_module_states_its_rules() -> None:
+    silent = [
+        module.shown
+        for module in modules()
+        if module.text.strip() and ast.get_docstring(module.tree, clean=False) is None
+    ]
+    assert not silent, f"no module docstring: {silent}"

@@ -27,7 +27,7 @@ KafkaConfig = dict[str, Any]
 
 
 def security_protocol(settings: Settings) -> str:
-    """The security protocol in capitals; raises `SettingRefusedError` for one that is unknown or lacks its credentials."""
+    """The security protocol in capitals; raises `SettingRefusedError` when unknown or without its credentials."""
     protocol = settings.kafka_security_protocol.upper()
     if protocol not in SECURITY_PROTOCOLS:
         raise SettingRefusedError(

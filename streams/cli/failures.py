@@ -1,0 +1,102 @@
+"""How an error looks to who typed the command: one line, what is wrong and what to do, and a status."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from dataclasses import dataclass
+
+import typer
+from typer._click.exceptions import ClickException, NoArgsIsHelpError, UsageError  # Typer names no other home for them
+
+from streams.errors import OperatorError
+
+STATUS_FAILED, STATUS_MISUSED, STATUS_INTERRUPTED = 1, 2, 130
+LINE_CHARS_MAX = 600
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What is told about an error. `remedy` may be empty; `bug` is true when only the code can mend it."""
+
+    code: str
+    problem: str
+    remedy: str
+    status: int = STATUS_FAILED
+    bug: bool = False
+
+    @property
+    def line(self) -> str:
+        """One line for people."""
+        text = f"{self.problem}: {self.remedy}" if self.remedy else self.problem
+        text = " ".join(text.split())
+        return f"error: {text[:LINE_CHARS_MAX]}"
+
+
+def explain(error: BaseException) -> Failure:
+    """What to tell about `error`."""
+    if isinstance(error, OperatorError):
+        return Failure(error.code, error.problem, error.remedy)
+    if isinstance(error, UsageError):
+        command = error.ctx.command_path if error.ctx else "credits"
+        message = error.format_message().rstrip(".")
+        return Failure("wrong_call", message, f"see `{command} --help`", STATUS_MISUSED)
+    if isinstance(error, ClickException):
+        return Failure("wrong_call", error.format_message(), "", error.exit_code)
+    if isinstance(error, KeyboardInterrupt | typer.Abort):
+        return Failure("interrupted", "interrupted", "", STATUS_INTERRUPTED)
+    return _of_kafka(error) or _of_the_system(error) or _of_a_bug(error)
+
+
+def report(error: BaseException, *, as_json: bool) -> int:
+    """Print `error` for who called, and return the exit status."""
+    if isinstance(error, BrokenPipeError):  # `credits tail ledger | head`: the reader has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return STATUS_FAILED
+    if isinstance(error, NoArgsIsHelpError):
+        print(error.ctx.get_help() if error.ctx else "")
+        return STATUS_MISUSED
+    failure = explain(error)
+    if os.environ.get("CREDITS_DEBUG", "").lower() in {"1", "true", "yes", "on"}:
+        traceback.print_exception(error)
+    if as_json:
+        print(json.dumps({"error": {"code": failure.code, "message": failure.problem, "remedy": failure.remedy}}))
+    print(failure.line, file=sys.stderr)
+    return failure.status
+
+
+def _of_kafka(error: BaseException) -> Failure | None:
+    """Kafka's own errors, known by their module so that a command without Kafka does not load its clients."""
+    if not type(error).__module__.startswith(("cimpl", "confluent_kafka", "aiokafka")):
+        return None
+    detail = error.args[0] if error.args else error
+    name = detail.name() if hasattr(detail, "name") else type(error).__name__
+    text = detail.str() if hasattr(detail, "str") else str(error)
+    if name in {"_TRANSPORT", "_ALL_BROKERS_DOWN", "_TIMED_OUT", "_RESOLVE", "KafkaConnectionError"}:
+        return Failure(
+            "kafka_unavailable",
+            f"Kafka does not answer ({text})",
+            "start it with `credits up`, or set CREDITS_KAFKA_BOOTSTRAP_SERVERS (`credits doctor` tells more)",
+        )
+    if name in {"_AUTHENTICATION", "SASL_AUTHENTICATION_FAILED", "_SSL"}:
+        return Failure("kafka_login", f"Kafka refuses the login ({text})", "check CREDITS_KAFKA_SASL_… and …_SSL_…")
+    if "AUTHORIZATION_FAILED" in name:
+        return Failure("kafka_rights", f"Kafka denies access ({text})", "ask for the right on the named resource")
+    if name == "UNKNOWN_TOPIC_OR_PART":
+        return Failure("no_topics", f"a topic does not exist ({text})", "run `credits topics apply`")
+    return Failure("kafka_error", f"Kafka: {text}", "run `credits doctor`")
+
+
+def _of_the_system(error: BaseException) -> Failure | None:
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return Failure("system", f"{where}{error.strerror or error}", "")
+    return None
+
+
+def _of_a_bug(error: BaseException) -> Failure:
+    message = str(error).strip().splitlines() or [""]
+    problem = f"unexpected {type(error).__name__}: {message[0]}" if message[0] else f"unexpected {type(error).__name__}"
+    return Failure("bug", problem, "this is a bug; CREDITS_DEBUG=1 shows where", bug=True)

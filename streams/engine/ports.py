@@ -6,8 +6,9 @@ at the same time.
 1. `load` once for each assignment of P, in a worker thread, after the previous owner is fenced and P's state is
    restored. What it returns is handed to every later call for P and is dropped when P is taken away, or when a commit
    of P fails.
-2. `gather` for each batch of P, on the event loop, before `step`. I/O belongs here. `UnavailableError` makes the engine wait
-   and ask again with the same batch; nothing is lost and nothing is skipped.
+2. `gather` for each batch of P, on the event loop, before `step`. I/O belongs here. `UnavailableError` (also
+   `RegistryUnavailable` and `KafkaUnavailable` of `streams.errors`) makes the engine wait and ask again with the same
+   batch; nothing is lost and nothing is skipped.
 3. `step` for each batch of P, on the event loop's thread, right after `gather`. No I/O, no clock, no awaiting. It may
    change the state in place: a commit that fails drops the state, and P is restored from Kafka.
 4. The engine commits the `Output` as one transaction in a worker thread. Meanwhile `gather` and `step` of other
@@ -18,7 +19,7 @@ at the same time.
 Guarantees: batches of one topic and partition arrive in offset order, no record twice, none left out, across restarts
 and rebalances. Everything in one `Output` becomes visible to read_committed readers at once, or never.
 
-An exception other than `UnavailableError` from any of these stops the worker before anything of that batch is committed.
+Any other exception from any of these stops the worker before anything of that batch is committed.
 """
 
 from __future__ import annotations
@@ -54,12 +55,16 @@ class UnavailableError(Exception):
 class Inbound:
     """Records of one input topic and partition, in columns: element i of each list is record i, offsets ascending.
 
-    Offsets may have gaps. `timestamps_ms` are Kafka's (LogAppendTime of the input topics). Keys and values are the raw
-    bytes, or None. `headers` is empty when no record of the batch has headers, else as long as the others.
+    Together they are all committed records with `first_offset` <= offset < `next_offset`; offsets may have gaps
+    (markers, compaction), and there may be no record at all. `timestamps_ms` are Kafka's (LogAppendTime of the input
+    topics). Keys and values are the raw bytes, or None. `headers` is empty when no record of the batch has headers,
+    else as long as the others.
     """
 
     topic: str
     partition: int
+    first_offset: int
+    next_offset: int
     offsets: list[int]
     timestamps_ms: list[int]
     keys: list[bytes | None]

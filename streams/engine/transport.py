@@ -1,0 +1,286 @@
+"""Batches instead of messages: the consumer of a Faust app that hands over all fetched records of a partition at once.
+
+The rules of this file:
+1. The value of every Faust message is one `Inbound`: the committed records of one topic and partition from
+   `first_offset` up to, not including, `next_offset`, in columns. No Python object is made per record by Faust or by
+   aiokafka beyond the key and the value themselves.
+2. Only committed records are handed over (`read_committed`), whatever the app's own settings say.
+3. Consecutive batches of a partition join: `first_offset` is the `next_offset` of the one before, unless somebody
+   sought, or aiokafka's position was reset behind our back (retention). A reader that cares compares the two.
+4. Faust commits no offset by itself (`acks=False` on the topic that `batch_topic` makes). Who wants group offsets
+   calls `commit_offsets` after its effects are durable.
+5. After every rebalance a consumer starts from what its `Positions` say, or else from the group's committed offsets.
+
+Used by the ledger's engine and by the projections. It reaches into private parts of faust-streaming 0.15.3 and
+aiokafka 0.14.0 (both pinned): the fetched record sets of aiokafka's fetcher, and Faust's consumer thread. The tests in
+`tests/integration/engine/test_transport.py` fail if these move.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Collection, Mapping
+from typing import Any, Protocol, cast
+
+import faust
+from aiokafka.consumer.fetcher import READ_COMMITTED, FetchResult
+from aiokafka.errors import ConsumerStoppedError, CorruptRecordException, KafkaError
+from aiokafka.structs import OffsetAndMetadata, TopicPartition
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP, ConsumerMessage
+
+from streams.engine.ports import Headers, Inbound
+
+Columns = dict[TP, Inbound]
+
+
+class Positions(Protocol):
+    """Where a consumer must go on after a rebalance."""
+
+    async def seeks(self, assignment: Collection[TP]) -> Mapping[TP, int]:
+        """The next offset to read, for those of the assigned partitions whose position is not the group's offset."""
+        ...
+
+
+class BatchSchema(faust.Schema):
+    """Hands the batch to the agent as it is: there is nothing left to decode."""
+
+    def loads_key(self, app: Any, message: Any, *, loads: Any = None, serializer: Any = None) -> None:
+        """Batches have no key."""
+
+    def loads_value(self, app: Any, message: Any, *, loads: Any = None, serializer: Any = None) -> Any:
+        """The `Inbound` itself."""
+        return message.value
+
+
+def batch_topic(app: faust.App, *names: str) -> Any:
+    """A Faust topic (of one or several names) whose stream yields `Inbound` values. Needs `use_batches` on the app."""
+    schema = BatchSchema(key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw")
+    return app.topic(*names, schema=schema, acks=False)
+
+
+def use_batches(app: faust.App, positions: Positions | None = None, records_max: int = 8_192) -> None:
+    """Makes the app's consumer a `BatchConsumer`. Call it before the app starts.
+
+    `records_max` bounds a batch, up to the end of the Kafka batch that passes it. Without `positions` each partition
+    goes on from the group's committed offset.
+    """
+    app.transport.Consumer = type(
+        "BoundBatchConsumer", (BatchConsumer,), {"positions": positions, "batch_records_max": records_max}
+    )
+
+
+async def commit_offsets(app: faust.App, offsets: Mapping[TP, int]) -> bool:
+    """Writes group offsets (the next offset to read). False when the broker or a rebalance was in the way.
+
+    Not being able to is no error: the next call, or the next owner after a replay, makes up for it.
+    """
+    consumer = cast(BatchConsumer, app.consumer)
+    owned = {TopicPartition(*tp): OffsetAndMetadata(offset, "") for tp, offset in offsets.items()}
+    return await consumer.thread.commit_quietly(owned)
+
+
+class BatchConsumerThread(driver.AIOKafkaConsumerThread):
+    """The thread that talks to the brokers: reads committed records, and unpacks them into columns."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.held: frozenset[TP] = frozenset()
+        self.records_max: int = self.consumer.batch_records_max
+
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        return _read_committed(super()._create_worker_consumer(transport))
+
+    def _create_client_consumer(self, transport: Any) -> Any:
+        return _read_committed(super()._create_client_consumer(transport))
+
+    async def _fetch_records(
+        self, consumer: Any, active_partitions: set[TP], timeout: float | None = None, max_records: int | None = None
+    ) -> Columns:
+        if not self.consumer.flow_active:
+            return {}
+        fetcher = consumer._fetcher
+        if consumer._closed or fetcher._closed:
+            raise ConsumerStoppedError()
+        with fetcher._subscriptions.fetch_context():
+            return await self._fetched_columns(fetcher, active_partitions, timeout or 0.0)
+
+    async def _fetched_columns(self, fetcher: Any, active: Collection[TP], timeout: float) -> Columns:
+        """aiokafka's `Fetcher.fetched_records`, for columns. Waits up to `timeout` seconds for something to arrive."""
+        deadline = time.monotonic() + timeout
+        while True:
+            if fetcher._subscriptions.reassignment_in_progress:
+                await fetcher._subscriptions.wait_for_assignment()
+            drained: Columns = {}
+            for tp in list(fetcher._records):
+                if (active and tp not in active) or tp in self.held:
+                    if not fetcher._subscriptions.is_assigned(tp):
+                        del fetcher._records[tp]
+                    continue
+                fetched = fetcher._records[tp]
+                if type(fetched) is FetchResult:
+                    inbound = take_columns(fetched, TP(tp.topic, tp.partition), self.records_max)
+                    if not fetched.has_more():
+                        del fetcher._records[tp]
+                        fetcher._notify(fetcher._wait_consume_future)
+                    if inbound is not None:
+                        drained[TP(tp.topic, tp.partition)] = inbound
+                elif drained:
+                    return drained
+                else:
+                    del fetcher._records[tp]
+                    fetcher._notify(fetcher._wait_consume_future)
+                    fetched.check_raise()
+            remaining = deadline - time.monotonic()
+            if drained or remaining <= 0:
+                return drained
+            waiter = fetcher._create_fetch_waiter()
+            done, _ = await asyncio.wait([waiter], timeout=remaining)
+            if not done or fetcher._closed:
+                waiter.cancel()
+                return {}
+            waiter.result()
+
+    def wake(self) -> None:
+        """Look again at what was fetched; called from another thread when partitions are no longer held."""
+        consumer = self._consumer
+        if consumer is not None and not self.thread_loop.is_closed():
+            self.thread_loop.call_soon_threadsafe(_notify_waiters, consumer._fetcher)
+
+    async def commit_quietly(self, offsets: Mapping[Any, OffsetAndMetadata]) -> bool:
+        """Commit group offsets for what is still assigned; False when that could not be done now."""
+        return bool(await self.call_thread(self._commit_quietly, offsets))
+
+    async def _commit_quietly(self, offsets: Mapping[Any, OffsetAndMetadata]) -> bool:
+        consumer = self._ensure_consumer()
+        assigned = consumer.assignment()
+        owned = {tp: offset for tp, offset in offsets.items() if tp in assigned}
+        try:
+            if owned:
+                await consumer.commit(owned)
+        except KafkaError as error:
+            self.log.info("Group offsets not written now: %r", error)
+            return False
+        return len(owned) == len(offsets)
+
+    def member(self) -> tuple[str, int]:
+        """This process's id and generation in the consumer group; they change in steps of one while it stays in."""
+        coordinator = self._ensure_consumer()._coordinator
+        return coordinator.member_id, coordinator.generation
+
+
+class BatchConsumer(driver.Consumer):
+    """Faust's aiokafka consumer with one message per partition and fetch."""
+
+    positions: Positions | None = None
+    batch_records_max: int = 8_192
+
+    def _new_consumer_thread(self) -> Any:
+        return BatchConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    @property
+    def thread(self) -> BatchConsumerThread:
+        """The thread with the connection."""
+        return cast(BatchConsumerThread, self._thread)
+
+    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Any]]:
+        """One message for each partition that has something; see the rules of this file."""
+        records, active = await self._wait_next_records(timeout)
+        generation = self.app.consumer_generation_id
+        if records is None or self.should_stop:
+            return
+        for tp, inbound in records.items():
+            if not self.flow_active or self.app.consumer_generation_id != generation:
+                return
+            if active is None or tp in active or tp in self._buffered_partitions:
+                yield tp, _message(tp, inbound, generation)
+
+    def hold(self, tps: Collection[TP]) -> None:
+        """Fetch no more from these partitions for now (back-pressure)."""
+        self.thread.held = self.thread.held | frozenset(tps)
+
+    def release(self, tps: Collection[TP]) -> None:
+        """Go on with these partitions."""
+        if self.thread.held.intersection(tps):
+            self.thread.held = self.thread.held - frozenset(tps)
+            self.thread.wake()
+
+    async def seek_to_committed(self) -> Mapping[TP, int]:
+        """After a rebalance: the group's offsets, overruled by what `positions` say."""
+        sought = dict(await super().seek_to_committed())
+        if self.positions is not None:
+            own = await self.positions.seeks(self.assignment())
+            if own:
+                await self.thread.seek_wait(dict(own))
+                sought.update(own)
+        return sought
+
+    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
+        """Faust's own commits are not wanted: who needs group offsets uses `commit_offsets`."""
+        return True
+
+
+def take_columns(fetched: Any, tp: TP, records_max: int) -> Inbound | None:
+    """Takes whole Kafka batches off an aiokafka `FetchResult` until `records_max` is reached; None when it is stale.
+
+    The same walk as aiokafka's `PartitionRecords._unpack_records`: aborted transactions and control batches are left
+    out, and the position moves past them. What is not taken stays for the next call.
+    """
+    if not fetched.check_assignment(tp) or not fetched.has_more():
+        return None
+    parts = fetched._partition_records
+    inbound = Inbound(tp.topic, tp.partition, parts.next_fetch_offset, parts.next_fetch_offset, [], [], [], [])
+    headers: list[Headers] = []
+    any_headers = False
+    memory = parts._records
+    while memory.has_next() and len(inbound.offsets) < records_max:
+        batch = memory.next_batch()
+        if parts._check_crcs and not batch.validate_crc():
+            raise CorruptRecordException(f"Invalid CRC - {tp}")
+        if parts._isolation_level == READ_COMMITTED and batch.producer_id is not None:
+            parts._consume_aborted_up_to(batch.base_offset)
+            if batch.is_control_batch:
+                if parts._contains_abort_marker(batch):
+                    parts._aborted_producers.discard(batch.producer_id)
+            elif batch.is_transactional and batch.producer_id in parts._aborted_producers:
+                parts.next_fetch_offset = batch.next_offset
+                continue
+        if not batch.is_control_batch:
+            records = list(batch)
+            if records and records[0].offset < parts.next_fetch_offset:
+                records = [record for record in records if record.offset >= parts.next_fetch_offset]
+            inbound.offsets += [record.offset for record in records]
+            inbound.timestamps_ms += [record.timestamp for record in records]
+            inbound.keys += [record.key for record in records]
+            inbound.values += [record.value for record in records]
+            batch_headers = [record.headers for record in records]
+            any_headers = any_headers or any(batch_headers)
+            headers += batch_headers
+        parts.next_fetch_offset = batch.next_offset
+    inbound.next_offset = parts.next_fetch_offset
+    if any_headers:
+        inbound.headers = headers
+    fetched._update_position()
+    if not memory.has_next():
+        fetched._partition_records = None
+    return inbound
+
+
+def _message(tp: TP, inbound: Inbound, generation: int) -> Any:
+    timestamp = inbound.timestamps_ms[-1] / 1000.0 if inbound.timestamps_ms else 0.0
+    last = inbound.next_offset - 1
+    # Without its generation a stream drops the message without a word.
+    return ConsumerMessage(
+        tp.topic, tp.partition, last, timestamp, 0, [], None, inbound, None, 0, 0, tp, generation_id=generation
+    )
+
+
+def _read_committed(consumer: Any) -> Any:
+    consumer._isolation_level = "read_committed"
+    return consumer
+
+
+def _notify_waiters(fetcher: Any) -> None:
+    for waiter in list(fetcher._fetch_waiters):
+        fetcher._notify(waiter)

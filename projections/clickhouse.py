@@ -1,0 +1,110 @@
+"""Connections to ClickHouse: in process (chDB) or a server over HTTP, the same client either way.
+
+Rules of this file: one database per installation, named from its namespace; a chDB folder belongs to one process
+(design, 9); migrations run before anything reads or writes, are numbered, and are never edited after release.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import urlsplit
+
+import clickhouse_connect
+from clickhouse_connect.driver.client import Client
+from clickhouse_connect.driver.exceptions import ClickHouseError, OperationalError, ProgrammingError
+from clickhouse_migrations.connection import ClickhouseConnectConnection
+from clickhouse_migrations.migration import MigrationStorage
+from clickhouse_migrations.migrator import Migrator
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+# Server conditions that pass: too many queries or parts, no memory, no disk, time-outs, network, Keeper, read-only.
+# Everything else (unknown column, type mismatch) is a bug and must stop the sink instead of being tried for ever.
+PASSING_ERROR_CODES = frozenset({3, 159, 164, 202, 203, 209, 210, 225, 236, 241, 242, 243, 252, 285, 319, 394, 999})
+
+
+class ClickHouseSettings(Protocol):
+    """The part of the settings that says where ClickHouse is."""
+
+    @property
+    def clickhouse_url(self) -> str | None: ...
+    @property
+    def data_dir(self) -> Path: ...
+    @property
+    def namespace(self) -> str: ...
+
+
+class ClickHouseUnavailableError(Exception):
+    """ClickHouse cannot be asked now, or cannot take rows now (away, overloaded, disk full): try again later."""
+
+
+def database_name(namespace: str) -> str:
+    """Name of the installation's database: `credits`, or `<namespace>credits` in letters, digits and `_`."""
+    return re.sub(r"[^0-9A-Za-z_]", "_", namespace) + "credits"
+
+
+def clickhouse_url(settings: ClickHouseSettings) -> str:
+    """The given URL, or that of the chDB folder under the data folder."""
+    return settings.clickhouse_url or f"chdb://{settings.data_dir.absolute() / 'clickhouse'}"
+
+
+def connect(settings: ClickHouseSettings) -> Client:
+    """A client of the installation's database, which is made when absent; close it at the end.
+
+    Each client of a chDB folder has its own handle and runs one statement at a time: callers that must not wait for
+    each other (API, sink) connect separately, in the same process. Raises `ClickHouseUnavailableError` where nothing
+    answers, or where another process owns the folder.
+    """
+    url = clickhouse_url(settings)
+    database = database_name(settings.namespace)
+    try:
+        first = _client(url, None)
+        try:
+            first.command(f"CREATE DATABASE IF NOT EXISTS `{database}`")
+        finally:
+            first.close()
+        return _client(url, database)
+    except (OperationalError, ProgrammingError) as error:
+        raise ClickHouseUnavailableError(f"{_place(url)}: {first_line(error)}") from error
+
+
+def migrate(client: Client) -> list[int]:
+    """Bring the client's database to the newest migration; the versions that were applied now, ascending.
+
+    A migration that was edited after it was applied raises `MigrationException`.
+    """
+    migrator = Migrator(ClickhouseConnectConnection(client))
+    migrator.init_schema()
+    applied = migrator.apply_migration(MigrationStorage(MIGRATIONS).migrations(), multi_statement=True)
+    return [migration.version for migration in applied]
+
+
+def is_passing(error: ClickHouseError) -> bool:
+    """Whether the same statement may succeed later: a state of the server or the network, not of the statement."""
+    code = getattr(error, "code", None)
+    if code is None:
+        return isinstance(error, OperationalError)
+    return code in PASSING_ERROR_CODES
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, on one line."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def _client(url: str, database: str | None) -> Client:
+    if url.startswith("chdb:"):
+        Path(urlsplit(url).path).mkdir(parents=True, exist_ok=True)
+        return clickhouse_connect.get_client(dsn=url, database=database)
+    # Without a session a client may be used from several threads.
+    return clickhouse_connect.get_client(dsn=url, database=database, autogenerate_session_id=False)
+
+
+def _place(url: str) -> str:
+    """The URL without user and password, for messages."""
+    parts = urlsplit(url)
+    if parts.scheme == "chdb":
+        return url
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()

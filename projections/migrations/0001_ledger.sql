@@ -1,0 +1,68 @@
+-- Every entry of the ledger topic, once. Identity: (org_id, seq). Amounts in credits of the wallet's unit.
+-- Empty string, 0 and NULL stand for "not given"; NULL only where 0 has a meaning of its own.
+-- A month of recording is a partition, so that a range of time reads no more than its months.
+CREATE TABLE IF NOT EXISTS ledger
+(
+    org_id                String,
+    seq                   UInt64,
+    entry_id              String,
+    kind                  LowCardinality(String),
+    wallet                LowCardinality(String),
+    amount                Decimal(38, 9),
+    balance               Decimal(38, 9),
+    available             Decimal(38, 9),
+    held                  Decimal(38, 9),
+    occurred_at           DateTime64(6, 'UTC'),
+    recorded_at           DateTime64(6, 'UTC'),
+    event_id              String,
+    source_topic          LowCardinality(String),
+    source_partition      Int32,
+    source_offset         Int64,
+    slices                Array(Tuple(
+                              grant_id String,
+                              kind LowCardinality(String),
+                              amount Decimal(38, 9),
+                              expires_at Nullable(DateTime64(6, 'UTC')))),
+    grants                Array(Tuple(
+                              grant_id String,
+                              kind LowCardinality(String),
+                              amount Decimal(38, 9),
+                              priority Int32,
+                              expires_at Nullable(DateTime64(6, 'UTC')),
+                              price_paid Nullable(Decimal(38, 9)),
+                              currency Nullable(String))),
+    operation             LowCardinality(String),
+    source                LowCardinality(String),
+    category              LowCardinality(String),
+    project_id            String,
+    user_id               String,
+    team                  LowCardinality(String),
+    department            LowCardinality(String),
+    model                 LowCardinality(String),
+    tool                  LowCardinality(String),
+    provider              LowCardinality(String),
+    endpoint              String,
+    deployment            String,
+    input_tokens          Int64,
+    output_tokens         Int64,
+    quantity              Nullable(Decimal(38, 9)),
+    unit_of_measure       LowCardinality(String),
+    replicas              Nullable(Int32),
+    revision              Int32,
+    hold_id               String,
+    unit_price            Nullable(Decimal(38, 9)),
+    output_unit_price     Nullable(Decimal(38, 9)),
+    billing_unit          LowCardinality(String),
+    reason                LowCardinality(String),
+    actor                 String,
+    counterparty_org_id   String,
+    correlation_id        String,
+    details               String,
+    attributes            Map(String, String),
+    ledger_partition      UInt32,
+    ledger_offset         Int64,
+    INDEX ledger_offsets ledger_offset TYPE minmax GRANULARITY 8
+)
+ENGINE = ReplacingMergeTree
+PARTITION BY toYYYYMM(recorded_at)
+ORDER BY (org_id, seq);

@@ -1,23 +1,29 @@
-"""Write `docs/reference.md` from the code: settings, topics, commands. Nothing in that page is typed by hand.
+"""Write `docs/reference.md` from the code: commands, settings, topics. Nothing in that page is typed by hand.
 
 `make reference` writes it; `tests/deploy/test_reference.py` fails where the page and the code differ.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import importlib
+import importlib.util
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-from pydantic import SecretStr
+import typer.main
 from pydantic.fields import FieldInfo
 
+from schemas.topics import CATALOGUE, DAY_MS, Topic
+from streams.cli import COMMANDS
 from streams.settings import Settings
 
 PAGE = Path(__file__).with_name("reference.md")
 HEAD = """# Reference
 
-Written by `make reference` from the code; do not edit. The meaning of the records and the rules behind them:
-[schemas/README.md](../schemas/README.md), [rules.md](rules.md).
+Written by `make reference` from the code; do not edit. The fields of the records and the bodies of settings:
+[schemas/README.md](../schemas/README.md). The tables and views in ClickHouse:
+[projections/README.md](../projections/README.md).
 """
 
 
@@ -27,10 +33,56 @@ def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines) + "\n"
 
 
+def one_line(text: str | None) -> str:
+    """The first paragraph of a help text, on one line."""
+    return " ".join((text or "").split("\n\n")[0].replace("\f", "").split())
+
+
+def options(command: Any) -> list[tuple[str, ...]]:
+    """A row for every argument and option of a command, as one would type it."""
+    rows: list[tuple[str, ...]] = []
+    for param in command.params:
+        if param.name in {"help", "install_completion", "show_completion"} or getattr(param, "hidden", False):
+            continue
+        if param.param_type_name == "argument":
+            written = f"`{param.name.upper()}`" + ("" if param.required else " (optional)")
+        else:
+            written = ", ".join(f"`{name}`" for name in [*param.opts, *param.secondary_opts])
+        default = param.default
+        shown = (
+            "" if default is None or isinstance(default, bool | tuple | list) or callable(default) else f"`{default}`"
+        )
+        rows.append((written, shown, one_line(getattr(param, "help", None))))
+    return rows
+
+
+def command_pages(name: str, command: Any) -> Iterator[str]:
+    """A section for a command, and one for each of its subcommands."""
+    subcommands = getattr(command, "commands", {})
+    if not subcommands:
+        arguments = [param for param in command.params if param.param_type_name == "argument"]
+        usage = " ".join([name, *(param.name.upper() for param in arguments)])
+        rows = options(command)
+        listed = "\n" + table(("argument or option", "default", "meaning"), rows) if rows else ""
+        yield f"### `{usage}`\n\n{one_line(command.help)}\n{listed}"
+    for sub in sorted(subcommands):
+        yield from command_pages(f"{name} {sub}", subcommands[sub])
+
+
+def commands_section() -> str:
+    """Every command that is there, with its arguments and options."""
+    pages: list[str] = []
+    for each in COMMANDS:
+        if importlib.util.find_spec(each.module) is not None:
+            loaded = typer.main.get_command(importlib.import_module(each.module).app)
+            pages.extend(command_pages(f"credits {each.name}", loaded))
+    return "## Commands\n\n`python -m streams` is the same as `credits`.\n\n" + "\n".join(pages)
+
+
 def default_of(field: FieldInfo) -> str:
     """A setting's default as one would write it in `.env`; empty where there is none."""
     value = field.default
-    if value is None or value == "" or isinstance(value, SecretStr):
+    if value is None or value == "":
         return ""
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
@@ -50,14 +102,35 @@ def settings_section() -> str:
         (f"`CREDITS_{name.upper()}`", default_of(field), bounds_of(field), field.description or "")
         for name, field in Settings.model_fields.items()
     ]
-    return "## Settings\n\nEnvironment variables, or lines of a file `.env` in the working directory.\n\n" + table(
-        ("variable", "default", "bounds", "meaning"), rows
+    return (
+        "## Settings\n\nEnvironment variables, or lines of a file `.env` in the working directory. "
+        "`credits config show` prints those in force.\n\n" + table(("variable", "default", "bounds", "meaning"), rows)
+    )
+
+
+def retention(topic: Topic) -> str:
+    """How long records stay, in words."""
+    if topic.cleanup == "compact":
+        return "compacted: the latest per key"
+    return "for ever" if topic.retention_ms is None else f"{topic.retention_ms // DAY_MS} days"
+
+
+def topics_section() -> str:
+    """The catalogue: every topic with its record, writers, readers and retention."""
+    rows = [
+        (f"`{topic.name}`", topic.record or "", topic.written_by, topic.read_by, retention(topic))
+        for topic in CATALOGUE
+    ]
+    return (
+        "## Topics\n\n`CREDITS_NAMESPACE` stands before every name. Values are Avro in Confluent's wire format, keys "
+        "the org id; where no record is named the value is not Avro.\n\n"
+        + table(("topic", "record", "written by", "read by", "kept"), rows)
     )
 
 
 def page() -> str:
     """The whole page."""
-    return "\n".join((HEAD, settings_section()))
+    return "\n".join((HEAD, commands_section(), settings_section(), topics_section()))
 
 
 def main() -> None:

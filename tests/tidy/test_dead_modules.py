@@ -1,17 +1,18 @@
 """No dead files: every module is reached from an entry point, every package says what it is for.
 
-Entry points are the command `credits`, `python -m streams`, and what a program outside imports. A module counts as
-reached when it is imported, or when its dotted name stands as text in a module that is (a table of commands).
+Entry points are the commands of `credits`, `python -m streams`, and what a program outside imports. A module counts
+as reached when it is imported, or when its dotted name stands as text in a module that is.
 """
 
 from __future__ import annotations
 
 import ast
 
+from streams.cli import COMMANDS
 from tests.tidy.source import PACKAGES, ROOT, Module, modules
 
-# What others import: a producer service (`streams.client`). Everything else hangs on the commands.
-ENTRY_POINTS = ("streams.__main__", "streams.cli", "streams.client")
+# What others import is a producer service's `streams.client`. Everything else hangs on the commands.
+ENTRY_POINTS = ("streams.__main__", "streams.cli", "streams.client", *(command.module for command in COMMANDS))
 
 
 def names_in(module: Module) -> set[str]:

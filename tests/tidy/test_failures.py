@@ -13,7 +13,9 @@ from tests.tidy.source import Module, modules
 
 EVERYTHING = {"Exception", "BaseException"}
 # file: how many handlers for everything it may have. The edge of a program, where an error becomes a line for people.
-ALLOWED: dict[str, int] = {}
+ALLOWED = {
+    "streams/cli/__init__.py": 1,
+}
 
 
 def names(node: ast.expr | None) -> set[str]:

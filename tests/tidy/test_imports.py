@@ -14,7 +14,7 @@ import pytest
 
 from tests.tidy.source import PACKAGES, Module, closure, modules, within
 
-LEAVES = {"streams.settings", "streams.metrics", "streams.errors", "streams.kafka_clients"}
+LEAVES = {"streams.settings", "streams.metrics", "streams.errors", "streams.kafka_clients", "streams.logging"}
 TOOLS = {"schemas", *LEAVES, "streams.registry", "streams.topics_admin", "streams.broker", "streams.client"}
 # The longest prefix that matches a module is its layer.
 MAY_IMPORT: dict[str, set[str]] = {
@@ -23,6 +23,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "streams.settings": set(),
     "streams.metrics": set(),
     "streams.errors": set(),
+    "streams.logging": {"streams.settings"},
     "streams.kafka_clients": {"streams.settings", "streams.errors"},
     "streams.ledger": {"schemas"},
     "streams.engine": {"schemas", *LEAVES},

@@ -22,7 +22,7 @@ AMOUNT_TEXT_LENGTH_MAX = 64
 _DECIMAL_TEXT = re.compile(r"([+-]?)([0-9]+)(?:\.([0-9]+))?", re.ASCII)
 
 
-class AmountOutOfRange(ValueError):
+class AmountOutOfRangeError(ValueError):
     """The amount is beyond ±9·10¹⁸ nano-units."""
 
 
@@ -40,7 +40,7 @@ def parse_amount(value: str | int | Decimal) -> int:
         if not value.is_finite():
             raise ValueError("an amount must be finite, not NaN or infinity")
         if value.adjusted() > 20:  # spares writing out 1e400
-            raise AmountOutOfRange(_RANGE_MESSAGE)
+            raise AmountOutOfRangeError(_RANGE_MESSAGE)
         value = format(value, "f")
     return _parse_text(value)
 
@@ -62,10 +62,10 @@ _RANGE_MESSAGE = "an amount lies between -9000000000 and 9000000000"
 
 
 def check_amount(nanos: int) -> int:
-    """`nanos` itself when it is within ±`AMOUNT_MAX`; else raises `AmountOutOfRange`."""
+    """`nanos` itself when it is within ±`AMOUNT_MAX`; else raises `AmountOutOfRangeError`."""
     if -AMOUNT_MAX <= nanos <= AMOUNT_MAX:
         return nanos
-    raise AmountOutOfRange(_RANGE_MESSAGE)
+    raise AmountOutOfRangeError(_RANGE_MESSAGE)
 
 
 def format_amount(nanos: int) -> str:

@@ -1,0 +1,86 @@
+"""What a record says, as bytes: the same bytes exactly when two records say the same.
+
+A second record with a known id is an exact duplicate when its content is equal, and a dead letter
+(`duplicate_with_different_content`) when it is not. Rules of this file: how a producer wrote a record does not count
+(its schema version, the order of map keys); content never changes for a record already seen, so that a remembered
+hash stays true after an upgrade. Hence content is the body in version 1 of the record with map keys sorted, followed
+by the fields of later versions that are not at their default. For the usual record it is the body that came.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyruhvro
+
+from schemas.records import AvroSchema, avro_schema, plain_schema
+
+
+class Content:
+    """Content of one record's rows, from the plain forms of its first and its newest version."""
+
+    def __init__(self, first: AvroSchema, newest: AvroSchema) -> None:
+        self._first_text = json.dumps(first)
+        self._first_arrow = pyruhvro.avro_to_arrow_schema(self._first_text)
+        first_names = {field["name"] for field in first["fields"]}
+        self._later = [(f["name"], f["default"]) for f in newest["fields"] if f["name"] not in first_names]
+        self._maps = [field.name for field in self._first_arrow if pa.types.is_map(field.type)]
+
+    def of(self, batch: pa.RecordBatch, bodies: list[bytes] | None) -> list[bytes]:
+        """Content of each row. `bodies`, when given, are the rows as this codec writes them in the newest version."""
+        sorted_maps = {name: _sort_keys(batch.column(name)) for name in self._maps}
+        in_order = all(column is None for column in sorted_maps.values())
+        if bodies is not None and not self._later and in_order:
+            return bodies
+        columns = []
+        for field in self._first_arrow:
+            column = sorted_maps.get(field.name)
+            columns.append(batch.column(field.name) if column is None else column)
+        first = pa.RecordBatch.from_arrays(columns, schema=self._first_arrow)
+        if not first.num_rows:
+            return []
+        contents: list[bytes] = pyruhvro.serialize_record_batch(first, self._first_text, 1)[0].to_pylist()
+        return [body + more for body, more in zip(contents, self._later_fields(batch), strict=True)]
+
+    def _later_fields(self, batch: pa.RecordBatch) -> Sequence[bytes]:
+        """For each row the later fields that are not at their default, as JSON; nothing when all are."""
+        said: list[dict[str, Any]] = [{} for _ in range(batch.num_rows)]
+        for name, default in self._later:
+            column = batch.column(name)
+            is_map = pa.types.is_map(column.type)
+            for row, value in zip(said, column.to_pylist(), strict=True):
+                plain = dict(value) if is_map else value
+                if plain != default:
+                    row[name] = plain
+        return [json.dumps(row, sort_keys=True).encode() if row else b"" for row in said]
+
+
+def _sort_keys(column: pa.MapArray) -> pa.MapArray | None:
+    """The column with each map's keys in order; None when they are already."""
+    offsets = column.offsets.to_numpy()
+    lengths = np.diff(offsets)
+    if not len(lengths) or lengths.max() <= 1:
+        return None
+    start, count = int(offsets[0]), int(offsets[-1] - offsets[0])
+    keys, items = column.keys.slice(start, count), column.items.slice(start, count)
+    rows = pa.array(np.repeat(np.arange(len(lengths)), lengths))
+    order = pc.sort_indices(
+        pa.table({"row": rows, "key": keys, "place": pa.array(np.arange(count))}),
+        sort_keys=[("row", "ascending"), ("key", "ascending"), ("place", "ascending")],
+    ).to_numpy()
+    if (order == np.arange(count)).all():
+        return None
+    taken = pa.array(order)
+    return pa.MapArray.from_arrays(pa.array(offsets - start, pa.int32()), keys.take(taken), items.take(taken))
+
+
+@functools.cache
+def content(record: str) -> Content:
+    """Content of a released record."""
+    return Content(plain_schema(avro_schema(record, 1)), plain_schema(avro_schema(record)))

@@ -155,4 +155,4 @@ def faust_credentials(settings: Settings) -> CredentialsT | None:
 
 
 def _dotted(overrides: dict[str, Any]) -> KafkaConfig:
-    return {name.replace("_", "."): value for name, value in overrides.items()}
+    return {name if name == "log_level" else name.replace("_", "."): value for name, value in overrides.items()}

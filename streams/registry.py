@@ -1,0 +1,138 @@
+"""The schema registry as the rest of the code sees it: a port, and its two adapters.
+
+The rules of this file:
+1. An id means one schema for ever. So an answer is kept; only "no such id" is asked again after a second.
+2. "No such id" and "cannot be asked" are different answers: the first makes a dead letter, the second makes wait
+   (`RegistryUnavailableError`). What looks like the second is never told as the first.
+3. The released schemas are known without asking anybody: with the built-in registry, their ids are fixed.
+4. The adapters block; on an event loop call them in a thread, or let `Kept` answer from memory.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from typing import TYPE_CHECKING, Protocol
+
+from schemas.codec import RegistryUnavailableError
+from schemas.records import AvroSchema, avro_text
+from schemas.topics import BY_KEY, Topics
+
+if TYPE_CHECKING:
+    from streams.settings import Settings
+
+UNKNOWN_KEPT_S = 1.0
+UNKNOWN_IDS_MAX = 10_000
+ASK_TIMEOUT_S = 5.0
+
+
+class Registry(Protocol):
+    """Schemas by id, and the ids to write with. It is a `schemas.codec.WriterSchemas`."""
+
+    def writer(self, schema_id: int) -> AvroSchema | None:
+        """The schema with that id; None when there is none. Raises `RegistryUnavailableError`."""
+        ...
+
+    def schema_id(self, key: str) -> int:
+        """The id to write the values of topic `key` with (newest released schema). Raises the same."""
+        ...
+
+
+def connect_registry(settings: Settings) -> Registry:
+    """The registry of these settings. Nothing is asked before the first use."""
+    if settings.schema_registry_url is not None:
+        return Kept(ConfluentRegistry(settings.schema_registry_url, Topics(settings.namespace)))
+    from streams.registry_topic import TopicRegistry
+
+    return Kept(TopicRegistry(settings))
+
+
+class Kept:
+    """A registry whose answers are kept in memory; safe to use from several threads."""
+
+    def __init__(self, asked: Registry) -> None:
+        self.asked = asked
+        self._writers: dict[int, AvroSchema] = {}
+        self._unknown: dict[int, float] = {}
+        self._ids: dict[str, int] = {}
+        self._lock = threading.Lock()
+
+    def writer(self, schema_id: int) -> AvroSchema | None:
+        """See `Registry.writer`."""
+        found = self._writers.get(schema_id)
+        if found is not None:
+            return found
+        with self._lock:
+            now = time.monotonic()
+            if now - self._unknown.get(schema_id, -UNKNOWN_KEPT_S) < UNKNOWN_KEPT_S:
+                return None
+            found = self.asked.writer(schema_id)
+            if found is None:
+                if len(self._unknown) >= UNKNOWN_IDS_MAX:  # ids in poisoned records are anything
+                    self._unknown.clear()
+                self._unknown[schema_id] = time.monotonic()
+                return None
+            self._writers[schema_id] = found
+            return found
+
+    def schema_id(self, key: str) -> int:
+        """See `Registry.schema_id`."""
+        found = self._ids.get(key)
+        if found is None:
+            found = self._ids[key] = self.asked.schema_id(key)
+        return found
+
+
+class ConfluentRegistry:
+    """A registry that speaks Confluent's REST interface (Confluent, Redpanda, Karapace, Apicurio).
+
+    Credentials may stand in the address: `https://user:password@host`.
+    """
+
+    def __init__(self, url: str, topics: Topics) -> None:
+        from confluent_kafka.schema_registry import SchemaRegistryClient
+
+        self._topics = topics
+        configuration = {"url": url, "timeout": ASK_TIMEOUT_S, "max.retries": 1, "retries.max.wait.ms": 500}
+        self._client = SchemaRegistryClient(configuration)
+
+    def writer(self, schema_id: int) -> AvroSchema | None:
+        """See `Registry.writer`."""
+        from confluent_kafka.schema_registry.error import SchemaRegistryError
+
+        if schema_id < 0:
+            return None
+        try:
+            text = self._client.get_schema(schema_id).schema_str
+        except SchemaRegistryError as error:
+            if error.http_status_code == 404:
+                return None
+            raise RegistryUnavailableError(f"the schema registry answers {error}") from error
+        except _transport_errors() as error:
+            raise RegistryUnavailableError(f"the schema registry does not answer: {error}") from error
+        schema: AvroSchema = json.loads(text)
+        return schema
+
+    def schema_id(self, key: str) -> int:
+        """See `Registry.schema_id`; registers the schema when the subject does not have it."""
+        from confluent_kafka.schema_registry import Schema
+        from confluent_kafka.schema_registry.error import SchemaRegistryError
+
+        record = BY_KEY[key].record
+        if record is None:
+            raise KeyError(f"topic {key!r} has no schema")
+        try:
+            return int(self._client.register_schema(self._topics.subject(key), Schema(avro_text(record), "AVRO")))
+        except SchemaRegistryError as error:
+            raise RegistryUnavailableError(f"the schema registry refuses the schema of {key}: {error}") from error
+        except _transport_errors() as error:
+            raise RegistryUnavailableError(f"the schema registry does not answer: {error}") from error
+
+
+def _transport_errors() -> tuple[type[Exception], ...]:
+    """What the client raises when no answer came: its HTTP library is whichever of the two is installed."""
+    import httpx
+    import httpx2
+
+    return (httpx.TransportError, httpx2.TransportError, OSError)

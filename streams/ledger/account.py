@@ -1,0 +1,211 @@
+"""The state of one organisation: its wallets with their grants, its settings, and what is on the way.
+
+Rules of this file: data only, with what can be read off it without a decision. Only `evolve` and what it calls change
+an account, so that folding the ledger from an empty account gives the same bytes. Amounts are nano-units, times are
+microseconds UTC. Encoded by position (msgspec, MessagePack arrays): a field is only ever added at the end, with a
+default.
+
+A wallet's `settled` is the sum of `remaining` over its grants, less its `overdraft`; a grant in `grants` has
+`remaining` above 0; while there is an overdraft there are no grants.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from schemas.amounts import NANOS
+from schemas.enums import GrantKind, MemberRole, ThresholdType
+
+LOW_BALANCE_THRESHOLD_DEFAULT_NANOS = 10 * NANOS
+"""The line of `credit_balance_low` of a wallet that nobody set up (contract, `wallet`)."""
+
+TIME_ZONE_DEFAULT = "UTC"
+
+
+class Grant(msgspec.Struct, array_like=True):
+    """One lot of credits (product rule 2)."""
+
+    grant_id: str
+    kind: GrantKind
+    amount: int
+    """What it was given as; above 0."""
+    remaining: int
+    """What is left of it; from 0 to `amount`."""
+    priority: int
+    expires_at: int | None
+    created_at: int
+    price_paid: int | None = None
+    currency: str | None = None
+    current: bool = False
+    """The allowance of the current month, which is drawn before all else."""
+
+
+class Watch(msgspec.Struct, array_like=True):
+    """Where one line stands: whether it is crossed, and how often it was armed (product rule 27)."""
+
+    version: int = 0
+    """`seq` of the setting entry that defined the line; 0 for a default."""
+    epoch: int = 1
+    crossed: bool = False
+
+
+class Rule(msgspec.Struct, array_like=True):
+    """A threshold rule of a wallet (product rule 26) and where it stands."""
+
+    rule_id: str
+    type: ThresholdType
+    level: int
+    """Nano-units of what the type compares: credits, percent or days."""
+    channels: tuple[str, ...]
+    dismissable: bool
+    watch: Watch
+
+
+class WalletTerms(msgspec.Struct, array_like=True, frozen=True):
+    """What the `wallet` setting says (product rules 4, 5, 15, 28)."""
+
+    default: bool = False
+    allowance: int = 0
+    rollover_max: int = 0
+    low_balance_threshold: int = LOW_BALANCE_THRESHOLD_DEFAULT_NANOS
+    low_credit_limit: int = 0
+    negative_limit: int = 0
+
+
+DEFAULT_TERMS = WalletTerms()
+
+
+class Wallet(msgspec.Struct, array_like=True):
+    """One balance of an org in one unit (product rules 1, 2, 6).
+
+    `headroom` is the fast way: booking a usage with `0 < cost < headroom` draws on `grants[0]` alone, crosses no line
+    and changes neither status nor due time. `streams.ledger.usage.advance_fast` is the whole of its effect.
+    """
+
+    unit: str
+    settled: int = 0
+    held: int = 0
+    used: int = 0
+    """Usage booked in the calendar month (org's time zone), net of refunds; never below 0."""
+    lifetime_spent: int = 0
+    """Usage ever drawn from anything but an allowance, net of refunds."""
+    headroom: int = 0
+    allowance_first: bool = False
+    """`grants[0]` is an allowance: what is drawn on it does not count as `lifetime_spent`."""
+    grants: list[Grant] = msgspec.field(default_factory=list)
+    """In draw-down order."""
+    overdraft: int = 0
+    """What was used beyond all grants; paid by the next credits added."""
+    allocation: int = 0
+    """Settled balance at the start of the month, and all credits added in it."""
+    lifetime_added: int = 0
+    opened: bool = False
+    """An amount was ever booked; before that no line of the wallet is watched."""
+    funded: bool = False
+    """Credits were ever added."""
+    exhausted: list[Grant] = msgspec.field(default_factory=list)
+    """Grants with nothing left that a refund may still refer to, oldest first; see `grants.EXHAUSTED_MAX`."""
+    terms: WalletTerms = DEFAULT_TERMS
+    month: int = 0
+    """The calendar month the wallet is in (`months.month_of`)."""
+    month_ends_at: int = 0
+    """When it ends, in the org's time zone; 0: before the first entry."""
+    allowance_month: int = 0
+    """Month (`months.month_of`) of the last allowance granted; 0: none ever."""
+    low: Watch = msgspec.field(default_factory=Watch)
+    depletion: Watch = msgspec.field(default_factory=Watch)
+    rules: list[Rule] = msgspec.field(default_factory=list)
+    resolved: int = 0
+    """How many `credit_resolved` alerts were raised."""
+
+    @property
+    def available(self) -> int:
+        """Settled less active holds (product rule 6)."""
+        return self.settled - self.held
+
+    @property
+    def month_spent(self) -> int:
+        """Usage of the calendar month: the same as `used`, for a period is a calendar month."""
+        return self.used
+
+
+class OrgTerms(msgspec.Struct, array_like=True, frozen=True):
+    """What the `org` setting says."""
+
+    time_zone: str = TIME_ZONE_DEFAULT
+    closed: bool = False
+    administrators: tuple[str, ...] = ()
+    tier: str | None = None
+
+
+class Transit(msgspec.Struct, array_like=True):
+    """Credits that left for another org and were neither acknowledged nor returned yet (product rule 22)."""
+
+    wallet: str
+    amount: int
+    target_org_id: str
+    left_at: int
+    month: int
+
+
+class RefundedUsage(msgspec.Struct, array_like=True):
+    """How much of a usage event was refunded so far; remembered as long as it can be refunded."""
+
+    amount: int
+    usage_recorded_at: int
+
+
+class Account(msgspec.Struct, array_like=True):
+    """Everything the ledger knows about one org. A function of the org's ledger entries."""
+
+    org_id: str
+    seq: int = 0
+    """Number of the last entry; 0: none yet."""
+    due_at: int | None = None
+    """The earliest time at which something happens without a command; None: nothing will."""
+    wallets: dict[str, Wallet] = msgspec.field(default_factory=dict)
+    org: OrgTerms | None = None
+    """None: never set."""
+    members: dict[str, MemberRole] = msgspec.field(default_factory=dict)
+    transits: dict[str, Transit] = msgspec.field(default_factory=dict)
+    refunded: dict[str, RefundedUsage] = msgspec.field(default_factory=dict)
+
+    @property
+    def time_zone(self) -> str:
+        return TIME_ZONE_DEFAULT if self.org is None else self.org.time_zone
+
+    @property
+    def tier(self) -> str | None:
+        return None if self.org is None else self.org.tier
+
+    @property
+    def closed(self) -> bool:
+        return self.org is not None and self.org.closed
+
+    @property
+    def known(self) -> bool:
+        """Somebody set the org up, or it had credits or usage; a refused command alone does not make an org known."""
+        return self.org is not None or bool(self.wallets) or bool(self.members)
+
+    def on_the_way(self, unit: str) -> int:
+        """Credits of one wallet that left and have not arrived."""
+        return sum(transit.amount for transit in self.transits.values() if transit.wallet == unit)
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Account)
+
+
+def new_account(org_id: str) -> Account:
+    """An org of which nothing is known."""
+    return Account(org_id=org_id)
+
+
+def encode_account(account: Account) -> bytes:
+    """The account as bytes; equal accounts have equal bytes."""
+    return _encoder.encode(account)
+
+
+def decode_account(data: bytes) -> Account:
+    """The inverse of `encode_account`; raises msgspec.ValidationError for bytes that are no account."""
+    return _decoder.decode(data)

@@ -1,0 +1,175 @@
+"""Lots of credits: the order they are drawn in, drawing, giving back, adding (product rules 2, 3, 15, 21).
+
+Rules of this file:
+- The draw-down order is total: the current month's allowance, then priority ascending, expiry ascending (never last),
+  kind (allowances left from elsewhere, promotional, adjustments, transferred, purchased), creation ascending, grant id.
+- Planning (`draw`, `pay_overdraft`, `give_back`) changes nothing and returns slices; `move` alone changes a wallet.
+- While a wallet is overdrawn it has no grants with anything left; credits that come in pay the overdraft first.
+- A grant that is empty is remembered in `exhausted`, purchased ones for refunds of the purchase, all of them until
+  they expire for refunds of usage; at most `EXHAUSTED_MAX`, the oldest are forgotten first.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections.abc import Iterable, Sequence
+
+from schemas.enums import OVERDRAFT_GRANT_ID, GrantKind
+from streams.ledger.account import Grant, Wallet
+from streams.ledger.entry import Lot, Slice
+from streams.ledger.refusals import BrokenLedger
+
+EXHAUSTED_MAX = 64
+"""Empty grants remembered per wallet, about 60 bytes each. A refund of a forgotten purchase is `unknown_purchase`."""
+
+NEVER = 2**63 - 1
+"""Stands for "does not expire" when times are compared."""
+
+KIND_ORDER = {
+    GrantKind.ALLOWANCE: 0,
+    GrantKind.PROMOTIONAL: 1,
+    GrantKind.ADJUSTMENT: 2,
+    GrantKind.TRANSFERRED: 3,
+    GrantKind.PURCHASED: 4,
+}
+
+
+def draw_order(grant: Grant) -> tuple[int, int, int, int, int, str]:
+    """Sorts grants in draw-down order."""
+    return (
+        0 if grant.current else 1,
+        grant.priority,
+        NEVER if grant.expires_at is None else grant.expires_at,
+        KIND_ORDER[grant.kind],
+        grant.created_at,
+        grant.grant_id,
+    )
+
+
+def overdraft_slice(amount: int) -> Slice:
+    """What no grant covers (above 0), or what is paid of it (below 0)."""
+    return Slice(OVERDRAFT_GRANT_ID, GrantKind.OVERDRAFT, amount)
+
+
+def draw(wallet: Wallet, amount: int) -> tuple[Slice, ...]:
+    """The slices that `amount` (above 0) takes, in draw-down order; what no grant covers goes to the overdraft."""
+    slices = []
+    for grant in wallet.grants:
+        part = amount if amount < grant.remaining else grant.remaining
+        slices.append(Slice(grant.grant_id, grant.kind, part, grant.expires_at))
+        amount -= part
+        if not amount:
+            return tuple(slices)
+    slices.append(overdraft_slice(amount))
+    return tuple(slices)
+
+
+def pay_overdraft(wallet: Wallet, lots: Iterable[Lot]) -> tuple[Slice, ...]:
+    """The slices by which `lots`, about to be added, pay what the wallet is overdrawn by."""
+    owed = wallet.overdraft
+    slices = []
+    for lot in lots:
+        part = min(owed, lot.amount_nanos)
+        if part:
+            slices.append(Slice(lot.grant_id, lot.kind, part, lot.expires_at))
+            owed -= part
+    if slices:
+        slices.append(overdraft_slice(owed - wallet.overdraft))
+    return tuple(slices)
+
+
+def find_grant(wallet: Wallet, grant_id: str) -> Grant | None:
+    """The grant of that id, live or exhausted."""
+    for grants in (wallet.grants, wallet.exhausted):
+        for grant in grants:
+            if grant.grant_id == grant_id:
+                return grant
+    return None
+
+
+def give_back(wallet: Wallet, lots: Sequence[Lot], at: int) -> tuple[tuple[Slice, ...], tuple[Lot, ...]]:
+    """How credits return to the grants named by `lots`: (slices, lots to add anew).
+
+    A grant the wallet no longer remembers is added again under its id. What returns to a grant that has not expired
+    pays the overdraft first; what returns to one that has expired stays there, to expire at once.
+    """
+    owed = wallet.overdraft
+    slices: list[Slice] = []
+    anew: list[Lot] = []
+    for lot in lots:
+        grant = find_grant(wallet, lot.grant_id)
+        expires_at = lot.expires_at if grant is None else grant.expires_at
+        live = expires_at is None or expires_at > at
+        paid = min(owed, lot.amount_nanos) if live else 0
+        owed -= paid
+        if grant is None:
+            anew.append(lot)
+            change = paid
+        else:
+            change = paid - lot.amount_nanos
+        if change:
+            slices.append(Slice(lot.grant_id, lot.kind, change, expires_at))
+    if owed != wallet.overdraft:
+        slices.append(overdraft_slice(owed - wallet.overdraft))
+    return tuple(slices), tuple(anew)
+
+
+def move(wallet: Wallet, lots: Iterable[Lot], slices: Iterable[Slice], at: int, current: bool = False) -> None:
+    """Add `lots` and apply `slices`: the only function that changes grants. `at`: when it is recorded.
+
+    Raises BrokenLedger when a slice names a grant that is not there or takes more than it has.
+    """
+    for lot in lots:
+        insort(wallet.grants, _granted(lot, at, current), key=draw_order)
+        wallet.settled += lot.amount_nanos
+    for part in slices:
+        wallet.settled -= part.amount_nanos
+        if part.kind is GrantKind.OVERDRAFT:
+            wallet.overdraft += part.amount_nanos
+            if wallet.overdraft < 0:
+                raise BrokenLedger(f"the overdraft of {wallet.unit} would be {wallet.overdraft}")
+        else:
+            _change(wallet, part, at)
+    wallet.allowance_first = bool(wallet.grants) and wallet.grants[0].kind is GrantKind.ALLOWANCE
+
+
+def _granted(lot: Lot, at: int, current: bool) -> Grant:
+    return Grant(
+        lot.grant_id,
+        lot.kind,
+        lot.amount_nanos,
+        lot.amount_nanos,
+        lot.priority,
+        lot.expires_at,
+        at,
+        lot.price_paid_nanos,
+        lot.currency,
+        current,
+    )
+
+
+def _change(wallet: Wallet, part: Slice, at: int) -> None:
+    grant = find_grant(wallet, part.grant_id)
+    if grant is None:
+        raise BrokenLedger(f"no grant {part.grant_id} in {wallet.unit}")
+    before, after = grant.remaining, grant.remaining - part.amount_nanos
+    if not 0 <= after <= grant.amount:
+        raise BrokenLedger(f"grant {part.grant_id} of {grant.amount} would have {after} left")
+    grant.remaining = after
+    if before and not after:
+        wallet.grants.remove(grant)
+        _remember(wallet, grant, at)
+    elif after and not before:
+        wallet.exhausted.remove(grant)
+        insort(wallet.grants, grant, key=draw_order)
+
+
+def _remember(wallet: Wallet, grant: Grant, at: int) -> None:
+    """Keep an empty grant, and drop those that no refund can refer to any more."""
+    wallet.exhausted.append(grant)
+    kept = [
+        empty
+        for empty in wallet.exhausted
+        if empty.kind is GrantKind.PURCHASED or empty.expires_at is None or empty.expires_at > at
+    ]
+    wallet.exhausted = kept[-EXHAUSTED_MAX:]

@@ -1,0 +1,276 @@
+"""The lines that a wallet is watched for, and the alerts of crossing and leaving them (product rules 25-28).
+
+Rules of this file:
+- A line has a distance: how much more can be spent until it is reached; at 0 or below it is crossed ("on the line
+  counts"). So the next line to be reached is the nearest, and a jump over several reports them from near to far.
+- A crossing alerts once. A line is armed again, in a new epoch, only by an entry that replenishes: one that adds
+  credits or begins a month, and leaves the distance above 0. Holds that come and go do not re-arm.
+- One entry that takes a wallet out of any of its alarms raises one `credit_resolved` that lists the lines left;
+  leaving depletion raises `credit_balance_restored` instead.
+- A changed rule is a new version, armed anew and judged at once. An alert's id is a function of org, wallet, kind,
+  rule, version and epoch, so the same crossing has the same id whenever the ledger is folded.
+- Depletion looks at the settled balance, everything else at the available one. A wallet in which no amount was ever
+  booked is not watched, except by the rules somebody set.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from typing import NamedTuple, assert_never
+
+from schemas.amounts import NANOS, format_amount
+from schemas.enums import AlertKind, Channel, ThresholdType
+from streams.ledger.account import Account, Rule, Wallet, Watch
+from streams.ledger.entry import Alert
+
+HUNDRED_PERCENT_NANOS = 100 * NANOS
+OUT_OF_REACH = 2**63 - 1
+"""A distance that no spending covers."""
+
+ALL_CHANNELS = (Channel.BANNER, Channel.EMAIL, Channel.WEBHOOK)
+RESOLVED_RULE_ID = "resolved"
+LOW_RULE_ID = "low"
+DEPLETION_RULE_ID = "depleted"
+
+
+class Figures(NamedTuple):
+    """What lines are measured against, in nano-units of the wallet."""
+
+    settled: int
+    available: int
+    used: int
+    allocation: int
+
+    @property
+    def used_percent(self) -> int:
+        """Nano-percent of the allocation that is used, rounded down; an allocation of 0 or less counts as all used."""
+        if self.allocation <= 0:
+            return HUNDRED_PERCENT_NANOS
+        return self.used * HUNDRED_PERCENT_NANOS // self.allocation
+
+
+def figures(wallet: Wallet) -> Figures:
+    """The wallet as it stands."""
+    return Figures(wallet.settled, wallet.settled - wallet.held, wallet.used, wallet.allocation)
+
+
+def distance(rule_type: ThresholdType, level: int, now: Figures) -> int:
+    """Nano-units that can be spent until the line is reached; 0 or below: crossed. `level`: see `Rule.level`."""
+    match rule_type:
+        case ThresholdType.BALANCE_AT_OR_BELOW:
+            return now.available - level
+        case ThresholdType.USED_PERCENT:
+            if now.allocation <= 0:  # all used, by definition
+                return 0 if level <= HUNDRED_PERCENT_NANOS else OUT_OF_REACH
+            return -(-level * now.allocation // HUNDRED_PERCENT_NANOS) - now.used
+        case ThresholdType.LEFT_PERCENT:
+            if now.allocation <= 0:
+                return 0
+            return now.available - level * now.allocation // HUNDRED_PERCENT_NANOS
+        case ThresholdType.MONTH_SPEND_ABOVE:
+            return level - now.used
+        case ThresholdType.DAYS_LEFT_BELOW:
+            raise NotImplementedError("a rule on days left is refused when it is set")
+        case _:
+            assert_never(rule_type)
+
+
+def low_level(wallet: Wallet) -> int:
+    """The line of `credit_balance_low`, in nano-units (product rule 28)."""
+    return wallet.terms.low_balance_threshold
+
+
+def nearest_line(wallet: Wallet) -> int | None:
+    """Distance to the nearest line ahead, armed or a change of status; None when there is none."""
+    now = figures(wallet)
+    low = now.available - low_level(wallet)
+    nearest = low if low > 0 else None
+    for rule in wallet.rules:
+        if not rule.watch.crossed:
+            ahead = distance(rule.type, rule.level, now)
+            if nearest is None or ahead < nearest:
+                nearest = ahead
+    return nearest
+
+
+class _Line(NamedTuple):
+    """One line of a wallet, as it is reported."""
+
+    kind: AlertKind
+    rule_id: str
+    level: int
+    watch: Watch
+    before: int
+    after: int
+    channels: tuple[str, ...]
+    dismissable: bool
+    message: str
+
+
+def _lines(wallet: Wallet, before: Figures, after: Figures) -> Iterable[_Line]:
+    """The lines of a wallet: low, depleted, then the rules in the order they were set."""
+    if wallet.opened:
+        level = low_level(wallet)
+        yield _Line(
+            AlertKind.BALANCE_LOW,
+            LOW_RULE_ID,
+            level,
+            wallet.low,
+            before.available - level,
+            after.available - level,
+            ALL_CHANNELS,
+            True,
+            f"The {wallet.unit} balance is low: at or below {format_amount(level)}.",
+        )
+        yield _Line(
+            AlertKind.BALANCE_DEPLETED,
+            DEPLETION_RULE_ID,
+            0,
+            wallet.depletion,
+            before.settled,
+            after.settled,
+            ALL_CHANNELS,
+            False,
+            f"The {wallet.unit} balance is used up.",
+        )
+    for rule in wallet.rules:
+        yield _Line(
+            AlertKind.THRESHOLD_CROSSED,
+            rule.rule_id,
+            rule.level,
+            rule.watch,
+            distance(rule.type, rule.level, before),
+            distance(rule.type, rule.level, after),
+            rule.channels,
+            rule.dismissable,
+            _rule_message(wallet.unit, rule),
+        )
+
+
+def watch_lines(
+    account: Account, wallet: Wallet, at: int, before: Figures, replenished: bool, left: tuple[str, ...] = ()
+) -> list[Alert]:
+    """The alerts of the entry just applied (`account.seq`); moves the watches on.
+
+    `before`: the wallet before the entry; `replenished`: the entry adds credits or begins a month; `left`: lines that
+    the entry itself took away while they were crossed.
+    """
+    after = figures(wallet)
+    crossed: list[_Line] = []
+    resolved = list(left)
+    restored: list[_Line] = []
+    for line in _lines(wallet, before, after):
+        if line.after <= 0:
+            if not line.watch.crossed:
+                line.watch.crossed = True
+                crossed.append(line)
+        elif line.watch.crossed and replenished:
+            if line.kind is AlertKind.BALANCE_DEPLETED:
+                restored.append(line)
+            else:
+                resolved.append(line.rule_id)
+    crossed.sort(key=lambda line: line.before)
+    report = _Report(account, wallet, at, before, after)
+    alerts = [report.of(line, line.kind, line.message) for line in crossed]
+    for line in restored:
+        alerts.append(report.of(line, AlertKind.BALANCE_RESTORED, f"The {wallet.unit} balance is above zero again."))
+    if resolved:
+        wallet.resolved += 1
+        alerts.append(report.resolved(tuple(resolved)))
+    if replenished:
+        _rearm(wallet, before, after)
+    return alerts
+
+
+def _rearm(wallet: Wallet, before: Figures, after: Figures) -> None:
+    for line in _lines(wallet, before, after):
+        if line.watch.crossed and line.after > 0:
+            line.watch.crossed = False
+            line.watch.epoch += 1
+
+
+class _Report:
+    """What the alerts of one entry have in common."""
+
+    def __init__(self, account: Account, wallet: Wallet, at: int, before: Figures, after: Figures) -> None:
+        self._account = account
+        self._wallet = wallet
+        self._at = at
+        self._before = before
+        self._after = after
+
+    def of(self, line: _Line, kind: AlertKind, message: str) -> Alert:
+        return self._alert(
+            kind, line.rule_id, line.watch, format_amount(line.level), line.channels, line.dismissable, message, ()
+        )
+
+    def resolved(self, left: tuple[str, ...]) -> Alert:
+        count = Watch(epoch=self._wallet.resolved)
+        message = f"No longer in alarm for {self._wallet.unit}: {', '.join(left)}."
+        return self._alert(AlertKind.RESOLVED, RESOLVED_RULE_ID, count, None, ALL_CHANNELS, True, message, left)
+
+    def _alert(
+        self,
+        kind: AlertKind,
+        rule_id: str,
+        watch: Watch,
+        level: str | None,
+        channels: tuple[str, ...],
+        dismissable: bool,
+        message: str,
+        left: tuple[str, ...],
+    ) -> Alert:
+        account, wallet = self._account, self._wallet
+        return Alert(
+            alert_id(account.org_id, wallet.unit, kind, rule_id, watch.version, watch.epoch),
+            account.org_id,
+            wallet.unit,
+            kind,
+            rule_id,
+            watch.version,
+            watch.epoch,
+            level,
+            self._after.settled,
+            self._after.available,
+            self._after.used_percent,
+            self._before.used_percent,
+            self._at,
+            account.seq,
+            channels,
+            dismissable,
+            message,
+            left,
+        )
+
+
+def notice(
+    account: Account, wallet: Wallet, at: int, kind: AlertKind, subject: str, level: str | None, message: str
+) -> Alert:
+    """An alert about something that happens once, such as an expiry of `subject`, rather than about a line."""
+    now = figures(wallet)
+    return _Report(account, wallet, at, now, now)._alert(kind, subject, Watch(), level, ALL_CHANNELS, True, message, ())
+
+
+def alert_id(org_id: str, unit: str, kind: AlertKind, rule_id: str, version: int, epoch: int) -> str:
+    """32 hex digits; the same crossing has the same id for ever. Lengths go in, so no two tuples share a text."""
+    parts = (org_id, unit, kind.value, rule_id, str(version), str(epoch))
+    text = "".join(f"{len(part)}:{part}" for part in parts)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _rule_message(unit: str, rule: Rule) -> str:
+    level = format_amount(rule.level)
+    match rule.type:
+        case ThresholdType.BALANCE_AT_OR_BELOW:
+            return f"The {unit} balance is at or below {level}."
+        case ThresholdType.USED_PERCENT:
+            return f"{level} % of the {unit} credits are used."
+        case ThresholdType.LEFT_PERCENT:
+            return f"{level} % of the {unit} credits or less are left."
+        case ThresholdType.MONTH_SPEND_ABOVE:
+            return f"This month's {unit} usage has reached {level}."
+        case ThresholdType.DAYS_LEFT_BELOW:
+            return f"The {unit} credits last for less than {level} days."
+        case _:
+            assert_never(rule.type)

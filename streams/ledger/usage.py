@@ -1,0 +1,171 @@
+"""Booking of usage: the only thing the ledger does often, so it has a fast way (product rules 3, 8, 9, 16).
+
+Rules of this file:
+- Usage that has happened is always booked, into the negative if need be; only an amount out of range refuses it.
+- The fast way and the slow way give the same account and the same entry (a property test holds them together). The
+  fast way is open while `0 < cost < wallet.headroom`, and its whole effect is `advance_fast`. A cost of 0 in a wallet
+  that exists only takes a number: `account.seq += 1`.
+- Before a booking at `at`, everything due at or before `at` is settled (`due.settle_due`).
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from schemas.amounts import AMOUNT_MAX
+from schemas.enums import EntryKind, GrantKind
+from streams.ledger.account import Account, Wallet
+from streams.ledger.commands import Usage
+from streams.ledger.due import enter_month, refresh_due
+from streams.ledger.entry import Alert, Entry, Slice, entry_id
+from streams.ledger.grants import draw, move
+from streams.ledger.lines import figures, nearest_line, watch_lines
+from streams.ledger.rating import Rated
+from streams.ledger.refusals import check_range
+from streams.ledger.source import Source
+
+
+class Booking(msgspec.Struct, frozen=True):
+    """What the entry of a booked usage says about money. Nano-units."""
+
+    seq: int
+    amount: int
+    """Change of the settled balance: minus the cost."""
+    balance: int
+    available: int
+    held: int
+    slices: tuple[Slice, ...]
+    alerts: tuple[Alert, ...] = ()
+
+
+def wallet_for(account: Account, unit: str) -> Wallet:
+    """The wallet of that unit; a new one, not yet in the account, when there is none (booking puts it there)."""
+    return account.wallets.get(unit) or Wallet(unit)
+
+
+def advance_fast(account: Account, wallet: Wallet, cost: int) -> None:
+    """Book `cost`, given that `0 < cost < wallet.headroom`. A caller in a hurry may write these lines out."""
+    wallet.grants[0].remaining -= cost
+    wallet.settled -= cost
+    wallet.used += cost
+    if not wallet.allowance_first:
+        wallet.lifetime_spent += cost
+    wallet.headroom -= cost
+    account.seq += 1
+
+
+def refresh_headroom(wallet: Wallet) -> None:
+    """Work out how far the fast way is open; called at the end of every change but the fast one.
+
+    Every term below falls by exactly what is spent, so that it makes no difference how often it is worked out. Closed
+    until the month has usage: the first one makes the turn of the month fall due.
+    """
+    if not wallet.grants or wallet.used <= 0:
+        wallet.headroom = 0
+        return
+    room = min(wallet.grants[0].remaining, AMOUNT_MAX - wallet.used)
+    if not wallet.allowance_first:
+        room = min(room, AMOUNT_MAX - wallet.lifetime_spent)
+    ahead = nearest_line(wallet)
+    if ahead is not None and ahead < room:
+        room = ahead
+    wallet.headroom = room if room > 0 else 0
+
+
+def book_usage(account: Account, wallet: Wallet, cost: int, at: int) -> Booking:
+    """Book a usage of `cost` (at least 0) recorded at `at`; `wallet` comes from `wallet_for`.
+
+    Raises DeadLetter `amount_out_of_range` before any change.
+    """
+    if 0 < cost < wallet.headroom:
+        grant = wallet.grants[0]
+        slices: tuple[Slice, ...] = (Slice(grant.grant_id, grant.kind, cost, grant.expires_at),)
+        advance_fast(account, wallet, cost)
+        alerts: tuple[Alert, ...] = ()
+    else:
+        check_range(
+            cost,
+            wallet.settled - cost,
+            wallet.settled - wallet.held - cost,
+            wallet.used + cost,
+            wallet.lifetime_spent + cost,
+        )
+        slices = draw(wallet, cost) if cost else ()
+        alerts = apply_usage(account, wallet, slices, cost, at)
+    settled = wallet.settled
+    return Booking(account.seq, -cost, settled, settled - wallet.held, wallet.held, slices, alerts)
+
+
+def apply_usage(account: Account, wallet: Wallet, slices: tuple[Slice, ...], cost: int, at: int) -> tuple[Alert, ...]:
+    """The fold of a usage entry: the slow way, also taken by `evolve`."""
+    account.seq += 1
+    if account.wallets.setdefault(wallet.unit, wallet).month and not cost:
+        return ()
+    before = figures(wallet)
+    enter_month(wallet, account.time_zone, at)
+    if not cost:
+        return ()
+    move(wallet, (), slices, at)
+    wallet.used += cost
+    wallet.lifetime_spent += spent_of(slices)
+    wallet.opened = True
+    alerts = watch_lines(account, wallet, at, before, replenished=False)
+    refresh_headroom(wallet)
+    refresh_due(account)
+    return tuple(alerts)
+
+
+def spent_of(slices: tuple[Slice, ...]) -> int:
+    """The part of a usage's slices that counts as lifetime spent: all but what an allowance gave."""
+    return sum(part.amount_nanos for part in slices if part.kind is not GrantKind.ALLOWANCE)
+
+
+def usage_entry(account: Account, booking: Booking, usage: Usage, rated: Rated, at: int, source: Source) -> Entry:
+    """The ledger entry of a booked usage. Positional, in the order of the fields of Entry: it is made often."""
+    return Entry(
+        account.org_id,
+        booking.seq,
+        entry_id(account.org_id, booking.seq),
+        EntryKind.USAGE,
+        rated.wallet,
+        booking.amount,
+        booking.balance,
+        booking.available,
+        booking.held,
+        usage.occurred_at,
+        at,
+        usage.event_id,
+        source.topic,
+        source.partition,
+        source.offset,
+        booking.slices,
+        (),
+        usage.operation,
+        usage.source,
+        usage.category,
+        usage.project_id,
+        usage.user_id,
+        usage.team,
+        usage.department,
+        usage.model,
+        usage.tool,
+        usage.provider,
+        usage.endpoint,
+        usage.deployment,
+        usage.input_tokens,
+        usage.output_tokens,
+        usage.quantity_nanos,
+        usage.unit_of_measure,
+        usage.replicas,
+        usage.revision,
+        usage.hold_id,
+        rated.unit_price,
+        rated.output_unit_price,
+        rated.billing_unit,
+        None,
+        None,
+        None,
+        None,
+        None,
+        usage.attributes,
+    )

@@ -1,0 +1,1 @@
+"""The HTTP interface: routers over readers and clients that are given to it. No rule about money lives here."""

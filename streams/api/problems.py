@@ -1,0 +1,68 @@
+"""Errors as RFC 9457 problem details, with a stable `code` beside the status."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from streams.errors import KafkaUnavailableError, OperatorError
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI, Request
+
+MEDIA_TYPE = "application/problem+json"
+TYPE_PREFIX = "urn:credits:problem:"
+
+# Codes for what the web framework refuses by itself.
+CODES = {400: "bad_request", 401: "unauthorized", 403: "forbidden", 404: "not_found", 405: "method_not_allowed"}
+
+
+class ProblemError(Exception):
+    """Ends a request with a problem document. `code` is stable; `detail` is one sentence for people."""
+
+    def __init__(self, status: int, code: str, detail: str, **members: object) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.code = code
+        self.detail = detail
+        self.members = members
+
+
+def problem(status: int, code: str, detail: str, **members: object) -> JSONResponse:
+    """The response for a problem; `members` are added to the document."""
+    document = {"type": TYPE_PREFIX + code, "title": code.replace("_", " "), "status": status, "detail": detail}
+    return JSONResponse({**document, "code": code, **members}, status_code=status, media_type=MEDIA_TYPE)
+
+
+def install_problems(api: FastAPI) -> None:
+    """Have every error of `api` answered as a problem."""
+
+    @api.exception_handler(ProblemError)
+    async def _told(_: Request, error: ProblemError) -> JSONResponse:
+        return problem(error.status, error.code, error.detail, **error.members)
+
+    @api.exception_handler(KafkaUnavailableError)
+    async def _away(_: Request, error: KafkaUnavailableError) -> JSONResponse:
+        answer = problem(503, error.code, error.problem)
+        answer.headers["Retry-After"] = "1"
+        return answer
+
+    @api.exception_handler(OperatorError)
+    async def _broken(_: Request, error: OperatorError) -> JSONResponse:
+        return problem(503, error.code, error.problem)
+
+    @api.exception_handler(RequestValidationError)
+    async def _invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        faults = [{"field": ".".join(str(part) for part in e["loc"]), "message": e["msg"]} for e in error.errors()]
+        return problem(422, "invalid_field", f"{faults[0]['field']}: {faults[0]['message']}", errors=faults)
+
+    @api.exception_handler(HTTPException)
+    async def _http(_: Request, error: HTTPException) -> JSONResponse:
+        return problem(error.status_code, CODES.get(error.status_code, "http_error"), str(error.detail))
+
+    @api.exception_handler(Exception)
+    async def _bug(_: Request, error: Exception) -> JSONResponse:
+        return problem(500, "internal_error", "an unexpected error; the server's log has the details")

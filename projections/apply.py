@@ -1,0 +1,338 @@
+"""The sink: batches of the ledger's topics become rows, whatever is sent twice and wherever it crashes.
+
+Rules of this file:
+1. `apply` has these effects, in this order: rows of every table but the ledger's, the ledger's rows, the positions. A
+   crash between two of them is repaired by applying the same records again, in any batches:
+   usage buckets skip what they contain by their version; alerts, balances, prices, dead letters, activity and
+   purchases are the same rows again; entries that are in the ledger table already are left out.
+2. After a failure nothing in memory is trusted: the next `apply` restores positions and buckets from ClickHouse first.
+3. What it holds in memory is bounded: by the batches given, and by `Limits`.
+4. It blocks and belongs to one thread at a time. No Faust, no Kafka, no clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from clickhouse_connect.driver.client import Client
+from clickhouse_connect.driver.exceptions import ClickHouseError
+
+from projections import queries
+from projections.buckets import LEVELS, Additions, Bucket, Buckets, Key, UsageRows, additions, usage_rows
+from projections.clickhouse import ClickHouseUnavailableError, first_line, is_passing
+from projections.columns import Ints
+from projections.rows import (
+    activity_rows,
+    alert_rows,
+    balance_rows,
+    dead_letter_rows,
+    deleted_price_rows,
+    ledger_rows,
+    position_rows,
+    price_rows,
+    purchase_rows,
+)
+from schemas.codec import DecodedBatch, WriterSchemas, decode_columns
+from schemas.enums import DeadLetterCode
+from schemas.topics import Topics
+from streams.engine.transport import Inbound
+
+PROJECTED = ("ledger", "alerts_threshold", "alerts_depletion", "alerts_topup", "balances", "dead_letters", "prices")
+"""Keys of the topics that are projected."""
+
+QUIET_SOURCES = ("usage", "holds")
+"""Topics whose refusals are machines' work and no activity of people."""
+
+Place = tuple[str, int]
+"""(topic, partition)"""
+
+
+class UnreadableRecordError(Exception):
+    """A record that the ledger itself wrote cannot be read: the world is broken, going on would lose it."""
+
+
+class LedgerGapError(Exception):
+    """Entries between what is projected and what comes next are missing from the topic."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the sink may keep in memory."""
+
+    buckets_max: int = 200_000
+    """Usage buckets remembered per level, about 450 bytes each: 90 MB per level at most."""
+    present_offsets_max: int = 2_000_000
+    """Entries beyond the position that are looked up to be left out. With more (an old copy of `positions`) they are
+    inserted again, and the views and merges keep one of each."""
+
+
+@dataclass(slots=True)
+class Applied:
+    """What one `apply` wrote, for metrics: rows per table, and entries that were there already."""
+
+    rows: dict[str, int] = field(default_factory=dict)
+    entries_skipped: int = 0
+
+
+@dataclass(slots=True)
+class _Progress:
+    """What is projected of one topic's partition: everything before `position`, and `present` beyond it."""
+
+    position: int
+    as_of: int
+    present: Ints
+
+
+@dataclass(slots=True)
+class _Tables:
+    """Rows gathered for the tables, in the order of their first appearance."""
+
+    parts: dict[str, list[Any]] = field(default_factory=dict)
+
+    def add(self, table: str, rows: Any | None) -> None:
+        if rows is not None and rows.num_rows:
+            self.parts.setdefault(table, []).append(rows)
+
+    def take(self, table: str) -> Any | None:
+        parts = self.parts.pop(table, None)
+        return None if parts is None else pa.concat_tables(parts)
+
+
+class Sink:
+    """Applies batches to the database of a client. One owner per topic partition, normally; two do no harm.
+
+    Errors: `ClickHouseUnavailableError` and `schemas.codec.RegistryUnavailableError` mean "apply the same again later";
+    `UnreadableRecordError`, `LedgerGapError` and anything else mean "stop".
+    """
+
+    def __init__(self, client: Client, topics: Topics, writers: WriterSchemas, limits: Limits | None = None) -> None:
+        self._client = client
+        self._writers = writers
+        self._limits = limits or Limits()
+        self._keys = {topics.name(key): key for key in PROJECTED}
+        self._ledger_topic = topics.name("ledger")
+        self._purchases_topic = topics.name("purchases")
+        self._quiet_topics = [topics.name(key) for key in QUIET_SOURCES]
+        self._progress: dict[Place, _Progress] = {}
+        self._buckets = {level: Buckets(level, self._limits.buckets_max) for level in LEVELS}
+        self._trusted = False
+
+    def restore(self, places: Collection[Place]) -> dict[Place, int]:
+        """Take these partitions over: the position of each, read from ClickHouse, 0 where nothing is projected.
+
+        Forgets whatever was known of any partition before.
+        """
+        self._trusted = False
+        try:
+            known = {(row[0], row[1]): (row[2], row[3]) for row in self._query(queries.positions())}
+            self._progress = {}
+            for place in places:
+                position, as_of = known.get(place, (0, 0))
+                present = self._present(place[1], position) if place[0] == self._ledger_topic else _NONE
+                self._progress[place] = _Progress(position, as_of, present)
+            for level, buckets in self._buckets.items():
+                count, newest = self._query(queries.newest_start(level))[0]
+                buckets.restart(newest if count else None)
+        except ClickHouseError as error:
+            raise _translated(error) from error
+        self._trusted = True
+        return self.positions()
+
+    def positions(self) -> dict[Place, int]:
+        """The next offset of every partition that was taken over."""
+        return {place: progress.position for place, progress in self._progress.items()}
+
+    def apply(self, batches: Sequence[Inbound]) -> Applied:
+        """Write what these batches say; returns when all of it, positions included, is in ClickHouse.
+
+        Batches of one partition come in offset order. What is before the position is left out, so any replay is
+        harmless.
+        """
+        places = self._progress.keys() | {(batch.topic, batch.partition) for batch in batches}
+        if not self._trusted or len(places) > len(self._progress):
+            self.restore(places)
+        self._trusted = False
+        try:
+            applied = self._apply(batches)
+        except ClickHouseError as error:
+            raise _translated(error) from error
+        self._trusted = True
+        return applied
+
+    def _apply(self, batches: Sequence[Inbound]) -> Applied:
+        applied = Applied()
+        tables = _Tables()
+        moved: dict[Place, tuple[int, int]] = {}
+        usage: list[UsageRows] = []
+        for batch in batches:
+            place = (batch.topic, batch.partition)
+            progress = self._progress[place]
+            position, as_of = moved.get(place, (progress.position, progress.as_of))
+            if batch.next_offset <= position:
+                continue
+            if self._keys[batch.topic] == "ledger" and batch.first_offset > position:
+                raise LedgerGapError(
+                    f"{batch.topic}, partition {batch.partition}: projected up to offset {position}, the next that the"
+                    f" topic has is {batch.first_offset}"
+                )
+            fresh = _from(batch, position)
+            if len(fresh):
+                as_of = max(as_of, self._gather(fresh, progress, tables, usage, applied))
+            moved[place] = (batch.next_offset, as_of)
+        for rows in usage:
+            for level in LEVELS:
+                tables.add(level.table, self._changed(additions(level, rows)))
+
+        # 1. Every table but the ledger's.
+        ledger = tables.take("ledger")
+        for table in list(tables.parts):
+            self._insert(table, tables.take(table), applied)
+        # 2. The ledger: an entry that is there has its other rows, too.
+        self._insert("ledger", ledger, applied)
+        # 3. The positions: whatever is before them is in the tables.
+        if moved:
+            self._insert("positions", position_rows(moved), applied)
+        for place, (position, as_of) in moved.items():
+            present = self._progress[place].present
+            self._progress[place] = _Progress(position, as_of, present[present >= position])
+        return applied
+
+    def _gather(
+        self, batch: Inbound, progress: _Progress, tables: _Tables, usage: list[UsageRows], applied: Applied
+    ) -> int:
+        """The rows of one batch into `tables` and `usage`; the time of its newest record, in microseconds."""
+        key = self._keys[batch.topic]
+        newest = max(batch.timestamps_ms) * 1_000
+        if key == "dead_letters":
+            headers = batch.headers or [()] * len(batch)
+            rows = dead_letter_rows(
+                batch.partition, batch.offsets, batch.timestamps_ms, batch.keys, batch.values, headers
+            )
+            tables.add("dead_letters", rows)
+            return newest
+        record = {"ledger": "entry", "balances": "balance", "prices": "price"}.get(key, "alert")
+        decoded = decode_columns(record, batch.values, self._writers)
+        offsets = np.asarray(batch.offsets, dtype=np.int64)
+        if decoded.positions is not None:
+            offsets = offsets[np.asarray(decoded.positions, dtype=np.int64)]
+        match key:
+            case "ledger":
+                _refuse_failures(batch, decoded, allowed=())
+                self._gather_entries(batch.partition, decoded.batch, offsets, progress, tables, usage, applied)
+            case "balances":
+                _refuse_failures(batch, decoded, allowed=(DeadLetterCode.NULL_VALUE,))
+                tables.add("balances", balance_rows(decoded.batch, offsets))
+            case "prices":
+                # Written by people's tools: what cannot be read is the ledger's to refuse, and no price.
+                tables.add("prices", price_rows(decoded.batch, offsets))
+                tables.add("prices", _deleted_prices(batch, decoded))
+            case _:
+                _refuse_failures(batch, decoded, allowed=())
+                tables.add("alerts", alert_rows(decoded.batch, batch.topic))
+        return newest
+
+    def _gather_entries(
+        self,
+        partition: int,
+        entries: Any,
+        offsets: Ints,
+        progress: _Progress,
+        tables: _Tables,
+        usage: list[UsageRows],
+        applied: Applied,
+    ) -> None:
+        # Buckets decide by their own version what they contain; the rest by what the ledger table has.
+        counted = usage_rows(entries, partition, offsets)
+        if counted is not None:
+            usage.append(counted)
+        if len(progress.present):
+            absent = ~np.isin(offsets, progress.present)
+            applied.entries_skipped += int((~absent).sum())
+            entries = entries.filter(pa.array(absent))
+            offsets = offsets[absent]
+        if entries.num_rows:
+            tables.add("activity", activity_rows(entries, self._quiet_topics))
+            tables.add("purchases", purchase_rows(entries, self._purchases_topic))
+            tables.add("ledger", ledger_rows(entries, partition, offsets))
+
+    def _changed(self, addition: Additions) -> Any | None:
+        """The changed buckets' rows, after reading back what is not in memory."""
+        buckets = self._buckets[addition.level]
+        missing = [addition.keys[index] for index in buckets.missing(addition)]
+        for first in range(0, len(missing), queries.READ_BACK_KEYS_MAX):
+            wanted = missing[first : first + queries.READ_BACK_KEYS_MAX]
+            query = queries.read_back(addition.level, wanted)
+            rows = self._client.query(query.sql, settings=queries.READ_BACK_SETTINGS).result_rows
+            buckets.learn(_known(row) for row in rows)
+        return buckets.add(addition)
+
+    def _present(self, partition: int, position: int) -> Ints:
+        count = self._query(queries.present_count(partition, position))[0][0]
+        if not 0 < count <= self._limits.present_offsets_max:
+            return _NONE
+        rows = self._query(queries.present_offsets(partition, position))
+        return np.sort(np.fromiter((row[0] for row in rows), np.int64, len(rows)))
+
+    def _insert(self, table: str, rows: Any | None, applied: Applied) -> None:
+        if rows is None:
+            return
+        self._client.insert_arrow(table, rows, settings=queries.INSERT_SETTINGS)
+        applied.rows[table] = applied.rows.get(table, 0) + rows.num_rows
+
+    def _query(self, query: queries.Query) -> Sequence[Sequence[Any]]:
+        return self._client.query(query.sql, parameters=query.parameters).result_rows
+
+
+_NONE: Ints = np.empty(0, dtype=np.int64)
+
+
+def _from(batch: Inbound, position: int) -> Inbound:
+    """The batch without what is before the position."""
+    if not batch.offsets or batch.offsets[0] >= position:
+        return batch
+    first = int(np.searchsorted(np.asarray(batch.offsets), position))
+    return Inbound(
+        batch.topic,
+        batch.partition,
+        position,
+        batch.next_offset,
+        batch.offsets[first:],
+        batch.timestamps_ms[first:],
+        batch.keys[first:],
+        batch.values[first:],
+        batch.headers[first:],
+    )
+
+
+def _known(row: Sequence[Any]) -> tuple[Key, Bucket]:
+    dims_id, start, version, requests, tokens_in, tokens_out, quantity, cost, refunded, entries = row
+    values = (requests, tokens_in, tokens_out, quantity, cost, refunded, entries)
+    return (bytes(dims_id), int(start)), Bucket(version, *map(int, values))
+
+
+def _deleted_prices(batch: Inbound, decoded: DecodedBatch) -> Any | None:
+    deleted = [failure.position for failure in decoded.failures if failure.code is DeadLetterCode.NULL_VALUE]
+    ids = [(batch.keys[position] or b"").decode("utf-8", "replace") for position in deleted]
+    return deleted_price_rows(ids, [batch.offsets[position] for position in deleted]) if deleted else None
+
+
+def _refuse_failures(batch: Inbound, decoded: DecodedBatch, allowed: Collection[DeadLetterCode]) -> None:
+    for failure in decoded.failures:
+        if failure.code not in allowed:
+            raise UnreadableRecordError(
+                f"{batch.topic}, partition {batch.partition}, offset {batch.offsets[failure.position]}:"
+                f" {failure.code}: {failure.message}"
+            )
+
+
+def _translated(error: ClickHouseError) -> Exception:
+    return ClickHouseUnavailableError(first_line(error)) if is_passing(error) else error
+
+
+def caught_up(positions: Mapping[Place, int], ends: Mapping[Place, int]) -> bool:
+    """Whether everything before the given ends is projected."""
+    return all(positions.get(place, 0) >= end for place, end in ends.items())

@@ -1,0 +1,162 @@
+"""The SQL that the projection asks and audits with. Pure: text and parameters, no connection.
+
+Rules of this file: every query over a table that may hold a row twice keeps one per identity itself; amounts come out as
+integers of nano-credits in text (they may pass 64 bits); what can be long is paged by key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from projections.buckets import MEASURES, Key, Level
+
+READ_BACK_KEYS_MAX = 5_000
+"""Buckets asked for in one statement: 5,000 ids of 35 characters and their starts are about 250 kB of SQL."""
+
+READ_BACK_SETTINGS = {"max_query_size": 4 * 1024 * 1024}
+"""ClickHouse refuses statements of more than 256 kB unless told otherwise."""
+
+INSERT_SETTINGS = {"max_partitions_per_insert_block": 0}
+"""A refold of years may touch more than the default of 100 table partitions in one insert."""
+
+
+class Query(NamedTuple):
+    """A statement and its parameters."""
+
+    sql: str
+    parameters: dict[str, Any]
+
+
+def positions() -> Query:
+    """topic, partition, position, as_of (microseconds) of everything projected."""
+    return Query(
+        "SELECT topic, partition, position, toUnixTimestamp64Micro(as_of) AS as_of FROM v_freshness"
+        " ORDER BY topic, partition",
+        {},
+    )
+
+
+def present_count(partition: int, position: int) -> Query:
+    """How many entries of a ledger partition are in the table at or beyond a position."""
+    return Query(
+        "SELECT count() FROM ledger WHERE ledger_partition = {partition:UInt32} AND ledger_offset >= {position:Int64}",
+        {"partition": partition, "position": position},
+    )
+
+
+def present_offsets(partition: int, position: int) -> Query:
+    """Their offsets."""
+    return Query(
+        "SELECT DISTINCT ledger_offset FROM ledger"
+        " WHERE ledger_partition = {partition:UInt32} AND ledger_offset >= {position:Int64}",
+        {"partition": partition, "position": position},
+    )
+
+
+def newest_start(level: Level) -> Query:
+    """Rows of a usage table, and the newest bucket's start as `Level.starts` counts."""
+    return Query(f"SELECT count(), max({_start(level)}) FROM {level.table}", {})
+
+
+def read_back(level: Level, keys: Sequence[Key]) -> Query:
+    """dims_id, start, version and measures (nano-units or counts, as text) of the buckets among `keys` that exist.
+
+    At most `READ_BACK_KEYS_MAX` keys. The ids alone would do; the range of starts spares the reading of other months.
+    """
+    starts = [start for _, start in keys]
+    columns = ", ".join(_measure(name) for name in MEASURES)
+    ids = ", ".join(f"x'{dims_id.hex()}'" for dims_id in {dims_id for dims_id, _ in keys})
+    return Query(
+        f"SELECT dims_id, start, version, {columns} FROM ("
+        f"SELECT dims_id, {_start(level)} AS start, version, {', '.join(MEASURES)} FROM {level.table}"
+        f" WHERE {level.column} >= {_time(level, min(starts))} AND {level.column} <= {_time(level, max(starts))}"
+        f" AND dims_id IN ({ids})"
+        " ORDER BY version DESC LIMIT 1 BY dims_id, start)",
+        {},
+    )
+
+
+def audit_totals() -> Query:
+    """wallet, kind, entries and the sum of amounts over the whole ledger."""
+    return Query(
+        "SELECT wallet, kind, count() AS entries, toString(toInt256(sum(toDecimal256(amount, 9)) * 1000000000)) AS nanos"
+        " FROM (SELECT wallet, kind, amount FROM ledger LIMIT 1 BY org_id, seq)"
+        " GROUP BY wallet, kind ORDER BY wallet, kind",
+        {},
+    )
+
+
+def audit_tables(tables: Sequence[str]) -> Query:
+    """Rows of each table as stored, versions and duplicates that are not merged yet included."""
+    return Query(" UNION ALL ".join(f"SELECT '{table}', count() FROM {table}" for table in tables), {})
+
+
+def audit_orgs(after_org: str, orgs_max: int) -> Query:
+    """org_id, entries, first and last seq of the orgs after `after_org`, by org id."""
+    return Query(
+        "SELECT org_id, uniqExact(seq), min(seq), max(seq) FROM ledger WHERE org_id > {after:String}"
+        " GROUP BY org_id ORDER BY org_id LIMIT {orgs_max:UInt64}",
+        {"after": after_org, "orgs_max": orgs_max},
+    )
+
+
+def audit_ledger_wallets(after_org: str, last_org: str) -> Query:
+    """org_id, wallet, balance, held and available after the wallet's last entry, and the sum of its amounts."""
+    return Query(
+        "SELECT org_id, wallet,"
+        f" {_nanos('argMax(balance, seq)')}, {_nanos('argMax(held, seq)')}, {_nanos('argMax(available, seq)')},"
+        " toString(toInt256(sum(toDecimal256(amount, 9)) * 1000000000)), count()"
+        " FROM (SELECT org_id, wallet, seq, balance, held, available, amount FROM ledger"
+        " WHERE org_id > {after:String} AND org_id <= {last:String} AND wallet != '' LIMIT 1 BY org_id, seq)"
+        " GROUP BY org_id, wallet ORDER BY org_id, wallet",
+        {"after": after_org, "last": last_org},
+    )
+
+
+def audit_balances(after_org: str, last_org: str) -> Query:
+    """org_id, wallet, seq and amounts of the newest published balances in a range of orgs."""
+    amounts = ("settled", "held", "available", "allocation", "month_spent", "lifetime_added", "lifetime_spent")
+    return Query(
+        f"SELECT org_id, wallet, seq, {', '.join(_nanos(name) for name in amounts)}, status, health FROM v_balances"
+        " WHERE org_id > {after:String} AND org_id <= {last:String} ORDER BY org_id, wallet",
+        {"after": after_org, "last": last_org},
+    )
+
+
+def audit_usage(level: Level) -> Query:
+    """wallet, entries, requests, cost and refunded summed over a level's buckets."""
+    total = "toString(toInt256(sum(toDecimal256({name}, 9)) * 1000000000))"
+    return Query(
+        f"SELECT wallet, sum(entries), sum(requests), {total.format(name='cost')}, {total.format(name='refunded')}"
+        f" FROM (SELECT wallet, entries, requests, cost, refunded FROM {level.table}"
+        f" ORDER BY version DESC LIMIT 1 BY org_id, {level.column}, dims_id) GROUP BY wallet ORDER BY wallet",
+        {},
+    )
+
+
+def _nanos(expression: str) -> str:
+    return f"toString(toInt256(toDecimal256({expression}, 9) * 1000000000))"
+
+
+def _measure(name: str) -> str:
+    """A measure as text that `int` reads: nano-units where the column has decimals."""
+    return _nanos(name) if name in {"quantity", "cost", "refunded"} else f"toString({name})"
+
+
+def _start(level: Level) -> str:
+    """The bucket's start as `Level.starts` counts it."""
+    if level.column == "hour":
+        return "intDiv(toUnixTimestamp(hour), 3600)"
+    if level.column == "day":
+        return "toInt64(toUInt16(day))"
+    return "toInt64((toYear(month) - 1970) * 12 + toMonth(month) - 1)"
+
+
+def _time(level: Level, start: int) -> str:
+    """The inverse: an expression of the column's own type."""
+    if level.column == "hour":
+        return f"toDateTime({start * 3_600}, 'UTC')"
+    if level.column == "day":
+        return f"toDate({start})"
+    return f"makeDate({1970 + start // 12}, {start % 12 + 1}, 1)"

@@ -1,0 +1,367 @@
+"""Records as rows of the ClickHouse tables. Pure: decoded columns in, Arrow tables out.
+
+Rules of this file: one function per table; a row is a function of its record and of where the record stood, so the same
+record makes the same row whenever it is read again; names are the record's, `_nanos` taken off as amounts become decimals.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from projections.columns import (
+    MOMENT,
+    Ints,
+    amounts,
+    constant,
+    moments,
+    numbers,
+    struct_list,
+    text,
+)
+from schemas.enums import EntryKind, EntryReason
+
+DEAD_LETTER_VALUE_BYTES_MAX = 65_536
+"""Bytes of a dead letter's value that its row holds; the topic holds them all."""
+
+Conversion = Callable[[Any], Any]
+
+
+def _as_is(column: Any) -> Any:
+    return column
+
+
+_LEDGER: tuple[tuple[str, str, Conversion], ...] = (
+    ("org_id", "org_id", _as_is),
+    ("seq", "seq", _as_is),
+    ("entry_id", "entry_id", _as_is),
+    ("kind", "kind", _as_is),
+    ("wallet", "wallet", _as_is),
+    ("amount", "amount_nanos", amounts),
+    ("balance", "balance_nanos", amounts),
+    ("available", "available_nanos", amounts),
+    ("held", "held_nanos", amounts),
+    ("occurred_at", "occurred_at", moments),
+    ("recorded_at", "recorded_at", moments),
+    ("event_id", "event_id", _as_is),
+    ("source_topic", "source_topic", _as_is),
+    ("source_partition", "source_partition", _as_is),
+    ("source_offset", "source_offset", _as_is),
+    ("operation", "operation", text),
+    ("source", "source", text),
+    ("category", "category", text),
+    ("project_id", "project_id", text),
+    ("user_id", "user_id", text),
+    ("team", "team", text),
+    ("department", "department", text),
+    ("model", "model", text),
+    ("tool", "tool", text),
+    ("provider", "provider", text),
+    ("endpoint", "endpoint", text),
+    ("deployment", "deployment", text),
+    ("input_tokens", "input_tokens", numbers),
+    ("output_tokens", "output_tokens", numbers),
+    ("quantity", "quantity_nanos", amounts),
+    ("unit_of_measure", "unit_of_measure", text),
+    ("replicas", "replicas", _as_is),
+    ("revision", "revision", _as_is),
+    ("hold_id", "hold_id", text),
+    ("unit_price", "unit_price_nanos", amounts),
+    ("output_unit_price", "output_unit_price_nanos", amounts),
+    ("billing_unit", "billing_unit", text),
+    ("reason", "reason", text),
+    ("actor", "actor", text),
+    ("counterparty_org_id", "counterparty_org_id", text),
+    ("correlation_id", "correlation_id", text),
+    ("details", "details", text),
+    ("attributes", "attributes", _as_is),
+)
+
+_ACTIVITY_KINDS = (
+    EntryKind.PURCHASE,
+    EntryKind.TRANSFER_OUT,
+    EntryKind.TRANSFER_IN,
+    EntryKind.TRANSFER_RETURN,
+    EntryKind.REFUND,
+    EntryKind.ADJUSTMENT,
+    EntryKind.SETTING,
+)
+
+# What a setting is about, by the fields of its body that tell two settings of the same kind apart.
+_SUBJECT_FIELDS = ("budget_id", "user_id", "price_id", "unit")
+
+
+def ledger_rows(batch: Any, partition: int, offsets: Ints) -> Any:
+    """Rows of `ledger`: every entry."""
+    columns = {target: convert(batch.column(source)) for target, source, convert in _LEDGER}
+    columns["slices"] = _slices(batch.column("slices"))
+    columns["grants"] = _grants(batch.column("grants"))
+    columns["ledger_partition"] = constant(partition, batch.num_rows, pa.uint32())
+    columns["ledger_offset"] = pa.array(offsets)
+    return pa.table(columns)
+
+
+def activity_rows(batch: Any, quiet_topics: Sequence[str]) -> Any | None:
+    """Rows of `activity`: what somebody did to an org, and refused tries (product rule 32); None when there are none.
+
+    `quiet_topics`: source topics whose refusals are no activity of people (usage, holds).
+    """
+    kinds = batch.column("kind")
+    acted = pc.is_in(kinds, pa.array(_ACTIVITY_KINDS, pa.string()))
+    quiet = pc.is_in(batch.column("source_topic"), pa.array(quiet_topics, pa.string()))
+    refused = pc.and_not(pc.equal(kinds, EntryKind.REJECTED), quiet)
+    wanted = pc.or_(acted, refused)
+    if not pc.any(wanted).as_py():
+        return None
+    batch = batch.filter(wanted)
+    details = text(batch.column("details"))
+    named = [
+        _setting_name(detail) if kind == EntryKind.SETTING else (kind, "")
+        for kind, detail in zip(batch.column("kind").to_pylist(), details.to_pylist(), strict=True)
+    ]
+    return pa.table(
+        {
+            "org_id": batch.column("org_id"),
+            "seq": batch.column("seq"),
+            "kind": batch.column("kind"),
+            "action": pa.array([action for action, _ in named], pa.string()),
+            "subject": pa.array([subject for _, subject in named], pa.string()),
+            "wallet": batch.column("wallet"),
+            "amount": amounts(batch.column("amount_nanos")),
+            "balance": amounts(batch.column("balance_nanos")),
+            "occurred_at": moments(batch.column("occurred_at")),
+            "recorded_at": moments(batch.column("recorded_at")),
+            "actor": text(batch.column("actor")),
+            "reason": text(batch.column("reason")),
+            "event_id": batch.column("event_id"),
+            "correlation_id": text(batch.column("correlation_id")),
+            "counterparty_org_id": text(batch.column("counterparty_org_id")),
+            "details": details,
+        }
+    )
+
+
+def purchase_rows(batch: Any, purchases_topic: str) -> Any | None:
+    """Rows of `purchases`: every entry that a purchase record caused; None when there are none."""
+    wanted = pc.and_(
+        pc.equal(batch.column("source_topic"), purchases_topic),
+        pc.is_in(
+            batch.column("kind"),
+            pa.array([EntryKind.PURCHASE, EntryKind.ADJUSTMENT, EntryKind.REJECTED], pa.string()),
+        ),
+    )
+    if not pc.any(wanted).as_py():
+        return None
+    batch = batch.filter(wanted)
+    lots: list[Mapping[str, Any]] = [grants[0] if grants else {} for grants in batch.column("grants").to_pylist()]
+    statuses = [
+        _purchase_status(kind, reason)
+        for kind, reason in zip(batch.column("kind").to_pylist(), batch.column("reason").to_pylist(), strict=True)
+    ]
+    return pa.table(
+        {
+            "org_id": batch.column("org_id"),
+            "seq": batch.column("seq"),
+            "purchase_id": batch.column("event_id"),
+            "status": pa.array(statuses, pa.string()),
+            "wallet": batch.column("wallet"),
+            "amount": amounts(batch.column("amount_nanos")),
+            "grant_kind": pa.array([lot.get("kind") or "" for lot in lots], pa.string()),
+            "price_paid": amounts(pa.array([lot.get("price_paid_nanos") for lot in lots], pa.int64())),
+            "currency": pa.array([lot.get("currency") or "" for lot in lots], pa.string()),
+            "expires_at": moments(pa.array([lot.get("expires_at") for lot in lots], pa.int64())),
+            "balance": amounts(batch.column("balance_nanos")),
+            "occurred_at": moments(batch.column("occurred_at")),
+            "recorded_at": moments(batch.column("recorded_at")),
+            "actor": text(batch.column("actor")),
+            "reason": text(batch.column("reason")),
+            "correlation_id": text(batch.column("correlation_id")),
+            "details": text(batch.column("details")),
+        }
+    )
+
+
+def alert_rows(batch: Any, topic: str) -> Any:
+    """Rows of `alerts`."""
+    same = ("org_id", "alert_id", "wallet", "kind", "rule_version", "epoch", "used_percent", "previous_percent")
+    return pa.table(
+        {
+            **{name: batch.column(name) for name in same},
+            "rule_id": text(batch.column("rule_id")),
+            "level": text(batch.column("level")),
+            "balance": amounts(batch.column("balance_nanos")),
+            "available": amounts(batch.column("available_nanos")),
+            "occurred_at": moments(batch.column("occurred_at")),
+            "entry_seq": batch.column("entry_seq"),
+            "channels": batch.column("channels"),
+            "dismissable": batch.column("dismissable"),
+            "message": batch.column("message"),
+            "thresholds_left": batch.column("thresholds_left"),
+            "topic": constant(topic, batch.num_rows, pa.string()),
+        }
+    )
+
+
+def balance_rows(batch: Any, offsets: Ints) -> Any:
+    """Rows of `balances`: the wallets of the newest record of each org in the batch."""
+    newest = {org_id: row for row, org_id in enumerate(batch.column("org_id").to_pylist())}
+    picked = pa.array(sorted(newest.values()), pa.int64())
+    batch = batch.take(picked)
+    wallets = batch.column("wallets")
+    parents = pc.list_parent_indices(wallets)
+    each = wallets.flatten()
+    amount_fields = ("settled", "held", "available", "allocation", "month_spent", "lifetime_added", "lifetime_spent")
+    return pa.table(
+        {
+            "org_id": batch.column("org_id").take(parents),
+            "wallet": each.field("unit"),
+            "seq": batch.column("seq").take(parents),
+            "as_of": moments(batch.column("as_of").take(parents)),
+            **{name: amounts(each.field(f"{name}_nanos")) for name in amount_fields},
+            "status": each.field("status"),
+            "health": each.field("health"),
+            "version": pa.array(offsets).take(picked).take(parents),
+        }
+    )
+
+
+def price_rows(batch: Any, offsets: Ints) -> Any:
+    """Rows of `prices` for published prices."""
+    optional = ("category", "model", "tool", "provider", "direction", "tier", "org_id", "display_name")
+    return pa.table(
+        {
+            "price_id": batch.column("price_id"),
+            "operation": batch.column("operation"),
+            "unit_price": amounts(batch.column("unit_price_nanos")),
+            "billing_unit": batch.column("billing_unit"),
+            "wallet": batch.column("wallet"),
+            "valid_from": moments(batch.column("valid_from")),
+            "valid_to": moments(batch.column("valid_to")),
+            **{name: text(batch.column(name)) for name in optional},
+            "free": batch.column("free"),
+            "deleted": constant(False, batch.num_rows, pa.bool_()),
+            "version": pa.array(offsets),
+        }
+    )
+
+
+def deleted_price_rows(price_ids: Sequence[str], offsets: Sequence[int]) -> Any:
+    """Rows of `prices` for prices taken off the list (a null value in the compacted topic)."""
+    rows = len(price_ids)
+    words = ("operation", "billing_unit", "wallet", "category", "model", "tool", "provider", "direction", "tier")
+    return pa.table(
+        {
+            "price_id": pa.array(price_ids, pa.string()),
+            **{name: constant("", rows, pa.string()) for name in (*words, "org_id", "display_name")},
+            "unit_price": amounts(pa.array([0] * rows, pa.int64())),
+            "valid_from": constant(0, rows, pa.int64()).view(MOMENT),
+            "valid_to": pa.nulls(rows, MOMENT),
+            "free": constant(False, rows, pa.bool_()),
+            "deleted": constant(True, rows, pa.bool_()),
+            "version": pa.array(offsets, pa.int64()),
+        }
+    )
+
+
+def dead_letter_rows(
+    partition: int,
+    offsets: Sequence[int],
+    timestamps_ms: Sequence[int],
+    keys: Sequence[bytes | None],
+    values: Sequence[bytes | None],
+    headers: Sequence[Sequence[tuple[str, bytes]]],
+) -> Any:
+    """Rows of `dead_letters`, from the records as they are: their headers say where they came from and why."""
+    said = [
+        {name: value.decode("utf-8", "replace") for name, value in of_record if value is not None}
+        for of_record in headers
+    ]
+    return pa.table(
+        {
+            "source_topic": [known.get("__streams.errors.topic", "") for known in said],
+            "source_partition": pa.array(
+                [_integer(known.get("__streams.errors.partition")) for known in said], pa.int32()
+            ),
+            "source_offset": pa.array([_integer(known.get("__streams.errors.offset")) for known in said], pa.int64()),
+            "code": [known.get("credits.error.code", "") for known in said],
+            "org_id": ["" if key is None else key.decode("utf-8", "replace") for key in keys],
+            "exception": [known.get("__streams.errors.exception", "") for known in said],
+            "message": [known.get("__streams.errors.message", "") for known in said],
+            "recorded_at": pa.array([stamp * 1_000 for stamp in timestamps_ms], pa.int64()).view(MOMENT),
+            "value": pa.array(
+                [None if value is None else value[:DEAD_LETTER_VALUE_BYTES_MAX] for value in values], pa.binary()
+            ),
+            "value_bytes": pa.array([0 if value is None else len(value) for value in values], pa.uint64()),
+            "letter_partition": constant(partition, len(offsets), pa.uint32()),
+            "letter_offset": pa.array(offsets, pa.int64()),
+        }
+    )
+
+
+def position_rows(positions: Mapping[tuple[str, int], tuple[int, int]]) -> Any:
+    """Rows of `positions`: (topic, partition) → (next offset, time of the newest record in microseconds)."""
+    return pa.table(
+        {
+            "topic": pa.array([topic for topic, _ in positions], pa.string()),
+            "partition": pa.array([partition for _, partition in positions], pa.uint32()),
+            "position": pa.array([position for position, _ in positions.values()], pa.int64()),
+            "as_of": pa.array([as_of for _, as_of in positions.values()], pa.int64()).view(MOMENT),
+        }
+    )
+
+
+def _slices(column: Any) -> Any:
+    each = column.flatten()
+    fields = [
+        ("grant_id", each.field("grant_id")),
+        ("kind", each.field("kind")),
+        ("amount", amounts(each.field("amount_nanos"))),
+        ("expires_at", moments(each.field("expires_at"))),
+    ]
+    return struct_list(column, fields)
+
+
+def _grants(column: Any) -> Any:
+    each = column.flatten()
+    fields = [
+        ("grant_id", each.field("grant_id")),
+        ("kind", each.field("kind")),
+        ("amount", amounts(each.field("amount_nanos"))),
+        ("priority", each.field("priority")),
+        ("expires_at", moments(each.field("expires_at"))),
+        ("price_paid", amounts(each.field("price_paid_nanos"))),
+        ("currency", each.field("currency")),
+    ]
+    return struct_list(column, fields)
+
+
+def _setting_name(details: str) -> tuple[str, str]:
+    """Kind of a setting and what it is about, from its entry's details (`{"kind": …, "body": {…}}`)."""
+    try:
+        said = json.loads(details)
+    except ValueError:
+        return EntryKind.SETTING, ""
+    if not isinstance(said, dict):
+        return EntryKind.SETTING, ""
+    body = said.get("body", said)
+    subject = next((str(body[name]) for name in _SUBJECT_FIELDS if name in body), "") if isinstance(body, dict) else ""
+    return str(said.get("kind", EntryKind.SETTING)), subject
+
+
+def _purchase_status(kind: str, reason: str | None) -> str:
+    if reason == EntryReason.PURCHASE_FAILED:
+        return "failed"
+    return "refused" if kind == EntryKind.REJECTED else "completed"
+
+
+def _integer(said: str | None) -> int:
+    """A number of a header; -1 where it is absent or none."""
+    try:
+        return int(said or "")
+    except ValueError:
+        return -1
+

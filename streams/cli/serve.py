@@ -1,0 +1,25 @@
+"""`credits serve`: HTTP, registry and projection, until Ctrl-C."""
+
+from __future__ import annotations
+
+import asyncio
+
+import typer
+
+from streams.cli.console import load_settings, note
+from streams.parent import stop_with_parent
+
+app = typer.Typer()
+
+
+@app.command()
+def serve() -> None:
+    """Serve HTTP and the registry, and fold the ledger into ClickHouse, until Ctrl-C."""
+    settings = load_settings()
+
+    from streams.api.server import serve as run
+    from streams.logging import configure_logging
+
+    configure_logging(settings.log_level)
+    stop_with_parent()
+    asyncio.run(run(settings, lambda address: note(f"ready: {address} (OpenAPI at /docs)")))

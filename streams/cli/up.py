@@ -1,0 +1,56 @@
+"""`credits up`: everything on this machine, in the foreground."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from typing import Annotated
+
+import typer
+
+from streams.cli.console import load_settings, note
+
+app = typer.Typer()
+
+WATCH_S = 0.5
+STATUS_OF_SIGNAL = 128
+
+
+@app.command()
+def up(
+    workers: Annotated[int, typer.Option("--workers", min=1, max=64, help="How many ledger workers.")] = 1,
+) -> None:
+    """Run Kafka (unless one is given), the registry, workers, HTTP and the projection, until Ctrl-C.
+
+    Everything is kept in the data folder: the next start goes on where this one stopped.
+    """
+    settings = load_settings()
+
+    from streams.local_system import LocalSystem
+
+    stop = threading.Event()
+    told = False
+
+    def leave(number: int, _: object) -> None:
+        nonlocal told
+        if told:  # asked twice: the commits are safe, the rest may go
+            system.kill()
+            sys.exit(STATUS_OF_SIGNAL + number)
+        told = True
+        note("stopping (again to stop at once)")
+        stop.set()
+        if not started:
+            raise KeyboardInterrupt
+
+    started = False
+    with LocalSystem(settings, workers=workers, say=note) as system:
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, leave)
+        system.start()
+        started = True
+        here = f"http://{settings.http_host}:{settings.http_port}"
+        note(f"ready: events are taken at Kafka {system.settings.bootstrap_servers}; {here}; Ctrl-C stops")
+        while not stop.wait(WATCH_S):
+            system.watch()
+    note("stopped; all state is kept")

@@ -1,0 +1,25 @@
+"""`credits worker`: one ledger worker, until Ctrl-C. Several share the partitions."""
+
+from __future__ import annotations
+
+import typer
+
+from streams.cli.console import load_settings
+from streams.parent import stop_with_parent
+
+app = typer.Typer()
+
+
+@app.command()
+def worker() -> None:
+    """Run one ledger worker until Ctrl-C; start it several times to share the partitions."""
+    settings = load_settings()
+
+    from streams import topics_admin
+    from streams.app import run_worker
+    from streams.logging import configure_logging
+
+    configure_logging(settings.log_level)
+    stop_with_parent()
+    topics_admin.apply(settings)
+    run_worker(settings)

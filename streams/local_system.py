@@ -1,0 +1,229 @@
+"""All parts on one machine, as processes of their own: what `credits up` and `credits demo` run.
+
+The rules of this file:
+1. Order of starting: broker, topics, `serve`, workers. Order of stopping: workers (they commit), `serve`, broker.
+2. A part that ends by itself is started again, `RESTARTS_MAX` times within `RESTARTS_WINDOW_S`; after that the whole
+   system stops and says which part failed, with its last line.
+3. All parts get the same settings, through the environment. They end when this process ends, however it does.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import SecretStr
+
+from streams.broker import LocalBroker
+from streams.errors import OperatorError
+from streams.parent import PARENT_VARIABLE
+
+if TYPE_CHECKING:
+    from streams.settings import Settings
+
+READY_TIMEOUT_S = 120.0
+STOP_TIMEOUT_S = 25.0
+WATCH_S = 0.1
+RESTARTS_MAX = 3
+RESTARTS_WINDOW_S = 60.0
+LAST_LINES = 20
+
+READY = re.compile(r"\bready\b")
+STYLE = re.compile(r"\x1b\[[0-9;]*m")
+
+Say = Callable[[str], None]
+
+
+class Part:
+    """One process of the system; its lines are handed to `say` with its name in front."""
+
+    def __init__(self, name: str, command: list[str], environment: Mapping[str, str], say: Say) -> None:
+        self.name = name
+        self.last_lines: deque[str] = deque(maxlen=LAST_LINES)
+        self.ready = threading.Event()
+        self._say = say
+        self._process = subprocess.Popen(
+            command,
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C reaches us alone: we stop the parts in order
+        )
+        self._reader = threading.Thread(target=self._read, name=f"{name} lines", daemon=True)
+        self._reader.start()
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._process.pid
+
+    @property
+    def status(self) -> int | None:
+        """The exit status, None while it runs."""
+        return self._process.poll()
+
+    def ask_to_stop(self) -> None:
+        """Send SIGTERM."""
+        if self.status is None:
+            self._process.send_signal(signal.SIGTERM)
+
+    def wait(self, deadline: float) -> None:
+        """Wait for its end; kill it when `deadline` (monotonic seconds) has passed."""
+        try:
+            self._process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            self._say(f"{self.name} | did not stop in time, killed")
+            self._process.kill()
+            self._process.wait()
+        self._reader.join(timeout=1)
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for raw in self._process.stdout:
+            line = raw.decode(errors="replace").rstrip()
+            self.last_lines.append(STYLE.sub("", line))
+            self._say(f"{self.name} | {line}")
+            if READY.search(line):
+                self.ready.set()
+
+
+class LocalSystem:
+    """A broker (unless one is given), `serve` and workers.
+
+    `say` gets every line of every part; `step` the steps of starting. Use as a context manager, or call `stop`.
+    """
+
+    def __init__(self, settings: Settings, *, workers: int = 1, say: Say, step: Say | None = None) -> None:
+        self.workers = workers
+        self.broker: LocalBroker | None = None
+        self.parts: dict[str, Part] = {}
+        self._given = settings
+        self._say = say
+        self._step = step or say
+        self._ended_at: deque[float] = deque()
+
+    @property
+    def settings(self) -> Settings:
+        """The settings that clients of this system use: as given, with the broker's address."""
+        if self.broker is None:
+            return self._given
+        return self._given.model_copy(
+            update={
+                "kafka_bootstrap_servers": self.broker.bootstrap_servers,
+                "data_dir": self._given.data_dir.absolute(),
+            }
+        )
+
+    def __enter__(self) -> LocalSystem:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self, timeout_s: float = READY_TIMEOUT_S) -> None:
+        """Start everything; returns when events are taken. Raises `OperatorError`, and has stopped everything then."""
+        from streams import topics_admin
+
+        try:
+            if self._given.kafka_bootstrap_servers is None:
+                self.broker = LocalBroker(self._given, progress=self._step)
+                if not self.broker.start():
+                    self._step(f"using the Kafka that runs at {self.broker.bootstrap_servers}")
+            topics_admin.apply(self.settings)
+            self._step(f"starting serve and {self.workers} worker{'s' if self.workers != 1 else ''}")
+            for name in self.names():
+                self._launch(name)
+            self._wait_until_ready(time.monotonic() + timeout_s)
+        except BaseException:
+            self.stop()
+            raise
+
+    def names(self) -> list[str]:
+        """The parts, in the order of starting."""
+        return ["serve", *(f"worker-{number}" for number in range(1, self.workers + 1))]
+
+    def watch(self) -> None:
+        """Look after the parts once: start again what ended. Raises `OperatorError` when one keeps ending."""
+        if self.broker is not None and self.broker.pid is None:
+            self._count_end("the broker", f"see {self.broker.log_path}")
+            self._step("the broker ended; starting it again")
+            self.broker.start()
+        for name, part in list(self.parts.items()):
+            if part.status is not None:
+                self._count_end(name, "its last line: " + next(iter(reversed(part.last_lines)), "none"))
+                self._step(f"{name} ended with status {part.status}; starting it again")
+                self._launch(name)
+
+    def stop(self, timeout_s: float = STOP_TIMEOUT_S) -> None:
+        """Stop everything in order; what does not end in time is killed. Nothing that was committed is lost."""
+        workers = [part for name, part in self.parts.items() if name != "serve"]
+        rest = [part for name, part in self.parts.items() if name == "serve"]
+        for group in (workers, rest):
+            deadline = time.monotonic() + timeout_s
+            for part in group:
+                part.ask_to_stop()
+            for part in group:
+                part.wait(deadline)
+        self.parts.clear()
+        if self.broker is not None and self.broker.owned():
+            self.broker.stop()
+
+    def kill(self) -> None:
+        """End everything at once (SIGKILL)."""
+        for part in self.parts.values():
+            part.wait(0.0)
+        self.parts.clear()
+        if self.broker is not None and self.broker.owned():
+            self.broker.kill()
+
+    def _launch(self, name: str) -> None:
+        command = [sys.executable, "-m", "streams", name.partition("-")[0]]
+        self.parts[name] = Part(name, command, self._environment(), self._say)
+
+    def _environment(self) -> dict[str, str]:
+        """This process's environment with the settings in force: a child must not read another `.env`."""
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("CREDITS_")}
+        for name, value in self.settings.model_dump(exclude_none=True).items():
+            text = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+            environment[f"CREDITS_{name.upper()}"] = text
+        environment[PARENT_VARIABLE] = str(os.getpid())
+        environment["PYTHONUNBUFFERED"] = "1"
+        root = str(Path(__file__).parent.parent)
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+        return environment
+
+    def _wait_until_ready(self, deadline: float) -> None:
+        while waiting := [name for name, part in self.parts.items() if not part.ready.is_set()]:
+            for name in waiting:
+                part = self.parts[name]
+                if part.status is not None:
+                    raise _failed(name, part)
+            if time.monotonic() > deadline:
+                raise OperatorError(f"{', '.join(waiting)} did not become ready in time", "look at the lines above")
+            time.sleep(WATCH_S)
+
+    def _count_end(self, name: str, hint: str) -> None:
+        now = time.monotonic()
+        while self._ended_at and now - self._ended_at[0] > RESTARTS_WINDOW_S:
+            self._ended_at.popleft()
+        self._ended_at.append(now)
+        if len(self._ended_at) > RESTARTS_MAX:
+            raise OperatorError(f"{name} keeps ending ({len(self._ended_at)} ends in a minute)", hint)
+
+
+def _failed(name: str, part: Part) -> OperatorError:
+    part.wait(time.monotonic() + 1)
+    lines = [line for line in part.last_lines if line.strip()]
+    error = next((line for line in reversed(lines) if line.startswith("error: ")), None)
+    problem = error.removeprefix("error: ") if error else (lines[-1] if lines else "it said nothing")
+    return OperatorError(f"{name} could not start (status {part.status}): {problem}")

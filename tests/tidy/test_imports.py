@@ -15,7 +15,8 @@ import pytest
 from tests.tidy.source import PACKAGES, Module, closure, modules, within
 
 LEAVES = {"streams.settings", "streams.metrics", "streams.errors", "streams.kafka_clients", "streams.logging"}
-TOOLS = {"schemas", *LEAVES, "streams.registry", "streams.topics_admin", "streams.broker", "streams.client"}
+REGISTRY = {"streams.registry", "streams.registry_topic"}
+TOOLS = {"schemas", *LEAVES, *REGISTRY, "streams.topics_admin", "streams.broker", "streams.balances", "streams.client"}
 # The longest prefix that matches a module is its layer.
 MAY_IMPORT: dict[str, set[str]] = {
     "schemas": set(),
@@ -28,11 +29,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "streams.ledger": {"schemas"},
     "streams.engine": {"schemas", *LEAVES},
     "projections": {"schemas", "streams.ledger", "streams.engine.transport"},
-    "streams.registry": {"schemas", *LEAVES},
+    "streams.registry": {"schemas", *LEAVES, "streams.registry_topic"},
+    "streams.registry_topic": {"schemas", *LEAVES},
+    "streams.balances": {"schemas", *LEAVES, *REGISTRY},
     "streams.topics_admin": {"schemas", *LEAVES},
     "streams.broker": LEAVES,
-    "streams.client": {"schemas", *LEAVES, "streams.registry"},
-    "streams.agents": {"schemas", *LEAVES, "streams.ledger", "streams.engine", "streams.registry"},
+    "streams.client": {"schemas", *LEAVES, *REGISTRY},
+    "streams.agents": {"schemas", *LEAVES, "streams.ledger", "streams.engine", *REGISTRY},
     "streams.verify": TOOLS - {"streams.broker"},
     "streams.demo": TOOLS | {"streams.verify"},
     "streams.api": TOOLS | {"streams.ledger", "streams.engine", "projections", "streams.verify"},

@@ -23,6 +23,7 @@ PURE = (
     "schemas.topics",
     "projections.rows",
     "projections.buckets",
+    "projections.columns",
     "projections.queries",
 )
 CLIENTS = {

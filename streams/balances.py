@@ -3,7 +3,9 @@
 The rules of this file:
 1. Committed records only, every partition, from the beginning: what is in memory is what the ledger said last.
 2. An answer contains everything that was committed when the question came: the reader looks where the log ends, and
-   waits until it has read so far. The balance does not lag behind the ledger (product rule 34).
+   waits until it has read so far. The balance does not lag behind the ledger (product rule 34). The end is the one
+   with open transactions, since a commit is decided before its markers are written; a transaction that stays open
+   longer than `OPEN_WAIT_S` (its worker died) is not waited for: it has not been committed.
 3. Values stay bytes until somebody asks; 100,000 orgs are a few dozen megabytes.
 """
 
@@ -15,18 +17,20 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from schemas.amounts import format_amount
 from schemas.codec import UndecodableError, WriterSchemas, decode_one
 from schemas.topics import Topics
 from streams.errors import KafkaUnavailableError
-from streams.kafka_clients import consumer_config
+from streams.kafka_clients import admin_config, consumer_config
 
 if TYPE_CHECKING:
     from streams.settings import Settings
 
 ASK_TIMEOUT_S = 5.0
+OPEN_WAIT_S = 0.5
 POLL_S = 0.1
 POLL_RECORDS_MAX = 5_000
 RETRY_S = 1.0
@@ -79,7 +83,7 @@ class BalanceReader:
         self._asking = threading.Lock()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="balances", daemon=True)
-        self._asker: Consumer | None = None
+        self._asker: AdminClient | None = None
         self._progress_at = time.monotonic()
 
     def start(self) -> None:
@@ -91,10 +95,6 @@ class BalanceReader:
         self._stopping.set()
         if self._thread.ident is not None:
             self._thread.join(timeout=10)
-        with self._asking:
-            if self._asker is not None:
-                self._asker.close()
-                self._asker = None
 
     def balance(self, org_id: str, timeout_s: float = ASK_TIMEOUT_S) -> dict[str, Any] | None:
         """The org's balance record as of now; None when the ledger knows no such org.
@@ -115,13 +115,11 @@ class BalanceReader:
     def wait_until_current(self, timeout_s: float = ASK_TIMEOUT_S) -> None:
         """Return when everything that is committed now has been read. Raises `KafkaUnavailableError`."""
         deadline = time.monotonic() + timeout_s
-        ends = self._ends(timeout_s)
-        with self._changed:
-            while any(self._reached.get(partition, 0) < end for partition, end in ends.items()):
-                left = deadline - time.monotonic()
-                if left <= 0 or self._stopping.is_set():
-                    raise KafkaUnavailableError("the balances are not read to their end yet", "try again in a moment")
-                self._changed.wait(left)
+        ends = self._ends(IsolationLevel.READ_UNCOMMITTED, deadline)
+        if self._wait_for(ends, min(deadline, time.monotonic() + OPEN_WAIT_S)):
+            return
+        if not self._wait_for(self._ends(IsolationLevel.READ_COMMITTED, deadline), deadline):
+            raise KafkaUnavailableError("the balances are not read to their end yet", "try again in a moment")
 
     @property
     def orgs(self) -> int:
@@ -132,21 +130,38 @@ class BalanceReader:
         """Seconds since the reading thread last came round; it is stuck or dead when this grows."""
         return time.monotonic() - self._progress_at
 
-    def _ends(self, timeout_s: float) -> dict[int, int]:
-        """Where each partition ends now, for a reader of committed records."""
-        with self._asking:
+    def _wait_for(self, ends: Mapping[int, int], deadline: float) -> bool:
+        """Wait until everything before `ends` has been read; False when `deadline` came first."""
+
+        def behind() -> bool:
+            return any(self._reached.get(partition, 0) < end for partition, end in ends.items())
+
+        with self._changed:
+            while behind() and not self._stopping.is_set():
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    return False
+                self._changed.wait(left)
+            return not behind()
+
+    def _ends(self, isolation: IsolationLevel, deadline: float) -> dict[int, int]:
+        """Where each partition ends now."""
+        while True:
             try:
-                if self._asker is None:
-                    self._asker = self._consumer()
-                found = {}
-                for partition in self._partitions(self._asker, timeout_s):
-                    where = TopicPartition(self._topic, partition)
-                    found[partition] = self._asker.get_watermark_offsets(where, timeout=timeout_s)[1]
-                return found
-            except KafkaException as error:
-                raise KafkaUnavailableError(
-                    f"Kafka does not answer ({error.args[0].str()})", "see `credits doctor`"
-                ) from error
+                with self._asking:
+                    if self._asker is None:
+                        self._asker = AdminClient({**admin_config(self._settings), "log_level": 0})
+                    left_s = max(deadline - time.monotonic(), 0.1)
+                    where = {
+                        TopicPartition(self._topic, each): OffsetSpec.latest()
+                        for each in self._partitions(self._asker, left_s)
+                    }
+                    asked = self._asker.list_offsets(where, isolation_level=isolation, request_timeout=left_s)
+                return {each.partition: future.result(left_s).offset for each, future in asked.items()}
+            except (KafkaException, TimeoutError) as error:
+                if time.monotonic() + POLL_S > deadline:
+                    raise KafkaUnavailableError(f"Kafka does not answer ({error})", "see `credits doctor`") from error
+                time.sleep(POLL_S)  # a new leader is being chosen, or the broker is coming back
 
     def _follow(self) -> None:
         while not self._stopping.is_set():
@@ -188,8 +203,8 @@ class BalanceReader:
                 self._reached[message.partition()] = message.offset() + 1
             self._changed.notify_all()
 
-    def _partitions(self, consumer: Consumer, timeout_s: float) -> list[int]:
-        topic = consumer.list_topics(self._topic, timeout=timeout_s).topics[self._topic]
+    def _partitions(self, client: Consumer | AdminClient, timeout_s: float) -> list[int]:
+        topic = client.list_topics(self._topic, timeout=timeout_s).topics[self._topic]
         if topic.error is not None:
             raise KafkaException(topic.error)
         return sorted(topic.partitions)

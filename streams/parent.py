@@ -1,4 +1,4 @@
-"""Processes that `credits up` starts end with it, even when it is killed without a chance to tell them.
+"""Processes that `credits up` starts end with it, even when it is killed without a chance to tell them."""
 
 from __future__ import annotations
 

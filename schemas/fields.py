@@ -1,0 +1,259 @@
+"""The types of fields that the models share, each with its limits; and the base of the models.
+
+Rules of this file: a limit of a field is written once, here, as a marker (`TextLimit`, `NumberLimit`,
+`AttributesLimit`) in the type; pydantic's validators and the check of whole columns (schemas/checks.py) are both made
+from the marker. Models are frozen, refuse unknown fields, and convert nothing silently: a number is not a string, a
+float is not a number.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, Any, Self, get_args
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    PlainSerializer,
+    StrictBool,
+    StrictInt,
+    ValidationError,
+    WithJsonSchema,
+)
+
+from schemas.amounts import AMOUNT_MAX, AmountOutOfRangeError, check_amount, format_amount, parse_amount
+from schemas.enums import DeadLetterCode
+from schemas.times import TIME_MAX, parse_time
+
+ID_CHARACTERS_MAX = 128
+NAME_CHARACTERS_MAX = 256
+TEXT_CHARACTERS_MAX = 2_000
+BODY_CHARACTERS_MAX = 65_536
+ATTRIBUTES_MAX = 64
+ATTRIBUTE_VALUE_CHARACTERS_MAX = 1_024
+INT_MAX = 2**31 - 1
+COUNT_MAX = AMOUNT_MAX
+
+
+@dataclass(frozen=True, slots=True)
+class TextLimit:
+    """How many characters a text has, and whether all of them must be printable."""
+
+    least: int
+    most: int
+    printable: bool
+
+    def check(self, text: str) -> str:
+        """The text itself; ValueError when it is outside the limit."""
+        if not self.least <= len(text) <= self.most:
+            raise ValueError(f"must have {self.least} to {self.most} characters, has {len(text)}")
+        if self.printable and not text.isprintable():
+            raise ValueError("must have printable characters only")
+        if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+            raise ValueError("must be text that UTF-8 can hold")
+        return text
+
+
+@dataclass(frozen=True, slots=True)
+class NumberLimit:
+    """The bounds of a whole number, both included."""
+
+    least: int
+    most: int
+    amount: bool = False
+    """An amount of nano-units: beyond ±`AMOUNT_MAX` it is out of range rather than an invalid field."""
+
+    def check(self, number: int) -> int:
+        """The number itself; ValueError outside the bounds, AmountOutOfRangeError for an amount out of range."""
+        if self.amount:
+            check_amount(number)
+        if number < self.least:
+            raise ValueError(f"must be at least {self.least}, is {number}")
+        if number > self.most:
+            raise ValueError(f"must be at most {self.most}, is {number}")
+        return number
+
+
+@dataclass(frozen=True, slots=True)
+class AttributesLimit:
+    """How many attributes, and how long their keys and values."""
+
+    entries: int
+    key: TextLimit
+    value: TextLimit
+
+    def check(self, attributes: dict[str, str]) -> dict[str, str]:
+        """The attributes themselves; ValueError when there are too many or one is too long."""
+        if len(attributes) > self.entries:
+            raise ValueError(f"must have at most {self.entries} entries, has {len(attributes)}")
+        for key, value in attributes.items():
+            self.key.check(key)
+            self.value.check(value)
+        return attributes
+
+
+_ID = TextLimit(1, ID_CHARACTERS_MAX, printable=True)
+_NAME = TextLimit(0, NAME_CHARACTERS_MAX, printable=False)
+_TEXT = TextLimit(0, TEXT_CHARACTERS_MAX, printable=False)
+_BODY = TextLimit(0, BODY_CHARACTERS_MAX, printable=False)
+_AMOUNT = NumberLimit(-AMOUNT_MAX, AMOUNT_MAX, amount=True)
+_AMOUNT_FROM_ZERO = NumberLimit(0, AMOUNT_MAX, amount=True)
+_COUNT = NumberLimit(0, COUNT_MAX)
+_SMALL_COUNT = NumberLimit(0, INT_MAX)
+_PRIORITY = NumberLimit(0, 100)
+_TIME = NumberLimit(0, TIME_MAX)
+_ATTRIBUTES = AttributesLimit(ATTRIBUTES_MAX, _ID, TextLimit(0, ATTRIBUTE_VALUE_CHARACTERS_MAX, printable=False))
+
+Id = Annotated[str, _ID, AfterValidator(_ID.check)]
+"""1 to 128 printable characters."""
+Name = Annotated[str, _NAME, AfterValidator(_NAME.check)]
+"""A dimension of usage: up to 256 characters."""
+Text = Annotated[str, _TEXT, AfterValidator(_TEXT.check)]
+"""Free text for people: up to 2,000 characters."""
+BodyText = Annotated[str, _BODY, AfterValidator(_BODY.check)]
+"""JSON of a setting: up to 65,536 characters."""
+Amount = Annotated[StrictInt, _AMOUNT, AfterValidator(_AMOUNT.check)]
+"""Nano-units within ±9·10¹⁸."""
+AmountFromZero = Annotated[StrictInt, _AMOUNT_FROM_ZERO, AfterValidator(_AMOUNT_FROM_ZERO.check)]
+"""Nano-units from 0 to 9·10¹⁸."""
+Count = Annotated[StrictInt, _COUNT, AfterValidator(_COUNT.check)]
+"""How many: at least 0."""
+SmallCount = Annotated[StrictInt, _SMALL_COUNT, AfterValidator(_SMALL_COUNT.check)]
+"""How many, in 32 bits: at least 0."""
+Priority = Annotated[StrictInt, _PRIORITY, AfterValidator(_PRIORITY.check)]
+"""Draw-down priority, 0 to 100, lower first (product rule 2)."""
+Attributes = Annotated[dict[str, str], _ATTRIBUTES, AfterValidator(_ATTRIBUTES.check)]
+"""Up to 64 texts by name."""
+Time = Annotated[
+    StrictInt,
+    _TIME,
+    BeforeValidator(parse_time),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "format": "date-time"},
+                {"type": "integer", "minimum": 0, "maximum": TIME_MAX, "description": "microseconds since 1970"},
+            ]
+        }
+    ),
+]
+"""Microseconds since 1970 UTC; accepts ISO 8601 with a zone and aware datetimes."""
+
+
+def parse_decimal_amount(value: object) -> int:
+    """Nano-units of an amount written as a decimal string; numbers are refused, so that no float slips in."""
+    if not isinstance(value, str):
+        raise ValueError('write the amount as a decimal string, such as "12.5"')
+    return parse_amount(value)
+
+
+_DECIMAL_JSON_SCHEMA = {"type": "string", "pattern": r"^[+-]?[0-9]+(\.[0-9]{1,9})?$", "examples": ["12.5"]}
+
+
+DecimalAmount = Annotated[
+    int,
+    BeforeValidator(parse_decimal_amount),
+    AfterValidator(_AMOUNT.check),
+    PlainSerializer(format_amount, return_type=str, when_used="json"),
+    WithJsonSchema(_DECIMAL_JSON_SCHEMA),
+]
+"""Nano-units, written as a decimal string."""
+
+Limit = TextLimit | NumberLimit | AttributesLimit
+
+
+class Model(BaseModel):
+    """A frozen model that refuses unknown fields and converts nothing silently."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+FROM_LOG = "from_log"
+"""Validation context of a record that was read from a topic.
+
+What a client must not send but the ledger can answer with a `rejected` entry (an amount of zero) then passes.
+"""
+
+
+class Record(Model):
+    """A model beside an Avro record: the same fields, with the same defaults."""
+
+    def to_record(self) -> dict[str, Any]:
+        """The fields as the codec takes them: words as str, times as int microseconds, parts as dicts."""
+        return {name: _plain(value) for name, value in self.__dict__.items()}
+
+    @classmethod
+    def from_record(cls, fields: dict[str, Any]) -> Self:
+        """The model of decoded fields; raises pydantic's ValidationError, which is a ValueError."""
+        return cls.model_validate(fields, context=FROM_LOG)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, StrEnum):
+        return value.value
+    if isinstance(value, Record):
+        return value.to_record()
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+@functools.cache
+def limits_of(model: type[Record]) -> dict[str, Limit | frozenset[str]]:
+    """For each field with a limit the marker; for each closed set of words the words."""
+    found: dict[str, Limit | frozenset[str]] = {}
+    for name, field in model.model_fields.items():
+        limit = _limit_in(field.metadata, field.annotation)
+        if limit is not None:
+            found[name] = limit
+    return found
+
+
+def _limit_in(metadata: Any, annotation: Any) -> Limit | frozenset[str] | None:
+    for marker in metadata:
+        if isinstance(marker, TextLimit | NumberLimit | AttributesLimit):
+            return marker
+    if isinstance(annotation, type) and issubclass(annotation, StrEnum):
+        return frozenset(word.value for word in annotation)
+    for branch in get_args(annotation):
+        if branch is not type(None):
+            limit = _limit_in(getattr(branch, "__metadata__", ()), getattr(branch, "__origin__", branch))
+            if limit is not None:
+                return limit
+    return None
+
+
+class FieldError(ValueError):
+    """A rule over several fields is broken: `field` is the one to name."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """The first thing wrong with a record: the field, a sentence, and the dead-letter code it goes under."""
+
+    field: str
+    message: str
+    code: DeadLetterCode
+
+
+def first_fault(error: ValidationError) -> Fault:
+    """The first fault of a failed validation, without the value itself."""
+    detail = error.errors(include_url=False, include_input=False)[0]
+    cause = detail.get("ctx", {}).get("error")
+    field = cause.field if isinstance(cause, FieldError) else ".".join(str(part) for part in detail["loc"])
+    out_of_range = isinstance(cause, AmountOutOfRangeError)
+    code = DeadLetterCode.AMOUNT_OUT_OF_RANGE if out_of_range else DeadLetterCode.INVALID_FIELD
+    message = str(cause) if cause is not None else detail["msg"][:1].lower() + detail["msg"][1:]
+    return Fault(field, message, code)
+
+
+Flag = StrictBool
+"""true or false, and nothing that looks like it."""

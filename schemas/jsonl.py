@@ -1,0 +1,119 @@
+"""JSON lines of input records, as `credits produce` takes them.
+
+Rules of this file: a line carries the record's own fields; in place of `amount_nanos` (and every other field in nanos)
+the same name without `_nanos` may stand as a decimal string; the body of a setting may be a JSON object; null counts as
+absent. A line that is not right is a `BadLine` that names the line and the field: nothing here raises for data, and
+reading goes on, so that the caller can check all lines before it sends one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from schemas.enums import InputKind, SettingKind
+from schemas.events import INPUTS, Setting
+from schemas.fields import Record, first_fault, parse_decimal_amount
+from schemas.settings_bodies import InvalidSettingError, load_json, parse_shape
+
+LINE_BYTES_MAX = 1024 * 1024
+"""A longer line is refused: no input topic would take the record."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """A line that is a good record."""
+
+    line_no: int
+    record: Record
+
+
+@dataclass(frozen=True, slots=True)
+class BadLine:
+    """A line that is not: which, which field (empty: the whole line), and a sentence why."""
+
+    line_no: int
+    field: str
+    message: str
+
+    def __str__(self) -> str:
+        where = f"line {self.line_no}, {self.field}" if self.field else f"line {self.line_no}"
+        return f"{where}: {self.message}"
+
+
+class _FieldFault(ValueError):
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+def read_json_lines(kind: InputKind, lines: Iterable[str | bytes]) -> Iterator[Parsed | BadLine]:
+    """Each line as a record of that kind or as what is wrong with it; lines count from 1, blank ones are passed over."""
+    for line_no, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            yield Parsed(line_no, parse_fields(kind, _fields(line)))
+        except _FieldFault as fault:
+            yield BadLine(line_no, fault.field, str(fault))
+        except ValidationError as error:
+            first = first_fault(error)
+            yield BadLine(line_no, first.field, first.message)
+
+
+def _fields(line: str | bytes) -> dict[str, Any]:
+    if len(line) > LINE_BYTES_MAX:
+        raise _FieldFault("", f"longer than {LINE_BYTES_MAX} bytes")
+    try:
+        fields = load_json(line.decode("utf-8-sig") if isinstance(line, bytes) else line.removeprefix("\ufeff"))
+    except ValueError as error:
+        raise _FieldFault("", f"not JSON: {error}") from error
+    if not isinstance(fields, dict):
+        raise _FieldFault("", "not a JSON object")
+    return fields
+
+
+def parse_fields(kind: InputKind, fields: Mapping[str, Any]) -> Record:
+    """The record of a JSON object's fields, as a line holds them; raises ValueError (pydantic's, or with `field`).
+
+    The same rules serve the HTTP API: decimal names, body as an object, null as absent.
+    """
+    model = INPUTS[kind]
+    plain = {name: value for name, value in fields.items() if value is not None}
+    for name in model.model_fields:
+        short = name.removesuffix("_nanos")
+        if short == name or short not in plain:
+            continue
+        if name in plain:
+            raise _FieldFault(short, f"give {short} or {name}, not both")
+        plain[name] = _decimal(short, plain.pop(short))
+    if model is Setting:
+        plain = _with_body(plain)
+    return model.model_validate(plain)
+
+
+def _decimal(field: str, value: object) -> int:
+    try:
+        return parse_decimal_amount(value)
+    except ValueError as error:
+        raise _FieldFault(field, str(error)) from error
+
+
+def _with_body(fields: dict[str, Any]) -> dict[str, Any]:
+    """The setting's fields with the body as text, its shape checked."""
+    body, kind = fields.get("body"), fields.get("kind")
+    if body is None or kind not in set(SettingKind):
+        return fields  # the model says what is missing
+    if isinstance(body, dict):
+        body = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
+    if not isinstance(body, str):
+        raise _FieldFault("body", "must be a JSON object or a string that holds one")
+    try:
+        parse_shape(SettingKind(kind), body)
+    except InvalidSettingError as error:
+        raise _FieldFault("body", str(error)) from error
+    return {**fields, "body": body}

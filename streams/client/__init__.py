@@ -1,0 +1,21 @@
+"""What a program outside imports: a producer of input records, and readers of what the ledger says.
+
+The rules of this package:
+1. A producer cannot write a record that the contract refuses: models are checked before anything is sent.
+2. A record that was not delivered is an error (`DeliveryError`), never a log line.
+3. Readers see committed records only.
+"""
+
+from __future__ import annotations
+
+from streams.client.producer import CreditsProducer, DeliveryError
+from streams.client.reader import Follower, committed_ends, committed_starts, read_range
+
+__all__ = [
+    "CreditsProducer",
+    "DeliveryError",
+    "Follower",
+    "committed_ends",
+    "committed_starts",
+    "read_range",
+]

@@ -1,0 +1,163 @@
+"""Sending input records: Avro in Confluent's framing, keyed by org, partitioned by murmur2, idempotent.
+
+Rules of this file:
+1. The key is the record's org id (a price's id for prices), so that an org's records stay in order in one partition.
+2. Nothing counts as sent before `flush` returned: it waits for every acknowledgement and raises when one is missing.
+3. Headers mirror CloudEvents; a record is complete without them (contract, "Conventions").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Protocol
+
+from confluent_kafka import KafkaException, Producer
+
+from schemas.codec import encode_one
+from schemas.enums import InputKind
+from schemas.topics import BY_KEY, INPUT_TOPICS, Topics
+from streams.errors import OperatorError
+from streams.kafka_clients import producer_config
+from streams.registry import Registry, connect_registry
+
+if TYPE_CHECKING:
+    from streams.settings import Settings
+
+FLUSH_TIMEOUT_S = 60.0
+QUEUE_RECORDS_MAX = 500_000
+QUEUE_KIB_MAX = 512 * 1024
+QUEUE_FULL_WAIT_S = 0.05
+SOURCE = "credits-client"
+
+ID_FIELDS = {
+    InputKind.USAGE: "event_id",
+    InputKind.PURCHASE: "purchase_id",
+    InputKind.TRANSFER: "transfer_id",
+    InputKind.REFUND: "refund_id",
+    InputKind.HOLD: "hold_id",
+    InputKind.SETTING: "setting_id",
+    InputKind.PRICE: "price_id",
+}
+
+
+class InputModel(Protocol):
+    """A checked input record; the models of `schemas.events` are."""
+
+    def to_record(self) -> dict[str, Any]:
+        """The Avro record; times as int microseconds."""
+        ...
+
+
+class DeliveryError(OperatorError):
+    """Records that Kafka did not take. What was sent before them may have been taken."""
+
+    code = "not_delivered"
+
+
+class CreditsProducer:
+    """Sends input records of every kind. Not safe for several threads at once; use it as a context manager.
+
+    Raises `RegistryUnavailableError` (schemas.codec) from the first record of a kind when the registry cannot be asked.
+    """
+
+    def __init__(self, settings: Settings, *, registry: Registry | None = None, linger_ms: int = 5) -> None:
+        self._registry = connect_registry(settings) if registry is None else registry
+        self._topics = Topics(settings.namespace)
+        self._failures: list[str] = []
+        self._failed = 0
+        self._producer = Producer(
+            producer_config(
+                settings,
+                linger_ms=linger_ms,
+                queue_buffering_max_messages=QUEUE_RECORDS_MAX,
+                queue_buffering_max_kbytes=QUEUE_KIB_MAX,
+            )
+        )
+
+    def __enter__(self) -> CreditsProducer:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.flush()
+        else:
+            self._producer.purge()
+
+    def topic(self, kind: InputKind) -> str:
+        """Physical name of the topic that takes this kind."""
+        return self._topics.name(INPUT_TOPICS[kind])
+
+    def schema_id(self, kind: InputKind) -> int:
+        """Id of the schema that this kind is written with."""
+        return self._registry.schema_id(INPUT_TOPICS[kind])
+
+    def produce(self, kind: InputKind, model: InputModel) -> None:
+        """Hand one record over; `flush` says whether it arrived."""
+        record = model.to_record()
+        topic = BY_KEY[INPUT_TOPICS[kind]]
+        assert topic.record is not None
+        value = encode_one(topic.record, record, self.schema_id(kind))
+        key = record["price_id"] if kind is InputKind.PRICE else record["org_id"]
+        self._hand_over(self.topic(kind), key.encode(), value, cloud_event_headers(kind, record))
+
+    def produce_framed(self, kind: InputKind, keys: Sequence[bytes | None], values: Sequence[bytes | None]) -> None:
+        """Hand over values that are encoded and framed already, without headers: for many at once."""
+        topic = self.topic(kind)
+        for key, value in zip(keys, values, strict=True):
+            self._hand_over(topic, key, value, None)
+
+    def produce_raw(
+        self, topic: str, key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes]] | None = None
+    ) -> None:
+        """Hand over bytes as they are, to the topic of that physical name: for what must go back unchanged."""
+        self._hand_over(topic, key, value, headers)
+
+    def poll(self) -> None:
+        """Let acknowledgements be counted; call it now and then between many records."""
+        self._producer.poll(0)
+
+    def flush(self, timeout_s: float = FLUSH_TIMEOUT_S) -> None:
+        """Wait until Kafka has everything; raises `DeliveryError` when it has not."""
+        left = self._producer.flush(timeout_s)
+        if self._failed or left:
+            reason = self._failures[0] if self._failures else f"no answer within {timeout_s:.0f} s"
+            failed, self._failed, self._failures = self._failed + left, 0, []
+            self._producer.purge()
+            raise DeliveryError(
+                f"{failed:,} records were not taken by Kafka ({reason})",
+                "send them again (ids make that safe); `credits doctor` checks the broker",
+            )
+
+    def _hand_over(
+        self, topic: str, key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes]] | None
+    ) -> None:
+        while True:
+            try:
+                self._producer.produce(topic, value=value, key=key, headers=headers, on_delivery=self._delivered)
+                return
+            except BufferError:  # the queue is full: wait until some of it is acknowledged
+                self._producer.poll(QUEUE_FULL_WAIT_S)
+            except KafkaException as error:
+                raise DeliveryError(
+                    f"Kafka does not take the record ({error.args[0].str()})", "see the limits"
+                ) from error
+
+    def _delivered(self, error: Any, _message: Any) -> None:
+        if error is not None:
+            self._failed += 1
+            if not self._failures:
+                self._failures.append(str(error.str()))
+
+
+def cloud_event_headers(kind: InputKind, record: dict[str, Any]) -> list[tuple[str, bytes]]:
+    """The headers that tell a CloudEvents reader what the record is."""
+    at = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=record.get("occurred_at", record.get("valid_from", 0)))
+    return [
+        ("ce_specversion", b"1.0"),
+        ("ce_id", str(record[ID_FIELDS[kind]]).encode()),
+        ("ce_source", str(record.get("source") or SOURCE).encode()),
+        ("ce_type", f"credits.{kind.value}.v1".encode()),
+        ("ce_time", at.isoformat().replace("+00:00", "Z").encode()),
+        ("content-type", b"application/avro"),
+    ]

@@ -1,0 +1,177 @@
+"""Reading topics: a range of offsets to its end, or on and on. Committed records only.
+
+Rules of this file: offsets are asked for with `read_committed`, so that "the end" is the last stable offset and a range
+up to it can always be read whole. No consumer group is joined and no offset is committed: reading leaves no trace.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    OFFSET_END,
+    Consumer,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient, OffsetSpec
+
+from streams.kafka_clients import admin_config, consumer_config
+
+if TYPE_CHECKING:
+    from streams.settings import Settings
+
+ANSWER_TIMEOUT_S = 15.0
+BATCH_RECORDS_MAX = 10_000
+WAIT_S = 0.5
+FETCH_BYTES_MAX = 16 * 1024 * 1024
+
+Offsets = dict[tuple[str, int], int]
+"""An offset by topic and partition."""
+
+
+def committed_ends(settings: Settings, topics: Sequence[str]) -> Offsets:
+    """The end of every partition of these topics: one beyond the last record that a committed reader can get."""
+    return _offsets(settings, topics, OffsetSpec.latest())
+
+
+def committed_starts(settings: Settings, topics: Sequence[str]) -> Offsets:
+    """The first offset that each partition still has."""
+    return _offsets(settings, topics, OffsetSpec.earliest())
+
+
+def _offsets(settings: Settings, topics: Sequence[str], which: Any) -> Offsets:
+    admin = AdminClient({**admin_config(settings), "log_level": 0})
+    wanted = [
+        TopicPartition(name, partition)
+        for name, metadata in admin.list_topics(timeout=ANSWER_TIMEOUT_S).topics.items()
+        if name in set(topics)
+        for partition in metadata.partitions
+    ]
+    missing = set(topics) - {each.topic for each in wanted}
+    if missing:
+        raise KafkaException(KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART, f"no topic {', '.join(sorted(missing))}"))
+    answers = admin.list_offsets(
+        dict.fromkeys(wanted, which),
+        isolation_level=IsolationLevel.READ_COMMITTED,
+        request_timeout=ANSWER_TIMEOUT_S,
+    )
+    return {(each.topic, each.partition): answer.result().offset for each, answer in answers.items()}
+
+
+def _consumer(settings: Settings, **overrides: Any) -> Consumer:
+    group = f"{settings.namespace}credits-reader-{uuid.uuid4().hex[:12]}"
+    config = consumer_config(
+        settings,
+        group,
+        enable_partition_eof=True,
+        fetch_max_bytes=2 * FETCH_BYTES_MAX,
+        max_partition_fetch_bytes=FETCH_BYTES_MAX,
+        queued_max_messages_kbytes=8 * FETCH_BYTES_MAX // 1024,
+        fetch_wait_max_ms=100,
+        **overrides,
+    )
+    return Consumer({**config, "log_level": 0})
+
+
+def read_range(settings: Settings, starts: Mapping[tuple[str, int], int], ends: Offsets) -> Iterator[list[Message]]:
+    """The records of each partition from its start (default: the beginning) up to its end, in batches.
+
+    A batch mixes partitions; within a partition records come in order. Raises KafkaException when the broker answers
+    with an error that is not temporary.
+    """
+    left = {place: end for place, end in ends.items() if end > max(0, starts.get(place, 0))}
+    if not left:
+        return
+    consumer = _consumer(settings)
+    try:
+        consumer.assign(
+            [
+                TopicPartition(topic, partition, starts.get((topic, partition), OFFSET_BEGINNING))
+                for topic, partition in left
+            ]
+        )
+        while left:
+            batch = consumer.consume(BATCH_RECORDS_MAX, WAIT_S)
+            records = []
+            for message in batch:
+                place = (message.topic(), message.partition())
+                error = message.error()
+                if error is not None:
+                    if error.code() != KafkaError._PARTITION_EOF:
+                        raise KafkaException(error)
+                    if message.offset() >= left.get(place, 0):
+                        left.pop(place, None)
+                    continue
+                end = left.get(place)
+                if end is None or message.offset() >= end:
+                    left.pop(place, None)
+                    continue
+                records.append(message)
+                if message.offset() == end - 1:
+                    del left[place]
+            if records:
+                yield records
+    finally:
+        consumer.close()
+
+
+class Follower:
+    """Reads topics on and on, from now or from given offsets. Use it as a context manager; one thread."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        topics: Sequence[str],
+        *,
+        starts: Mapping[tuple[str, int], int] | None = None,
+        from_end: bool = True,
+        fetch_wait_ms: int = 100,
+    ) -> None:
+        """`starts` win over `from_end`. `fetch_wait_ms` bounds how long the broker holds an empty answer back."""
+        self._consumer = Consumer(
+            {
+                **consumer_config(
+                    settings,
+                    f"{settings.namespace}credits-follower-{uuid.uuid4().hex[:12]}",
+                    fetch_wait_max_ms=fetch_wait_ms,
+                    max_partition_fetch_bytes=FETCH_BYTES_MAX,
+                ),
+                "log_level": 0,
+            }
+        )
+        metadata = self._consumer.list_topics(timeout=ANSWER_TIMEOUT_S).topics
+        default = OFFSET_END if from_end else OFFSET_BEGINNING
+        self._consumer.assign(
+            [
+                TopicPartition(topic, partition, (starts or {}).get((topic, partition), default))
+                for topic in topics
+                for partition in metadata[topic].partitions
+            ]
+        )
+
+    def __enter__(self) -> Follower:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._consumer.close()
+
+    def next(self, wait_s: float, records_max: int = BATCH_RECORDS_MAX) -> list[Message]:
+        """What has arrived: at once when there is something, else after at most `wait_s`. May be empty."""
+        batch = self._consumer.consume(1, wait_s)
+        if batch:
+            batch += self._consumer.consume(records_max - 1, 0) if records_max > 1 else []
+        records = []
+        for message in batch:
+            error = message.error()
+            if error is None:
+                records.append(message)
+            elif not error.retriable() and error.code() not in (KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN):
+                raise KafkaException(error)
+        return records

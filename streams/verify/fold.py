@@ -1,0 +1,391 @@
+"""The fold of the ledger topic, from its first entry, with the checks that each entry must pass.
+
+Rules of this file, in plain arithmetic on what the contract says of an entry:
+1. `seq` of an org is 1, 2, 3… without gaps (and an entry with a number that was there before is told).
+2. `balance` = balance before + `amount`; `amount` = sum of `grants` added − sum of `slices` drawn.
+3. `available` = `balance` − `held`; holds change by entries that may change holds, and by no other.
+4. No grant is drawn below zero. What no grant covers is the overdraft; grants less the overdraft are the balance.
+5. An id has one effect: no two entries of one org share kind, cause and revision where the kind allows one only.
+6. A transfer that left arrives once or returns once, with the same amount. What did neither is on the way.
+7. Every unit adds up: in + spent + taken back + expired + moved = what the wallets hold; moved = −(on the way).
+
+Amounts are ints of any size: nothing overflows here, whatever the ledger wrote.
+"""
+
+from __future__ import annotations
+
+import itertools
+from array import array
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from schemas.enums import OVERDRAFT_GRANT_ID, EntryKind, GrantKind
+
+DIFFERENCES_MAX = 1_000
+"""More are counted, not kept."""
+
+# Kinds by which the units' sums are told apart (rule 7).
+IN = {EntryKind.PURCHASE, EntryKind.ALLOWANCE, EntryKind.ROLLOVER, EntryKind.ADJUSTMENT}
+SPENT = {EntryKind.USAGE, EntryKind.CORRECTION}
+MOVED = {EntryKind.TRANSFER_OUT, EntryKind.TRANSFER_IN, EntryKind.TRANSFER_RETURN}
+STILL = {EntryKind.HOLD, EntryKind.HOLD_RELEASE, EntryKind.SETTING, EntryKind.REJECTED}
+"""Kinds that never change a settled balance."""
+MAY_CHANGE_HELD = {EntryKind.HOLD, EntryKind.HOLD_RELEASE, EntryKind.USAGE}
+ONCE = {
+    EntryKind.USAGE,
+    EntryKind.PURCHASE,
+    EntryKind.REFUND,
+    EntryKind.TRANSFER_OUT,
+    EntryKind.TRANSFER_IN,
+    EntryKind.TRANSFER_RETURN,
+}
+"""Kinds of which one cause makes one entry at most (rule 5)."""
+
+COLUMNS = (
+    "org_id",
+    "seq",
+    "kind",
+    "wallet",
+    "amount_nanos",
+    "balance_nanos",
+    "available_nanos",
+    "held_nanos",
+    "event_id",
+    "revision",
+    "hold_id",
+    "correlation_id",
+    "counterparty_org_id",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Something that is not as it must be. `code` is stable; `place` says where, `message` what."""
+
+    code: str
+    place: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.code} {self.place}: {self.message}"
+
+
+class Differences:
+    """The differences found, the first of them kept."""
+
+    def __init__(self) -> None:
+        self.kept: list[Difference] = []
+        self.count = 0
+
+    def add(self, code: str, place: str, message: str) -> None:
+        """Count one, and keep it while there is room."""
+        self.count += 1
+        if len(self.kept) < DIFFERENCES_MAX:
+            self.kept.append(Difference(code, place, message))
+
+
+@dataclass(slots=True)
+class WalletFold:
+    """What the entries say of one wallet. Nano-units."""
+
+    settled: int = 0
+    held: int = 0
+    overdraft: int = 0
+    lifetime_added: int = 0
+    lifetime_spent: int = 0
+    grants: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def available(self) -> int:
+        """Settled less held."""
+        return self.settled - self.held
+
+
+@dataclass(slots=True)
+class OrgFold:
+    """What the entries say of one org."""
+
+    seq: int = 0
+    wallets: dict[str, WalletFold] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class TransferFold:
+    """What is known of one transfer; its name is the source org and the transfer's id."""
+
+    wallet: str
+    out_nanos: int | None = None
+    in_nanos: int | None = None
+    return_nanos: int | None = None
+
+    @property
+    def on_the_way(self) -> bool:
+        """It left and has neither arrived nor come back."""
+        return self.out_nanos is not None and self.in_nanos is None and self.return_nanos is None
+
+
+@dataclass(slots=True)
+class Snapshot:
+    """An org's wallets at one `seq`: settled, held, lifetime added, lifetime spent."""
+
+    seq: int
+    wallets: dict[str, tuple[int, int, int, int]]
+
+
+class LedgerFold:
+    """Folds entries, in the order of each partition. `watched`: org id → `seq` of which a snapshot is wanted."""
+
+    def __init__(self, watched: dict[str, int] | None = None) -> None:
+        self.orgs: dict[str, OrgFold] = {}
+        self.entries = 0
+        self.kinds: Counter[str] = Counter()
+        self.rejected: Counter[str] = Counter()
+        self.totals: Counter[tuple[str, str]] = Counter()
+        """Sum of the amounts, by wallet and kind (refunds as `refund` of usage and `refund_purchase`)."""
+        self.differences = Differences()
+        self.snapshots: dict[str, Snapshot] = {}
+        self.transfers: dict[str, TransferFold] = {}
+        self.late_nanos: Counter[str] = Counter()
+        """By wallet, debits of transfers that lie beyond the cut."""
+        self._watched = watched or {}
+        self.causes = array("q")
+        """64-bit hashes of (org, event id) of every entry, within this process."""
+        self._once: set[int] = set()
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Fold the entries of a batch: columns as `schemas.codec.decode_columns("entry", …)` gives them."""
+        columns = [batch.column(name).to_pylist() for name in COLUMNS]
+        slices = _parts(batch.column("slices"), "kind")
+        grants = _parts(batch.column("grants"), "kind")
+        reasons = batch.column("reason").to_pylist()
+        for row, drawn, given, reason in zip(zip(*columns, strict=True), slices, grants, reasons, strict=True):
+            self._entry(row, drawn, given, reason)
+
+    def _entry(self, row: tuple, drawn: list[Part], given: list[Part], reason: str | None) -> None:  # type: ignore[type-arg]
+        org_id, seq, kind, unit, amount, balance, available, held, event_id, revision, hold_id, cause, other = row
+        self.entries += 1
+        self.kinds[kind] += 1
+        self.causes.append(hash((org_id, event_id)))
+        org = self.orgs.get(org_id)
+        if org is None:
+            org = self.orgs[org_id] = OrgFold()
+        if seq != org.seq + 1:
+            code = "seq_repeated" if seq <= org.seq else "seq_gap"
+            self.differences.add(code, org_id, f"entry {seq} follows entry {org.seq}")
+        org.seq = seq
+        if kind == EntryKind.REJECTED:
+            self.rejected[reason or ""] += 1
+        if kind in ONCE:
+            self._effect_once(org_id, seq, kind, event_id, revision)
+        if unit:
+            wallet = org.wallets.get(unit)
+            if wallet is None:
+                wallet = org.wallets[unit] = WalletFold()
+            self._money(f"{org_id}:{seq}", wallet, kind, amount, balance, available, held, hold_id)
+            self._grants(f"{org_id}:{seq}", wallet, kind, amount, drawn, given)
+            total_kind = "refund_purchase" if kind == EntryKind.REFUND and amount < 0 else kind
+            self.totals[unit, total_kind] += amount
+            if kind in MOVED:
+                source = other if kind == EntryKind.TRANSFER_IN else org_id
+                self._moved(f"{org_id}:{seq}", unit, kind, amount, f"{source}/{cause or event_id}")
+        elif amount:
+            self.differences.add("amount_without_wallet", f"{org_id}:{seq}", f"{kind} of {amount} names no wallet")
+        if self._watched.get(org_id) == seq:
+            self.snapshots[org_id] = Snapshot(
+                seq,
+                {
+                    unit: (wallet.settled, wallet.held, wallet.lifetime_added, wallet.lifetime_spent)
+                    for unit, wallet in org.wallets.items()
+                },
+            )
+
+    def _effect_once(self, org_id: str, seq: int, kind: str, event_id: str, revision: int) -> None:
+        """Rule 5. Of the causes only a 64-bit hash is kept: two in ten million share one by chance once in 10⁵ runs."""
+        effect = hash((org_id, kind, event_id, revision))
+        if effect in self._once:
+            self.differences.add("effect_twice", f"{org_id}:{seq}", f"a second {kind} for {event_id}")
+        self._once.add(effect)
+
+    def _money(
+        self,
+        place: str,
+        wallet: WalletFold,
+        kind: str,
+        amount: int,
+        balance: int,
+        available: int,
+        held: int,
+        hold_id: str | None,
+    ) -> None:
+        """Rules 2 (the balance) and 3."""
+        if amount and kind in STILL:
+            self.differences.add("amount_of_kind", place, f"{kind} changes the balance by {amount}")
+        if balance != wallet.settled + amount:
+            message = f"balance {balance}, but {wallet.settled} before and {amount} in this entry"
+            self.differences.add("balance", place, message)
+        wallet.settled = balance
+        if held != wallet.held:
+            if kind not in MAY_CHANGE_HELD or hold_id is None:
+                self.differences.add("held", place, f"{kind} changes what is held from {wallet.held} to {held}")
+            wallet.held = held
+        if held < 0:
+            self.differences.add("held_negative", place, f"held {held}")
+        if available != balance - held:
+            self.differences.add("available", place, f"available {available} is not balance {balance} less held {held}")
+
+    def _grants(
+        self, place: str, wallet: WalletFold, kind: str, amount: int, drawn: list[Part], given: list[Part]
+    ) -> None:
+        """Rules 2 (the slices) and 4; and what counts as added and spent over the wallet's life."""
+        moved = 0
+        spent = 0
+        lots = wallet.grants
+        for grant_id, _, nanos in given:
+            moved += nanos
+            lots[grant_id] = lots.get(grant_id, 0) + nanos
+        for grant_id, grant_kind, nanos in drawn:
+            moved -= nanos
+            if grant_kind != GrantKind.ALLOWANCE:
+                spent += nanos
+            if grant_id == OVERDRAFT_GRANT_ID:
+                wallet.overdraft += nanos
+                continue
+            left = lots.get(grant_id, 0) - nanos
+            if left:
+                lots[grant_id] = left
+            else:
+                lots.pop(grant_id, None)
+            if left < 0:
+                self.differences.add("grant_negative", place, f"grant {grant_id} would have {left} left")
+        if moved != amount:
+            self.differences.add("slices", place, f"grants less slices make {moved}, the amount is {amount}")
+        if kind in SPENT or (kind == EntryKind.REFUND and amount > 0):
+            wallet.lifetime_spent += spent
+        elif kind in (EntryKind.PURCHASE, EntryKind.TRANSFER_IN) or (kind == EntryKind.ADJUSTMENT and amount > 0):
+            wallet.lifetime_added += amount
+
+    def _moved(self, place: str, unit: str, kind: str, amount: int, transfer_id: str) -> None:
+        """Rule 6."""
+        transfer = self.transfers.get(transfer_id)
+        if transfer is None:
+            transfer = self.transfers[transfer_id] = TransferFold(unit)
+        match kind:
+            case EntryKind.TRANSFER_OUT:
+                seen, transfer.out_nanos = transfer.out_nanos, amount
+            case EntryKind.TRANSFER_IN:
+                seen, transfer.in_nanos = transfer.in_nanos, amount
+            case _:
+                seen, transfer.return_nanos = transfer.return_nanos, amount
+        if seen is not None:
+            self.differences.add("transfer_twice", place, f"a second {kind} of transfer {transfer_id}")
+
+    def late_departure(self, transfer: TransferFold, amount: int) -> None:
+        """The debit of a transfer whose credit is folded was found beyond the cut: take it as folded."""
+        transfer.out_nanos = amount
+        self.late_nanos[transfer.wallet] += amount
+
+    def unfinished(self) -> Iterator[tuple[str, TransferFold]]:
+        """The transfers on the way."""
+        return ((name, each) for name, each in self.transfers.items() if each.on_the_way)
+
+    def finish(self) -> None:
+        """The checks that need the whole ledger: grants against balances, transfers, and the sum of each unit."""
+        for org_id, org in self.orgs.items():
+            for unit, wallet in org.wallets.items():
+                covered = sum(wallet.grants.values()) - wallet.overdraft
+                if covered != wallet.settled:
+                    message = f"grants less overdraft are {covered}, the balance {wallet.settled}"
+                    self.differences.add("grants", f"{org_id} {unit}", message)
+                if wallet.overdraft < 0:
+                    self.differences.add("overdraft_negative", f"{org_id} {unit}", f"overdraft {wallet.overdraft}")
+        for transfer_id, transfer in self.transfers.items():
+            self._transfer_ends_once(transfer_id, transfer)
+        for row in self.conservation():
+            if row.left_over:
+                self.differences.add("conservation", row.unit, f"{row.left_over} nano-units too many: {row}")
+
+    def _transfer_ends_once(self, transfer_id: str, transfer: TransferFold) -> None:
+        out = transfer.out_nanos
+        ends = [nanos for nanos in (transfer.in_nanos, transfer.return_nanos) if nanos is not None]
+        if out is None:
+            self.differences.add("transfer_from_nowhere", transfer_id, "credits arrived that never left")
+        elif len(ends) > 1:
+            self.differences.add("transfer_twice", transfer_id, "arrived and returned")
+        elif ends and ends[0] != -out:
+            self.differences.add("transfer_amount", transfer_id, f"{-out} left, {ends[0]} arrived")
+
+    def conservation(self) -> list[UnitSum]:
+        """The sum of each unit, from the ledger's kinds on one side and its wallets and transfers on the other."""
+        rows: dict[str, UnitSum] = {}
+        for (unit, kind), nanos in self.totals.items():
+            row = rows.setdefault(unit, UnitSum(unit))
+            if kind in IN:
+                row.added += nanos
+            elif kind in SPENT or kind == EntryKind.REFUND:
+                row.spent += nanos
+            elif kind == EntryKind.EXPIRY:
+                row.expired += nanos
+            elif kind == "refund_purchase":
+                row.taken_back += nanos
+            elif kind in MOVED:
+                row.moved += nanos
+        for org in self.orgs.values():
+            for unit, wallet in org.wallets.items():
+                row = rows.setdefault(unit, UnitSum(unit))
+                row.balances += wallet.settled
+                row.held += wallet.held
+        for _, transfer in self.unfinished():
+            rows[transfer.wallet].on_the_way -= transfer.out_nanos or 0
+        for unit, nanos in self.late_nanos.items():
+            rows[unit].on_the_way += nanos
+        return sorted(rows.values(), key=lambda row: row.unit)
+
+
+@dataclass(slots=True)
+class UnitSum:
+    """Where the credits of one unit came from and went to, in nano-units, signed as they change balances.
+
+    `held` is part of `balances`: set aside, not gone. `on_the_way` is what transfers took out and nobody has yet.
+    """
+
+    unit: str
+    added: int = 0
+    spent: int = 0
+    expired: int = 0
+    taken_back: int = 0
+    moved: int = 0
+    balances: int = 0
+    held: int = 0
+    on_the_way: int = 0
+
+    @property
+    def left_over(self) -> int:
+        """What does not add up; 0 in a true ledger."""
+        return self.balances + self.on_the_way - (self.added + self.spent + self.expired + self.taken_back)
+
+
+Part = tuple[str, str, int]
+"""Grant id, kind, nano-units."""
+
+_NONE: list[Part] = []
+
+
+def _parts(column: pa.ListArray, kind_name: str) -> Iterator[list[Part]]:
+    """The slices or grants of each row; flattened first, because nested Python objects are slow to make."""
+    offsets = column.offsets.to_pylist()
+    values = column.values
+    first, last = offsets[0], offsets[-1]
+    parts = list(
+        zip(
+            *(
+                values.field(name).slice(first, last - first).to_pylist()
+                for name in ("grant_id", kind_name, "amount_nanos")
+            ),
+            strict=True,
+        )
+    )
+    for start, end in itertools.pairwise(offsets):
+        yield parts[start - first : end - first] if end > start else _NONE

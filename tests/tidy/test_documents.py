@@ -6,11 +6,13 @@ A newcomer who copies a line from a document must not be the one who finds out t
 from __future__ import annotations
 
 import ast
+import importlib.util
 import re
 from pathlib import Path
 
 import pytest
 
+from streams.cli import COMMANDS
 from streams.settings import Settings
 from tests.tidy.source import ROOT, files, texts
 
@@ -19,8 +21,13 @@ VARIABLES = {f"CREDITS_{name.upper()}" for name in Settings.model_fields}
 VARIABLE = re.compile(r"\bCREDITS_[A-Z][A-Z0-9_]*[A-Z0-9]\b")
 # Steer the tests only; conftest.py lets them through.
 FOR_TESTS = "CREDITS_TEST_"
+# Not for people: `credits up` tells the processes that it starts whom they belong to.
+BETWEEN_PROCESSES = {"CREDITS_PARENT_PID"}
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
-TARGET = re.compile(r"`?\bmake ((?:[a-z]+-)*[a-z]+)\b`?")
+# At the beginning of a line of code or of `code`: what one would type.
+COMMAND = re.compile(r"^(?:[A-Z_]+=\S+ )*credits ([a-z][a-z-]+)(?![\w./-])", re.MULTILINE)
+FILE = re.compile(r"`((?:schemas|streams|projections|tests|docs|deploy)/[\w./-]*[\w/])`")
+TARGET = re.compile(r"\bmake ((?:[a-z]+-)*[a-z]+)\b")
 
 
 def shown(path: Path) -> str:
@@ -29,7 +36,7 @@ def shown(path: Path) -> str:
 
 def fenced_or_ticked(text: str) -> str:
     """Only what stands as code: fenced blocks and `ticks`."""
-    return "\n".join(re.findall(r"```.*?```|`[^`\n]+`", text, re.DOTALL))
+    return "\n".join(found.strip("`") for found in re.findall(r"```.*?```|`[^`\n]+`", text, re.DOTALL))
 
 
 def said(path: Path, text: str) -> str:
@@ -45,7 +52,7 @@ def test_every_variable_that_is_named_exists() -> None:
         f"{shown(path)}: {name}"
         for path, text in texts()
         for name in VARIABLE.findall(said(path, text))
-        if name not in VARIABLES and not f"{name}_".startswith(FOR_TESTS)
+        if name not in VARIABLES | BETWEEN_PROCESSES and not f"{name}_".startswith(FOR_TESTS)
     }
     assert not unknown, sorted(unknown)
 
@@ -73,6 +80,20 @@ def test_targets_of_make_exist(path: Path) -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     named = set(TARGET.findall(fenced_or_ticked(path.read_text(encoding="utf-8"))))
     assert named <= targets, f"{shown(path)} names {sorted(named - targets)}"
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=shown)
+def test_commands_exist(path: Path) -> None:
+    there = {command.name for command in COMMANDS if importlib.util.find_spec(command.module) is not None}
+    named = set(COMMAND.findall(fenced_or_ticked(path.read_text(encoding="utf-8"))))
+    assert named <= there, f"{shown(path)} names {sorted(named - there)}"
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=shown)
+def test_files_exist(path: Path) -> None:
+    """What is written like a path of the tree is one: from the root, or from the document's own folder."""
+    for name in FILE.findall(path.read_text(encoding="utf-8")):
+        assert (ROOT / name).exists() or (path.parent / name).exists(), f"{shown(path)} names {name}"
 
 
 def test_every_page_is_linked() -> None:

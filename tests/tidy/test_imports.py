@@ -14,7 +14,14 @@ import pytest
 
 from tests.tidy.source import PACKAGES, Module, closure, modules, within
 
-LEAVES = {"streams.settings", "streams.metrics", "streams.errors", "streams.kafka_clients", "streams.logging"}
+LEAVES = {
+    "streams.settings",
+    "streams.metrics",
+    "streams.errors",
+    "streams.kafka_clients",
+    "streams.logging",
+    "streams.parent",
+}
 REGISTRY = {"streams.registry", "streams.registry_topic"}
 TOOLS = {"schemas", *LEAVES, *REGISTRY, "streams.topics_admin", "streams.broker", "streams.balances", "streams.client"}
 # The longest prefix that matches a module is its layer.
@@ -31,13 +38,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     "projections": {"schemas", "streams.ledger", "streams.engine.transport"},
     "streams.registry": {"schemas", *LEAVES, "streams.registry_topic"},
     "streams.registry_topic": {"schemas", *LEAVES},
+    "streams.parent": set(),
+    "streams.local_system": TOOLS,
     "streams.balances": {"schemas", *LEAVES, *REGISTRY},
     "streams.topics_admin": {"schemas", *LEAVES},
     "streams.broker": LEAVES,
     "streams.client": {"schemas", *LEAVES, *REGISTRY},
     "streams.agents": {"schemas", *LEAVES, "streams.ledger", "streams.engine", *REGISTRY},
     "streams.verify": TOOLS - {"streams.broker"},
-    "streams.demo": TOOLS | {"streams.verify"},
+    "streams.demo": TOOLS | {"streams.verify", "streams.local_system"},
+    "streams.bench": TOOLS | {"streams.verify", "streams.local_system", "streams.engine"},
     "streams.api": TOOLS | {"streams.ledger", "streams.engine", "projections", "streams.verify"},
     "streams.app": TOOLS | {"streams.ledger", "streams.engine", "streams.agents"},
     "streams.cli": set(),  # the top: anything

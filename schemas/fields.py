@@ -228,7 +228,7 @@ def _limit_in(metadata: Any, annotation: Any) -> Limit | frozenset[str] | None:
 
 
 class FieldError(ValueError):
-    """A rule over several fields is broken: `field` is the one to name."""
+    """A field that is not right, by name (empty: the whole record); the message is a sentence about it."""
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(message)
@@ -251,8 +251,22 @@ def first_fault(error: ValidationError) -> Fault:
     field = cause.field if isinstance(cause, FieldError) else ".".join(str(part) for part in detail["loc"])
     out_of_range = isinstance(cause, AmountOutOfRangeError)
     code = DeadLetterCode.AMOUNT_OUT_OF_RANGE if out_of_range else DeadLetterCode.INVALID_FIELD
-    message = str(cause) if cause is not None else detail["msg"][:1].lower() + detail["msg"][1:]
+    if cause is not None:
+        message = str(cause)
+    else:
+        message = _MESSAGES.get(detail["type"]) or detail["msg"][:1].lower() + detail["msg"][1:]
     return Fault(field, message, code)
+
+
+_MESSAGES = {
+    "extra_forbidden": "there is no such field",
+    "missing": "is required",
+    "int_type": "must be a whole number",
+    "string_type": "must be a string",
+    "bool_type": "must be true or false",
+    "dict_type": "must be an object",
+}
+"""Plain words for the commonest of pydantic's error types."""
 
 
 Flag = StrictBool

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from schemas.enums import InputKind, SettingKind
 from schemas.events import INPUTS, Setting
-from schemas.fields import Record, first_fault, parse_decimal_amount
+from schemas.fields import FieldError, Record, first_fault, parse_decimal_amount
 from schemas.settings_bodies import InvalidSettingError, load_json, parse_shape
 
 LINE_BYTES_MAX = 1024 * 1024
@@ -45,40 +45,34 @@ class BadLine:
         return f"{where}: {self.message}"
 
 
-class _FieldFault(ValueError):
-    def __init__(self, field: str, message: str) -> None:
-        super().__init__(message)
-        self.field = field
-
-
 def read_json_lines(kind: InputKind, lines: Iterable[str | bytes]) -> Iterator[Parsed | BadLine]:
-    """Each line as a record of that kind or as what is wrong with it; lines count from 1, blank ones are passed over."""
+    """Each line as a record of that kind or as what is wrong with it.
+
+    Lines count from 1; blank ones are passed over.
+    """
     for line_no, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
             yield Parsed(line_no, parse_fields(kind, _fields(line)))
-        except _FieldFault as fault:
-            yield BadLine(line_no, fault.field, str(fault))
-        except ValidationError as error:
-            first = first_fault(error)
-            yield BadLine(line_no, first.field, first.message)
+        except FieldError as error:
+            yield BadLine(line_no, error.field, str(error))
 
 
 def _fields(line: str | bytes) -> dict[str, Any]:
     if len(line) > LINE_BYTES_MAX:
-        raise _FieldFault("", f"longer than {LINE_BYTES_MAX} bytes")
+        raise FieldError("", f"longer than {LINE_BYTES_MAX} bytes")
     try:
         fields = load_json(line.decode("utf-8-sig") if isinstance(line, bytes) else line.removeprefix("\ufeff"))
     except ValueError as error:
-        raise _FieldFault("", f"not JSON: {error}") from error
+        raise FieldError("", f"not JSON: {error}") from error
     if not isinstance(fields, dict):
-        raise _FieldFault("", "not a JSON object")
+        raise FieldError("", "not a JSON object")
     return fields
 
 
 def parse_fields(kind: InputKind, fields: Mapping[str, Any]) -> Record:
-    """The record of a JSON object's fields, as a line holds them; raises ValueError (pydantic's, or with `field`).
+    """The record of a JSON object's fields, as a line holds them; raises FieldError.
 
     The same rules serve the HTTP API: decimal names, body as an object, null as absent.
     """
@@ -89,18 +83,22 @@ def parse_fields(kind: InputKind, fields: Mapping[str, Any]) -> Record:
         if short == name or short not in plain:
             continue
         if name in plain:
-            raise _FieldFault(short, f"give {short} or {name}, not both")
+            raise FieldError(short, f"give {short} or {name}, not both")
         plain[name] = _decimal(short, plain.pop(short))
     if model is Setting:
         plain = _with_body(plain)
-    return model.model_validate(plain)
+    try:
+        return model.model_validate(plain)
+    except ValidationError as error:
+        fault = first_fault(error)
+        raise FieldError(fault.field, fault.message) from error
 
 
 def _decimal(field: str, value: object) -> int:
     try:
         return parse_decimal_amount(value)
     except ValueError as error:
-        raise _FieldFault(field, str(error)) from error
+        raise FieldError(field, str(error)) from error
 
 
 def _with_body(fields: dict[str, Any]) -> dict[str, Any]:
@@ -111,9 +109,9 @@ def _with_body(fields: dict[str, Any]) -> dict[str, Any]:
     if isinstance(body, dict):
         body = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
     if not isinstance(body, str):
-        raise _FieldFault("body", "must be a JSON object or a string that holds one")
+        raise FieldError("body", "must be a JSON object or a string that holds one")
     try:
         parse_shape(SettingKind(kind), body)
     except InvalidSettingError as error:
-        raise _FieldFault("body", str(error)) from error
+        raise FieldError("body", str(error)) from error
     return {**fields, "body": body}

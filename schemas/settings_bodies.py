@@ -313,4 +313,8 @@ def parse_body(kind: SettingKind, text: str) -> Body:
 def json_schema(kind: SettingKind) -> dict[str, Any]:
     """JSON Schema (2020-12) of a kind's body."""
     schema = BODIES[kind].model_json_schema(mode="validation")
+    for model in (schema, *schema.get("$defs", {}).values()):
+        for field in model.get("properties", {}).values():
+            if "pattern" in field and isinstance(field.get("default"), int):
+                field["default"] = format_amount(field["default"])
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": f"{kind.value} setting"}

@@ -22,7 +22,7 @@ from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from projections import queries
-from projections.buckets import LEVELS, Additions, Bucket, Buckets, Key, UsageRows, additions, usage_rows
+from projections.buckets import DIMS_ID_BYTES, LEVELS, Additions, Buckets, Key, UsageRows, additions, key_of, usage_rows
 from projections.clickhouse import ClickHouseUnavailableError, first_line, is_passing
 from projections.columns import Ints
 from projections.rows import (
@@ -64,7 +64,7 @@ class Limits:
     """What the sink may keep in memory."""
 
     buckets_max: int = 200_000
-    """Usage buckets remembered per level, about 450 bytes each: 90 MB per level at most."""
+    """Usage buckets remembered per level, about 300 bytes each: 60 MB per level at most."""
     present_offsets_max: int = 2_000_000
     """Entries beyond the position that are looked up to be left out. With more (an old copy of `positions`) they are
     inserted again, and the views and merges keep one of each."""
@@ -262,7 +262,9 @@ class Sink:
     def _changed(self, addition: Additions) -> Any | None:
         """The changed buckets' rows, after reading back what is not in memory."""
         buckets = self._buckets[addition.level]
-        missing = [addition.keys[index] for index in buckets.missing(addition)]
+        missing = [
+            (addition.keys[index][:DIMS_ID_BYTES], int(addition.starts[index])) for index in buckets.missing(addition)
+        ]
         for first in range(0, len(missing), queries.READ_BACK_KEYS_MAX):
             wanted = missing[first : first + queries.READ_BACK_KEYS_MAX]
             query = queries.read_back(addition.level, wanted)
@@ -308,10 +310,9 @@ def _from(batch: Inbound, position: int) -> Inbound:
     )
 
 
-def _known(row: Sequence[Any]) -> tuple[Key, Bucket]:
-    dims_id, start, version, requests, tokens_in, tokens_out, quantity, cost, refunded, entries = row
-    values = (requests, tokens_in, tokens_out, quantity, cost, refunded, entries)
-    return (bytes(dims_id), int(start)), Bucket(version, *map(int, values))
+def _known(row: Sequence[Any]) -> tuple[Key, list[int]]:
+    dims_id, start, *values = row
+    return key_of(bytes(dims_id), int(start)), [int(value) for value in values]
 
 
 def _deleted_prices(batch: Inbound, decoded: DecodedBatch) -> Any | None:

@@ -6,7 +6,7 @@ Rules of this file:
    so any replay, with any batch boundaries, ends in the same values.
 3. What is kept in memory is bounded. A bucket that is not in memory is either newer than everything that was ever
    written or dropped (then it is empty), or it has to be read back before anything is added: `missing` names it.
-4. Sums are exact at any size: 64-bit arithmetic where it provably fits, Python integers where it might not.
+4. Sums are exact up to 95 bits: they are kept as two integers, `high` x 2^32 + `low`, and added in columns.
 
 What counts: `usage` adds its request, quantities and cost. `correction` takes back what it undoes: its signed amount, and
 the request and quantities that it carries, once. `refund` of usage adds to `refunded`; a refund of a purchase is no usage.
@@ -15,17 +15,17 @@ the request and quantities that it carries, once. `refund` of usage adds to `ref
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from itertools import repeat
+from typing import Any
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from projections.columns import Ints, amounts_of_ints, constant, counts_of_ints, ints, text
+from projections.columns import AMOUNT, COUNT, Ints, constant, decimals_of_halves, ints, text
 from schemas.enums import BillingUnit, EntryKind
 
 DIMENSIONS = (
@@ -45,7 +45,11 @@ DIMENSIONS = (
     "billing_unit",
 )
 
-MEASURES = ("requests", "input_tokens", "output_tokens", "quantity", "cost", "refunded", "entries")
+SUMS = ("input_tokens", "output_tokens", "quantity", "cost", "refunded")
+"""Measures that may pass 64 bits: tokens as counts, the others in nano-units."""
+
+COUNTS = ("requests", "entries")
+"""Measures that cannot: they count entries."""
 
 DIMS_ID_BYTES = 16
 ONE_UNIT_NANOS = 10**9
@@ -56,11 +60,24 @@ DAY_US = 24 * HOUR_US
 
 # Row codes of several columns are combined in one int64; beyond this the next product might not fit.
 CODES_MAX = 2**62
-# Sums of a batch stay in int64 while rows x largest value is below this.
-SUM_MAX = 2**62
 
-Key = tuple[bytes, int]
-"""(dims_id, start): start is the hour or day since the epoch, or the month as 12 x year + month - 1, minus 1970's."""
+# A sum is high x 2^32 + low with 0 <= low < 2^32. The low halves of 2^31 rows still add up within int64.
+LOW_BITS = 32
+LOW_MASK = 2**LOW_BITS - 1
+
+# Odd multipliers of the two halves of a dims_id (the golden ratio's and murmur3's).
+_MIX = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC6A4A7935BD1E995))
+_HALF = np.uint64(32)
+
+# Columns of the values of a bucket: version, the counts, and two of each sum.
+_VERSION = 0
+_FIRST_SUM = 1 + len(COUNTS)
+_WIDTH = _FIRST_SUM + 2 * len(SUMS)
+
+Key = bytes
+"""dims_id, then the start as 8 bytes, little-endian: hours or days since the epoch, or months since January 1970."""
+
+KEY_BYTES = DIMS_ID_BYTES + 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,23 +115,22 @@ LEVELS = (HOURLY, DAILY, MONTHLY)
 
 @dataclass(frozen=True, slots=True)
 class UsageRows:
-    """The entries of one partition that count as usage, in columns; `dims[codes[i]]` are the dimensions of row i.
-
-    `measures` has a column per name in `MEASURES`, int64 or, where sums could pass 64 bits, Python integers.
-    """
+    """The entries of one partition that count as usage, in columns; `dims[codes[i]]` are the dimensions of row i."""
 
     partition: int
     offsets: Ints
     occurred_at: Ints
     codes: Ints
     dims: Any
-    dims_ids: list[bytes]
-    measures: tuple[npt.NDArray[Any], ...]
+    dims_ids: npt.NDArray[np.uint64]
+    """Shape (dims, 2): the 16 bytes of each id."""
+    counts: tuple[Ints, ...]
+    sums: tuple[Ints, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Additions:
-    """What a batch adds at one level: element i of each column is one bucket's sum."""
+    """What a batch adds at one level: element i of each column is one bucket; `values` as `Buckets` keeps them."""
 
     level: Level
     rows: UsageRows
@@ -123,23 +139,13 @@ class Additions:
     starts: Ints
     first_offsets: Ints
     last_offsets: Ints
-    measures: tuple[npt.NDArray[Any], ...]
+    values: Ints
+    """Shape (buckets, columns): version (the last offset), counts, halves of the sums."""
 
 
-class Bucket(NamedTuple):
-    """A bucket's whole value; `version` is the ledger offset of the last entry in it."""
-
-    version: int
-    requests: int
-    input_tokens: int
-    output_tokens: int
-    quantity: int
-    cost: int
-    refunded: int
-    entries: int
-
-
-EMPTY = Bucket(-1, 0, 0, 0, 0, 0, 0, 0)
+def key_of(dims_id: bytes, start: int) -> Key:
+    """The key of a bucket."""
+    return dims_id + start.to_bytes(8, "little", signed=True)
 
 
 def usage_rows(batch: Any, partition: int, offsets: Ints) -> UsageRows | None:
@@ -148,22 +154,24 @@ def usage_rows(batch: Any, partition: int, offsets: Ints) -> UsageRows | None:
     counted = pc.is_in(kinds, pa.array([EntryKind.USAGE, EntryKind.CORRECTION, EntryKind.REFUND], pa.string()))
     # A refund without an operation takes back a purchase.
     counted = pc.and_(counted, pc.or_(pc.not_equal(kinds, EntryKind.REFUND), pc.is_valid(batch.column("operation"))))
-    mask = np.asarray(counted.to_numpy(zero_copy_only=False), dtype=np.bool_)
+    mask = _mask(counted)
     if not mask.any():
         return None
     if not mask.all():
         batch = batch.filter(counted)
         offsets = offsets[mask]
-    codes, firsts = _row_codes(batch)
-    dims = pa.table({name: text(batch.column(name)) for name in DIMENSIONS}).take(pa.array(firsts))
+    encoded = {name: text(batch.column(name)).dictionary_encode() for name in DIMENSIONS}
+    codes, firsts = _row_codes(encoded)
+    counts, sums = _measures(batch)
     return UsageRows(
         partition=partition,
         offsets=offsets,
         occurred_at=ints(batch.column("occurred_at")),
         codes=codes,
-        dims=dims,
-        dims_ids=_dims_ids(dims, partition),
-        measures=_measures(batch),
+        dims=pa.table({name: text(batch.column(name)) for name in DIMENSIONS}).take(pa.array(firsts)),
+        dims_ids=_dims_ids(encoded, firsts, partition),
+        counts=counts,
+        sums=sums,
     )
 
 
@@ -180,16 +188,16 @@ def additions(level: Level, rows: UsageRows) -> Additions:
     heads = order[bounds]
     codes = rows.codes[heads]
     group_starts = starts[heads]
-    ids = rows.dims_ids
+    last_offsets = np.maximum.reduceat(offsets, bounds)
     return Additions(
         level=level,
         rows=rows,
-        keys=[(ids[code], start) for code, start in zip(codes.tolist(), group_starts.tolist(), strict=True)],
+        keys=_keys(rows.dims_ids[codes], group_starts),
         codes=codes,
         starts=group_starts,
         first_offsets=np.minimum.reduceat(offsets, bounds),
-        last_offsets=np.maximum.reduceat(offsets, bounds),
-        measures=tuple(np.add.reduceat(measure[order], bounds) for measure in rows.measures),
+        last_offsets=last_offsets,
+        values=_summed(rows, order, bounds, last_offsets),
     )
 
 
@@ -203,12 +211,12 @@ class Buckets:
     def __init__(self, level: Level, buckets_max: int) -> None:
         self.level = level
         self._half_max = max(1, buckets_max // 2)
-        self._young: dict[Key, Bucket] = {}
-        self._old: dict[Key, Bucket] = {}
+        self._young = _Generation()
+        self._old = _Generation()
         self._floor: int | None = None
 
     def __len__(self) -> int:
-        return len(self._young) + len(self._old)
+        return len(self._young.slots) + len(self._old.slots)
 
     def restart(self, floor: int | None) -> None:
         """Forget everything. `floor`: the newest start that ClickHouse holds, None when it holds nothing.
@@ -216,102 +224,143 @@ class Buckets:
         A bucket above the floor that is not in memory cannot have been written by an owner before us, so it is empty;
         what another writer may have written meanwhile is made of entries that we add ourselves.
         """
-        self._young, self._old, self._floor = {}, {}, floor
+        self._young, self._old, self._floor = _Generation(), _Generation(), floor
 
     def missing(self, addition: Additions) -> list[int]:
         """Which groups of the addition have to be read back first, by index."""
-        floor = self._floor
-        if floor is None:
+        if self._floor is None:
             return []
-        young, old = self._young, self._old
-        return [
-            index
-            for index, key in enumerate(addition.keys)
-            if key[1] <= floor and key not in young and key not in old
-        ]
+        young, old, keys = self._young.slots, self._old.slots, addition.keys
+        below = np.flatnonzero(addition.starts <= self._floor).tolist()
+        return [index for index in below if keys[index] not in young and keys[index] not in old]
 
-    def learn(self, known: Iterable[tuple[Key, Bucket]]) -> None:
-        """Buckets as ClickHouse holds them; those it does not hold count as empty from now on."""
-        for key, bucket in known:
-            if key not in self._young and key not in self._old:
-                self._young[key] = bucket
+    def learn(self, known: Iterable[tuple[Key, Sequence[int]]]) -> None:
+        """Buckets as ClickHouse holds them: version, then the values of `COUNTS` and `SUMS`.
+
+        Those that were asked for and that it does not hold are empty.
+        """
+        rows = [(key, values) for key, values in known if key not in self._young.slots and key not in self._old.slots]
+        if rows:
+            slots = self._young.slots_of([key for key, _ in rows])
+            self._young.values[slots] = [_halved(values) for _, values in rows]
 
     def add(self, addition: Additions) -> Any | None:
         """Adds what is not yet contained; the changed buckets as rows for the table, None when nothing changed."""
-        changed: list[int] = []
-        values: list[Bucket] = []
-        young, old = self._young, self._old
-        columns = [measure.tolist() for measure in addition.measures]
-        sums = zip(
-            addition.keys, addition.first_offsets.tolist(), addition.last_offsets.tolist(), *columns, strict=True
-        )
-        for index, (key, first, last, requests, tokens_in, tokens_out, quantity, cost, refunded, entries) in enumerate(
-            sums
-        ):
-            bucket = young.get(key)
-            if bucket is None:
-                bucket = old.pop(key, EMPTY)
-                young[key] = bucket
-            if bucket[0] >= first:
-                if bucket[0] >= last:
-                    continue
-                bucket = _added(bucket, last, _sums_after(addition, index, bucket[0]))
-            else:
-                bucket = Bucket(
-                    last,
-                    bucket[1] + requests,
-                    bucket[2] + tokens_in,
-                    bucket[3] + tokens_out,
-                    bucket[4] + quantity,
-                    bucket[5] + cost,
-                    bucket[6] + refunded,
-                    bucket[7] + entries,
-                )
-            young[key] = bucket
-            changed.append(index)
-            values.append(bucket)
+        slots = self._young.slots_of(addition.keys, self._old)
+        before = self._young.values[slots]
+        versions = before[:, _VERSION]
+        changed = versions < addition.last_offsets
+        adding = addition.values
+        partly = np.flatnonzero(changed & (versions >= addition.first_offsets))
+        if len(partly):
+            adding = adding.copy()
+            for index in partly.tolist():
+                adding[index] = _sums_after(addition, index, int(versions[index]))
+        after = before + adding
+        after[:, _VERSION] = adding[:, _VERSION]
+        _carry(after)
+        self._young.values[slots[changed]] = after[changed]
         self._bound()
-        return _table(addition, changed, values) if changed else None
+        return _table(addition, np.flatnonzero(changed), after[changed]) if changed.any() else None
 
     def _bound(self) -> None:
-        if len(self._young) < self._half_max:
+        if len(self._young.slots) < self._half_max:
             return
-        if self._old:
-            dropped = max(key[1] for key in self._old)
+        if self._old.slots:
+            dropped = max(int.from_bytes(key[DIMS_ID_BYTES:], "little", signed=True) for key in self._old.slots)
             self._floor = dropped if self._floor is None else max(self._floor, dropped)
-        self._old, self._young = self._young, {}
+        self._old, self._young = self._young, _Generation()
 
 
-def _row_codes(batch: Any) -> tuple[Ints, Ints]:
+class _Generation:
+    """Values of buckets by key: a dictionary of slots, and a row of numbers per slot."""
+
+    def __init__(self) -> None:
+        self.slots: dict[Key, int] = {}
+        self.values: Ints = np.empty((0, _WIDTH), dtype=np.int64)
+
+    def slots_of(self, keys: list[Key], older: _Generation | None = None) -> Ints:
+        """The slot of each key (no key twice); a new one takes its value from `older`, or is empty."""
+        slots = self._found(keys)
+        absent = np.flatnonzero(slots < 0)
+        if len(absent):
+            first = len(self.slots)
+            new_slots = np.arange(first, first + len(absent))
+            new_keys = [keys[index] for index in absent.tolist()]
+            slots[absent] = new_slots
+            self._grow(first + len(absent))
+            self.values[new_slots] = 0
+            self.values[new_slots, _VERSION] = -1
+            if older is not None and older.slots:
+                inherited = older._found(new_keys)
+                known = inherited >= 0
+                self.values[new_slots[known]] = older.values[inherited[known]]
+            self.slots.update(zip(new_keys, new_slots.tolist(), strict=True))
+        return slots
+
+    def _found(self, keys: Sequence[Key]) -> Ints:
+        return np.fromiter(map(self.slots.get, keys, repeat(-1)), np.int64, len(keys))  # type: ignore[arg-type]
+
+    def _grow(self, slots: int) -> None:
+        if slots > len(self.values):
+            values = np.empty((max(slots, 2 * len(self.values)), _WIDTH), dtype=np.int64)
+            values[: len(self.values)] = self.values
+            self.values = values
+
+
+def _row_codes(encoded: Mapping[str, Any]) -> tuple[Ints, Ints]:
     """A number per row that is the same where all dimensions are, and the first row of each number."""
-    codes = np.zeros(batch.num_rows, dtype=np.int64)
+    codes = np.zeros(len(encoded[DIMENSIONS[0]]), dtype=np.int64)
     span = 1
-    for name in DIMENSIONS:
-        encoded = text(batch.column(name)).dictionary_encode()
-        width = len(encoded.dictionary)
+    for column in encoded.values():
+        width = len(column.dictionary)
         if width == 1:
             continue
         if span * width > CODES_MAX:
             unique, codes = np.unique(codes, return_inverse=True)
             span = len(unique)
-        codes = codes * width + encoded.indices.to_numpy(zero_copy_only=False)
+        codes = codes * width + column.indices.to_numpy(zero_copy_only=False)
         span *= width
     _, firsts, inverse = np.unique(codes, return_index=True, return_inverse=True)
     return inverse.astype(np.int64), firsts.astype(np.int64)
 
 
-def _dims_ids(dims: Any, partition: int) -> list[bytes]:
-    """128 bits that stand for a partition and its dimensions: an accidental or forged collision is out of reach."""
-    encode = msgspec.msgpack.Encoder().encode
-    columns = [column.to_pylist() for column in dims.columns]
-    return [
-        hashlib.blake2b(encode((partition, *values)), digest_size=DIMS_ID_BYTES).digest()
-        for values in zip(*columns, strict=True)
-    ]
+def _dims_ids(encoded: Mapping[str, Any], firsts: Ints, partition: int) -> npt.NDArray[np.uint64]:
+    """128 bits that stand for a partition and each combination of dimensions (row `firsts[i]` has the i-th).
+
+    Every distinct value of a column is hashed (BLAKE2b), and the hashes of a combination's columns are mixed one after
+    the other, in columns. Each step is one to one, so combinations that differ in one value never meet.
+    """
+    start = _value_hashes("partition", [str(partition)])[0]
+    ids = np.tile(start, (len(firsts), 1))
+    for name, column in encoded.items():
+        hashes = _value_hashes(name, column.dictionary.to_pylist())
+        picked = hashes[column.indices.to_numpy(zero_copy_only=False)[firsts]]
+        for half, multiplier in enumerate(_MIX):
+            lane = (ids[:, half] ^ picked[:, half]) * multiplier
+            ids[:, half] = lane ^ (lane >> _HALF)
+    return ids
 
 
-def _measures(batch: Any) -> tuple[npt.NDArray[Any], ...]:
-    """The columns of `MEASURES`, with the signs that the kinds ask for."""
+def _value_hashes(name: str, values: Sequence[str]) -> npt.NDArray[np.uint64]:
+    """Shape (values, 2): 16 bytes for each value of a column; the same value in another column has others."""
+    column = name.encode().ljust(hashlib.blake2b.PERSON_SIZE, b".")
+    hashed = b"".join(
+        hashlib.blake2b(value.encode(), digest_size=DIMS_ID_BYTES, person=column).digest() for value in values
+    )
+    return np.frombuffer(hashed, dtype="<u8").reshape(len(values), 2).astype(np.uint64)
+
+
+def _keys(dims_ids: npt.NDArray[np.uint64], starts: Ints) -> list[Key]:
+    raw = np.empty((len(starts), 3), dtype="<u8")
+    raw[:, :2] = dims_ids
+    raw[:, 2] = starts.view(np.uint64)
+    keys: list[Key] = raw.view(f"V{KEY_BYTES}").ravel().tolist()
+    return keys
+
+
+def _measures(batch: Any) -> tuple[tuple[Ints, ...], tuple[Ints, ...]]:
+    """The columns of `COUNTS` and of `SUMS`, with the signs that the kinds ask for."""
     rows = batch.num_rows
     kinds = batch.column("kind")
     amount = ints(batch.column("amount_nanos"))
@@ -322,14 +371,14 @@ def _measures(batch: Any) -> tuple[npt.NDArray[Any], ...]:
     refunded = np.zeros(rows, dtype=np.int64)
     entries = np.ones(rows, dtype=np.int64)
     cost = -amount
-    is_usage = np.asarray(pc.equal(kinds, EntryKind.USAGE).to_numpy(zero_copy_only=False), dtype=np.bool_)
+    is_usage = _mask(pc.equal(kinds, EntryKind.USAGE))
     if not is_usage.all():
-        is_refund = np.asarray(pc.equal(kinds, EntryKind.REFUND).to_numpy(zero_copy_only=False), dtype=np.bool_)
+        is_refund = _mask(pc.equal(kinds, EntryKind.REFUND))
         refunded = np.where(is_refund, amount, 0)
         cost = np.where(is_refund, 0, cost)
-        sign = np.where(is_usage, 1, np.where(is_refund, 0, -1))
-        requests, tokens_in, tokens_out, quantity = sign, tokens_in * sign, tokens_out * sign, quantity * sign
-    return tuple(_safe(measure) for measure in (requests, tokens_in, tokens_out, quantity, cost, refunded, entries))
+        requests = np.where(is_usage, 1, np.where(is_refund, 0, -1))
+        tokens_in, tokens_out, quantity = tokens_in * requests, tokens_out * requests, quantity * requests
+    return (requests, entries), (tokens_in, tokens_out, quantity, cost, refunded)
 
 
 def _quantities(batch: Any) -> Ints:
@@ -338,47 +387,68 @@ def _quantities(batch: Any) -> Ints:
     if not given.null_count:
         return ints(given)
     units = text(batch.column("billing_unit"))
-    one = pc.and_(pc.is_null(given), pc.invert(pc.is_in(units, pa.array(["", *TOKEN_UNITS], pa.string()))))
-    is_one = np.asarray(one.to_numpy(zero_copy_only=False), dtype=np.bool_)
-    return np.where(is_one, ONE_UNIT_NANOS, ints(given))
+    uncounted = pc.is_in(units, pa.array(["", *TOKEN_UNITS], pa.string()))
+    return np.where(_mask(pc.and_not(pc.is_null(given), uncounted)), ONE_UNIT_NANOS, ints(given))
 
 
-def _safe(measure: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """The column in int64 when no sum of it can leave 64 bits, else as Python integers."""
-    largest = max(abs(int(measure.max())), abs(int(measure.min())))
-    return measure if largest * len(measure) < SUM_MAX else measure.astype(object)
+def _mask(column: Any) -> npt.NDArray[np.bool_]:
+    return np.asarray(column.to_numpy(zero_copy_only=False), dtype=np.bool_)
 
 
-def _sums_after(addition: Additions, index: int, version: int) -> Sequence[int]:
-    """The sums of one group over its entries above a version: a replay whose batch began in the middle of it."""
+def _summed(rows: UsageRows, order: Ints, bounds: Ints, last_offsets: Ints) -> Ints:
+    values = np.empty((len(bounds), _WIDTH), dtype=np.int64)
+    values[:, _VERSION] = last_offsets
+    for column, count in enumerate(rows.counts, start=1):
+        values[:, column] = np.add.reduceat(count[order], bounds)
+    for column, measure in zip(range(_FIRST_SUM, _WIDTH, 2), rows.sums, strict=True):
+        ordered = measure[order]
+        values[:, column] = np.add.reduceat(ordered >> LOW_BITS, bounds)
+        values[:, column + 1] = np.add.reduceat(ordered & LOW_MASK, bounds)
+    _carry(values)
+    return values
+
+
+def _carry(values: Ints) -> None:
+    """Brings the low halves back below 2^32, in place."""
+    high, low = values[:, _FIRST_SUM::2], values[:, _FIRST_SUM + 1 :: 2]
+    high += low >> LOW_BITS
+    low &= LOW_MASK
+
+
+def _halved(values: Sequence[int]) -> list[int]:
+    """Version, counts and sums as the columns of a bucket."""
+    row = list(values[:_FIRST_SUM])
+    for value in values[_FIRST_SUM:]:
+        row += (value >> LOW_BITS, value & LOW_MASK)
+    return row
+
+
+def _sums_after(addition: Additions, index: int, version: int) -> Ints:
+    """The values of one group over its entries above a version: a replay whose batch began in the middle of it."""
     rows = addition.rows
     starts = addition.level.starts(rows.occurred_at)
     wanted = (rows.codes == addition.codes[index]) & (starts == addition.starts[index]) & (rows.offsets > version)
-    return [int(measure[wanted].sum()) for measure in rows.measures]
+    order = np.flatnonzero(wanted)
+    return _summed(rows, order, np.zeros(1, dtype=np.int64), addition.last_offsets[index : index + 1])[0]
 
 
-def _added(bucket: Bucket, version: int, sums: Sequence[int]) -> Bucket:
-    return Bucket(version, *(old + new for old, new in zip(bucket[1:], sums, strict=True)))
-
-
-def _table(addition: Additions, changed: Sequence[int], values: Sequence[Bucket]) -> Any:
-    picked = np.asarray(changed, dtype=np.int64)
-    codes = addition.codes[picked]
-    dims = addition.rows.dims.take(pa.array(codes))
-    ids = addition.rows.dims_ids
-    columns = list(zip(*values, strict=True))
-    table: dict[str, Any] = {
-        addition.level.column: addition.level.times(addition.starts[picked]),
-        "dims_id": pa.array([ids[code] for code in codes.tolist()], pa.binary(DIMS_ID_BYTES)),
-        **{name: dims.column(name) for name in DIMENSIONS},
-        "requests": pa.array(columns[1], pa.int64()),
-        "input_tokens": counts_of_ints(columns[2]),
-        "output_tokens": counts_of_ints(columns[3]),
-        "quantity": amounts_of_ints(columns[4]),
-        "cost": amounts_of_ints(columns[5]),
-        "refunded": amounts_of_ints(columns[6]),
-        "entries": pa.array(columns[7], pa.uint64()),
-        "ledger_partition": constant(addition.rows.partition, len(picked), pa.uint32()),
-        "version": pa.array(columns[0], pa.int64()),
+def _table(addition: Additions, changed: Ints, values: Ints) -> Any:
+    rows = addition.rows
+    codes = addition.codes[changed]
+    dims = rows.dims.take(pa.array(codes))
+    ids = np.ascontiguousarray(rows.dims_ids[codes].astype("<u8"))
+    sums = {
+        name: decimals_of_halves(values[:, column], values[:, column + 1], COUNT if name.endswith("tokens") else AMOUNT)
+        for name, column in zip(SUMS, range(_FIRST_SUM, _WIDTH, 2), strict=True)
     }
-    return pa.table(table)
+    return pa.table(
+        {
+            addition.level.column: addition.level.times(addition.starts[changed]),
+            "dims_id": pa.Array.from_buffers(pa.binary(DIMS_ID_BYTES), len(changed), [None, pa.py_buffer(ids)]),
+            **{name: dims.column(name) for name in DIMENSIONS},
+            **{name: pa.array(values[:, column]) for column, name in enumerate(COUNTS, start=1)},
+            **sums,
+            "ledger_partition": constant(rows.partition, len(changed), pa.uint32()),
+            "version": pa.array(values[:, _VERSION]),
+        }
+    )

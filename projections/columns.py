@@ -23,8 +23,6 @@ COUNT = pa.decimal128(38, 0)
 
 MOMENT = pa.timestamp("us", "UTC")
 
-_DECIMAL_BYTES = 16
-
 
 def amounts(nanos: Any) -> Any:
     """Nano-credits (an int64 Arrow array, nulls kept) as `Decimal(38, 9)`, by widening each integer to 128 bits."""
@@ -32,14 +30,12 @@ def amounts(nanos: Any) -> Any:
     return _decimals(_values(array), _validity(array), AMOUNT)
 
 
-def amounts_of_ints(nanos: Sequence[int]) -> Any:
-    """Nano-credits that may pass 64 bits, as `Decimal(38, 9)`."""
-    return _decimals_of_ints(nanos, AMOUNT)
-
-
-def counts_of_ints(counts: Sequence[int]) -> Any:
-    """Integers that may pass 64 bits, as `Decimal(38, 0)`."""
-    return _decimals_of_ints(counts, COUNT)
+def decimals_of_halves(high: Ints, low: Ints, kind: Any) -> Any:
+    """Integers of up to 95 bits, given as high x 2^32 + low (0 <= low < 2^32), as decimals of a 128-bit type."""
+    words = np.empty((len(high), 2), dtype=np.int64)
+    words[:, 0] = (high << 32) | low
+    words[:, 1] = high >> 32
+    return pa.Array.from_buffers(kind, len(high), [None, pa.py_buffer(words)])
 
 
 def moments(micros: Any) -> Any:
@@ -102,10 +98,3 @@ def _decimals(values: Ints, validity: Any, kind: Any) -> Any:
     halves[:, 1] = values >> 63
     return pa.Array.from_buffers(kind, len(values), [validity, pa.py_buffer(halves)])
 
-
-def _decimals_of_ints(values: Sequence[int], kind: Any) -> Any:
-    try:
-        return _decimals(np.array(values, dtype=np.int64), None, kind)
-    except OverflowError:
-        raw = b"".join(value.to_bytes(_DECIMAL_BYTES, "little", signed=True) for value in values)
-        return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(raw)])

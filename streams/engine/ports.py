@@ -7,8 +7,8 @@ at the same time.
    restored. What it returns is handed to every later call for P and is dropped when P is taken away, or when a commit
    of P fails.
 2. `gather` for each batch of P, on the event loop, before `step`. I/O belongs here. `UnavailableError` (also
-   `RegistryUnavailable` and `KafkaUnavailable` of `streams.errors`) makes the engine wait and ask again with the same
-   batch; nothing is lost and nothing is skipped.
+   `schemas.codec.RegistryUnavailableError` and `streams.errors.KafkaUnavailableError`) makes the engine wait and ask
+   again with the same batch; nothing is lost and nothing is skipped.
 3. `step` for each batch of P, on the event loop's thread, right after `gather`. No I/O, no clock, no awaiting. It may
    change the state in place: a commit that fails drops the state, and P is restored from Kafka.
 4. The engine commits the `Output` as one transaction in a worker thread. Meanwhile `gather` and `step` of other

@@ -34,6 +34,9 @@ from streams.engine.ports import Headers, Inbound
 
 Columns = dict[TP, Inbound]
 
+# Faust lets the broker wait 1.5 s before it answers that there is nothing new.
+FETCH_RECENT_MS = 5_000
+
 
 class Positions(Protocol):
     """Where a consumer must go on after a rebalance."""
@@ -60,15 +63,19 @@ def batch_topic(app: faust.App, *names: str) -> Any:
     return app.topic(*names, schema=schema, acks=False)
 
 
-def use_batches(app: faust.App, positions: Positions | None = None, records_max: int = 8_192) -> None:
+def use_batches(
+    app: faust.App,
+    positions: Positions | None = None,
+    records_max: int = 8_192,
+    consumer: type[BatchConsumer] | None = None,
+) -> None:
     """Makes the app's consumer a `BatchConsumer`. Call it before the app starts.
 
     `records_max` bounds a batch, up to the end of the Kafka batch that passes it. Without `positions` each partition
     goes on from the group's committed offset.
     """
-    app.transport.Consumer = type(
-        "BoundBatchConsumer", (BatchConsumer,), {"positions": positions, "batch_records_max": records_max}
-    )
+    bound = {"positions": positions, "batch_records_max": records_max}
+    app.transport.Consumer = type("BoundBatchConsumer", (consumer or BatchConsumer,), bound)
 
 
 async def commit_offsets(app: faust.App, offsets: Mapping[TP, int]) -> bool:
@@ -163,6 +170,34 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
             self.log.info("Group offsets not written now: %r", error)
             return False
         return len(owned) == len(offsets)
+
+    async def seek_owned(self, offsets: Mapping[TP, int]) -> None:
+        """Fetch on from these offsets, for those partitions that are still assigned."""
+        await self.call_thread(self._seek_owned, offsets)
+
+    async def _seek_owned(self, offsets: Mapping[TP, int]) -> None:
+        consumer = self._ensure_consumer()
+        assigned = consumer.assignment()
+        for tp, offset in offsets.items():
+            if tp in assigned:
+                consumer.seek(TopicPartition(*tp), offset)
+                # Faust drops what lies before its own read offset.
+                self.consumer._read_offset[tp] = offset or None
+
+    async def log_ends(self, *partitions: TP) -> Mapping[TP, int]:
+        """The offset after the last record of each partition, whatever the tables say."""
+        ends: Mapping[TP, int] = await self.call_thread(self._ensure_consumer().end_offsets, partitions)
+        return ends
+
+    def at_end(self, tp: TP, offset: int) -> bool:
+        """Whether the last fetch of the partition, not long ago, found nothing at or beyond `offset`."""
+        assignment = self._ensure_consumer()._subscriptions.subscription.assignment
+        if assignment is None or TopicPartition(*tp) not in assignment.tps:
+            return False
+        fetched = assignment.state_value(TopicPartition(*tp))
+        if fetched.lso is None or fetched.timestamp is None:
+            return False
+        return bool(fetched.lso <= offset and time.time() * 1000 - fetched.timestamp < FETCH_RECENT_MS)
 
     def member(self) -> tuple[str, int]:
         """This process's id and generation in the consumer group; they change in steps of one while it stays in."""

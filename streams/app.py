@@ -1,0 +1,151 @@
+"""The composition root of a ledger worker: settings in, a running Faust app with the engine and its processor out.
+
+The rules of this file:
+1. Everything is put together here, once; nothing below reads the environment or makes its own clients by accident.
+2. A worker ends in one of two ways: stopped by a signal, with code 0, or by a failure, with code 1 and one line that
+   says what to do. In both nothing is half committed.
+3. Stopping has a time limit: what hangs is left behind, because what was not committed has no effect.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import faust
+
+from streams.engine.engine import Engine
+from streams.engine.health import WorkerHealth, serve_health
+from streams.engine.internal_topics import prepare_topics
+from streams.engine.ports import EngineMetrics, Processor
+from streams.errors import OperatorError
+from streams.kafka_clients import faust_broker_urls, faust_credentials
+from streams.settings import Settings
+
+log = logging.getLogger(__name__)
+
+STOP_TIMEOUT_S = 15.0
+FETCH_BYTES_MAX = 2 * 1024 * 1024
+
+MakeProcessor = Callable[[Settings], Processor[Any, Any]]
+
+
+def build_app(settings: Settings) -> faust.App:
+    """The Faust app of a ledger worker, without engine; what differs from Faust's defaults, and why, is here."""
+    session_s = settings.session_timeout_ms / 1000
+    return faust.App(
+        settings.app_id,
+        broker=faust_broker_urls(settings),
+        broker_credentials=faust_credentials(settings),
+        datadir=str(_faust_folder(settings)),
+        store="memory://",
+        topic_partitions=settings.partitions,
+        topic_replication_factor=settings.replication_factor,
+        # No leader topic, no web server without authentication on all interfaces.
+        topic_disable_leader=True,
+        web_enabled=False,
+        # The engine itself waits for what is in flight.
+        stream_wait_empty=False,
+        # Only for inputs the state has never read, before the engine seeks; a deleted position is found by the engine.
+        consumer_auto_offset_reset="earliest",
+        consumer_max_fetch_size=FETCH_BYTES_MAX,
+        # Faust's 60 s would leave a dead worker's partitions alone for a minute.
+        broker_session_timeout=session_s,
+        broker_heartbeat_interval=session_s / 4,
+        table_standby_replicas=0,
+        stream_recovery_delay=0.0,
+    )
+
+
+def run_worker(settings: Settings, make_processor: MakeProcessor, metrics: EngineMetrics | None = None) -> int:
+    """Run a worker until it is told to stop or fails; returns the exit code. Takes over SIGINT and SIGTERM."""
+    processor = make_processor(settings)
+    try:
+        prepare_topics(settings, processor.inputs, processor.outputs, processor.seen_windows)
+    except OperatorError as error:
+        log.error("%s", error)
+        return 1
+    return asyncio.run(_run(settings, processor, metrics))
+
+
+async def _run(settings: Settings, processor: Processor[Any, Any], metrics: EngineMetrics | None) -> int:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopping.set)
+    app = build_app(settings)
+    engine = Engine(settings, processor, metrics)
+    engine.bind(app)
+    health = WorkerHealth(engine)
+    server = serve_health(health, settings.worker_metrics_port) if settings.worker_metrics_port else None
+    started_s = time.monotonic()
+    code = 0
+    try:
+        await engine.start()
+        failure = await _serve(app, engine, stopping, started_s)
+        if failure is not None:
+            _tell(failure, debug=settings.debug)
+            code = 1
+    except OperatorError as error:
+        _tell(error, debug=settings.debug)
+        code = 1
+    if not await _stopped(app, engine):
+        # A client that hangs (the broker is away) must not keep a stopped worker alive.
+        log.warning("Stopping took more than %s s; leaving", STOP_TIMEOUT_S)
+        sys.stderr.flush()
+        os._exit(code)
+    if server is not None:
+        server.shutdown()
+    return code
+
+
+async def _serve(app: faust.App, engine: Engine, stopping: asyncio.Event, started_s: float) -> BaseException | None:
+    """Serve until a signal or a failure; the failure."""
+    start = asyncio.create_task(app.start(), name="faust")
+    stop = asyncio.create_task(stopping.wait())
+    ready = asyncio.create_task(engine.ready.wait())
+    crashed = asyncio.create_task(app.wait_until_stopped())
+    waiting: set[asyncio.Future[Any]] = {start, stop, ready, crashed, engine.failed}
+    while True:
+        done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        if ready in done:
+            log.info("Worker is ready after %.1f s", time.monotonic() - started_s)
+        if engine.failed in done:
+            return engine.failed.result()
+        if start in done and (error := start.exception()) is not None:
+            return error
+        if crashed in done:
+            return app.crash_reason or RuntimeError("Faust has stopped")
+        if stop in done:
+            return None
+        waiting -= done
+
+
+async def _stopped(app: faust.App, engine: Engine) -> bool:
+    try:
+        async with asyncio.timeout(STOP_TIMEOUT_S):
+            await engine.stop()
+            await app.stop()
+    except TimeoutError:
+        return False
+    return True
+
+
+def _tell(failure: BaseException, *, debug: bool) -> None:
+    if isinstance(failure, OperatorError) and not debug:
+        log.error("The worker stops: %s", failure)
+    else:
+        log.error("The worker stops: %r", failure, exc_info=failure)
+
+
+def _faust_folder(settings: Settings) -> Path:
+    folder = settings.data_dir / "faust"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

@@ -1,0 +1,265 @@
+"""The engine of one worker: which partitions it owns, and one pump for each of them.
+
+The rules of this file:
+1. A partition's state is kept over a rebalance only when this process was in the group all along: same member id,
+   next generation. Otherwise somebody else may have owned it in between, and it is restored from Kafka.
+2. After a rebalance everything queued is forgotten, and fetching goes on from the positions in the states.
+3. All inputs of a partition belong to the same worker; the engine stops when an assignment says otherwise.
+4. A position that an input topic no longer has (retention) or not yet has (topic made anew) stops the worker.
+5. The first failure stops the worker: `failed` is set, and nothing more is committed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import faust
+from faust.types import TP
+
+from streams.engine.failures import ContractError, PositionBeyondEndError, RetentionGapError
+from streams.engine.ledger_lookup import LedgerLookup
+from streams.engine.limits import DeadLetterLimit
+from streams.engine.ports import EngineMetrics, Inbound, NoMetrics, Processor
+from streams.engine.pump import Pump, PumpSetup
+from streams.engine.restore import Restored, restore
+from streams.engine.table import LedgerConsumer, account_table
+from streams.engine.transport import batch_topic, commit_offsets, use_batches
+from streams.errors import KafkaUnavailableError
+from streams.settings import Settings
+
+log = logging.getLogger(__name__)
+
+# A worker with a core or two restores this many partitions at a time: more only compete for the interpreter.
+RESTORES_AT_ONCE = 4
+DRAIN_TIMEOUT_S = 4.0
+CLOSE_TIMEOUT_S = 5.0
+RESTORE_PAUSE_S = 1.0
+GROUP_OFFSETS_INTERVAL_S = 5.0
+STUCK_AFTER_S = 60.0
+
+
+class Engine:
+    """Binds a processor to a Faust app. Make it before the app starts; `start` it before, `stop` it after."""
+
+    def __init__(
+        self, settings: Settings, processor: Processor[Any, Any], metrics: EngineMetrics | None = None
+    ) -> None:
+        self._settings = settings
+        self._processor = processor
+        self._metrics = metrics or NoMetrics()
+        self._inputs = tuple(processor.inputs)
+        self._pumps: dict[int, Pump] = {}
+        self._changelog_ends: dict[int, int] = {}
+        self._membership: tuple[str, int] = ("", -1)
+        self._executor = ThreadPoolExecutor(max_workers=settings.partitions, thread_name_prefix="commit")
+        self._entries = LedgerLookup(settings, processor.witness)
+        self._group_offsets: asyncio.Task[None] | None = None
+        self._stopping = False
+        self.failed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
+        self.ready = asyncio.Event()
+        self._setup = PumpSetup(
+            settings=settings,
+            processor=processor,
+            metrics=self._metrics,
+            executor=self._executor,
+            fetching=self,
+            dead_letters=DeadLetterLimit(settings.dead_letters_per_minute_max),
+            restore=self._restore,
+            now=lambda: time.time_ns() // 1_000,
+            stop_worker=self._fail,
+        )
+
+    def bind(self, app: faust.App) -> None:
+        """Give the app its consumer, its account table and its one agent."""
+        self._app = app
+        use_batches(app, self, self._settings.batch_records_max, consumer=LedgerConsumer)
+        account_table(app, self, self._settings.partitions)
+        app.on_partitions_revoked.connect(self._revoked, weak=False)
+
+        async def ledger(stream: Any) -> None:
+            async for inbound in stream:
+                self._offer(inbound)
+
+        app.agent(batch_topic(app, *self._inputs), name="ledger")(ledger)
+
+    async def start(self) -> None:
+        """Start the processor. Before the app."""
+        await self._processor.start(self._entries)
+
+    async def stop(self) -> None:
+        """Finish open transactions and stop. After the app has stopped fetching, or in place of it."""
+        self._stopping = True
+        if self._group_offsets is not None:
+            self._group_offsets.cancel()
+        await asyncio.gather(*(pump.close(CLOSE_TIMEOUT_S) for pump in self._pumps.values()))
+        self._pumps.clear()
+        await self._processor.stop()
+        self._entries.close()
+        self._executor.shutdown(wait=False)
+
+    @property
+    def owned(self) -> list[int]:
+        """The partitions that this worker serves."""
+        return sorted(self._pumps)
+
+    def stuck(self, now_s: float) -> list[int]:
+        """Partitions with work but without a commit for `STUCK_AFTER_S`, at the monotonic time `now_s`."""
+        return [n for n, pump in self._pumps.items() if pump.waiting and now_s - pump.progress_at_s > STUCK_AFTER_S]
+
+    # What Faust asks: the table's store, the transport's positions, the signal before a rebalance.
+
+    async def _revoked(self, _app: Any, _revoked: Collection[TP], **_options: Any) -> None:
+        await asyncio.gather(*(pump.drain(DRAIN_TIMEOUT_S) for pump in self._pumps.values()))
+
+    async def rebalanced(self, assignment: Collection[TP]) -> None:
+        """See `PartitionOwner`."""
+        owned = self._owned_of(assignment)
+        before, self._membership = self._membership, self._consumer.thread.member()
+        kept = before == (self._membership[0], self._membership[1] - 1)
+        gone = [number for number in self._pumps if not kept or number not in owned]
+        await asyncio.gather(*(self._pumps.pop(number).close(CLOSE_TIMEOUT_S) for number in gone))
+        for pump in self._pumps.values():
+            pump.forget_queued()
+        self._consumer.release(self._consumer.thread.held)
+        missing = sorted(owned - self._pumps.keys())
+        limit = asyncio.Semaphore(RESTORES_AT_ONCE)
+        await asyncio.gather(*(self._take_over(number, limit) for number in missing))
+        self._metrics.partitions(len(self._pumps))
+        if self._group_offsets is None:
+            self._group_offsets = asyncio.create_task(self._write_group_offsets(), name="group-offsets")
+
+    def changelog_end(self, partition: int) -> int | None:
+        """See `PartitionOwner`."""
+        return self._changelog_ends.get(partition)
+
+    async def seeks(self, assignment: Collection[TP]) -> Mapping[TP, int]:
+        """See `Positions`: where to go on is what the states say, and it must still be there."""
+        sought = {
+            TP(topic, number): offset
+            for number, pump in self._pumps.items()
+            for topic, offset in pump.next_offsets.items()
+        }
+        await self._check_positions(sought)
+        log.info("ready: partitions %s", self.owned)
+        self.ready.set()
+        return sought
+
+    # What the pumps ask.
+
+    def hold(self, partition: int) -> None:
+        """See `Fetching`."""
+        self._consumer.hold(self._tps(partition))
+
+    def release(self, partition: int) -> None:
+        """See `Fetching`."""
+        self._consumer.release(self._tps(partition))
+
+    async def seek(self, partition: int, next_offsets: Mapping[str, int]) -> None:
+        """See `Fetching`."""
+        sought = {TP(topic, partition): offset for topic, offset in next_offsets.items()}
+        if partition in self._pumps:
+            await self._check_positions(sought)
+            await self._consumer.thread.seek_owned(sought)
+
+    def caught_up(self, partition: int, next_offsets: Mapping[str, int]) -> bool:
+        """See `Fetching`."""
+        thread = self._consumer.thread
+        return all(thread.at_end(TP(topic, partition), offset) for topic, offset in next_offsets.items())
+
+    @property
+    def _consumer(self) -> LedgerConsumer:
+        consumer = self._app.consumer
+        assert isinstance(consumer, LedgerConsumer)
+        return consumer
+
+    def _tps(self, partition: int) -> list[TP]:
+        return [TP(topic, partition) for topic in self._inputs]
+
+    def _offer(self, inbound: Inbound) -> None:
+        pump = self._pumps.get(inbound.partition)
+        if pump is not None and not self._stopping:
+            pump.offer(inbound)
+
+    def _owned_of(self, assignment: Collection[TP]) -> set[int]:
+        by_topic = {topic: {tp.partition for tp in assignment if tp.topic == topic} for topic in self._inputs}
+        owned = set().union(*by_topic.values())
+        for topic, partitions in by_topic.items():
+            if partitions != owned:
+                raise ContractError(f"assigned {sorted(partitions)} of {topic}, but {sorted(owned)} of the others")
+        return owned
+
+    def _restore(self, number: int) -> Restored:
+        restored = restore(self._settings, number, self._processor.witness, self._processor.seen_windows)
+        self._changelog_ends[number] = restored.changelog_end
+        ids = sum(len(memory) for memory in restored.seen.values())
+        self._metrics.restored(number, len(restored.accounts), ids, restored.seconds)
+        log.info(
+            "Partition %s restored: %s accounts, %s ids, %.2f s", number, len(restored.accounts), ids, restored.seconds
+        )
+        return restored
+
+    async def _take_over(self, number: int, limit: asyncio.Semaphore) -> None:
+        async with limit:
+            while not self._stopping:
+                try:
+                    restored = await asyncio.to_thread(self._restore, number)
+                except KafkaUnavailableError as error:
+                    log.warning("Partition %s waits for Kafka: %s", number, error)
+                    await asyncio.sleep(RESTORE_PAUSE_S)
+                    continue
+                pump = Pump(self._setup, restored, await self._first_offsets(restored))
+                self._pumps[number] = pump
+                pump.start()
+                return
+
+    async def _first_offsets(self, restored: Restored) -> dict[str, int]:
+        """For inputs that the state has never read: the beginning of their log."""
+        number = restored.partition.number
+        known = restored.position.next_offsets
+        unread = [TP(topic, number) for topic in self._inputs if topic not in known]
+        firsts = await self._consumer.thread.earliest_offsets(*unread) if unread else {}
+        for tp, offset in firsts.items():
+            if offset > 0:
+                log.warning("Partition %s of %s is read for the first time, from offset %s", number, tp.topic, offset)
+        return {**{tp.topic: offset for tp, offset in firsts.items()}, **known}
+
+    async def _check_positions(self, sought: Mapping[TP, int]) -> None:
+        if not sought:
+            return
+        firsts = await self._consumer.thread.earliest_offsets(*sought)
+        ends = await self._consumer.thread.log_ends(*sought)
+        for tp, offset in sought.items():
+            if offset < firsts[tp]:
+                raise RetentionGapError(
+                    f"offsets {offset} to {firsts[tp] - 1} of {tp.topic}/{tp.partition} are gone, but were never read",
+                    "restore them, or raise the topic's retention and rebuild the state",
+                )
+            if offset > ends[tp]:
+                raise PositionBeyondEndError(
+                    f"the state has read {tp.topic}/{tp.partition} up to {offset}, but the log ends at {ends[tp]}",
+                    "was the topic made anew? restore it, or use another CREDITS_NAMESPACE",
+                )
+
+    async def _write_group_offsets(self) -> None:
+        """Show the positions to tools that display lag. Decides nothing."""
+        shown: dict[TP, int] = {}
+        while True:
+            await asyncio.sleep(GROUP_OFFSETS_INTERVAL_S)
+            reached = {
+                TP(topic, number): offset
+                for number, pump in self._pumps.items()
+                for topic, offset in pump.next_offsets.items()
+            }
+            moved = {tp: offset for tp, offset in reached.items() if shown.get(tp) != offset}
+            if moved and await commit_offsets(self._app, moved):
+                shown = reached
+
+    def _fail(self, error: BaseException) -> None:
+        if not self.failed.done():
+            self._stopping = True
+            self.failed.set_result(error)

@@ -1,0 +1,51 @@
+"""The ways in which the engine stops, or starts a partition anew. None of them commits anything.
+
+`PartitionLostError` costs a restore of one partition from Kafka. Everything else here stops the worker: a person has
+to look, and the sentence says at what.
+"""
+
+from __future__ import annotations
+
+from streams.errors import OperatorError
+
+
+class PartitionLostError(Exception):
+    """The partition's transaction did not go through, or it is not known whether it did: restore it from Kafka."""
+
+
+class FencedError(PartitionLostError):
+    """Another producer with the same transactional id has started: the partition has another owner now."""
+
+
+class StateLostError(OperatorError):
+    """What Kafka holds of the state contradicts itself: going on would lose or double something."""
+
+    code = "state_lost"
+
+
+class RetentionGapError(OperatorError):
+    """Records that were never read are gone from an input topic."""
+
+    code = "retention_gap"
+
+
+class PositionBeyondEndError(OperatorError):
+    """The state has read further than the input topic reaches: the topic was made anew or cut."""
+
+    code = "position_beyond_end"
+
+
+class CommitRefusedError(OperatorError):
+    """Kafka refuses what the ledger must write, and will again."""
+
+    code = "commit_refused"
+
+
+class TooManyDeadLettersError(OperatorError):
+    """More records are unreadable than can be an accident."""
+
+    code = "too_many_dead_letters"
+
+
+class ContractError(AssertionError):
+    """The processor broke the port's rules: a bug of ours, found before anything was committed."""

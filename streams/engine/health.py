@@ -1,0 +1,69 @@
+"""What a worker tells about itself over HTTP: `/livez`, `/readyz`, `/metrics`, in a thread of its own.
+
+Alive means: every partition that has work committed something within the last minute. Ready means: the first
+assignment is being served. Both answer 200 or 503 with one line of plain text.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING
+
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+if TYPE_CHECKING:
+    from streams.engine.engine import Engine
+
+
+class WorkerHealth:
+    """Answers for one engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def alive(self) -> tuple[bool, str]:
+        """(alive, sentence)."""
+        if self._engine.failed.done():
+            return False, f"stopped: {self._engine.failed.result()}"
+        stuck = self._engine.stuck(time.monotonic())
+        if stuck:
+            return False, f"no progress on partitions {stuck}"
+        return True, "alive"
+
+    def ready(self) -> tuple[bool, str]:
+        """(ready, sentence)."""
+        if not self._engine.ready.is_set():
+            return False, "waiting for partitions"
+        return True, f"serving partitions {self._engine.owned}"
+
+
+def serve_health(health: WorkerHealth, port: int, host: str = "127.0.0.1") -> ThreadingHTTPServer:
+    """Start answering on `host`:`port`; `shutdown()` the server at the end."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.path == "/metrics":
+                self._answer(HTTPStatus.OK, generate_latest(), CONTENT_TYPE_LATEST)
+            elif self.path in ("/livez", "/readyz"):
+                good, sentence = health.alive() if self.path == "/livez" else health.ready()
+                status = HTTPStatus.OK if good else HTTPStatus.SERVICE_UNAVAILABLE
+                self._answer(status, f"{sentence}\n".encode(), "text/plain; charset=utf-8")
+            else:
+                self._answer(HTTPStatus.NOT_FOUND, b"not found\n", "text/plain; charset=utf-8")
+
+        def _answer(self, status: HTTPStatus, body: bytes, content_type: str) -> None:
+            self.send_response(status)
+            self.send_header("content-type", content_type)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Health checks are not logged."""
+
+    server = ThreadingHTTPServer((host, port), Handler)
+    threading.Thread(target=server.serve_forever, name="health", daemon=True).start()
+    return server

@@ -1,0 +1,96 @@
+"""What arrived for one partition and is not decided yet, from all its input topics, in order of arrival.
+
+The rules of this file:
+1. What is taken continues exactly where the last taken batch of that topic ended: an overlap is cut off, a gap is
+   refused. So whatever Faust drops, repeats or mixes at a rebalance, the pump sees each record once and in order.
+2. Records are counted, so that fetching can pause before memory grows (back-pressure).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+
+from streams.engine.ports import Inbound
+
+
+class Intake:
+    """The queue between the fetching and the deciding of one partition."""
+
+    def __init__(self, next_offsets: Mapping[str, int]) -> None:
+        """`next_offsets`: per topic, where to go on."""
+        self._queue: deque[Inbound] = deque()
+        self._next = dict(next_offsets)
+        self.records = 0
+
+    def next_offset(self, topic: str) -> int:
+        """Where the next batch of this topic must begin."""
+        return self._next[topic]
+
+    @property
+    def next_offsets(self) -> dict[str, int]:
+        """Per topic, where the next batch must begin."""
+        return dict(self._next)
+
+    def __bool__(self) -> bool:
+        return bool(self._queue)
+
+    def offer(self, inbound: Inbound) -> bool:
+        """Queue a batch. False when it does not continue what is here: somebody must seek to `next_offset`."""
+        wanted = self._next[inbound.topic]
+        if inbound.first_offset > wanted:
+            return False
+        if inbound.next_offset <= wanted:
+            return True
+        fresh = inbound if inbound.first_offset == wanted else after(inbound, wanted)
+        self._next[inbound.topic] = fresh.next_offset
+        self._queue.append(fresh)
+        self.records += len(fresh)
+        return True
+
+    def take(self, records_max: int) -> list[Inbound]:
+        """The oldest batches, together at most `records_max` records; the last one may be cut."""
+        taken: list[Inbound] = []
+        room = records_max
+        while self._queue and (room > 0 or not len(self._queue[0])):
+            inbound = self._queue.popleft()
+            if len(inbound) > room:
+                inbound, rest = split(inbound, room)
+                self._queue.appendleft(rest)
+            taken.append(inbound)
+            room -= len(inbound)
+            self.records -= len(inbound)
+        return taken
+
+    def restart(self, next_offsets: Mapping[str, int]) -> None:
+        """Forget what is queued and go on at these offsets."""
+        self._queue.clear()
+        self._next = dict(next_offsets)
+        self.records = 0
+
+
+def after(inbound: Inbound, offset: int) -> Inbound:
+    """The part of a batch from `offset` on."""
+    skipped = next((i for i, each in enumerate(inbound.offsets) if each >= offset), len(inbound))
+    return _part(inbound, skipped, len(inbound), offset, inbound.next_offset)
+
+
+def split(inbound: Inbound, records: int) -> tuple[Inbound, Inbound]:
+    """The first `records` records of a batch that has more, and the rest."""
+    border = inbound.offsets[records]
+    head = _part(inbound, 0, records, inbound.first_offset, border)
+    return head, _part(inbound, records, len(inbound), border, inbound.next_offset)
+
+
+def _part(inbound: Inbound, start: int, end: int, first_offset: int, next_offset: int) -> Inbound:
+    return Inbound(
+        inbound.topic,
+        inbound.partition,
+        first_offset,
+        next_offset,
+        inbound.offsets[start:end],
+        inbound.timestamps_ms[start:end],
+        inbound.keys[start:end],
+        inbound.values[start:end],
+        inbound.headers[start:end],
+    )

@@ -1,0 +1,374 @@
+"""The pump of one owned partition: takes everything that is queued, decides, commits, and only then takes more.
+
+The rules of this file:
+1. Group commit: one transaction per turn, with all input topics of the partition in it. While it is being committed
+   (in a thread), more gathers in the intake and other partitions decide.
+2. `step` changes the state in place. So when a commit does not go through, the state is thrown away and the partition
+   is restored from Kafka, which also tells whether the transaction had gone through after all.
+3. The positions, the seen ids and the account states of this process follow the commit, never lead it.
+4. Nothing is caught that is not understood: any other exception stops the worker, with the batch uncommitted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from schemas.codec import RegistryUnavailableError
+from streams.engine.accounts import frame_account
+from streams.engine.failures import ContractError, FencedError, PartitionLostError, StateLostError
+from streams.engine.intake import Intake
+from streams.engine.internal_topics import changelog_topic, seen_topic
+from streams.engine.limits import DeadLetterLimit
+from streams.engine.ports import EngineMetrics, Inbound, Output, Processor, UnavailableError
+from streams.engine.positions import POSITION_KEY, PositionRecord
+from streams.engine.restore import Restored
+from streams.engine.transaction import Writes
+from streams.errors import KafkaUnavailableError
+from streams.settings import Settings
+
+log = logging.getLogger(__name__)
+
+TICK_IDLE_S = 1.0
+TICK_ORGS_MAX = 1_000
+UNAVAILABLE_PAUSE_S = 0.5
+RESTORE_PAUSE_S = 1.0
+RESEEK_PAUSE_S = 1.0
+# A worker that is fenced five times within a minute fights with another that has the same transactional ids.
+FENCES_PER_MINUTE_MAX = 5
+
+UNAVAILABLE = (UnavailableError, RegistryUnavailableError, KafkaUnavailableError)
+
+
+class Fetching(Protocol):
+    """What a pump asks of the consumer, for its own partition."""
+
+    def hold(self, partition: int) -> None:
+        """Fetch no more of this partition for now."""
+        ...
+
+    def release(self, partition: int) -> None:
+        """Go on fetching it."""
+        ...
+
+    async def seek(self, partition: int, next_offsets: Mapping[str, int]) -> None:
+        """Fetch on from these offsets; raises `RetentionGapError` when one is gone."""
+        ...
+
+    def caught_up(self, partition: int, next_offsets: Mapping[str, int]) -> bool:
+        """Whether nothing is known to be in the inputs at or beyond these offsets."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PumpSetup:
+    """What all pumps of a worker share. `now` is the wall clock in microseconds."""
+
+    settings: Settings
+    processor: Processor[Any, Any]
+    metrics: EngineMetrics
+    executor: Executor
+    fetching: Fetching
+    dead_letters: DeadLetterLimit
+    restore: Callable[[int], Restored]
+    now: Callable[[], int]
+    stop_worker: Callable[[BaseException], None]
+
+
+class Pump:
+    """Serves one partition from its restoration until it is closed."""
+
+    def __init__(self, setup: PumpSetup, restored: Restored, next_offsets: Mapping[str, int]) -> None:
+        """`next_offsets`: for every input topic, where the state says (or a first start begins) to read on."""
+        self._setup = setup
+        self.number = restored.partition.number
+        self._changelog = changelog_topic(setup.settings.app_id)
+        self._wake = asyncio.Event()
+        self._closing = False
+        self._held = False
+        self._task: asyncio.Task[None] | None = None
+        self._busy = asyncio.Lock()
+        self._reseeks: dict[str, float] = {}
+        self._reseeking: set[asyncio.Task[None]] = set()
+        self._fences: list[float] = []
+        self._idle_since_s = time.monotonic()
+        self.progress_at_s = time.monotonic()
+        self._install(restored, next_offsets)
+
+    def _install(self, restored: Restored, next_offsets: Mapping[str, int]) -> None:
+        self._partition = restored.partition
+        self._accounts = restored.accounts
+        self._seen = restored.seen
+        self._producer = restored.producer
+        position = restored.position
+        starts = {**dict(next_offsets), **position.starts}
+        positions = {**dict(next_offsets), **position.next_offsets}
+        self._position = PositionRecord(
+            next_offsets=positions,
+            starts=starts,
+            clock_at=position.clock_at,
+            commit=position.commit,
+            seed=position.seed,
+            counters=position.counters,
+            seen=position.seen,
+            memory=position.memory,
+        )
+        self._state = self._setup.processor.load(self._partition)
+        self.intake = Intake(positions)
+
+    @property
+    def next_offsets(self) -> dict[str, int]:
+        """Per input topic, the offset to read next, as committed."""
+        return dict(self._position.next_offsets)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether there is work that is not committed yet."""
+        return bool(self.intake) or self._busy.locked()
+
+    def start(self) -> None:
+        """Begin to serve."""
+        self._task = asyncio.create_task(self._run(), name=f"pump-{self.number}")
+        self._task.add_done_callback(self._ended)
+
+    async def close(self, timeout_s: float) -> None:
+        """Finish the transaction that is open, take no more, and stop. After `timeout_s` it is left to be fenced."""
+        self._closing = True
+        self._wake.set()
+        if self._task is not None:
+            done, _ = await asyncio.wait([self._task], timeout=timeout_s)
+            if not done:
+                self._task.cancel()
+                await asyncio.wait([self._task])
+        self._producer.close()
+
+    async def drain(self, timeout_s: float) -> None:
+        """Forget what is queued and wait for the open transaction, so that another owner need not fence it."""
+        self.forget_queued()
+        try:
+            async with asyncio.timeout(timeout_s), self._busy:
+                self.forget_queued()
+        except TimeoutError:
+            log.warning("Partition %s: its transaction is still open", self.number)
+
+    def forget_queued(self) -> None:
+        """Drop what is queued: after a rebalance it is fetched again from the committed positions."""
+        self.intake.restart(self._position.next_offsets)
+        self._hold_or_release()
+
+    def offer(self, inbound: Inbound) -> None:
+        """Queue what was fetched; seeks back when something before it is missing."""
+        if not self.intake.offer(inbound):
+            self._reseek(inbound.topic, inbound.first_offset)
+            return
+        self._hold_or_release()
+        self._wake.set()
+
+    def _hold_or_release(self) -> None:
+        queue_max = self._setup.settings.queue_records_max
+        if not self._held and self.intake.records >= queue_max:
+            self._held = True
+            self._setup.fetching.hold(self.number)
+        elif self._held and self.intake.records <= queue_max // 2:
+            self._held = False
+            self._setup.fetching.release(self.number)
+
+    def _reseek(self, topic: str, found: int) -> None:
+        now_s = time.monotonic()
+        if now_s - self._reseeks.get(topic, -RESEEK_PAUSE_S) < RESEEK_PAUSE_S:
+            return
+        self._reseeks[topic] = now_s
+        wanted = self.intake.next_offset(topic)
+        log.info("Partition %s of %s: expected offset %s, got %s; seeking back", self.number, topic, wanted, found)
+        task = asyncio.create_task(self._setup.fetching.seek(self.number, {topic: wanted}))
+        self._reseeking.add(task)
+        task.add_done_callback(self._reseek_done)
+
+    def _reseek_done(self, task: asyncio.Task[None]) -> None:
+        self._reseeking.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None and not self._closing:
+            self._setup.stop_worker(error)
+
+    async def _run(self) -> None:
+        while not self._closing:
+            try:
+                await self._turn()
+            except PartitionLostError as lost:
+                await self._recover(lost)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._setup.stop_worker(error)
+
+    async def _turn(self) -> None:
+        clock_at = self._position.clock_at
+        due_at = self._accounts.next_due()
+        if due_at is not None and due_at <= clock_at:
+            await self._tick(clock_at)
+        elif self.intake:
+            async with self._busy:
+                await self._decide(self.intake.take(self._setup.settings.batch_records_max))
+        elif due_at is not None and due_at <= self._setup.now() and self._is_idle():
+            await self._tick(max(clock_at, self._setup.now()))
+        else:
+            self._wake.clear()
+            if not self.intake and not self._closing:
+                await self._sleep(None if due_at is None else TICK_IDLE_S)
+
+    def _is_idle(self) -> bool:
+        quiet = time.monotonic() - self._idle_since_s >= TICK_IDLE_S
+        return quiet and self._setup.fetching.caught_up(self.number, self._position.next_offsets)
+
+    async def _sleep(self, timeout_s: float | None) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._wake.wait(), timeout_s)
+
+    async def _decide(self, batch: Sequence[Inbound]) -> None:
+        positions = {inbound.topic: inbound.next_offset for inbound in batch}
+        batch = [inbound for inbound in batch if len(inbound)]
+        records = sum(len(inbound) for inbound in batch)
+        if not records:
+            # Only markers and compacted offsets: remembered with the next transaction that has something to say.
+            self._position.next_offsets.update(positions)
+            return
+        started_s = time.perf_counter()
+        gathered = await self._gather(batch)
+        gathered_s = time.perf_counter()
+        output = self._setup.processor.step(self._state, gathered, batch)
+        decided_s = time.perf_counter()
+        _check_outcomes(batch, output)
+        await self._commit(output, positions)
+        committed_s = time.perf_counter()
+        metrics = self._setup.metrics
+        metrics.batch(self.number, records, gathered_s - started_s, decided_s - gathered_s, committed_s - decided_s)
+        for topic, ends in output.outcomes.items():
+            for outcome, ended in ends.items():
+                metrics.outcome(topic, outcome, ended)
+        metrics.queued(self.number, self.intake.records)
+        self._hold_or_release()
+
+    async def _gather(self, batch: Sequence[Inbound]) -> Any:
+        told = False
+        while True:
+            try:
+                return await self._setup.processor.gather(self._state, batch)
+            except UNAVAILABLE as missing:
+                if not told:
+                    log.warning("Partition %s waits: %s", self.number, missing)
+                    told = True
+                if self._closing:
+                    raise PartitionLostError("closed while waiting") from missing
+                await asyncio.sleep(UNAVAILABLE_PAUSE_S)
+
+    async def _tick(self, at: int) -> None:
+        async with self._busy:
+            orgs = self._accounts.take_due(at, TICK_ORGS_MAX)
+            output = self._setup.processor.tick(self._state, at, orgs)
+            if output is not None:
+                if output.outcomes:
+                    raise ContractError("a tick has no input records")
+                await self._commit(output, {})
+
+    async def _commit(self, output: Output, positions: Mapping[str, int]) -> None:
+        """Make one output durable, then believe it.
+
+        1. The transaction: records, seen ids, account states, positions. 2. Account states and due times in memory.
+        3. Clock, counters, positions in memory. 4. The processor's `committed`. A crash before the end of 1 costs a
+        repeat of the batch from the old positions; after it, nothing: 2 to 4 are read back from 1.
+        """
+        dead_letters = sum(ends.get("dead_letters", 0) for ends in output.outcomes.values())
+        self._setup.dead_letters.count(dead_letters, time.monotonic())
+        writes, framed, position = self._writes(output, positions)
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._setup.executor, self._producer.commit, writes)
+        self._accounts.apply(framed)
+        self._position = position
+        partition = self._partition
+        partition.clock_at = position.clock_at
+        partition.counters = position.counters
+        partition.memory = position.memory
+        # A lower bound is enough for a hint, and it is exact: the entries and the commit marker.
+        partition.ledger_end += sum(
+            len(messages) for topic, messages in output.records if topic == self._setup.processor.witness
+        )
+        partition.ledger_end += int(
+            any(topic == self._setup.processor.witness and messages for topic, messages in output.records)
+        )
+        for memory in self._seen.values():
+            memory.expire(position.clock_at)
+        self._idle_since_s = self.progress_at_s = time.monotonic()
+        self._setup.processor.committed(self._state, output)
+
+    def _writes(self, output: Output, positions: Mapping[str, int]) -> tuple[Writes, dict[str, bytes], PositionRecord]:
+        app_id = self._setup.settings.app_id
+        commit = self._position.commit + 1
+        batches = list(output.records)
+        for name, memory in self._seen.items():
+            blobs = memory.take_pending(commit)
+            if blobs:
+                batches.append((seen_topic(app_id, name), [{"value": blob.encode()} for blob in blobs]))
+        position = self._position.advanced(
+            next_offsets=positions,
+            clock_at=output.clock_at,
+            outcomes=output.outcomes,
+            memory=output.memory,
+            seen={name: memory.counts for name, memory in self._seen.items()},
+        )
+        framed = {org: frame_account(due_at, state) for org, (due_at, state) in output.accounts.items()}
+        changed = [{"key": org.encode(), "value": value} for org, value in framed.items()]
+        changed.append({"key": POSITION_KEY, "value": position.encode()})
+        batches.append((self._changelog, changed))
+        return Writes(batches, output.keyed), framed, position
+
+    async def _recover(self, lost: PartitionLostError) -> None:
+        """Throw the state away and restore the partition, as often as it takes, unless it is taken from us."""
+        if self._closing:
+            return
+        log.warning("Partition %s is restored: %s", self.number, lost)
+        self._producer.close()
+        if isinstance(lost, FencedError):
+            await self._fenced()
+        restored = None
+        while restored is None and not self._closing:
+            try:
+                restored = await asyncio.to_thread(self._setup.restore, self.number)
+            except KafkaUnavailableError as error:
+                log.warning("Partition %s waits for Kafka: %s", self.number, error)
+                await asyncio.sleep(RESTORE_PAUSE_S)
+        if restored is None:
+            return
+        if self._closing:
+            restored.producer.close()
+            return
+        self._install(restored, self._position.starts)
+        self._hold_or_release()
+        await self._setup.fetching.seek(self.number, self.intake.next_offsets)
+
+    async def _fenced(self) -> None:
+        """Most likely the group has given the partition to somebody else: leave time to be told so."""
+        now_s = time.monotonic()
+        self._fences = [each for each in self._fences if each > now_s - 60.0] + [now_s]
+        if len(self._fences) > FENCES_PER_MINUTE_MAX:
+            raise StateLostError(
+                f"another process uses the transactional id {self._setup.settings.app_id}-{self.number}",
+                "give each installation its own CREDITS_NAMESPACE",
+            )
+        until_s = now_s + self._setup.settings.session_timeout_ms / 1000
+        while time.monotonic() < until_s and not self._closing:
+            await asyncio.sleep(0.1)
+
+
+def _check_outcomes(batch: Sequence[Inbound], output: Output) -> None:
+    """Every record of the batch has exactly one end; raises `ContractError` before anything is committed."""
+    given: dict[str, int] = {}
+    for inbound in batch:
+        given[inbound.topic] = given.get(inbound.topic, 0) + len(inbound)
+    ended = {topic: sum(ends.values()) for topic, ends in output.outcomes.items()}
+    if {topic: n for topic, n in ended.items() if n} != given:
+        raise ContractError(f"{given} records came in, and {ended} ended")

@@ -1,0 +1,215 @@
+"""A partition's state, read back from Kafka by its new owner.
+
+The rules of this file:
+1. Order: fence the previous owner first, read after. What it had in flight is then committed or aborted for good.
+2. Only committed records are read, to the end as it is after the fencing.
+3. What Kafka holds must agree with itself: a position record where the ledger has entries, exactly the seen ids that
+   the position record counts. Where it does not, `StateLostError`: never a silent zero.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from streams.engine.accounts import Accounts
+from streams.engine.failures import StateLostError
+from streams.engine.internal_topics import changelog_topic, seen_topic
+from streams.engine.ports import Partition, SeenWindow
+from streams.engine.positions import POSITION_KEY, PositionError, PositionRecord, decode_position
+from streams.engine.seen import Blob, BlobError, SeenMemory
+from streams.engine.transaction import PartitionProducer
+from streams.errors import KafkaUnavailableError
+from streams.kafka_clients import consumer_config
+from streams.settings import Settings
+
+READ_RECORDS = 10_000
+READ_TIMEOUT_S = 30.0
+POLL_S = 1.0
+REBUILD = "restore the topics from a copy, or rebuild the state from the ledger"
+
+
+@dataclass(slots=True)
+class Restored:
+    """One partition, ready to be served. `changelog_end`: the offset after the last one of its changelog."""
+
+    partition: Partition
+    accounts: Accounts
+    seen: dict[str, SeenMemory]
+    position: PositionRecord
+    producer: PartitionProducer
+    changelog_end: int
+    seconds: float
+
+
+def restore(settings: Settings, number: int, witness: str, windows: Sequence[SeenWindow]) -> Restored:
+    """Take over partition `number`. Blocks; for a worker thread.
+
+    1. Fence the previous owner. 2. Read the changelog. 3. Read the seen ids. 4. Check them against the position
+    record. A crash in between costs nothing: nothing is written but the fence.
+
+    Raises `KafkaUnavailableError` (try again), `StateLostError`, `CommitRefusedError`.
+    """
+    started = time.monotonic()
+    producer = PartitionProducer.open(settings, number)
+    reader = CommittedReader(settings, "restore")
+    try:
+        framed, position, changelog_end = _read_changelog(reader, changelog_topic(settings.app_id), number)
+        ledger_start, ledger_end = reader.ends(witness, number)
+        if position is None:
+            if framed or _has_record(reader, witness, number, ledger_start, ledger_end):
+                raise StateLostError(
+                    f"partition {number} has entries in {witness}, but no position in its account changelog", REBUILD
+                )
+            position = PositionRecord(seed=secrets.randbits(63))
+        seen = {
+            window.name: _read_seen(reader, seen_topic(settings.app_id, window.name), number, window, position)
+            for window in windows
+        }
+    except BaseException:
+        producer.close()
+        raise
+    finally:
+        reader.close()
+    accounts = Accounts(framed)
+    partition = Partition(
+        number,
+        accounts,
+        seen,
+        clock_at=position.clock_at,
+        seed=position.seed,
+        ledger_end=ledger_end,
+        counters=position.counters,
+        memory=position.memory,
+    )
+    return Restored(partition, accounts, seen, position, producer, changelog_end, time.monotonic() - started)
+
+
+class CommittedReader:
+    """Reads committed records of single partitions from here to the end. Not for two threads at once."""
+
+    def __init__(self, settings: Settings, purpose: str) -> None:
+        """`purpose` names the client in the broker's logs."""
+        self._consumer = Consumer(
+            consumer_config(
+                settings,
+                f"{settings.app_id}-{purpose}",
+                enable_partition_eof=True,
+                fetch_message_max_bytes=8 * 1024 * 1024,
+                queued_max_messages_kbytes=64 * 1024,
+                # An empty fetch must not keep the reader of a short topic waiting.
+                fetch_wait_max_ms=50,
+                log_level=3,
+            )
+        )
+
+    def close(self) -> None:
+        """Leave the broker."""
+        self._consumer.close()
+
+    def ends(self, topic: str, partition: int) -> tuple[int, int]:
+        """(first offset, offset after the last one) of a partition; raises `KafkaUnavailableError`."""
+        try:
+            low, high = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), READ_TIMEOUT_S)
+        except KafkaException as failure:
+            raise KafkaUnavailableError(f"{topic}/{partition} cannot be read: {failure.args[0].str()}") from failure
+        return low, high
+
+    def read(self, topic: str, partition: int, start: int, end: int) -> Iterator[list[Message]]:
+        """The committed records from `start` up to `end`, in lists. Raises `KafkaUnavailableError` on silence."""
+        if start >= end:
+            return
+        self._consumer.assign([TopicPartition(topic, partition, start)])
+        deadline = time.monotonic() + READ_TIMEOUT_S
+        try:
+            while True:
+                records: list[Message] = []
+                at_end = False
+                for message in self._consumer.consume(READ_RECORDS, POLL_S):
+                    error = message.error()
+                    if error is None:
+                        records.append(message)
+                    elif error.code() == KafkaError._PARTITION_EOF:
+                        at_end = at_end or message.offset() >= end
+                    elif not error.retriable() and error.code() not in _PASSING:
+                        raise KafkaUnavailableError(f"{topic}/{partition} cannot be read: {error.str()}")
+                if records or at_end:
+                    deadline = time.monotonic() + READ_TIMEOUT_S
+                if records:
+                    yield records
+                if at_end or (records and (records[-1].offset() or 0) >= end - 1):
+                    return
+                if time.monotonic() > deadline:
+                    raise KafkaUnavailableError(f"{topic}/{partition} cannot be read to its end {end}")
+        except KafkaException as failure:
+            raise KafkaUnavailableError(f"{topic}/{partition} cannot be read: {failure.args[0].str()}") from failure
+        finally:
+            self._consumer.unassign()
+
+
+_PASSING = {KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError._RESOLVE, KafkaError._TIMED_OUT}
+
+
+def _read_changelog(
+    reader: CommittedReader, topic: str, number: int
+) -> tuple[dict[str, bytes], PositionRecord | None, int]:
+    low, high = reader.ends(topic, number)
+    framed: dict[str, bytes] = {}
+    position: bytes | None = None
+    for records in reader.read(topic, number, low, high):
+        for record in records:
+            key, value = record.key(), record.value()
+            assert isinstance(key, bytes)
+            if key == POSITION_KEY:
+                assert isinstance(value, bytes)
+                position = value
+            elif value is None:
+                framed.pop(key.decode(), None)
+            else:
+                assert isinstance(value, bytes)
+                framed[key.decode()] = value
+    try:
+        return framed, None if position is None else decode_position(position), high
+    except PositionError as error:
+        raise StateLostError(
+            f"partition {number}: {error}", "start the version of this program that wrote it"
+        ) from error
+
+
+def _read_seen(
+    reader: CommittedReader, topic: str, number: int, window: SeenWindow, position: PositionRecord
+) -> SeenMemory:
+    memory = SeenMemory(window.window_us)
+    oldest = memory.oldest_bucket(position.clock_at)
+    counted = position.seen.get(window.name, {})
+    low, high = reader.ends(topic, number)
+    blobs: list[Blob] = []
+    last_commit = 0
+    for records in reader.read(topic, number, low, high):
+        for record in records:
+            value = record.value()
+            assert isinstance(value, bytes)
+            try:
+                blob = Blob.decode(value)
+            except BlobError as error:
+                raise StateLostError(f"{topic}/{number} at {record.offset()}: {error}", REBUILD) from error
+            last_commit = max(last_commit, blob.commit)
+            if blob.bucket >= oldest:
+                blobs.append(blob)
+    memory.load(blobs, position.clock_at)
+    wanted = {bucket: ids for bucket, ids in counted.items() if bucket >= oldest}
+    if last_commit > position.commit or memory.counts != wanted:
+        raise StateLostError(
+            f"{topic}/{number} holds {len(memory)} ids up to transaction {last_commit}, "
+            f"the state says {sum(wanted.values())} up to {position.commit}",
+            REBUILD,
+        )
+    return memory
+
+
+def _has_record(reader: CommittedReader, topic: str, number: int, low: int, high: int) -> bool:
+    return any(records for records in reader.read(topic, number, low, high))

@@ -1,0 +1,188 @@
+"""One partition's transactional producer, and the one transaction that a batch becomes.
+
+The rules of this file:
+1. `transactional.id` is `<app id>-<partition>`: opening a producer fences every earlier one of the partition, here or
+   elsewhere, and waits until what that one left open is aborted or committed.
+2. A transaction is written by one thread at a time, and never while another of the same partition is open.
+3. After any failure the producer is not used again: whether the transaction went through is read from Kafka, by
+   restoring the partition.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, Producer
+
+from streams.engine.failures import CommitRefusedError, FencedError, PartitionLostError
+from streams.engine.ports import Keyed
+from streams.errors import KafkaUnavailableError
+from streams.kafka_clients import producer_config
+from streams.settings import Settings
+
+# Long enough for a slow broker, short enough that a worker which died does not hold back readers for long: their
+# last stable offset stays before an open transaction until it ends or is timed out.
+TRANSACTION_TIMEOUT_MS = 10_000
+OPEN_TIMEOUT_S = 30.0
+COMMIT_TIMEOUT_S = 10.0
+MESSAGE_BYTES_MAX = 8 * 1024 * 1024
+# More than the messages of the largest batch: entries, alerts, states and marks of 100,000 records.
+QUEUE_MESSAGES_MAX = 2_000_000
+QUEUE_KIB_MAX = 1024 * 1024
+
+_FENCED = {KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED}
+_REFUSED = {
+    KafkaError.MSG_SIZE_TOO_LARGE,
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+    KafkaError.GROUP_AUTHORIZATION_FAILED,
+    KafkaError.INVALID_TRANSACTION_TIMEOUT,
+    KafkaError.UNSUPPORTED_FOR_MESSAGE_FORMAT,
+    KafkaError.POLICY_VIOLATION,
+    KafkaError._UNKNOWN_PARTITION,
+    KafkaError._UNKNOWN_TOPIC,
+}
+
+Messages = list[dict[str, Any]]
+
+
+@dataclass(slots=True)
+class Writes:
+    """Everything one transaction writes: (topic, messages) for the own partition, and single records."""
+
+    batches: list[tuple[str, Messages]]
+    keyed: Sequence[Keyed]
+
+    def count(self) -> int:
+        """How many records."""
+        return sum(len(messages) for _, messages in self.batches) + len(self.keyed)
+
+
+class PartitionProducer:
+    """The producer of one owned partition."""
+
+    def __init__(self, settings: Settings, partition: int, producer: Producer) -> None:
+        self._settings = settings
+        self._partition = partition
+        self._producer = producer
+        self._failed: KafkaError | None = None
+
+    @staticmethod
+    def open(settings: Settings, partition: int) -> PartitionProducer:
+        """Fence the partition's earlier producers. Blocks; raises `KafkaUnavailableError` or `CommitRefusedError`."""
+        config = producer_config(
+            settings,
+            transactional_id=f"{settings.app_id}-{partition}",
+            transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
+            linger_ms=0,
+            message_max_bytes=MESSAGE_BYTES_MAX,
+            queue_buffering_max_messages=QUEUE_MESSAGES_MAX,
+            queue_buffering_max_kbytes=QUEUE_KIB_MAX,
+            batch_num_messages=10_000,
+            batch_size=1_000_000,
+            log_level=3,
+        )
+        producer = Producer(config)
+        deadline = time.monotonic() + OPEN_TIMEOUT_S
+        while True:
+            try:
+                producer.init_transactions(max(1.0, deadline - time.monotonic()))
+            except KafkaException as failure:
+                error = failure.args[0]
+                if error.code() in _REFUSED:
+                    raise _refused(error, settings) from failure
+                if not error.retriable() or time.monotonic() >= deadline:
+                    raise KafkaUnavailableError(
+                        f"partition {partition} cannot be taken over: {error.str()}"
+                    ) from failure
+            else:
+                return PartitionProducer(settings, partition, producer)
+
+    def commit(self, writes: Writes) -> None:
+        """Write everything as one transaction. Blocks.
+
+        1. Begin. 2. Hand over the records of the own partition. 3. Hand over keyed records. 4. Commit, which waits
+        for every record to be acknowledged. A crash before the end of 4 has no effect: the next owner's `open` aborts
+        what is there; a crash after it has had its effect, positions included.
+
+        Raises `FencedError` or `PartitionLostError` (restore the partition) or `CommitRefusedError` (stop).
+        """
+        self._attempt(self._producer.begin_transaction)
+        for topic, messages in writes.batches:
+            self._produce_batch(topic, messages)
+        for record in writes.keyed:
+            self._produce_keyed(record)
+        self._attempt(lambda: self._producer.commit_transaction(COMMIT_TIMEOUT_S), retry=True)
+
+    def close(self) -> None:
+        """Give up what is open and free the memory. The broker aborts what was not committed."""
+        self._producer.purge()
+
+    def _produce_batch(self, topic: str, messages: Messages) -> None:
+        if not messages:
+            return
+        taken = self._producer.produce_batch(topic, messages, partition=self._partition, on_delivery=None)
+        if taken != len(messages):
+            error = next(message["_error"] for message in messages if "_error" in message)
+            raise self._failure(error)
+
+    def _produce_keyed(self, record: Keyed) -> None:
+        options: dict[str, Any] = {}
+        if record.partition is not None:
+            options["partition"] = record.partition
+        try:
+            self._producer.produce(
+                record.topic,
+                value=record.value,
+                key=record.key,
+                headers=list(record.headers),
+                on_delivery=self._delivered,
+                **options,
+            )
+        except KafkaException as failure:
+            raise self._failure(failure.args[0]) from failure
+        except BufferError as failure:
+            raise CommitRefusedError(
+                "a batch writes more than the producer's queue holds", "lower CREDITS_BATCH_RECORDS_MAX"
+            ) from failure
+
+    def _delivered(self, error: KafkaError | None, _message: Any) -> None:
+        if error is not None:
+            self._failed = error
+
+    def _attempt(self, act: Callable[[], None], *, retry: bool = False) -> None:
+        deadline = time.monotonic() + TRANSACTION_TIMEOUT_MS / 1000
+        while True:
+            try:
+                act()
+            except KafkaException as failure:
+                error = failure.args[0]
+                # The same call again is how librdkafka resolves a timeout: the transaction is still the same one.
+                if retry and error.retriable() and not error.fatal() and time.monotonic() < deadline:
+                    continue
+                raise self._failure(error) from failure
+            else:
+                return
+
+    def _failure(self, error: KafkaError) -> Exception:
+        cause = self._failed or error
+        for each in (error, cause):
+            if each.code() in _FENCED:
+                return FencedError(each.str())
+            if each.code() in _REFUSED:
+                return _refused(each, self._settings)
+        return PartitionLostError(f"{error.name()}: {error.str()}")
+
+
+def _refused(error: KafkaError, settings: Settings) -> CommitRefusedError:
+    if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+        remedy = "raise max.message.bytes of the topic to 8 MiB, or message.max.bytes of the brokers"
+    else:
+        remedy = (
+            f"give the ledger's Kafka user the rights to write its topics and transactional ids {settings.app_id}-*"
+        )
+    return CommitRefusedError(f"Kafka refuses the ledger's transaction ({error.name()}: {error.str()})", remedy)

@@ -96,6 +96,22 @@ def test_files_exist(path: Path) -> None:
         assert (ROOT / name).exists() or (path.parent / name).exists(), f"{shown(path)} names {name}"
 
 
+CITED = (
+    ("rules.md", re.compile(r"product rules? (\d+)"), re.compile(r"^(\d+)\. ", re.MULTILINE)),
+    ("decisions.md", re.compile(r"\bdesign, (\d+)"), re.compile(r"^## (\d+)\. ", re.MULTILINE)),
+)
+
+
+@pytest.mark.parametrize(("page", "citation", "numbered"), CITED, ids=[page for page, _, _ in CITED])
+def test_cited_numbers_exist(page: str, citation: re.Pattern[str], numbered: re.Pattern[str]) -> None:
+    there = numbered.findall((ROOT / "docs" / page).read_text(encoding="utf-8"))
+    assert there == [str(number) for number in range(1, len(there) + 1)], f"docs/{page} is not numbered in order"
+    wrong = [
+        f"{shown(path)}: {found}" for path, text in texts() for found in citation.findall(text) if found not in there
+    ]
+    assert not wrong, f"not in docs/{page}: {wrong}"
+
+
 def test_every_page_is_linked() -> None:
     """A page of docs/ that nothing links to is not found by anybody."""
     linked = {

@@ -84,3 +84,16 @@ def test_every_module_states_its_rules() -> None:
         if module.text.strip() and ast.get_docstring(module.tree, clean=False) is None
     ]
     assert not silent, f"no module docstring: {silent}"
+
+
+def test_what_others_use_says_what_it_means() -> None:
+    """Meaning, units, errors: every function and class of a module that is not private to it."""
+    silent = [
+        f"{module.shown}:{node.lineno} {node.name}"
+        for module in modules()
+        for node in module.tree.body
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+        and not node.name.startswith("_")
+        and ast.get_docstring(node, clean=False) is None
+    ]
+    assert not silent, f"no docstring: {silent}"

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 ASK_TIMEOUT_S = 5.0
 OPEN_WAIT_S = 0.5
 POLL_S = 0.1
+# A commit marker alone does not end the broker's waiting for records, and an answer waits for the marker: with
+# librdkafka's 500 ms every second answer took half a second, with 20 ms a few milliseconds.
+FETCH_WAIT_MS = 20
 POLL_RECORDS_MAX = 5_000
 RETRY_S = 1.0
 
@@ -174,10 +177,13 @@ class BalanceReader:
     def _read(self) -> None:
         consumer = self._consumer()
         try:
-            partitions = self._partitions(consumer, ASK_TIMEOUT_S)
+            partitions = self._partitions(consumer, RETRY_S)
             consumer.assign([TopicPartition(self._topic, each, self._reached.get(each, 0)) for each in partitions])
             while not self._stopping.is_set():
-                messages = consumer.consume(POLL_RECORDS_MAX, timeout=POLL_S)
+                # consume() waits for as many as are asked for: one to wait for, then what is there already.
+                messages = consumer.consume(1, timeout=POLL_S)
+                if messages:
+                    messages += consumer.consume(POLL_RECORDS_MAX, timeout=0)
                 self._progress_at = time.monotonic()
                 if messages:
                     self._take(messages)
@@ -211,4 +217,5 @@ class BalanceReader:
 
     def _consumer(self) -> Consumer:
         group = f"{self._settings.app_id}-balances-reader"
-        return Consumer(consumer_config(self._settings, group, enable_partition_eof=True, log_level=0))
+        own = {"enable_partition_eof": True, "fetch_wait_max_ms": FETCH_WAIT_MS, "log_level": 0}
+        return Consumer(consumer_config(self._settings, group, **own))

@@ -75,7 +75,7 @@ def apply(settings: Settings, *, change: bool = False) -> Applied:
     admin = connect(settings)
     topics = Topics(settings.namespace)
     found = partition_counts(admin)
-    wanted = {name: partitions_of(topic, settings) for name, topic in _topics(topics)}
+    wanted = wanted_partitions(settings)
     check_partitions(wanted, found)
     missing = [name for name in wanted if name not in found]
     if missing:
@@ -117,9 +117,10 @@ def partition_counts(admin: AdminClient) -> dict[str, int]:
     return {name: len(topic.partitions) for name, topic in metadata.topics.items() if topic.error is None}
 
 
-def partitions_of(topic: Topic, settings: Settings) -> int:
-    """How many partitions a topic has in this installation."""
-    return 1 if topic.single_partition else settings.partitions
+def wanted_partitions(settings: Settings) -> dict[str, int]:
+    """The number of partitions that every topic of this installation has."""
+    topics = Topics(settings.namespace)
+    return {name: 1 if topic.single_partition else settings.partitions for name, topic in _topics(topics)}
 
 
 def check_partitions(wanted: Mapping[str, int], found: Mapping[str, int]) -> None:

@@ -135,11 +135,11 @@ def _local_kafka_parts(settings: Settings) -> Iterator[Check]:
 def _kafka(settings: Settings) -> tuple[AdminClient | None, Check]:
     from streams.topics_admin import connect
 
+    if settings.kafka_bootstrap_servers is None and not _answers("127.0.0.1", settings.broker_port):
+        return None, Check("kafka", Verdict.NOTE, "not running", "`credits up` starts it")
     try:
         admin = connect(settings, ANSWER_TIMEOUT_S)
     except OperatorError as error:
-        if settings.kafka_bootstrap_servers is None:
-            return None, Check("kafka", Verdict.NOTE, "not running", "`credits up` starts it")
         return None, Check("kafka", Verdict.FAILED, error.problem, error.remedy)
     metadata = admin.list_topics(timeout=ANSWER_TIMEOUT_S)
     brokers = len(metadata.brokers)
@@ -233,7 +233,7 @@ def _clickhouse(settings: Settings, serving: dict[str, Any] | None) -> Check:
     if url.startswith("chdb:") and not folder.exists():
         import chdb
 
-        return Check("clickhouse", Verdict.OK, f"in process, chDB {chdb.chdb_version}; no data in {folder} yet")
+        return Check("clickhouse", Verdict.OK, f"in process, engine {chdb.engine_version}; no data in {folder} yet")
     try:
         client = connect(settings)
     except ClickHouseUnavailableError as error:

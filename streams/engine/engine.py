@@ -125,7 +125,9 @@ class Engine:
         await asyncio.gather(*(self._pumps.pop(number).close(CLOSE_TIMEOUT_S) for number in gone))
         for pump in self._pumps.values():
             pump.forget_queued()
-        self._consumer.release(self._consumer.thread.held)
+        thread = self._consumer.thread
+        self._consumer.release(thread.held)
+        await thread.leave_alone([tp for tp in assignment if tp.topic not in self._inputs])
         missing = sorted(owned - self._pumps.keys())
         limit = asyncio.Semaphore(RESTORES_AT_ONCE)
         await asyncio.gather(*(self._take_over(number, limit) for number in missing))

@@ -65,13 +65,21 @@ class LedgerConsumer(BatchConsumer):
 
     async def highwaters(self, *partitions: TP) -> Mapping[TP, int]:
         """The ends of the logs; for a changelog, what its table has: there is nothing for Faust to recover."""
-        ends = dict(await super().highwaters(*partitions))
-        changelogs = self.app.tables.changelog_topics
+        changelogs = self.app.tables._changelogs
+        asked = [tp for tp in partitions if tp.topic not in changelogs]
+        ends = dict(await super().highwaters(*asked)) if asked else {}
         for tp in partitions:
             if tp.topic in changelogs:
-                persisted = self.app.tables._changelogs[tp.topic].persisted_offset(TP(tp.topic, tp.partition))
+                persisted = changelogs[tp.topic].persisted_offset(TP(tp.topic, tp.partition))
                 ends[tp] = 0 if persisted is None else persisted + 1
         return ends
+
+    async def earliest_offsets(self, *partitions: TP) -> Mapping[TP, int]:
+        """The beginnings of the logs; of a changelog nobody reads, so any number will do."""
+        changelogs = self.app.tables.changelog_topics
+        asked = [tp for tp in partitions if tp.topic not in changelogs]
+        firsts = dict(await super().earliest_offsets(*asked)) if asked else {}
+        return {**firsts, **{tp: 0 for tp in partitions if tp.topic in changelogs}}
 
 
 def account_table(app: Any, owner: PartitionOwner, partitions: int) -> AccountTable:

@@ -30,10 +30,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyruhvro
 
-from schemas.compatibility import read_differences
 from schemas.content import content
 from schemas.enums import DeadLetterCode
 from schemas.records import AvroSchema, arrow_schema, avro_schema, plain_schema, plain_text
+from schemas.resolution import read_differences
 
 __all__ = [
     "FRAME_BYTES",

@@ -35,6 +35,11 @@ def own_monthly(grant: Grant) -> bool:
     return grant.kind is GrantKind.ALLOWANCE and grant.grant_id.startswith(MONTHLY_GRANT_PREFIX)
 
 
+def lapses_at_turn(wallet: Wallet, grant: Grant) -> bool:
+    """What is left of the grant goes with the turn of the month, rather than as an expiry of its own."""
+    return own_monthly(grant) and grant.expires_at == wallet.month_ends_at
+
+
 def turns(wallet: Wallet) -> bool:
     """The turn of the month would change something in this wallet."""
     return (
@@ -55,7 +60,7 @@ def _all_due(account: Account) -> Iterator[Due]:
         if turns(wallet):
             yield Due(wallet.month_ends_at, 0, wallet.unit, None)
         for grant in wallet.grants:
-            if grant.expires_at is not None and not own_monthly(grant):
+            if grant.expires_at is not None and not lapses_at_turn(wallet, grant):
                 yield Due(grant.expires_at, 1, wallet.unit, grant)
 
 

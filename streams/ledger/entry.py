@@ -22,7 +22,6 @@ from schemas.enums import (
     GrantKind,
     HoldAction,
     LegKind,
-    RejectReason,
     TopupReason,
 )
 
@@ -162,7 +161,7 @@ class Leg(msgspec.Struct, frozen=True):
     amount_nanos: int
     actor: str
     occurred_at: int
-    reason: RejectReason | None = None
+    reason: str | None = None
     grants: tuple[Lot, ...] = ()
 
     def to_record(self) -> dict[str, Any]:

@@ -91,12 +91,19 @@ def give_back(wallet: Wallet, lots: Sequence[Lot], at: int) -> tuple[tuple[Slice
     """How credits return to the grants named by `lots`: (slices, lots to add anew).
 
     A grant the wallet no longer remembers is added again under its id. What returns to a grant that has not expired
-    pays the overdraft first; what returns to one that has expired stays there, to expire at once.
+    pays the overdraft first; what returns to one that has expired stays there, to expire at once. A lot of kind
+    `overdraft` was never covered by a grant: what the overdraft no longer needs of it becomes an adjustment.
     """
     owed = wallet.overdraft
     slices: list[Slice] = []
     anew: list[Lot] = []
     for lot in lots:
+        if lot.kind is GrantKind.OVERDRAFT:
+            paid = min(owed, lot.amount_nanos)
+            owed -= paid
+            if paid < lot.amount_nanos:
+                anew.append(Lot(lot.grant_id, GrantKind.ADJUSTMENT, lot.amount_nanos - paid, lot.priority))
+            continue
         grant = find_grant(wallet, lot.grant_id)
         expires_at = lot.expires_at if grant is None else grant.expires_at
         live = expires_at is None or expires_at > at

@@ -173,8 +173,8 @@ def watch_lines(
     crossed.sort(key=lambda line: line.before)
     report = _Report(account, wallet, at, before, after)
     alerts = [report.of(line, line.kind, line.message) for line in crossed]
-    for line in restored:
-        alerts.append(report.of(line, AlertKind.BALANCE_RESTORED, f"The {wallet.unit} balance is above zero again."))
+    message = f"The {wallet.unit} balance is above zero again."
+    alerts += [report.of(line, AlertKind.BALANCE_RESTORED, message) for line in restored]
     if resolved:
         wallet.resolved += 1
         alerts.append(report.resolved(tuple(resolved)))

@@ -10,22 +10,7 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from zoneinfo import ZoneInfo
 
-MICROS_PER_SECOND = 1_000_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-def is_time_zone(name: str) -> bool:
-    """Whether `name` is a zone of the IANA database, such as "Europe/Madrid"."""
-    try:
-        ZoneInfo(name)
-    except (
-        ValueError,
-        OSError,
-    ):  # unknown, malformed, or a directory of the database; ZoneInfoNotFoundError is a KeyError
-        return False
-    except KeyError:
-        return False
-    return True
 
 
 def month_of(at: int, time_zone: str) -> int:

@@ -15,7 +15,7 @@ Rules of this file:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -245,7 +245,7 @@ class PriceList:
     def __len__(self) -> int:
         return len(self._prices)
 
-    def __iter__(self) -> Iterable[Price]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[Price]:
         return iter(self._prices.values())
 
     def get(self, price_id: str) -> Price | None:

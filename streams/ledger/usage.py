@@ -24,6 +24,8 @@ from streams.ledger.rating import Rated
 from streams.ledger.refusals import check_range
 from streams.ledger.source import Source
 
+DEFAULT_UNIT = "USD"
+
 
 class Booking(msgspec.Struct, frozen=True):
     """What the entry of a booked usage says about money. Nano-units."""
@@ -41,6 +43,14 @@ class Booking(msgspec.Struct, frozen=True):
 def wallet_for(account: Account, unit: str) -> Wallet:
     """The wallet of that unit; a new one, not yet in the account, when there is none (booking puts it there)."""
     return account.wallets.get(unit) or Wallet(unit)
+
+
+def default_unit(account: Account) -> str:
+    """The wallet for usage rated upstream that names none: the default one, else the first there was, else USD."""
+    for wallet in account.wallets.values():
+        if wallet.terms.default:
+            return wallet.unit
+    return next(iter(account.wallets), DEFAULT_UNIT)
 
 
 def advance_fast(account: Account, wallet: Wallet, cost: int) -> None:

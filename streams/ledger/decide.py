@@ -1,0 +1,140 @@
+"""What becomes of a command: guards in a fixed order, then entries that nothing refuses any more.
+
+Rules of this file:
+- First everything due at or before the command's time is settled, by the caller (`settle_due`), so that a command which
+  ends as a dead letter leaves the account as it is; `decide` refuses to work while something is due.
+- A record that cannot be booked raises DeadLetter before anything changes. A refusal by rule is an entry `rejected`.
+- What the command itself made due (credits that come back to an expired grant) is settled before `decide` returns.
+- Whether the same record was here before is the engine's to know, and not asked here.
+"""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+import msgspec
+
+from schemas.enums import DeadLetterCode, EntryKind, RejectReason, SettingKind
+from schemas.settings_bodies import Body, InvalidSettingError, WalletBody, parse_body
+from streams.ledger.account import Account
+from streams.ledger.authority import may_set
+from streams.ledger.commands import Hold, Purchase, Refund, Setting, Transfer, Usage
+from streams.ledger.entry import Leg, Outcome
+from streams.ledger.evolve import evolve
+from streams.ledger.journal import Journal
+from streams.ledger.money import decide_purchase, decide_refund
+from streams.ledger.rating import PriceList, Rated
+from streams.ledger.refusals import BrokenLedger, DeadLetter, check_range
+from streams.ledger.settings import details_of, unit_of
+from streams.ledger.settle import grant_allowance, settle, settle_due
+from streams.ledger.source import Context, Source
+from streams.ledger.transfers import decide_leg, decide_transfer
+from streams.ledger.usage import book_usage, default_unit, usage_entry, wallet_for
+
+__all__ = ["Context", "Source", "decide", "evolve", "rate", "settle_due"]
+
+SUPPORTED_SETTINGS = frozenset({SettingKind.ORG, SettingKind.MEMBER, SettingKind.WALLET, SettingKind.THRESHOLDS})
+"""Kinds of setting that this ledger acts on; others are refused rather than taken and ignored."""
+
+Command = Usage | Purchase | Transfer | Refund | Hold | Setting | Leg
+
+
+def decide(account: Account, command: Command, context: Context) -> Outcome:
+    """Decide one command of the account's org and fold what it comes to into the account, in place.
+
+    Nothing may be due at `context.at`: call `settle_due` first. Raises DeadLetter, before any change, for
+    `unknown_price`, `amount_out_of_range`, `invalid_field`.
+    """
+    if account.due_at is not None and account.due_at <= context.at:
+        raise BrokenLedger(f"{account.org_id}: settle what is due at {account.due_at} before deciding at {context.at}")
+    outcome = Outcome()
+    if isinstance(command, Usage):
+        _decide_usage(account, command, context, outcome)
+    else:
+        journal = Journal(account, context.at, outcome, context.source)
+        match command:
+            case Purchase():
+                decide_purchase(journal, command)
+            case Refund():
+                decide_refund(journal, command, context)
+            case Transfer():
+                decide_transfer(journal, command)
+            case Leg():
+                decide_leg(journal, command)
+            case Setting():
+                _decide_setting(journal, command)
+            case Hold():
+                raise DeadLetter(DeadLetterCode.INVALID_FIELD, "this ledger takes no holds yet")
+            case _:
+                assert_never(command)
+    if account.due_at is not None and account.due_at <= context.at:
+        settle(Journal(account, context.at, outcome))
+    return outcome
+
+
+def rate(account: Account, usage: Usage, prices: PriceList) -> Rated:
+    """What a usage costs and in which wallet (product rule 8). Raises DeadLetter as `RatingPlan.cost`."""
+    if usage.cost_nanos is not None:
+        check_range(usage.cost_nanos)
+        if usage.cost_nanos < 0:
+            raise DeadLetter(DeadLetterCode.INVALID_FIELD, "cost_nanos must not be below 0")
+        return Rated(usage.cost_nanos, usage.wallet or default_unit(account))
+    plan = prices.plan(
+        account.org_id, account.tier, usage.operation, usage.category, usage.model, usage.tool, usage.provider
+    )
+    return plan.cost(usage.occurred_at, usage.input_tokens, usage.output_tokens, usage.quantity_nanos, usage.replicas)
+
+
+def _decide_usage(account: Account, usage: Usage, context: Context, outcome: Outcome) -> None:
+    if usage.voided or usage.revision:
+        raise DeadLetter(DeadLetterCode.INVALID_FIELD, "this ledger takes no corrections of usage yet")
+    rated = rate(account, usage, context.prices)
+    booking = book_usage(account, wallet_for(account, rated.wallet), rated.cost, context.at)
+    outcome.entries.append(usage_entry(account, booking, usage, rated, context.at, context.source))
+    outcome.alerts += booking.alerts
+
+
+def _decide_setting(journal: Journal, setting: Setting) -> None:
+    account = journal.account
+    try:
+        body = parse_body(setting.kind, setting.body)
+    except InvalidSettingError as error:
+        _reject_setting(journal, setting, "", RejectReason.INVALID_SETTING, str(error))
+        return
+    if setting.kind not in SUPPORTED_SETTINGS:
+        _reject_setting(journal, setting, "", RejectReason.INVALID_SETTING, f"{setting.kind} is not supported yet")
+        return
+    if not may_set(account, setting.kind, setting.actor, setting.actor_role):
+        message = "You are not authorized to make changes to these settings."
+        _reject_setting(journal, setting, "", RejectReason.NOT_AUTHORIZED, message)
+        return
+    journal.write(
+        EntryKind.SETTING,
+        unit_of(body),
+        0,
+        event_id=setting.setting_id,
+        occurred_at=setting.occurred_at,
+        actor=setting.actor,
+        details=details_of(account, setting.kind, setting.body, body),
+    )
+    _follow_up(journal, setting, body)
+
+
+def _follow_up(journal: Journal, setting: Setting, body: Body) -> None:
+    """The allowance of the current month is granted when it is first set (contract, `wallet`)."""
+    if isinstance(body, WalletBody):
+        wallet = journal.account.wallets[body.unit]
+        if wallet.allowance_month < wallet.month:
+            grant_allowance(journal, wallet, wallet.month, journal.at, setting.setting_id)
+
+
+def _reject_setting(journal: Journal, setting: Setting, unit: str, reason: RejectReason, message: str) -> None:
+    details = {"kind": setting.kind.value, "message": message, "body": setting.body}
+    journal.reject(
+        unit,
+        reason,
+        event_id=setting.setting_id,
+        occurred_at=setting.occurred_at,
+        actor=setting.actor,
+        details=msgspec.json.encode(details).decode(),
+    )

@@ -1,0 +1,77 @@
+"""How a decision becomes entries: each is numbered, given its balances and folded into the account as it is written.
+
+Rules of this file: an entry is written only when nothing can refuse it any more. Exactly one entry of a command, the
+first, carries the command's place in the log; what follows from it (an allowance granted at once, an expiry) and what
+falls due has no place, and names its cause by `event_id` or `correlation_id`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from schemas.enums import EntryKind, RejectReason
+from streams.ledger.account import Account
+from streams.ledger.entry import Entry, Lot, Outcome, Slice, entry_id
+from streams.ledger.evolve import evolve
+from streams.ledger.source import TIME, Source
+
+
+class Journal:
+    """Writes the entries of one command, or of what fell due, at one instant."""
+
+    def __init__(self, account: Account, at: int, outcome: Outcome, source: Source = TIME) -> None:
+        self.account = account
+        self.at = at
+        self.outcome = outcome
+        self._source = source
+
+    def write(
+        self,
+        kind: EntryKind,
+        unit: str,
+        amount: int,
+        *,
+        event_id: str,
+        occurred_at: int,
+        slices: tuple[Slice, ...] = (),
+        grants: tuple[Lot, ...] = (),
+        **words: Any,
+    ) -> Entry:
+        """Write and fold one entry; `words` are further fields of Entry. `amount`: signed nano-units."""
+        account = self.account
+        wallet = account.wallets.get(unit)
+        settled = amount + (wallet.settled if wallet is not None else 0)
+        held = wallet.held if wallet is not None else 0
+        seq = account.seq + 1
+        source, self._source = self._source, TIME
+        entry = Entry(
+            account.org_id,
+            seq,
+            entry_id(account.org_id, seq),
+            kind,
+            unit,
+            amount,
+            settled,
+            settled - held,
+            held,
+            occurred_at,
+            self.at,
+            event_id,
+            source.topic,
+            source.partition,
+            source.offset,
+            slices,
+            grants,
+            **words,
+        )
+        self.outcome.entries.append(entry)
+        self.outcome.alerts += evolve(account, entry)
+        return entry
+
+    def reject(self, unit: str, reason: str, *, event_id: str, occurred_at: int, **words: Any) -> None:
+        """Write that a rule refused the command. `unit` may be of a wallet that does not exist."""
+        self.write(EntryKind.REJECTED, unit, 0, event_id=event_id, occurred_at=occurred_at, reason=reason, **words)
+
+
+Refusal = RejectReason | None
+"""The answer of a guard: why not, or None to go on."""

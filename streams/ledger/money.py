@@ -1,0 +1,258 @@
+"""Money in and out: purchases, gifts, adjustments, failed charges, refunds (product rules 19, 21).
+
+Rules of this file: guards in this order: validity, authority, what is referred to, limits; then the range of amounts;
+then the entry, which nothing refuses any more. A refund of more than is left to refund is refused whole. What a refund
+of usage gives back goes to the grants it was drawn from, the last drawn first, so that the grants stand as if less had
+been used; partial refunds add up, at most to the usage.
+"""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+import msgspec
+
+from schemas.amounts import NANOS
+from schemas.enums import (
+    EntryKind,
+    EntryReason,
+    GrantKind,
+    PurchaseKind,
+    PurchaseStatus,
+    RefundTarget,
+    RejectReason,
+)
+from streams.ledger.account import Account, Wallet
+from streams.ledger.authority import may_pay
+from streams.ledger.commands import PRIORITY_DEFAULT, Purchase, Refund
+from streams.ledger.entry import Entry, Lot, Slice
+from streams.ledger.evolve import USAGE_REFUND_WINDOW_MICROS, UsageRefund
+from streams.ledger.grants import draw, find_grant, give_back, pay_overdraft
+from streams.ledger.journal import Journal
+from streams.ledger.refusals import check_range
+from streams.ledger.source import Context
+from streams.ledger.usage import spent_of, wallet_for
+
+PURCHASE_MIN_NANOS = NANOS
+"""The least that can be bought: 1 unit (product rule 19). Gifts and adjustments may be smaller."""
+
+PURCHASE_GRANT_PREFIX = "purchase/"
+
+_GRANT_KINDS = {
+    PurchaseKind.PURCHASED: GrantKind.PURCHASED,
+    PurchaseKind.PROMOTIONAL: GrantKind.PROMOTIONAL,
+    PurchaseKind.ADJUSTMENT: GrantKind.ADJUSTMENT,
+}
+
+
+def check_room(account: Account, wallet: Wallet, amount: int) -> None:
+    """Raise DeadLetter `amount_out_of_range` unless the wallet has room for `amount` and all that may come back."""
+    check_range(
+        wallet.settled + account.on_the_way(wallet.unit) + amount,
+        wallet.allocation + amount,
+        wallet.lifetime_added + amount,
+    )
+
+
+def decide_purchase(journal: Journal, purchase: Purchase) -> None:
+    """Credits bought, given or adjusted, or a charge that failed. Raises DeadLetter `amount_out_of_range`."""
+    account = journal.account
+    refusal = _refuse_purchase(account, purchase)
+    if refusal is not None:
+        journal.reject(
+            purchase.wallet,
+            refusal,
+            event_id=purchase.purchase_id,
+            occurred_at=purchase.occurred_at,
+            actor=purchase.actor,
+            correlation_id=purchase.topup_request_id,
+            details=_details(purchase),
+        )
+        return
+    kind = EntryKind.ADJUSTMENT if purchase.kind is PurchaseKind.ADJUSTMENT else EntryKind.PURCHASE
+    amount, reason = purchase.amount_nanos, None
+    lots: tuple[Lot, ...] = ()
+    slices: tuple[Slice, ...] = ()
+    wallet = wallet_for(account, purchase.wallet)
+    if purchase.status is PurchaseStatus.FAILED:
+        kind, amount, reason = EntryKind.PURCHASE, 0, EntryReason.PURCHASE_FAILED
+    elif amount < 0:
+        slices = draw(wallet, -amount)
+    else:
+        check_room(account, wallet, amount)
+        lots = (_bought(purchase),)
+        slices = pay_overdraft(wallet, lots)
+    journal.write(
+        kind,
+        purchase.wallet,
+        amount,
+        event_id=purchase.purchase_id,
+        occurred_at=purchase.occurred_at,
+        slices=slices,
+        grants=lots,
+        reason=reason,
+        actor=purchase.actor,
+        correlation_id=purchase.topup_request_id,
+        details=_details(purchase),
+    )
+
+
+def _refuse_purchase(account: Account, purchase: Purchase) -> RejectReason | None:
+    amount = purchase.amount_nanos
+    if not may_pay(account, purchase.actor):
+        return RejectReason.NOT_AUTHORIZED
+    if purchase.status is PurchaseStatus.FAILED:
+        return None
+    match purchase.kind:
+        case PurchaseKind.PURCHASED:
+            return RejectReason.AMOUNT_NOT_POSITIVE if amount < PURCHASE_MIN_NANOS else None
+        case PurchaseKind.PROMOTIONAL:
+            return RejectReason.AMOUNT_NOT_POSITIVE if amount <= 0 else None
+        case PurchaseKind.ADJUSTMENT:
+            if not amount:
+                return RejectReason.AMOUNT_NOT_POSITIVE
+            if -amount > max(0, wallet_for(account, purchase.wallet).available):
+                return RejectReason.INSUFFICIENT_CREDITS
+            return None
+        case _:
+            assert_never(purchase.kind)
+
+
+def _bought(purchase: Purchase) -> Lot:
+    return Lot(
+        PURCHASE_GRANT_PREFIX + purchase.purchase_id,
+        _GRANT_KINDS[purchase.kind],
+        purchase.amount_nanos,
+        purchase.priority,
+        purchase.expires_at,
+        purchase.price_paid_nanos,
+        purchase.currency,
+    )
+
+
+class _PurchaseDetails(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What the entry's own fields do not tell of a purchase."""
+
+    kind: PurchaseKind
+    status: PurchaseStatus
+    amount_nanos: int
+    failure_reason: str | None = None
+
+
+def _details(purchase: Purchase) -> str:
+    told = _PurchaseDetails(purchase.kind, purchase.status, purchase.amount_nanos, purchase.failure_reason)
+    return msgspec.json.encode(told).decode()
+
+
+def decide_refund(journal: Journal, refund: Refund, context: Context) -> None:
+    """Take back what is left of a purchase, or give back what a usage drew."""
+    match refund.target:
+        case RefundTarget.PURCHASE:
+            _refund_purchase(journal, refund)
+        case RefundTarget.USAGE:
+            _refund_usage(journal, refund, context.references.get(refund.target_id))
+        case _:
+            assert_never(refund.target)
+
+
+def _refuse_refund(account: Account, refund: Refund) -> RejectReason | None:
+    if refund.amount_nanos <= 0:
+        return RejectReason.AMOUNT_NOT_POSITIVE
+    if not may_pay(account, refund.actor):
+        return RejectReason.NOT_AUTHORIZED
+    return None
+
+
+def _refund_purchase(journal: Journal, refund: Refund) -> None:
+    account, amount = journal.account, refund.amount_nanos
+    grant_id = PURCHASE_GRANT_PREFIX + refund.target_id
+    found = ((wallet, find_grant(wallet, grant_id)) for wallet in account.wallets.values())
+    unit, grant = next(((wallet.unit, grant) for wallet, grant in found if grant is not None), ("", None))
+    refusal = _refuse_refund(account, refund)
+    if refusal is None and grant is None:
+        refusal = RejectReason.UNKNOWN_PURCHASE
+    if refusal is None and grant is not None and amount > grant.remaining:
+        refusal = RejectReason.EXCEEDS_REFUNDABLE
+    if refusal is not None or grant is None:
+        _reject_refund(journal, refund, unit, refusal)
+        return
+    journal.write(
+        EntryKind.REFUND,
+        unit,
+        -amount,
+        event_id=refund.refund_id,
+        occurred_at=refund.occurred_at,
+        slices=(Slice(grant.grant_id, grant.kind, amount, grant.expires_at),),
+        reason=EntryReason.PURCHASE_REFUNDED,
+        actor=refund.actor,
+        correlation_id=refund.target_id,
+    )
+
+
+def _refund_usage(journal: Journal, refund: Refund, usage: Entry | None) -> None:
+    account, amount = journal.account, refund.amount_nanos
+    refusal = _refuse_refund(account, refund)
+    if usage is None or usage.recorded_at + USAGE_REFUND_WINDOW_MICROS < journal.at:
+        _reject_refund(journal, refund, "", refusal or RejectReason.UNKNOWN_USAGE)
+        return
+    known = account.refunded.get(refund.target_id)
+    so_far = known.amount if known is not None else 0
+    if refusal is None and amount > -usage.amount_nanos - so_far:
+        refusal = RejectReason.EXCEEDS_REFUNDABLE
+    if refusal is not None:
+        _reject_refund(journal, refund, usage.wallet, refusal)
+        return
+    wallet = account.wallets[usage.wallet]
+    returned = undrawn(usage.slices, so_far, amount)
+    spent = spent_of(returned)
+    check_range(wallet.settled + account.on_the_way(wallet.unit) + amount, wallet.used - amount)
+    check_range(wallet.lifetime_spent - spent)
+    lots = [_lot_of(wallet, part, f"refund/{refund.refund_id}") for part in returned]
+    slices, anew = give_back(wallet, lots, journal.at)
+    journal.write(
+        EntryKind.REFUND,
+        wallet.unit,
+        amount,
+        event_id=refund.refund_id,
+        occurred_at=refund.occurred_at,
+        slices=slices,
+        grants=anew,
+        reason=EntryReason.USAGE_REFUNDED,
+        actor=refund.actor,
+        correlation_id=refund.target_id,
+        details=msgspec.json.encode(UsageRefund(spent, usage.recorded_at)).decode(),
+    )
+
+
+def undrawn(slices: tuple[Slice, ...], already: int, amount: int) -> tuple[Slice, ...]:
+    """The parts of a usage's slices that the next `amount` gives back, after `already`: the last drawn first."""
+    parts = []
+    for drawn in reversed(slices):
+        skipped = min(already, drawn.amount_nanos)
+        already -= skipped
+        part = min(amount, drawn.amount_nanos - skipped)
+        amount -= part
+        if part:
+            parts.append(Slice(drawn.grant_id, drawn.kind, part, drawn.expires_at))
+    return tuple(parts)
+
+
+def _lot_of(wallet: Wallet, part: Slice, overdraft_grant_id: str) -> Lot:
+    """A returned slice as a lot, with what the wallet still knows of its grant."""
+    if part.kind is GrantKind.OVERDRAFT:
+        return Lot(overdraft_grant_id, part.kind, part.amount_nanos, PRIORITY_DEFAULT)
+    grant = find_grant(wallet, part.grant_id)
+    priority = grant.priority if grant is not None else PRIORITY_DEFAULT
+    return Lot(part.grant_id, part.kind, part.amount_nanos, priority, part.expires_at)
+
+
+def _reject_refund(journal: Journal, refund: Refund, unit: str, reason: RejectReason | None) -> None:
+    assert reason is not None
+    journal.reject(
+        unit,
+        reason,
+        event_id=refund.refund_id,
+        occurred_at=refund.occurred_at,
+        actor=refund.actor,
+        correlation_id=refund.target_id,
+    )

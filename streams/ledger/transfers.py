@@ -1,0 +1,234 @@
+"""Transfers between orgs: a saga of local steps that conserves (product rule 22; design, 5).
+
+Rules of this file:
+- The source draws its grants, writes `transfer_out` and sends a `credit` leg with the lots; until an answer the credits
+  are visible as on the way (`Account.transits`).
+- The target writes `transfer_in` and sends an `acknowledge` leg; or, when it cannot take them, a `return` leg with the
+  same lots. A known org also writes why (`rejected`); an unknown one writes nothing and stays unknown.
+- The source writes `transfer_out` of amount 0 when the target has acknowledged, `transfer_return` when it has not: the
+  lots go back to the grants they came from. An answer to a transfer that has ended changes nothing.
+- Lots keep kind, priority, expiry and their share of the cost basis. In the target their ids are new, so the same
+  credits may travel in circles.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import assert_never
+
+from schemas.amounts import AMOUNT_MAX
+from schemas.enums import DeadLetterCode, EntryKind, LegKind, RejectReason
+from streams.ledger.account import Account, Wallet
+from streams.ledger.authority import administers
+from streams.ledger.commands import Transfer
+from streams.ledger.entry import Leg, Lot, Slice
+from streams.ledger.grants import draw, find_grant, give_back, pay_overdraft
+from streams.ledger.journal import Journal
+from streams.ledger.usage import wallet_for
+
+
+def decide_transfer(journal: Journal, transfer: Transfer) -> None:
+    """Send credits away, or write why not."""
+    account = journal.account
+    refusal = _refuse_transfer(account, transfer)
+    if refusal is not None:
+        journal.reject(
+            transfer.wallet,
+            refusal,
+            event_id=transfer.transfer_id,
+            occurred_at=transfer.occurred_at,
+            actor=transfer.actor,
+            counterparty_org_id=transfer.target_org_id,
+        )
+        return
+    wallet = account.wallets[transfer.wallet]
+    slices = draw(wallet, transfer.amount_nanos)
+    lots = tuple(_lot_of(wallet, part) for part in slices)
+    journal.write(
+        EntryKind.TRANSFER_OUT,
+        transfer.wallet,
+        -transfer.amount_nanos,
+        event_id=transfer.transfer_id,
+        occurred_at=transfer.occurred_at,
+        slices=slices,
+        actor=transfer.actor,
+        counterparty_org_id=transfer.target_org_id,
+        correlation_id=transfer.transfer_id,
+    )
+    journal.outcome.legs.append(
+        Leg(
+            _leg_id(account.org_id, transfer.transfer_id, LegKind.CREDIT),
+            transfer.transfer_id,
+            LegKind.CREDIT,
+            transfer.target_org_id,
+            account.org_id,
+            transfer.target_org_id,
+            transfer.wallet,
+            transfer.amount_nanos,
+            transfer.actor,
+            transfer.occurred_at,
+            None,
+            lots,
+        )
+    )
+
+
+def _refuse_transfer(account: Account, transfer: Transfer) -> RejectReason | None:
+    if transfer.amount_nanos <= 0:
+        return RejectReason.AMOUNT_NOT_POSITIVE
+    if transfer.target_org_id == account.org_id:
+        return RejectReason.SAME_ORG
+    if not account.known:
+        return RejectReason.UNKNOWN_ORG
+    if not administers(account, transfer.actor):
+        return RejectReason.NOT_AUTHORIZED
+    if account.closed:
+        return RejectReason.ORG_CLOSED
+    if transfer.amount_nanos > wallet_for(account, transfer.wallet).available:
+        return RejectReason.INSUFFICIENT_CREDITS
+    return None
+
+
+def _lot_of(wallet: Wallet, part: Slice) -> Lot:
+    """A drawn slice with what travels with it; the cost basis in proportion, rounded down."""
+    grant = find_grant(wallet, part.grant_id)
+    assert grant is not None
+    paid = None if grant.price_paid is None else grant.price_paid * part.amount_nanos // grant.amount
+    return Lot(part.grant_id, part.kind, part.amount_nanos, grant.priority, part.expires_at, paid, grant.currency)
+
+
+def decide_leg(journal: Journal, leg: Leg) -> None:
+    """The receiving org's part in a transfer."""
+    match leg.kind:
+        case LegKind.CREDIT:
+            _receive(journal, leg)
+        case LegKind.ACKNOWLEDGE:
+            _acknowledged(journal, leg)
+        case LegKind.RETURN:
+            _returned(journal, leg)
+        case _:
+            assert_never(leg.kind)
+
+
+def _receive(journal: Journal, leg: Leg) -> None:
+    account = journal.account
+    refusal = _refuse_credit(account, leg)
+    if refusal is not None:
+        if account.known:
+            journal.reject(
+                leg.wallet,
+                refusal,
+                event_id=leg.transfer_id,
+                occurred_at=leg.occurred_at,
+                actor=leg.actor,
+                counterparty_org_id=leg.source_org_id,
+                correlation_id=leg.transfer_id,
+            )
+        journal.outcome.legs.append(_answer(leg, LegKind.RETURN, refusal))
+        return
+    lots = tuple(
+        Lot(
+            _arrival_id(leg, number),
+            lot.kind,
+            lot.amount_nanos,
+            lot.priority,
+            lot.expires_at,
+            lot.price_paid_nanos,
+            lot.currency,
+        )
+        for number, lot in enumerate(leg.grants, 1)
+    )
+    journal.write(
+        EntryKind.TRANSFER_IN,
+        leg.wallet,
+        leg.amount_nanos,
+        event_id=leg.transfer_id,
+        occurred_at=leg.occurred_at,
+        slices=pay_overdraft(wallet_for(account, leg.wallet), lots),
+        grants=lots,
+        actor=leg.actor,
+        counterparty_org_id=leg.source_org_id,
+        correlation_id=leg.transfer_id,
+    )
+    journal.outcome.legs.append(_answer(leg, LegKind.ACKNOWLEDGE, None))
+
+
+def _refuse_credit(account: Account, leg: Leg) -> str | None:
+    if not account.known:
+        return RejectReason.UNKNOWN_TARGET
+    if not administers(account, leg.actor):
+        return RejectReason.NOT_AUTHORIZED
+    if account.closed:
+        return RejectReason.ORG_CLOSED
+    wallet = wallet_for(account, leg.wallet)
+    fullest = max(wallet.settled + account.on_the_way(leg.wallet), wallet.allocation, wallet.lifetime_added)
+    if fullest + leg.amount_nanos > AMOUNT_MAX:
+        return DeadLetterCode.AMOUNT_OUT_OF_RANGE
+    return None
+
+
+def _acknowledged(journal: Journal, leg: Leg) -> None:
+    if leg.transfer_id not in journal.account.transits:
+        return
+    journal.write(
+        EntryKind.TRANSFER_OUT,
+        leg.wallet,
+        0,
+        event_id=leg.transfer_id,
+        occurred_at=leg.occurred_at,
+        actor=leg.actor,
+        counterparty_org_id=leg.target_org_id,
+        correlation_id=leg.transfer_id,
+        details='{"acknowledged":true}',
+    )
+
+
+def _returned(journal: Journal, leg: Leg) -> None:
+    account = journal.account
+    if leg.transfer_id not in account.transits:
+        return
+    slices, anew = give_back(account.wallets[leg.wallet], leg.grants, journal.at)
+    journal.write(
+        EntryKind.TRANSFER_RETURN,
+        leg.wallet,
+        leg.amount_nanos,
+        event_id=leg.transfer_id,
+        occurred_at=leg.occurred_at,
+        slices=slices,
+        grants=anew,
+        reason=leg.reason,
+        actor=leg.actor,
+        counterparty_org_id=leg.target_org_id,
+        correlation_id=leg.transfer_id,
+    )
+
+
+def _answer(leg: Leg, kind: LegKind, reason: str | None) -> Leg:
+    """The leg back to the source; a return carries the lots, an acknowledgement needs none."""
+    return Leg(
+        _leg_id(leg.source_org_id, leg.transfer_id, kind),
+        leg.transfer_id,
+        kind,
+        leg.source_org_id,
+        leg.source_org_id,
+        leg.target_org_id,
+        leg.wallet,
+        leg.amount_nanos,
+        leg.actor,
+        leg.occurred_at,
+        reason,
+        leg.grants if kind is LegKind.RETURN else (),
+    )
+
+
+def _leg_id(source_org_id: str, transfer_id: str, kind: LegKind) -> str:
+    return f"{kind.value}-{_digest(source_org_id, transfer_id)}"
+
+
+def _arrival_id(leg: Leg, number: int) -> str:
+    """Ids of transfers are unique per source org only, so the source goes in."""
+    return f"transfer/{_digest(leg.source_org_id, leg.transfer_id)}/{number}"
+
+
+def _digest(org_id: str, transfer_id: str) -> str:
+    return hashlib.blake2b(f"{len(org_id)}:{org_id}{transfer_id}".encode(), digest_size=16).hexdigest()

@@ -39,7 +39,7 @@ from projections.rows import (
 from schemas.codec import DecodedBatch, WriterSchemas, decode_columns
 from schemas.enums import DeadLetterCode
 from schemas.topics import Topics
-from streams.engine.transport import Inbound
+from streams.engine.ports import Inbound
 
 PROJECTED = ("ledger", "alerts_threshold", "alerts_depletion", "alerts_topup", "balances", "dead_letters", "prices")
 """Keys of the topics that are projected."""

@@ -8,8 +8,9 @@ Rules of this file:
    written or dropped (then it is empty), or it has to be read back before anything is added: `missing` names it.
 4. Sums are exact up to 95 bits: they are kept as two integers, `high` x 2^32 + `low`, and added in columns.
 
-What counts: `usage` adds its request, quantities and cost. `correction` takes back what it undoes: its signed amount, and
-the request and quantities that it carries, once. `refund` of usage adds to `refunded`; a refund of a purchase is no usage.
+What counts: `usage` adds its request, quantities and cost. `correction` takes back what it undoes: its signed amount,
+and the request and quantities that it carries. `refund` of usage adds to `refunded`; a refund of a purchase is no
+usage.
 """
 
 from __future__ import annotations
@@ -299,7 +300,7 @@ class _Generation:
         return slots
 
     def _found(self, keys: Sequence[Key]) -> Ints:
-        return np.fromiter(map(self.slots.get, keys, repeat(-1)), np.int64, len(keys))  # type: ignore[arg-type]
+        return np.fromiter(map(self.slots.get, keys, repeat(-1)), np.int64, len(keys))
 
     def _grow(self, slots: int) -> None:
         if slots > len(self.values):
@@ -429,7 +430,8 @@ def _sums_after(addition: Additions, index: int, version: int) -> Ints:
     starts = addition.level.starts(rows.occurred_at)
     wanted = (rows.codes == addition.codes[index]) & (starts == addition.starts[index]) & (rows.offsets > version)
     order = np.flatnonzero(wanted)
-    return _summed(rows, order, np.zeros(1, dtype=np.int64), addition.last_offsets[index : index + 1])[0]
+    group = _summed(rows, order, np.zeros(1, dtype=np.int64), addition.last_offsets[index : index + 1])
+    return np.asarray(group[0])
 
 
 def _table(addition: Additions, changed: Ints, values: Ints) -> Any:

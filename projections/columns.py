@@ -97,4 +97,3 @@ def _decimals(values: Ints, validity: Any, kind: Any) -> Any:
     halves[:, 0] = values
     halves[:, 1] = values >> 63
     return pa.Array.from_buffers(kind, len(values), [validity, pa.py_buffer(halves)])
-

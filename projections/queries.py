@@ -1,7 +1,7 @@
 """The SQL that the projection asks and audits with. Pure: text and parameters, no connection.
 
-Rules of this file: every query over a table that may hold a row twice keeps one per identity itself; amounts come out as
-integers of nano-credits in text (they may pass 64 bits); what can be long is paged by key.
+Rules of this file: every query over a table that may hold a row twice keeps one per identity itself; amounts come out
+as integers of nano-credits in text (they may pass 64 bits); what can be long is paged by key.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def read_back(level: Level, wanted: Sequence[tuple[bytes, int]]) -> Query:
 def audit_totals() -> Query:
     """wallet, kind, entries and the sum of amounts over the whole ledger."""
     return Query(
-        "SELECT wallet, kind, count() AS entries, toString(toInt256(sum(toDecimal256(amount, 9)) * 1000000000)) AS nanos"
+        "SELECT wallet, kind, count() AS entries, toString(toInt256(sum(toDecimal256(amount, 9)) * 1000000000))"
         " FROM (SELECT wallet, kind, amount FROM ledger LIMIT 1 BY org_id, seq)"
         " GROUP BY wallet, kind ORDER BY wallet, kind",
         {},
@@ -103,26 +103,45 @@ def audit_orgs(after_org: str, orgs_max: int) -> Query:
     )
 
 
-def audit_ledger_wallets(after_org: str, last_org: str) -> Query:
-    """org_id, wallet, balance, held and available after the wallet's last entry, and the sum of its amounts."""
+def audit_ledger_wallets(after_org: str, last_org: str | None) -> Query:
+    """org_id, wallet, balance, held and available after the wallet's last entry, the sum of its amounts, entries.
+
+    Of the orgs after `after_org` up to `last_org` (None: to the end).
+    """
+    condition, parameters = _range(after_org, last_org)
     return Query(
         "SELECT org_id, wallet,"
         f" {_nanos('argMax(balance, seq)')}, {_nanos('argMax(held, seq)')}, {_nanos('argMax(available, seq)')},"
         " toString(toInt256(sum(toDecimal256(amount, 9)) * 1000000000)), count()"
         " FROM (SELECT org_id, wallet, seq, balance, held, available, amount FROM ledger"
-        " WHERE org_id > {after:String} AND org_id <= {last:String} AND wallet != '' LIMIT 1 BY org_id, seq)"
+        f" WHERE {condition} AND wallet != '' LIMIT 1 BY org_id, seq)"
         " GROUP BY org_id, wallet ORDER BY org_id, wallet",
-        {"after": after_org, "last": last_org},
+        parameters,
     )
 
 
-def audit_balances(after_org: str, last_org: str) -> Query:
-    """org_id, wallet, seq and amounts of the newest published balances in a range of orgs."""
+def audit_balances(after_org: str, last_org: str | None) -> Query:
+    """org_id, wallet, seq, amounts, status and health of the newest published balances in a range of orgs."""
+    condition, parameters = _range(after_org, last_org)
     amounts = ("settled", "held", "available", "allocation", "month_spent", "lifetime_added", "lifetime_spent")
     return Query(
         f"SELECT org_id, wallet, seq, {', '.join(_nanos(name) for name in amounts)}, status, health FROM v_balances"
-        " WHERE org_id > {after:String} AND org_id <= {last:String} ORDER BY org_id, wallet",
-        {"after": after_org, "last": last_org},
+        f" WHERE {condition} ORDER BY org_id, wallet",
+        parameters,
+    )
+
+
+def audit_alerts() -> Query:
+    """kind and number of the alerts."""
+    return Query("SELECT kind, uniqExact(org_id, alert_id) FROM alerts GROUP BY kind ORDER BY kind", {})
+
+
+def audit_dead_letters() -> Query:
+    """code and number of the dead letters."""
+    return Query(
+        "SELECT code, uniqExact(source_topic, source_partition, source_offset) FROM dead_letters"
+        " GROUP BY code ORDER BY code",
+        {},
     )
 
 
@@ -135,6 +154,12 @@ def audit_usage(level: Level) -> Query:
         f" ORDER BY version DESC LIMIT 1 BY org_id, {level.column}, dims_id) GROUP BY wallet ORDER BY wallet",
         {},
     )
+
+
+def _range(after_org: str, last_org: str | None) -> tuple[str, dict[str, Any]]:
+    if last_org is None:
+        return "org_id > {after:String}", {"after": after_org}
+    return "org_id > {after:String} AND org_id <= {last:String}", {"after": after_org, "last": last_org}
 
 
 def _nanos(expression: str) -> str:

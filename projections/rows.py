@@ -1,7 +1,8 @@
 """Records as rows of the ClickHouse tables. Pure: decoded columns in, Arrow tables out.
 
-Rules of this file: one function per table; a row is a function of its record and of where the record stood, so the same
-record makes the same row whenever it is read again; names are the record's, `_nanos` taken off as amounts become decimals.
+Rules of this file: one function per table; a row is a function of its record and of where the record stood, so the
+same record makes the same row whenever it is read again; names are the record's, `_nanos` taken off as amounts become
+decimals.
 """
 
 from __future__ import annotations
@@ -364,4 +365,3 @@ def _integer(said: str | None) -> int:
         return int(said or "")
     except ValueError:
         return -1
-

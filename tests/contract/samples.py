@@ -70,7 +70,7 @@ def _value(name: str, kind: Any, size: str) -> Any:
         case {"type": "array", "items": "string"}:
             return [f"{name}-1", "ключ"] if size == "extreme" else [f"{name}-1"]
         case {"type": "array", "items": items}:
-            return [_sample(items, size), _sample(items, "smallest")] if size == "extreme" else [_sample(items, size)]
+            return [_sample(items, size), _sample(items, "full")] if size == "extreme" else [_sample(items, size)]
         case {"type": "map"}:
             return {"région": "Île-de-France", "b": ""} if size == "extreme" else {"request_id": "r-1"}
         case "string":

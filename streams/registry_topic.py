@@ -168,6 +168,8 @@ def _without_documentation(schema: Any) -> Any:
         return [_without_documentation(each) for each in schema]
     if isinstance(schema, dict):
         left = {key: value for key, value in schema.items() if key != "doc" and not key.startswith("__")}
+        if left.keys() == {"type"}:  # {"type": "string"} and "string" are one
+            return _without_documentation(left["type"])
         return {key: value if key == "default" else _without_documentation(value) for key, value in left.items()}
     return schema
 

@@ -1,0 +1,132 @@
+"""The built-in registry's fold: the topic's order decides, and one meaning has one id."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.records import avro_text, bundled_id
+from schemas.topics import Topics
+from streams.registry_topic import DYNAMIC_ID_MIN, Claims, InvalidSchemaError, Registered, meaning_of
+
+
+def record(name: str, *fields: str) -> str:
+    """A record schema of string fields with defaults."""
+    return json.dumps(
+        {
+            "type": "record",
+            "name": name,
+            "fields": [{"name": field, "type": "string", "default": ""} for field in fields],
+        }
+    )
+
+
+def claims() -> Claims:
+    return Claims(Topics("ns."))
+
+
+def test_released_schemas_are_there_without_a_topic() -> None:
+    usage = claims().versions("ns.credits.usage.v1-value")
+    assert [(each.version, each.schema_id) for each in usage] == [(1, bundled_id("usage", 1))]
+    assert claims().schema(bundled_id("entry")) == avro_text("entry")
+
+
+def test_alert_topics_share_one_id() -> None:
+    ids = {claims().versions(f"ns.credits.alerts.{each}.v1-value")[0].schema_id for each in ("threshold", "topup")}
+    assert ids == {bundled_id("alert")}
+
+
+def test_the_first_claim_wins_and_the_loser_leaves_no_trace() -> None:
+    folded = claims()
+    assert folded.fold(Registered("a", 1, DYNAMIC_ID_MIN, record("A", "x")))
+    assert not folded.fold(Registered("a", 1, DYNAMIC_ID_MIN + 1, record("A", "y")))
+    assert not folded.fold(Registered("b", 1, DYNAMIC_ID_MIN, record("B", "x")))
+    assert folded.schema(DYNAMIC_ID_MIN) == record("A", "x")
+    assert folded.schema(DYNAMIC_ID_MIN + 1) is None
+    assert folded.versions("b") == []
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        Registered("a", 2, DYNAMIC_ID_MIN, record("A", "x")),
+        Registered("a", 0, DYNAMIC_ID_MIN, record("A", "x")),
+        Registered("a", 1, 1, record("A", "x")),
+        Registered("a", 1, DYNAMIC_ID_MIN - 1, record("A", "x")),
+        Registered("a", 1, DYNAMIC_ID_MIN, "{"),
+        Registered("ns.credits.usage.v1-value", 1, DYNAMIC_ID_MIN, record("usage", "x")),
+        Registered("ns.credits.usage.v1-value", 2, bundled_id("usage"), avro_text("usage")),
+    ],
+    ids=["gap", "zero", "bundled id", "reserved id", "no schema", "version of a release", "a release again"],
+)
+def test_a_claim_that_contradicts_is_ignored(claim: Registered) -> None:
+    folded = claims()
+    before = (folded.subjects(), len(folded), folded.versions(claim.subject))
+    assert not folded.fold(claim)
+    assert (folded.subjects(), len(folded), folded.versions(claim.subject)) == before
+
+
+def test_the_same_schema_elsewhere_has_the_same_id() -> None:
+    folded = claims()
+    proposed = folded.propose("b", avro_text("usage"))
+    assert (proposed.version, proposed.schema_id) == (1, bundled_id("usage"))
+    assert folded.fold(proposed)
+    assert {each.subject for each in folded.using(bundled_id("usage"))} == {"b", "ns.credits.usage.v1-value"}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ('{"type":"string"}', '"string"', True),
+        (record("A", "x"), json.dumps({**json.loads(record("A", "x")), "doc": "words"}), True),
+        (
+            '{"type":"record","name":"n.A","fields":[]}',
+            '{"fields":[],"namespace":"n","name":"A","type":"record"}',
+            True,
+        ),
+        (record("A", "x"), record("A", "y"), False),
+        (record("A", "x", "y"), record("A", "y", "x"), False),
+        ('{"type":"long","logicalType":"timestamp-micros"}', '"long"', False),
+    ],
+    ids=["short form", "documentation", "full name", "other field", "other order", "logical type"],
+)
+def test_meaning(one: str, other: str, same: bool) -> None:
+    assert (meaning_of(one) == meaning_of(other)) is same
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]x", '{"type":"recrd"}', '{"type":"record"}', "nul", '"nosuch"', "7"])
+def test_what_is_no_schema_is_refused(text: str) -> None:
+    with pytest.raises(InvalidSchemaError):
+        meaning_of(text)
+
+
+some_claims = st.lists(
+    st.builds(
+        Registered,
+        subject=st.sampled_from(["a", "b"]),
+        version=st.integers(0, 4),
+        schema_id=st.integers(DYNAMIC_ID_MIN - 1, DYNAMIC_ID_MIN + 4),
+        schema=st.sampled_from([record("A"), record("A", "x"), record("A", "x", "y"), "{"]),
+    ),
+    max_size=30,
+)
+
+
+@given(some_claims)
+def test_whatever_is_in_the_topic_ids_are_unique_and_versions_have_no_gaps(topic: Sequence[Registered]) -> None:
+    folded = claims()
+    for claim in topic:
+        before = {subject: folded.versions(subject) for subject in folded.subjects()}
+        taken = folded.fold(claim)
+        after = {subject: folded.versions(subject) for subject in folded.subjects()}
+        assert (before != after) is taken
+        assert all(after[subject][: len(versions)] == versions for subject, versions in before.items())
+    for subject in folded.subjects():
+        versions = folded.versions(subject)
+        assert [each.version for each in versions] == list(range(1, len(versions) + 1))
+        for each in versions:
+            assert meaning_of(folded.schema(each.schema_id) or "") == meaning_of(each.schema)

@@ -1,0 +1,1 @@
+"""The ledger agent: gather, decide and apply, over batches in columns."""

@@ -1,0 +1,19 @@
+"""What one batch needs that is not in the state of its partition."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from schemas.codec import DecodedBatch
+from streams.agents.references import References
+from streams.ledger.rating import PriceList
+
+
+@dataclass(slots=True)
+class Gathered:
+    """Made by `LedgerProcessor.gather`, used by `step`."""
+
+    decoded: list[DecodedBatch]
+    """Of each inbound batch, in order."""
+    prices: PriceList
+    references: References

@@ -1,0 +1,122 @@
+"""The price list as this worker knows it: every record of the compacted price topic, followed live.
+
+Rules of this file:
+- Every worker reads all partitions of the topic, from the start, committed records only; the newest record of a key
+  wins, no value takes the price away (product rule 7).
+- A record that is no price changes nothing here. The worker that owns its partition dead-letters it (`streams.agents.
+  judgement`), exactly once; here it is only passed over.
+- Nobody waits for prices in the hot path. When a usage matches none, the worker reads on to the end of the topic as it
+  is at that moment, and looks again, before it says `unknown_price`: a price published before the usage is found.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Final
+
+import structlog
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from pydantic import ValidationError
+
+from schemas.codec import UndecodableError, WriterSchemas, decode_one
+from schemas.events import Price as PriceRecord
+from streams.engine.ports import UnavailableError
+from streams.kafka_clients import consumer_config
+from streams.ledger.rating import Price, PriceList
+from streams.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+POLL_SECONDS: Final = 0.2
+BATCH_RECORDS: Final = 1_000
+CATCH_UP_SECONDS_MAX: Final = 10.0
+"""Longer than this without reaching the end of the topic, and the broker counts as away."""
+
+
+class PriceReader:
+    """Follows the price topic in a thread of its own; `prices` is replaced whole, never changed in place."""
+
+    def __init__(self, settings: Settings, topic: str, writers: WriterSchemas) -> None:
+        self._topic = topic
+        self._writers = writers
+        self._consumer = Consumer(consumer_config(settings, f"{settings.app_id}-prices", enable_partition_eof=True))
+        self._partitions: list[int] = []
+        self._read_up_to: dict[int, int] = {}
+        self._moved = threading.Condition()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="prices", daemon=True)
+        self.prices = PriceList()
+
+    def start(self) -> None:
+        """Begin to read, and return when everything that is there now has been read. Raises `UnavailableError`."""
+        try:
+            described = self._consumer.list_topics(self._topic, timeout=CATCH_UP_SECONDS_MAX).topics[self._topic]
+        except KafkaException as error:
+            raise UnavailableError(f"the broker does not answer: {error}") from error
+        self._partitions = sorted(described.partitions)
+        self._consumer.assign([TopicPartition(self._topic, number, OFFSET_BEGINNING) for number in self._partitions])
+        self._thread.start()
+        self.catch_up()
+
+    def stop(self) -> None:
+        """End the thread and leave the broker."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        self._consumer.close()
+
+    def catch_up(self) -> None:
+        """Return when every price that was committed before this call is in `prices`. Raises `UnavailableError`."""
+        deadline = time.monotonic() + CATCH_UP_SECONDS_MAX
+        try:
+            ends = {number: self._end(number) for number in self._partitions}
+        except KafkaException as error:
+            raise UnavailableError(f"the end of {self._topic} cannot be asked: {error}") from error
+        with self._moved:
+            reached = self._moved.wait_for(
+                lambda: all(self._read_up_to.get(number, 0) >= end for number, end in ends.items()),
+                timeout=max(0.0, deadline - time.monotonic()),
+            )
+        if not reached:
+            raise UnavailableError(f"{self._topic} could not be read to its end")
+
+    def _end(self, number: int) -> int:
+        low, high = self._consumer.get_watermark_offsets(TopicPartition(self._topic, number), timeout=5.0)
+        return 0 if low == high else int(high)
+
+    def _follow(self) -> None:
+        while not self._stopping.is_set():
+            messages = self._consumer.consume(BATCH_RECORDS, timeout=POLL_SECONDS)
+            self._take([message for message in messages if message.error() is None])
+            with self._moved:
+                for message in messages:
+                    self._note_progress(message)
+                self._moved.notify_all()
+
+    def _note_progress(self, message: Message) -> None:
+        """How far the topic was read; its end is told by an event, also where only transaction markers are left."""
+        error = message.error()
+        if error is None:
+            self._read_up_to[message.partition()] = message.offset() + 1
+        elif error.code() == KafkaError._PARTITION_EOF:
+            self._read_up_to[message.partition()] = message.offset()
+        else:
+            log.warning("prices_not_read", error=str(error))
+
+    def _take(self, messages: list[Message]) -> None:
+        prices = self.prices
+        for message in messages:
+            prices = self._applied(prices, message)
+        self.prices = prices
+
+    def _applied(self, prices: PriceList, message: Message) -> PriceList:
+        key = message.key()
+        if message.value() is None:
+            return prices.without(key.decode("utf-8", "replace")) if key else prices
+        try:
+            record = PriceRecord.from_record(decode_one("price", message.value(), self._writers))
+        except (UndecodableError, ValidationError) as error:
+            log.warning("price_ignored", partition=message.partition(), offset=message.offset(), error=str(error))
+            return prices
+        return prices.with_price(Price.from_record(record.to_record()))

@@ -1,0 +1,190 @@
+"""The ledger as the engine runs it: gather what a batch needs, decide it, hand over what it causes.
+
+`gather` decodes, reads prices on when a usage has none, and looks up the entries that refunds refer to. `step` is pure:
+(accounts, decoded batch, prices) → (entries, alerts, balances, accounts). `tick` lets time pass. No rule about money
+stands here; they are in `streams.ledger`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from schemas.codec import DecodedBatch, RegistryUnavailableError, decode_columns, rows_of
+from schemas.enums import InputKind, RefundTarget
+from schemas.topics import INPUT_TOPICS, Topics
+from streams.agents.balances import balance_columns
+from streams.agents.gathered import Gathered
+from streams.agents.judgement import FUTURE_TOLERANCE_US
+from streams.agents.outbound import Outbound
+from streams.agents.prices import PriceReader
+from streams.agents.references import Wanted, look_up
+from streams.agents.rows import RowBooking
+from streams.agents.state import PartitionState
+from streams.agents.usage_booking import UsageBooking
+from streams.agents.usage_guards import UsageGuards
+from streams.agents.usage_rating import unpriced
+from streams.engine.ports import EntrySource, Inbound, Output, Partition, SeenWindow, UnavailableError
+from streams.ledger.rating import PriceList
+from streams.ledger.settle import settle_due
+from streams.registry import Registry
+from streams.settings import Settings
+
+HOUR_US: Final = 3_600_000_000
+USAGE_IDS: Final = "usage"
+MONEY_IDS: Final = "money"
+LEG_RECORD: Final = "leg"
+
+
+class LedgerProcessor:
+    """The engine's `Processor` for the credit ledger."""
+
+    def __init__(self, settings: Settings, registry: Registry) -> None:
+        self._topics = Topics(settings.namespace)
+        self._registry = registry
+        self._prices = PriceReader(settings, self._topics.name("prices"), registry)
+        self._entries: EntrySource | None = None
+        self._usage_window_us = settings.usage_window_hours * HOUR_US
+        self._money_window_us = settings.money_window_days * 24 * HOUR_US
+        self._kinds = {self._topics.name(key): kind for kind, key in INPUT_TOPICS.items()}
+        self._legs = self._topics.name("transfer_legs")
+
+    @property
+    def inputs(self) -> Sequence[str]:
+        """The input topics of the contract, and the transfer legs."""
+        return [*self._kinds, self._legs]
+
+    @property
+    def outputs(self) -> Sequence[str]:
+        """Every topic that a batch may write to."""
+        keys = (
+            "ledger",
+            "alerts_threshold",
+            "alerts_depletion",
+            "alerts_topup",
+            "topup_requests",
+            "decisions",
+            "balances",
+            "dead_letters",
+            "transfer_legs",
+        )
+        return [self._topics.name(key) for key in keys]
+
+    @property
+    def witness(self) -> str:
+        """The ledger: while it has entries, there are accounts."""
+        return self._topics.name("ledger")
+
+    @property
+    def seen_windows(self) -> Sequence[SeenWindow]:
+        """Ids are remembered for their window and for as far as a record may be ahead of its time."""
+        return [
+            SeenWindow(USAGE_IDS, self._usage_window_us + FUTURE_TOLERANCE_US),
+            SeenWindow(MONEY_IDS, self._money_window_us + FUTURE_TOLERANCE_US),
+        ]
+
+    async def start(self, entries: EntrySource) -> None:
+        """Read all prices before the first event is rated."""
+        self._entries = entries
+        await asyncio.to_thread(self._prices.start)
+
+    async def stop(self) -> None:
+        """Let go of the price topic."""
+        await asyncio.to_thread(self._prices.stop)
+
+    def load(self, partition: Partition) -> PartitionState:
+        """The state of a partition that is now ours: nothing decoded yet."""
+        return PartitionState(partition)
+
+    async def gather(self, state: PartitionState, inbound: Sequence[Inbound]) -> Gathered:
+        """Decode the batch and fetch what it refers to."""
+        try:
+            decoded = [decode_columns(self._record(batch.topic), batch.values, self._registry) for batch in inbound]
+        except RegistryUnavailableError as error:
+            raise UnavailableError(f"the schema registry cannot be asked: {error}") from error
+        prices = await self._prices_for(inbound, decoded)
+        assert self._entries is not None, "start comes first"
+        partition = state.partition
+        references = await look_up(
+            wanted_usages(decoded),
+            partition.number,
+            partition.seed,
+            partition.seen[USAGE_IDS],
+            self._entries,
+            self._registry,
+        )
+        return Gathered(decoded, prices, references)
+
+    async def _prices_for(self, inbound: Sequence[Inbound], decoded: Sequence[DecodedBatch]) -> PriceList:
+        """The price list; read on to its end first when some usage of the batch has no price in it."""
+        prices = self._prices.prices
+        for batch, read in zip(inbound, decoded, strict=True):
+            if self._kinds.get(batch.topic) is InputKind.USAGE and unpriced(read.batch, prices):
+                await asyncio.to_thread(self._prices.catch_up)
+                return self._prices.prices
+        return prices
+
+    def _record(self, topic: str) -> str:
+        kind = self._kinds.get(topic)
+        return LEG_RECORD if kind is None else kind.value
+
+    def step(self, state: PartitionState, gathered: Gathered, inbound: Sequence[Inbound]) -> Output:
+        """Decide the whole batch, inbound by inbound, record by record."""
+        outbound = Outbound(self._topics, self._registry)
+        for batch, decoded in zip(inbound, gathered.decoded, strict=True):
+            if not len(batch):
+                continue
+            kind = self._kinds.get(batch.topic)
+            if kind is InputKind.USAGE:
+                self._book_usage(state, batch, decoded, gathered, outbound)
+                continue
+            rows = RowBooking(state, batch, outbound, gathered.prices, gathered.references)
+            if kind is None:
+                rows.book_legs(decoded)
+            elif kind is InputKind.PRICE:
+                rows.judge_prices(decoded)
+            else:
+                rows.book_commands(kind, decoded, state.partition.seen[MONEY_IDS], self._money_window_us)
+        return self._output(state, outbound)
+
+    def _book_usage(
+        self, state: PartitionState, batch: Inbound, decoded: DecodedBatch, gathered: Gathered, outbound: Outbound
+    ) -> None:
+        seen = state.partition.seen[USAGE_IDS]
+        rows = UsageGuards(state, batch, outbound, self._usage_window_us).admit(decoded, seen)
+        if len(rows):
+            UsageBooking(state, batch, rows, gathered, outbound).book(seen)
+
+    def tick(self, state: PartitionState, at: int, orgs: Sequence[str]) -> Output | None:
+        """Settle what fell due for these orgs."""
+        outbound = Outbound(self._topics, self._registry)
+        state.clock_at = max(state.clock_at, at)
+        for org in orgs:
+            outbound.outcome(settle_due(state.account(org), state.clock_at))
+        return None if outbound.empty else self._output(state, outbound)
+
+    def _output(self, state: PartitionState, outbound: Outbound) -> Output:
+        touched = outbound.touched_orgs()
+        accounts = [state.account(org) for org in touched]
+        balances = None
+        if accounts:
+            balances = [org.encode() for org in touched], balance_columns(accounts, state.clock_at)
+        output = outbound.output(state.clock_at, balances)
+        output.accounts = state.encoded(touched)
+        return output
+
+    def committed(self, state: PartitionState, output: Output) -> None:
+        """The batch is in Kafka: accounts may be let go."""
+        state.forget_some()
+
+
+def wanted_usages(decoded: Iterable[DecodedBatch]) -> frozenset[Wanted]:
+    """The usages that refunds of a batch refer to."""
+    wanted = set()
+    for batch in decoded:
+        if batch.record == InputKind.REFUND:
+            for fields in rows_of(batch.batch):
+                if fields["target"] == RefundTarget.USAGE:
+                    wanted.add((fields["org_id"], fields["target_id"]))
+    return frozenset(wanted)

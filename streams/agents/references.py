@@ -1,0 +1,82 @@
+"""The usage entries that a batch's commands refer to: refunds of usage, and corrections.
+
+Which slices a usage drew is told by its ledger entry and nowhere else. The memory of seen ids says where in the ledger
+to look, so the entry is read back from Kafka; one that this very batch wrote is taken from the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from schemas.codec import WriterSchemas, decode_one
+from schemas.enums import RefundTarget
+from streams.engine.ports import EntrySource, SeenIds
+from streams.engine.seen import digests
+from streams.ledger.commands import Refund
+from streams.ledger.entry import Entry
+
+Wanted = tuple[str, str]
+"""Org and event id of a usage."""
+
+
+class References:
+    """Usage entries by org and event id, as far as they are known to this batch."""
+
+    def __init__(self, wanted: frozenset[Wanted], found: dict[Wanted, Entry], writers: WriterSchemas) -> None:
+        self.wanted = wanted
+        self._found = found
+        self._writers = writers
+
+    def of(self, command: object) -> Mapping[str, Entry]:
+        """The entries that one command refers to, by event id."""
+        if isinstance(command, Refund) and command.target is RefundTarget.USAGE:
+            entry = self._found.get((command.org_id, command.target_id))
+            if entry is not None:
+                return {command.target_id: entry}
+        return {}
+
+    def note(self, orgs: Sequence[str], event_ids: Sequence[str], values: Sequence[bytes]) -> None:
+        """Usage entries that this batch has just written: those that are wanted later in it."""
+        for org, event_id, value in zip(orgs, event_ids, values, strict=True):
+            if (org, event_id) in self.wanted:
+                self._found[org, event_id] = read_entry(value, self._writers)
+
+
+def read_entry(value: bytes, writers: WriterSchemas) -> Entry:
+    """An entry of the ledger topic."""
+    return Entry.from_record(decode_one("entry", value, writers))
+
+
+def usage_id(org_id: str, event_id: str, revision: int = 0) -> bytes:
+    """What makes a usage one: org, event id and revision (product rule 23)."""
+    return b"\0".join((org_id.encode(), event_id.encode(), b"%d" % revision))
+
+
+async def look_up(
+    wanted: frozenset[Wanted], partition: int, seed: int, seen: SeenIds, entries: EntrySource, writers: WriterSchemas
+) -> References:
+    """Read back the wanted entries that are committed. Raises `UnavailableError` while the broker cannot be asked."""
+    found: dict[Wanted, Entry] = {}
+    order = sorted(wanted)
+    if order:
+        known = seen.lookup(digests([usage_id(org, event_id) for org, event_id in order], seed))
+        for place, (org, event_id) in enumerate(order):
+            if known.known[place]:
+                hint = int(known.hints[place])
+                value = await entries.find(partition, hint, org.encode(), _is_usage(event_id, writers))
+                if value is not None:
+                    found[org, event_id] = read_entry(value, writers)
+    return References(wanted, found, writers)
+
+
+class _is_usage:  # noqa: N801 - a predicate
+    def __init__(self, event_id: str, writers: WriterSchemas) -> None:
+        self._event_id = event_id
+        self._needle = event_id.encode()
+        self._writers = writers
+
+    def __call__(self, value: bytes) -> bool:
+        if self._needle not in value:  # cheaper than decoding every entry on the way
+            return False
+        entry = read_entry(value, self._writers)
+        return entry.event_id == self._event_id and entry.kind == "usage"

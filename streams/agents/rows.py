@@ -1,0 +1,139 @@
+"""Commands other than usage, record by record: read, guard, decide.
+
+The guards in order: readable, valid, under its own key, inside its window, new. What a rule refuses is the ledger's to
+write (`rejected`); what no rule can be asked about is a dead letter with its bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from schemas.codec import DecodedBatch, rows_of
+from schemas.enums import InputKind
+from schemas.events import ID_FIELDS
+from streams.agents.judgement import check_key, check_window, different_content, read
+from streams.agents.outbound import Outbound
+from streams.agents.references import References
+from streams.agents.state import PartitionState
+from streams.engine.ports import Inbound, SeenIds
+from streams.engine.seen import contents, digests
+from streams.ledger import commands
+from streams.ledger.decide import Command, decide
+from streams.ledger.entry import Leg
+from streams.ledger.rating import PriceList
+from streams.ledger.refusals import DeadLetter
+from streams.ledger.settle import settle_due
+from streams.ledger.source import Context, Source
+
+COMMANDS: Final[
+    Mapping[InputKind, type[commands.Purchase | commands.Transfer | commands.Refund | commands.Hold | commands.Setting]]
+] = {
+    InputKind.PURCHASE: commands.Purchase,
+    InputKind.TRANSFER: commands.Transfer,
+    InputKind.REFUND: commands.Refund,
+    InputKind.HOLD: commands.Hold,
+    InputKind.SETTING: commands.Setting,
+}
+
+
+class RowBooking:
+    """Decides the records of one inbound batch, one after the other."""
+
+    def __init__(
+        self, state: PartitionState, inbound: Inbound, outbound: Outbound, prices: PriceList, references: References
+    ) -> None:
+        self._state = state
+        self._inbound = inbound
+        self._outbound = outbound
+        self._prices = prices
+        self._references = references
+
+    def book_commands(self, kind: InputKind, decoded: DecodedBatch, seen: SeenIds, window_us: int) -> None:
+        """Every record of an input topic of `kind`. The partition's clock moves with them."""
+        said = zip(rows_of(decoded.batch), decoded.contents(), strict=True)
+        rows = dict(zip(self._positions(decoded), said, strict=True))
+        failures = {failure.position: failure for failure in decoded.failures}
+        for index in range(len(self._inbound)):
+            at = self._advance_clock(index)
+            try:
+                if index in failures:
+                    raise DeadLetter(failures[index].code, failures[index].message)
+                self._book(kind, *rows[index], index, at, seen, window_us)
+            except DeadLetter as refusal:
+                self._outbound.dead_letter(self._inbound, index, refusal.code, refusal.message)
+
+    def _book(
+        self,
+        kind: InputKind,
+        fields: Mapping[str, Any],
+        said: bytes,
+        index: int,
+        at: int,
+        seen: SeenIds,
+        window_us: int,
+    ) -> None:
+        record = read(kind, fields).to_record()
+        org_id: str = record["org_id"]
+        check_key(self._inbound.keys[index], org_id)
+        check_window(record["occurred_at"], self._inbound.timestamps_ms[index] * 1_000, window_us)
+        seed = self._state.partition.seed
+        action = record.get("action", "")  # a hold is placed and resolved under one id
+        unique = "\0".join((kind.value, org_id, record[ID_FIELDS[kind]], action))
+        ids, hashes = digests([unique.encode()], seed), contents([said], seed)
+        known = seen.lookup(ids)
+        if known.known[0]:
+            if known.contents[0] != hashes[0]:
+                raise DeadLetter(*different_content())
+            self._outbound.count(self._inbound.topic, "duplicates")
+            return
+        command = COMMANDS[kind].from_record(record)
+        self._decide(org_id, command, index, at)
+        seen.add(ids, hashes, self._state.partition.ledger_end, at)
+
+    def _decide(self, org_id: str, command: Command, index: int, at: int) -> None:
+        inbound = self._inbound
+        source = Source(inbound.topic, inbound.partition, inbound.offsets[index])
+        references = self._references.of(command)
+        account = self._state.account(org_id)
+        self._outbound.outcome(settle_due(account, at))
+        outcome = decide(account, command, Context(at, self._prices, source, references))
+        self._outbound.outcome(outcome)
+        self._outbound.count(inbound.topic, "rejected" if outcome.rejected else "entries")
+
+    def book_legs(self, decoded: DecodedBatch) -> None:
+        """Transfer legs. Ledgers alone write them, so they need no guards; what is not one changes nothing."""
+        rows = dict(zip(self._positions(decoded), rows_of(decoded.batch), strict=True))
+        failures = {failure.position: failure for failure in decoded.failures}
+        for index in range(len(self._inbound)):
+            at = self._advance_clock(index)
+            if index in failures:
+                self._outbound.dead_letter(self._inbound, index, failures[index].code, failures[index].message)
+            else:
+                leg = Leg.from_record(rows[index])
+                self._decide(leg.org_id, leg, index, at)
+
+    def judge_prices(self, decoded: DecodedBatch) -> None:
+        """Prices change no account; one that cannot be used is a dead letter, said once, by the partition's owner."""
+        rows = dict(zip(self._positions(decoded), rows_of(decoded.batch), strict=True))
+        failures = {failure.position: failure for failure in decoded.failures}
+        for index in range(len(self._inbound)):
+            self._advance_clock(index)
+            try:
+                if self._inbound.values[index] is not None:  # no value: the price is taken away
+                    if index in failures:
+                        raise DeadLetter(failures[index].code, failures[index].message)
+                    record = read(InputKind.PRICE, rows[index]).to_record()
+                    check_key(self._inbound.keys[index], record["price_id"])
+                self._outbound.count(self._inbound.topic, "entries")
+            except DeadLetter as refusal:
+                self._outbound.dead_letter(self._inbound, index, refusal.code, refusal.message)
+
+    def _positions(self, decoded: DecodedBatch) -> list[int]:
+        return list(range(len(self._inbound))) if decoded.positions is None else decoded.positions
+
+    def _advance_clock(self, index: int) -> int:
+        stamp = self._inbound.timestamps_ms[index] * 1_000
+        if stamp > self._state.clock_at:
+            self._state.clock_at = stamp
+        return self._state.clock_at

@@ -1,0 +1,52 @@
+"""The accounts of one partition while they are worked on.
+
+Rules of this file:
+- An account is bytes until something happens to it; then it is decoded once and kept, up to `ACCOUNTS_LIVE_MAX`.
+- What a batch touches is changed in place. When its transaction fails the engine drops this whole state, so nothing
+  half-done is ever seen.
+- Accounts are let go only after their bytes are committed (`forget_some`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from streams.engine.ports import Partition
+from streams.ledger.account import Account, decode_account, encode_account, new_account
+
+ACCOUNTS_LIVE_MAX: Final = 4_096
+"""Decoded accounts kept per partition, about 2 KiB each: 8 MiB. Those beyond are decoded again when needed."""
+
+
+class PartitionState:
+    """What the ledger knows of one owned partition."""
+
+    def __init__(self, partition: Partition) -> None:
+        self.partition = partition
+        self.clock_at = partition.clock_at
+        self.live: dict[str, Account] = {}
+
+    def account(self, org_id: str) -> Account:
+        """The account of an org, decoded or new; kept until `forget_some`."""
+        account = self.live.get(org_id)
+        if account is None:
+            encoded = self.partition.accounts.get(org_id)
+            account = new_account(org_id) if encoded is None else decode_account(encoded)
+            self.live[org_id] = account
+        return account
+
+    def encoded(self, org_ids: Iterable[str]) -> dict[str, tuple[int, bytes]]:
+        """(due time or 0, bytes) of the accounts that a batch touched and that have a history."""
+        changed = {}
+        for org_id in org_ids:
+            account = self.live[org_id]
+            changed[org_id] = (account.due_at or 0, encode_account(account))
+        return changed
+
+    def forget_some(self) -> None:
+        """Keep at most `ACCOUNTS_LIVE_MAX` accounts decoded, the latest touched. Call when all bytes are committed."""
+        surplus = len(self.live) - ACCOUNTS_LIVE_MAX
+        if surplus > 0:
+            for org_id in list(self.live)[:surplus]:
+                del self.live[org_id]

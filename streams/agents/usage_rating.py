@@ -1,0 +1,136 @@
+"""What the events of a batch cost: prices looked up once per kind of usage, not once per event.
+
+Rules of this file:
+- Events that share the dimensions a price may name (`RATED_BY`) share a plan; an org with prices or a tier of its own
+  has its own plans (product rules 7 and 9).
+- A cost given upstream is taken as it is, and the price list is not asked.
+- What cannot be priced is told apart, row by row; the others are not held up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from streams.ledger.account import Account
+from streams.ledger.rating import PriceList, Tariff
+from streams.ledger.refusals import DeadLetter
+from streams.ledger.usage import default_unit
+
+RATED_BY: Final = ("operation", "category", "model", "tool", "provider")
+"""The dimensions a price may name."""
+
+Kind = tuple[str, str | None, str | None, str | None, str | None]
+"""Values of `RATED_BY`: one kind of usage."""
+
+
+@dataclass(slots=True)
+class Ratings:
+    """Cost, wallet and tariff of each row. A row in `refused` has none of them."""
+
+    costs: list[int]
+    units: list[str]
+    tariffs: list[Tariff | None]
+    """None: rated upstream."""
+    refused: dict[int, DeadLetter]
+
+
+def kinds_of(batch: pa.RecordBatch) -> tuple[npt.NDArray[np.int64], list[Kind]]:
+    """For each row the number of its kind of usage, and the kinds by number."""
+    codes = np.zeros(batch.num_rows, np.int64)
+    values: list[list[str | None]] = []
+    for name in RATED_BY:
+        encoded = batch.column(name).dictionary_encode(null_encoding="encode")
+        values.append(encoded.dictionary.to_pylist())
+        codes = codes * len(values[-1]) + encoded.indices.to_numpy(zero_copy_only=False)
+    present, numbers = np.unique(codes, return_inverse=True)
+    kinds: list[Kind] = []
+    for code in present.tolist():
+        parts: list[str | None] = []
+        for column in reversed(values):
+            code, place = divmod(code, len(column))
+            parts.append(column[place])
+        kinds.append(tuple(reversed(parts)))  # type: ignore[arg-type]
+    return numbers, kinds
+
+
+def unpriced(batch: pa.RecordBatch, prices: PriceList) -> bool:
+    """Whether some kind of usage in the batch has no general price in this list: time to read the price topic on.
+
+    A look at the kinds, not at every row; `rate` says the last word.
+    """
+    if batch.column("cost_nanos").null_count < batch.num_rows:
+        batch = batch.filter(batch.column("cost_nanos").is_null())
+    if not batch.num_rows:
+        return False
+    times = batch.column("occurred_at").to_numpy(zero_copy_only=False)
+    span = (int(times.min()), int(times.max()))
+    return any(
+        prices.find("", kind[0], at, category=kind[1], model=kind[2], tool=kind[3], provider=kind[4]) is None
+        for kind in kinds_of(batch)[1]
+        for at in span
+    )
+
+
+def rate(batch: pa.RecordBatch, orgs: Sequence[str], accounts: Mapping[str, Account], prices: PriceList) -> Ratings:
+    """Rate every row. `accounts` has the account of every org: its tier and its default wallet count."""
+    size = batch.num_rows
+    ratings = Ratings([0] * size, [""] * size, [None] * size, {})
+    rows: npt.NDArray[np.intp] = np.arange(size)
+    given = batch.column("cost_nanos")
+    if given.null_count < size:
+        upstream = given.is_valid().to_numpy(zero_copy_only=False)
+        _take_upstream(batch, orgs, accounts, np.flatnonzero(upstream).tolist(), ratings)
+        rows = np.flatnonzero(~upstream)
+    if len(rows):
+        _rate_by_list(batch, orgs, accounts, prices, rows, ratings)
+    return ratings
+
+
+def _take_upstream(
+    batch: pa.RecordBatch, orgs: Sequence[str], accounts: Mapping[str, Account], rows: list[int], ratings: Ratings
+) -> None:
+    costs = batch.column("cost_nanos").to_pylist()
+    units = batch.column("wallet").to_pylist()
+    for row in rows:
+        ratings.costs[row] = costs[row]
+        ratings.units[row] = units[row] or default_unit(accounts[orgs[row]])
+
+
+def _rate_by_list(
+    batch: pa.RecordBatch,
+    orgs: Sequence[str],
+    accounts: Mapping[str, Account],
+    prices: PriceList,
+    rows: npt.NDArray[np.intp],
+    ratings: Ratings,
+) -> None:
+    numbers, kinds = kinds_of(batch)
+    apart = {org for org, account in accounts.items() if account.tier is not None or org in prices.overridden}
+    tariffs: list[Tariff | None] = [None] * len(kinds)
+    occurred = batch.column("occurred_at").to_pylist()
+    input_tokens = batch.column("input_tokens").to_pylist()
+    output_tokens = batch.column("output_tokens").to_pylist()
+    quantities = batch.column("quantity_nanos").to_pylist()
+    replicas = batch.column("replicas").to_pylist()
+    number_of = numbers.tolist()
+    costs, units, used = ratings.costs, ratings.units, ratings.tariffs
+    for row in rows.tolist():
+        org, number, at = orgs[row], number_of[row], occurred[row]
+        try:
+            tariff = tariffs[number]
+            if org in apart:
+                tariff = prices.plan(org, accounts[org].tier, *kinds[number]).tariff(at)
+            elif tariff is None or not tariff.valid_from <= at < tariff.valid_to:
+                tariff = tariffs[number] = prices.plan(org, None, *kinds[number]).tariff(at)
+            costs[row] = tariff.cost(input_tokens[row], output_tokens[row], quantities[row], replicas[row])
+        except DeadLetter as refusal:
+            ratings.refused[row] = refusal
+            continue
+        units[row] = tariff.wallet
+        used[row] = tariff

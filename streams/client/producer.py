@@ -16,6 +16,7 @@ from confluent_kafka import KafkaException, Producer
 
 from schemas.codec import encode_one
 from schemas.enums import InputKind
+from schemas.events import ID_FIELDS
 from schemas.topics import BY_KEY, INPUT_TOPICS, Topics
 from streams.errors import OperatorError
 from streams.kafka_clients import producer_config
@@ -29,16 +30,6 @@ QUEUE_RECORDS_MAX = 500_000
 QUEUE_KIB_MAX = 512 * 1024
 QUEUE_FULL_WAIT_S = 0.05
 SOURCE = "credits-client"
-
-ID_FIELDS = {
-    InputKind.USAGE: "event_id",
-    InputKind.PURCHASE: "purchase_id",
-    InputKind.TRANSFER: "transfer_id",
-    InputKind.REFUND: "refund_id",
-    InputKind.HOLD: "hold_id",
-    InputKind.SETTING: "setting_id",
-    InputKind.PRICE: "price_id",
-}
 
 
 class InputModel(Protocol):

@@ -9,7 +9,7 @@ balance that (2) sees. Inputs are read up to the positions.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,8 @@ from schemas.codec import decode_columns, rows_of
 from schemas.topics import ALERT_TOPICS, Topics
 from streams.client.reader import Offsets, committed_ends, committed_starts, read_range
 from streams.registry import Registry, connect_registry
-from streams.verify.fold import Difference, Differences, LedgerFold, OrgFold, UnitSum
+from streams.verify.clickhouse import AskPage, compare
+from streams.verify.fold import Difference, Differences, LedgerFold, UnitSum
 from streams.verify.sources import POSITION_KEY, InputCount, Named, Positions, TopicCount, positions_of
 
 if TYPE_CHECKING:
@@ -38,7 +39,8 @@ HEADER_CODE = "credits.error.code"
 
 @dataclass(slots=True)
 class Report:
-    """What the audit found. `differences` are the first of `differences_count`."""
+    """What the audit found. `differences` are the first of `differences_count`; `totals` by wallet and kind, in nanos
+    (refunds of purchases as `refund_purchase`)."""
 
     entries: int = 0
     orgs: int = 0
@@ -48,7 +50,9 @@ class Report:
     alerts: dict[str, int] = field(default_factory=dict)
     inputs: dict[str, TopicCount] = field(default_factory=dict)
     units: list[UnitSum] = field(default_factory=list)
+    totals: dict[tuple[str, str], int] = field(default_factory=dict)
     transfers_on_the_way: int = 0
+    clickhouse_compared: bool = False
     differences: list[Difference] = field(default_factory=list)
     differences_count: int = 0
 
@@ -67,12 +71,12 @@ def audit(
     settings: Settings,
     *,
     advance: Advance = lambda _what, _count: None,
-    clickhouse: Callable[[Mapping[str, OrgFold], Differences], None] | None = None,
+    clickhouse: AskPage | None = None,
 ) -> Report:
     """Audit the installation of these settings.
 
-    `clickhouse` is given the fold and adds how the projection differs from it; None leaves ClickHouse out. Raises
-    KafkaException when a topic is missing or Kafka does not answer.
+    `clickhouse` gives what ClickHouse holds; None leaves it out. Raises KafkaException when a topic is missing or
+    Kafka does not answer, and `ClickHouseUnknownError`.
     """
     return _Audit(settings, advance).run(clickhouse)
 
@@ -88,7 +92,7 @@ class _Audit:
         self.ledger_sources = Named()
         self.dead_sources = Named()
 
-    def run(self, clickhouse: Callable[[Mapping[str, OrgFold], Differences], None] | None) -> Report:
+    def run(self, clickhouse: AskPage | None) -> Report:
         """1. ledger end; 2. positions, balances; 3. ledger; 4. dead letters, alerts; 5. inputs; 6. ClickHouse."""
         ledger = [self.topics.name("ledger")]
         first_ends = committed_ends(self.settings, ledger)
@@ -107,7 +111,8 @@ class _Audit:
         self._alerts(fold)
         self._inputs(positions, fold)
         if clickhouse is not None:
-            clickhouse(fold.orgs, self.differences)
+            compare(fold, clickhouse, self.differences)
+            self.report.clickhouse_compared = True
         return self._finished(fold)
 
     def _finished(self, fold: LedgerFold) -> Report:
@@ -115,11 +120,12 @@ class _Audit:
         report.entries, report.orgs = fold.entries, len(fold.orgs)
         report.kinds, report.rejected = dict(fold.kinds), dict(fold.rejected)
         report.units = fold.conservation()
+        report.totals = dict(fold.totals)
         report.transfers_on_the_way = sum(1 for _ in fold.unfinished())
         report.differences, report.differences_count = self.differences.kept, self.differences.count
         return report
 
-    def _read(self, what: str, key: str, starts: Offsets, ends: Offsets) -> Any:
+    def _read(self, what: str, starts: Offsets, ends: Offsets) -> Iterator[list[Message]]:
         for batch in read_range(self.settings, starts, ends):
             self.advance(what, len(batch))
             yield batch
@@ -129,7 +135,7 @@ class _Audit:
 
     def _positions(self) -> dict[int, Positions]:
         found: dict[int, bytes] = {}
-        for batch in self._read("positions", "accounts", {}, self._ends("accounts")):
+        for batch in self._read("positions", {}, self._ends("accounts")):
             for message in batch:
                 if message.key() == POSITION_KEY and message.value() is not None:
                     found[message.partition()] = message.value()
@@ -137,7 +143,7 @@ class _Audit:
 
     def _balances(self) -> dict[str, dict[str, Any]]:
         newest: dict[bytes, bytes] = {}
-        for batch in self._read("balances", "balances", {}, self._ends("balances")):
+        for batch in self._read("balances", {}, self._ends("balances")):
             newest.update((message.key(), message.value()) for message in batch)
         decoded = decode_columns("balance", list(newest.values()), self.registry)
         for failure in decoded.failures:
@@ -145,7 +151,7 @@ class _Audit:
         return {row["org_id"]: row for row in rows_of(decoded.batch)}
 
     def _fold(self, fold: LedgerFold, starts: Offsets, ends: Offsets) -> None:
-        for messages in self._read("ledger", "ledger", starts, ends):
+        for messages in self._read("ledger", starts, ends):
             decoded = decode_columns("entry", [message.value() for message in messages], self.registry)
             for failure in decoded.failures:
                 place = messages[failure.position]
@@ -166,7 +172,7 @@ class _Audit:
         lost = {name: each for name, each in fold.transfers.items() if each.out_nanos is None}
         if not lost:
             return
-        for messages in self._read("ledger", "ledger", ends, self._ends("ledger")):
+        for messages in self._read("ledger", ends, self._ends("ledger")):
             decoded = decode_columns("entry", [message.value() for message in messages], self.registry)
             for row in rows_of(decoded.batch):
                 transfer = lost.get(f"{row['org_id']}/{row['correlation_id'] or row['event_id']}")
@@ -175,7 +181,7 @@ class _Audit:
 
     def _dead_letters(self) -> None:
         codes: Counter[str] = Counter()
-        for batch in self._read("dead letters", "dead_letters", {}, self._ends("dead_letters")):
+        for batch in self._read("dead letters", {}, self._ends("dead_letters")):
             for message in batch:
                 headers = {name: value.decode(errors="replace") for name, value in message.headers() or []}
                 codes[headers.get(HEADER_CODE, "")] += 1
@@ -194,7 +200,7 @@ class _Audit:
         kinds: Counter[str] = Counter()
         seen: set[str] = set()
         for key in dict.fromkeys(ALERT_TOPICS.values()):
-            for messages in self._read("alerts", key, {}, self._ends(key)):
+            for messages in self._read("alerts", {}, self._ends(key)):
                 decoded = decode_columns("alert", [message.value() for message in messages], self.registry)
                 for row in rows_of(decoded.batch):
                     kinds[row["kind"]] += 1
@@ -220,7 +226,7 @@ class _Audit:
             if partition in positions
         }
         starts = committed_starts(self.settings, inputs)
-        for batch in self._read("inputs", "", {place: starts[place] for place in ends}, ends):
+        for batch in self._read("inputs", {place: starts[place] for place in ends}, ends):
             by_place: dict[tuple[str, int], list[Message]] = {}
             for message in batch:
                 by_place.setdefault((message.topic(), message.partition()), []).append(message)

@@ -1,0 +1,66 @@
+"""`credits balance ORG`: the wallets of an organisation, as the ledger last published them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from streams.cli.console import JsonFlag, load_settings, print_json, print_table
+from streams.errors import OperatorError
+
+app = typer.Typer()
+
+AMOUNTS = ("settled", "held", "available", "month_spent", "lifetime_added", "lifetime_spent")
+READ_TIMEOUT_S = 30.0
+
+
+class UnknownOrgError(OperatorError):
+    """The ledger has no entry of that organisation."""
+
+    code = "unknown_org"
+
+
+@app.command()
+def balance(
+    org: Annotated[str, typer.Argument(help="The organisation's id.")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Show the balance of an organisation; everything committed before the call is in it."""
+    from streams import topics_admin
+    from streams.balances import BalanceReader, balance_document
+    from streams.registry import connect_registry
+
+    settings = load_settings()
+    topics_admin.connect(settings)
+    reader = BalanceReader(settings, connect_registry(settings))
+    reader.start()
+    try:
+        found = reader.balance(org, READ_TIMEOUT_S)
+        known = reader.orgs
+    finally:
+        reader.close()
+    if found is None:
+        raise UnknownOrgError(
+            f"the ledger has no entry of {org!r} ({known:,} organisations have one)",
+            "check the id, or `credits dead-letters list` for records that could not be booked",
+        )
+    document = balance_document(found)
+    if as_json:
+        print_json(document)
+    else:
+        show(document)
+
+
+def show(document: dict[str, Any]) -> None:
+    """Print a balance for people."""
+    print(f"{document['org_id']}, entry {document['seq']:,}, as of {document['as_of']}")
+    columns = ["wallet", *AMOUNTS, "status", "health"]
+    rows = [
+        [wallet["unit"], *(wallet[name] for name in AMOUNTS), wallet["status"], wallet["health"]]
+        for wallet in document["wallets"]
+    ]
+    if rows:
+        print_table([name.replace("_", " ") for name in columns], rows, [name.replace("_", " ") for name in AMOUNTS])
+    else:
+        print("no wallet yet: nothing was bought, given or used")

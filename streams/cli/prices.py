@@ -1,0 +1,133 @@
+"""`credits prices import FILE`: the price list from JSON lines or CSV, checked whole before anything is published."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from schemas.enums import InputKind
+from streams.cli.console import JsonFlag, load_settings, print_json
+from streams.errors import OperatorError
+
+if TYPE_CHECKING:
+    from schemas.fields import Record
+    from streams.ledger.rating import PriceList
+    from streams.settings import Settings
+
+app = typer.Typer(help="Import the price list.", no_args_is_help=True)
+
+TRUE_WORDS = {"true", "yes", "1"}
+FALSE_WORDS = {"false", "no", "0"}
+
+
+class PriceTieError(OperatorError):
+    """Two prices that could match the same usage equally well; nothing was published."""
+
+    code = "price_tie"
+
+
+@app.callback()
+def _prices() -> None:
+    pass
+
+
+@app.command("import")
+def import_prices(
+    file: Annotated[Path, typer.Argument(help="JSON lines, or CSV whose columns are named like the fields.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the prices, publish nothing.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Publish prices. A tie with another price is refused: every usage has one price."""
+    from streams import topics_admin
+    from streams.client import CreditsProducer
+
+    records = read_prices(file)
+    settings = load_settings()
+    topics_admin.apply(settings)
+    refuse_ties(settings, records)
+    if not dry_run:
+        with CreditsProducer(settings) as producer:
+            for record in records:
+                producer.produce(InputKind.PRICE, record)
+    published = 0 if dry_run else len(records)
+    if as_json:
+        print_json({"checked": len(records), "published": published})
+    else:
+        print(f"{len(records):,} prices are right; " + ("nothing was published" if dry_run else "all are published"))
+
+
+def read_prices(file: Path) -> list[Record]:
+    """The prices of a file; raises `OperatorError` naming the line and the field that is wrong."""
+    from streams.cli.produce import check_lines, read_records
+
+    if file.suffix.lower() != ".csv":
+        return read_records(InputKind.PRICE, file)
+    if not file.is_file():
+        raise OperatorError(f"there is no file {file}", "name a CSV or JSON lines")
+    import orjson
+
+    with file.open(encoding="utf-8-sig", newline="") as text:
+        rows = list(csv.DictReader(text))
+    # The header is line 1: an empty line in its place keeps the numbers right.
+    lines = [b"", *(orjson.dumps(_fields(row)) for row in rows)]
+    return check_lines(InputKind.PRICE, io.BytesIO(b"\n".join(lines)), str(file))
+
+
+def _fields(row: dict[str, str | None]) -> dict[str, object]:
+    fields: dict[str, object] = {}
+    for name, text in row.items():
+        if name is None or text is None or not text.strip():
+            continue
+        value: object = text.strip()
+        if name == "free":
+            word = text.strip().lower()
+            value = True if word in TRUE_WORDS else False if word in FALSE_WORDS else value
+        elif name.endswith("_nanos") and text.strip().lstrip("-").isdigit():
+            value = int(text)
+        fields[name] = value
+    return fields
+
+
+def refuse_ties(settings: Settings, records: Sequence[Record]) -> None:
+    """Raise `PriceTieError` when a price could tie with a published one, or with another of these."""
+    from streams.ledger.rating import Price
+
+    prices = published_prices(settings)
+    for record in records:
+        price = Price.from_record(record.to_record())
+        prices = prices.with_price(price)
+    for record in records:
+        price = Price.from_record(record.to_record())
+        for other in prices.conflicts(price):
+            raise PriceTieError(
+                f"price {price.price_id} and price {other.price_id} could match the same usage equally well",
+                "nothing was published; narrow one of them, or end its validity with valid_to",
+            )
+
+
+def published_prices(settings: Settings) -> PriceList:
+    """The price list as it stands in the prices topic."""
+    from schemas.codec import UndecodableError, decode_one
+    from schemas.topics import Topics
+    from streams.client import committed_ends, read_range
+    from streams.ledger.rating import Price, PriceList
+    from streams.registry import connect_registry
+
+    topic = Topics(settings.namespace).name("prices")
+    newest: dict[bytes, bytes | None] = {}
+    for batch in read_range(settings, {}, committed_ends(settings, [topic])):
+        newest.update((message.key() or b"", message.value()) for message in batch)
+    registry = connect_registry(settings)
+    found: list[Price] = []
+    values: Iterable[bytes] = (value for value in newest.values() if value is not None)
+    for value in values:
+        try:
+            found.append(Price.from_record(decode_one("price", value, registry)))
+        except (UndecodableError, ValueError):  # the ledger passes over it, too
+            continue
+    return PriceList(found)

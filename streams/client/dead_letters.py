@@ -1,0 +1,99 @@
+"""Dead letters: what could not be booked, read back, and sent again.
+
+Rules of this file: a dead letter is named by its own place in the dead-letter topic, `partition:offset`. Its value, key
+and headers are the record's own; what the ledger adds stands in headers of `ERROR_HEADERS`, the last of each name being
+the newest. Replaying sends the same bytes to the topic they came from: an id that has had its effect since is a
+duplicate, so replaying twice is harmless.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from confluent_kafka import Message
+
+from schemas.topics import Topics
+from streams.client.producer import CreditsProducer
+from streams.client.reader import committed_ends, read_range
+
+if TYPE_CHECKING:
+    from streams.settings import Settings
+
+ERROR_PREFIX = "__streams.errors."
+CODE_HEADER = "credits.error.code"
+REPLAYED_HEADER = "credits.replayed"
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """One record that could not be booked. `headers` are its own, without what the ledger added."""
+
+    partition: int
+    offset: int
+    at_ms: int
+    code: str
+    message: str
+    topic: str
+    source_partition: int
+    source_offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...]
+
+    @property
+    def name(self) -> str:
+        """Its place in the dead-letter topic."""
+        return f"{self.partition}:{self.offset}"
+
+
+def dead_letter_of(message: Message) -> DeadLetter:
+    """The dead letter in a Kafka message; headers that are missing read as empty or −1."""
+    headers: list[tuple[str, Any]] = message.headers() or []
+    told = {name: (value or b"").decode(errors="replace") for name, value in headers}
+    own = tuple((name, value) for name, value in headers if not name.startswith(ERROR_PREFIX) and name != CODE_HEADER)
+    return DeadLetter(
+        message.partition(),
+        message.offset(),
+        message.timestamp()[1],
+        told.get(CODE_HEADER, ""),
+        told.get(f"{ERROR_PREFIX}message", ""),
+        told.get(f"{ERROR_PREFIX}topic", ""),
+        _number(told.get(f"{ERROR_PREFIX}partition", "")),
+        _number(told.get(f"{ERROR_PREFIX}offset", "")),
+        message.key(),
+        message.value(),
+        own,
+    )
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isascii() and text.isdigit() else -1
+
+
+def read_dead_letters(settings: Settings) -> Iterator[DeadLetter]:
+    """Every dead letter up to now, in the order of each partition."""
+    topic = Topics(settings.namespace).name("dead_letters")
+    for batch in read_range(settings, {}, committed_ends(settings, [topic])):
+        yield from map(dead_letter_of, batch)
+
+
+def read_dead_letter(settings: Settings, partition: int, offset: int) -> DeadLetter | None:
+    """The dead letter at that place; None when there is none."""
+    place = (Topics(settings.namespace).name("dead_letters"), partition)
+    end = committed_ends(settings, [place[0]]).get(place, 0)
+    if not 0 <= offset < end:
+        return None
+    for batch in read_range(settings, {place: offset}, {place: offset + 1}):
+        for message in batch:
+            return dead_letter_of(message)
+    return None
+
+
+def replay(producer: CreditsProducer, letter: DeadLetter) -> None:
+    """Send the record again, as it came, to the topic it came from. Raises ValueError when no topic is named."""
+    if not letter.topic:
+        raise ValueError(f"dead letter {letter.name} does not say which topic it came from")
+    headers = [each for each in letter.headers if each[0] != REPLAYED_HEADER]
+    producer.produce_raw(letter.topic, letter.key, letter.value, [*headers, (REPLAYED_HEADER, letter.name.encode())])

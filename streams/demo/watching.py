@@ -1,0 +1,154 @@
+"""Watching the ledger work, from outside: what is committed, how far it has read, how long it took.
+
+Rules of this file: a thread reads committed records only, of the ledger, the alerts, the dead letters and the positions
+that the ledger commits with its state. A latency is the time from when a record was meant to be sent to when its entry
+was in our hands.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from array import array
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from schemas.codec import decode_columns
+from schemas.topics import Topics
+from streams.client.reader import Follower, committed_ends
+from streams.verify.sources import POSITION_KEY, positions_of
+
+if TYPE_CHECKING:
+    from streams.registry import Registry
+    from streams.settings import Settings
+
+POLL_S = 0.05
+FETCH_WAIT_MS = 10
+STALL_S = 30.0
+"""So long without any progress, and waiting is given up."""
+
+
+class StalledError(Exception):
+    """The ledger has made no progress for `STALL_S` seconds; the message says what is missing."""
+
+
+class Watcher:
+    """Follows the ledger's outputs in a thread. Use as a context manager."""
+
+    def __init__(self, settings: Settings, registry: Registry) -> None:
+        topics = Topics(settings.namespace)
+        self._registry = registry
+        self._ledger = topics.name("ledger")
+        self._accounts = topics.name("accounts")
+        self._dead_letters = topics.name("dead_letters")
+        self._moved = threading.Condition()
+        self._stopping = threading.Event()
+        self._failure: BaseException | None = None
+        self._progress_at = time.monotonic()
+        self._next_offsets: dict[tuple[str, int], int] = {}
+        self._arrived: dict[str, float] = {}
+        self.kinds: Counter[str] = Counter()
+        self.dead_letters = 0
+        self.keep_arrivals = False
+        """Whether to remember when the entry of each event arrived (for latencies)."""
+        read = [self._ledger, self._accounts, self._dead_letters]
+        self._follower = Follower(
+            settings, read, starts=committed_ends(settings, read), fetch_wait_ms=FETCH_WAIT_MS
+        )
+        self._thread = threading.Thread(target=self._follow, name="watcher", daemon=True)
+
+    def __enter__(self) -> Watcher:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopping.set()
+        self._thread.join(timeout=10)
+
+    @property
+    def entries(self) -> int:
+        """Entries seen so far."""
+        return self.kinds.total()
+
+    def read_of(self, places: Mapping[tuple[str, int], int]) -> int:
+        """How many records of these topics the ledger has read, if they began at offset 0."""
+        return sum(self._next_offsets.get(place, 0) for place in places)
+
+    def wait_until_read(self, ends: Mapping[tuple[str, int], int], tick: Callable[[], None] = lambda: None) -> None:
+        """Return when the ledger has committed what everything before `ends` caused. Raises `StalledError`."""
+
+        def behind() -> dict[tuple[str, int], int]:
+            return {place: end for place, end in ends.items() if self._next_offsets.get(place, 0) < end}
+
+        def missing() -> str:
+            left = sum(end - self._next_offsets.get(place, 0) for place, end in behind().items())
+            return f"{left:,} records of {', '.join(sorted({topic for topic, _ in behind()}))} are not read"
+
+        self._wait(lambda: not behind(), missing, tick)
+
+    def wait_for_kinds(self, enough: Callable[[Counter[str]], bool], what: str) -> None:
+        """Return when the entries seen satisfy `enough`. Raises `StalledError` naming `what`."""
+        self._wait(lambda: enough(self.kinds), lambda: f"{what} are missing; entries so far: {dict(self.kinds)}")
+
+    def _wait(
+        self, reached: Callable[[], bool], missing: Callable[[], str], tick: Callable[[], None] = lambda: None
+    ) -> None:
+        self._progress_at = time.monotonic()
+        with self._moved:
+            while not reached():
+                if self._failure is not None:
+                    raise self._failure
+                if time.monotonic() - self._progress_at > STALL_S:
+                    raise StalledError(missing())
+                self._moved.wait(POLL_S)
+                tick()
+
+    def latencies_ms(self, ids: Sequence[str], meant: Sequence[float]) -> array[float]:
+        """Milliseconds from the meant time to the arrival of the entry, of those events that have one."""
+        found = array("d")
+        for event_id, at in zip(ids, meant, strict=True):
+            arrived = self._arrived.pop(event_id, None)
+            if arrived is not None:  # a second record of the same id has no entry of its own
+                found.append((arrived - at) * 1_000)
+        return found
+
+    def _follow(self) -> None:
+        try:
+            with self._follower as follower:
+                while not self._stopping.is_set():
+                    messages = follower.next(POLL_S)
+                    if messages:
+                        self._take(messages, time.monotonic())
+        except BaseException as error:
+            self._failure = error
+            raise
+
+    def _take(self, messages: Sequence[Any], now: float) -> None:
+        values = [message.value() for message in messages if message.topic() == self._ledger]
+        if values:
+            batch = decode_columns("entry", values, self._registry).batch
+            if self.keep_arrivals:
+                for event_id in batch.column("event_id").to_pylist():
+                    self._arrived.setdefault(event_id, now)
+            self.kinds.update(batch.column("kind").to_pylist())
+        positions = {
+            message.partition(): message.value()
+            for message in messages
+            if message.topic() == self._accounts and message.key() == POSITION_KEY
+        }
+        self.dead_letters += sum(1 for message in messages if message.topic() == self._dead_letters)
+        with self._moved:
+            for partition, value in positions.items():
+                for topic, offset in positions_of(value).next_offsets.items():
+                    self._next_offsets[topic, partition] = offset
+            self._progress_at = now
+            self._moved.notify_all()
+
+
+def quantile(values: Sequence[float], part: float) -> float:
+    """The value below which `part` of the values lie (nearest rank); 0 when there are none."""
+    if not values:
+        return 0.0
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(part * len(ordered)))]

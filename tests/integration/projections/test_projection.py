@@ -1,0 +1,167 @@
+"""The projection on a real broker: everything committed is projected once, whatever happens between."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+from clickhouse_connect.driver.client import Client
+
+from projections.clickhouse import connect, migrate
+from projections.verify import clickhouse_audit
+from schemas.topics import Topics
+from streams.settings import Settings
+from streams.topics_admin import apply
+from tests.integration.projections.topics import Ledger, projecting, until
+from tests.unit.projections.entries import NOON, Row, entry
+
+
+@pytest.fixture
+def client(settings: Settings) -> Iterator[Client]:
+    """The settings' own ClickHouse, in process, migrated; the topics are there."""
+    apply(settings)
+    client = connect(settings)
+    try:
+        migrate(client)
+        yield client
+    finally:
+        client.close()
+
+
+@pytest.fixture
+def watching(settings: Settings, client: Client) -> Iterator[Client]:
+    """A second client of the same database, to look while the projection writes."""
+    watching = connect(settings)
+    yield watching
+    watching.close()
+
+
+def usage(org_id: str, first_seq: int, count: int) -> list[Row]:
+    return [entry(org_id, seq, -seq, operation="chat", model="m") for seq in range(first_seq, first_seq + count)]
+
+
+def entries(client: Client) -> int:
+    return int(client.command("SELECT count() FROM ledger"))  # type: ignore[arg-type]
+
+
+def test_every_topic_is_projected(settings: Settings, client: Client, watching: Client) -> None:
+    ledger = Ledger(settings)
+    ledger.write("ledger", 0, usage("acme", 1, 500))
+    ledger.write("ledger", 0, usage("ghost", 1, 3), abort=True)
+    ledger.write("ledger", 1, usage("bolt", 1, 20))
+    alert = {
+        "alert_id": "a1",
+        "org_id": "acme",
+        "wallet": "USD",
+        "kind": "credit_balance_depleted",
+        "rule_version": 0,
+        "balance_nanos": 0,
+        "available_nanos": 0,
+        "occurred_at": NOON,
+        "entry_seq": 5,
+    }
+    ledger.write("alerts_depletion", 0, [alert])
+    wallet = {"unit": "USD", "status": "ok", "health": "green"}
+    names = ("settled", "held", "available", "allocation", "month_spent", "lifetime_added", "lifetime_spent")
+    wallet |= {f"{name}_nanos": 7 for name in names}  # type: ignore[dict-item]
+    ledger.write("balances", 0, [{"org_id": "acme", "seq": 500, "as_of": NOON, "wallets": [wallet]}])
+    price = {
+        "price_id": "p1",
+        "operation": "chat",
+        "unit_price_nanos": 150,
+        "billing_unit": "token",
+        "wallet": "USD",
+        "valid_from": NOON,
+    }
+    ledger.write("prices", 0, [price])
+    headers = {
+        "__streams.errors.topic": b"credits.usage.v1",
+        "__streams.errors.partition": b"3",
+        "__streams.errors.offset": b"41",
+        "__streams.errors.exception": b"ValueError",
+        "__streams.errors.message": b"not a record",
+        "credits.error.code": b"undecodable",
+    }
+    ledger.write_raw("dead_letters", 2, b"acme", b"\x00\xff", headers)
+
+    def done() -> bool:
+        counts = clickhouse_audit(watching)["tables"]
+        return all(counts[name] for name in ("alerts", "balances", "prices", "dead_letters")) and counts["ledger"] == 520
+
+    async def run() -> None:
+        async with projecting(settings, client) as app:
+            await until(done, app)
+
+    asyncio.run(run())
+    audit = clickhouse_audit(watching)
+    assert audit["kinds"] == {"USD": {"usage": {"entries": 520, "amount_nanos": -(500 * 501 + 20 * 21) // 2}}}
+    assert audit["alerts"] == {"credit_balance_depleted": 1}
+    assert audit["dead_letters"] == {"undecodable": 1}
+    acme = audit["orgs"][0]
+    assert (acme["org_id"], acme["entries"], acme["first_seq"], acme["last_seq"]) == ("acme", 500, 1, 500)
+    assert acme["wallets"]["USD"]["published"]["settled_nanos"] == 7
+    assert "ghost" not in {org["org_id"] for org in audit["orgs"]}
+    place = "SELECT source_partition, source_offset, org_id, message FROM v_dead_letters"
+    assert watching.query(place).result_rows == [(3, 41, "acme", "not a record")]
+    topics = Topics(settings.namespace)
+    # 500 entries and a commit marker, three aborted ones and an abort marker.
+    assert audit["positions"][topics.name("ledger")]["0"]["position"] == 505
+
+
+def test_a_restart_goes_on_from_what_clickhouse_holds(settings: Settings, client: Client, watching: Client) -> None:
+    ledger = Ledger(settings)
+    ledger.write("ledger", 0, usage("acme", 1, 100))
+
+    async def run(count: int) -> None:
+        async with projecting(settings, client) as app:
+            await until(lambda: entries(watching) >= count, app)
+
+    asyncio.run(run(100))
+    ledger.write("ledger", 0, usage("acme", 101, 50))
+    asyncio.run(run(150))
+    # The database is lost: Kafka's group offsets stand at the end, and must not matter.
+    for table in ("ledger", "positions", "usage_hourly", "usage_daily", "usage_monthly"):
+        client.command(f"TRUNCATE TABLE {table}")
+    asyncio.run(run(150))
+    audit = clickhouse_audit(watching)
+    assert (audit["entries"], audit["tables"]["ledger"]) == (150, 150)
+    assert audit["usage"]["monthly"]["USD"]["cost_nanos"] == 150 * 151 // 2
+
+
+def test_two_projections_share_and_hand_over(settings: Settings, client: Client, watching: Client) -> None:
+    """Two members of the group, one of them leaving in the middle of the work."""
+    ledger = Ledger(settings)
+
+    async def run() -> None:
+        second = connect(settings)
+        try:
+            async with projecting(settings, client) as app:
+                async with projecting(settings, second) as other:
+                    for start in range(1, 401, 100):
+                        for partition in range(settings.partitions):
+                            rows = usage(f"org-{partition}", start, 100)
+                            await asyncio.to_thread(ledger.write, "ledger", partition, rows)
+                    await until(lambda: entries(watching) > 0, other)
+                await until(lambda: clickhouse_audit(watching)["entries"] == 400 * settings.partitions, app)
+        finally:
+            second.close()
+
+    asyncio.run(run())
+    audit = clickhouse_audit(watching)
+    assert audit["usage"]["hourly"]["USD"]["cost_nanos"] == settings.partitions * 400 * 401 // 2
+    assert [org["last_seq"] for org in audit["orgs"]] == [400] * settings.partitions
+
+
+def test_a_topic_that_was_made_anew_stops_the_projection(settings: Settings, client: Client) -> None:
+    ledger = Topics(settings.namespace).name("ledger")
+    client.command(f"INSERT INTO positions VALUES ('{ledger}', 0, 1000, now64(6))")
+
+    async def run() -> BaseException | None:
+        async with projecting(settings, client) as app:
+            await asyncio.wait_for(app.wait_until_stopped(), 30)
+            reason: BaseException | None = app.crash_reason
+            return reason
+
+    reason = asyncio.run(run())
+    assert "up to offset 1000, but the topic ends at 0" in str(reason)

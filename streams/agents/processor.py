@@ -28,7 +28,7 @@ from streams.agents.usage_rating import unpriced
 from streams.engine.ports import EntrySource, Inbound, Output, Partition, SeenWindow, UnavailableError
 from streams.ledger.rating import PriceList
 from streams.ledger.settle import settle_due
-from streams.registry import Registry
+from streams.registry import Registry, connect_registry
 from streams.settings import Settings
 
 HOUR_US: Final = 3_600_000_000
@@ -188,3 +188,8 @@ def wanted_usages(decoded: Iterable[DecodedBatch]) -> frozenset[Wanted]:
                 if fields["target"] == RefundTarget.USAGE:
                     wanted.add((fields["org_id"], fields["target_id"]))
     return frozenset(wanted)
+
+
+def make_processor(settings: Settings) -> LedgerProcessor:
+    """The processor of a worker with these settings."""
+    return LedgerProcessor(settings, connect_registry(settings))

@@ -16,10 +16,12 @@ def worker() -> None:
     settings = load_settings()
 
     from streams import topics_admin
+    from streams.agents.processor import make_processor
     from streams.app import run_worker
     from streams.logging import configure_logging
+    from streams.metrics import PrometheusMetrics
 
     configure_logging(settings.log_level)
     stop_with_parent()
     topics_admin.apply(settings)
-    run_worker(settings)
+    raise typer.Exit(run_worker(settings, make_processor, PrometheusMetrics()))

@@ -40,6 +40,8 @@ SUBJECT_CHARS_MAX = 300
 SCHEMAS_MAX = 10_000
 KAFKA_TIMEOUT_S = 10.0
 ATTEMPTS_MAX = 20
+RETRY_S = 0.2
+READ_RECORDS_MAX = 500
 
 
 class InvalidSchemaError(ValueError):
@@ -237,28 +239,39 @@ class TopicRegistry:
 
     def refresh(self) -> None:
         """Read the topic to its end. Raises `RegistryUnavailableError` when Kafka does not answer."""
+        from confluent_kafka import KafkaError, KafkaException
+
+        deadline = time.monotonic() + KAFKA_TIMEOUT_S
+        with self._lock:
+            while True:
+                try:
+                    self._read(deadline)
+                    return
+                except KafkaException as error:
+                    self._close()
+                    passing = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
+                    if error.args[0].code() not in passing or time.monotonic() > deadline:
+                        told = f"the registry's topic cannot be read: {error.args[0].str()}"
+                        raise RegistryUnavailableError(told) from error
+                    time.sleep(RETRY_S)  # a new leader is being chosen
+
+    def _read(self, deadline: float) -> None:
         from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-        with self._lock:
-            try:
-                if self._consumer is None:
-                    group = f"{self._settings.app_id}-registry-reader"
-                    self._consumer = Consumer(consumer_config(self._settings, group, log_level=0))
-                    self._consumer.assign([TopicPartition(self._topic, 0, self._position)])
-                deadline = time.monotonic() + KAFKA_TIMEOUT_S
-                partition = TopicPartition(self._topic, 0)
-                _, end = self._consumer.get_watermark_offsets(partition, timeout=KAFKA_TIMEOUT_S)
-                while self._position < end:
-                    for message in self._consumer.consume(500, timeout=0.2):
-                        if message.error() is not None:
-                            raise KafkaException(message.error())
-                        self._claims_of(message.value())
-                        self._position = message.offset() + 1
-                    if time.monotonic() > deadline:
-                        raise RegistryUnavailableError(f"{self._topic} could not be read to its end in time")
-            except KafkaException as error:
-                self._close()
-                raise RegistryUnavailableError(f"the registry's topic cannot be read: {error.args[0].str()}") from error
+        if self._consumer is None:
+            group = f"{self._settings.app_id}-registry-reader"
+            self._consumer = Consumer(consumer_config(self._settings, group, log_level=0))
+            self._consumer.assign([TopicPartition(self._topic, 0, self._position)])
+        left_s = max(deadline - time.monotonic(), RETRY_S)
+        _, end = self._consumer.get_watermark_offsets(TopicPartition(self._topic, 0), timeout=left_s)
+        while self._position < end:
+            for message in self._consumer.consume(min(end - self._position, READ_RECORDS_MAX), timeout=0.2):
+                if message.error() is not None:
+                    raise KafkaException(message.error())
+                self._claims_of(message.value())
+                self._position = message.offset() + 1
+            if time.monotonic() > deadline:
+                raise RegistryUnavailableError(f"{self._topic} could not be read to its end in time")
 
     def close(self) -> None:
         """Let go of the connection to Kafka."""

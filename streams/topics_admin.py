@@ -15,13 +15,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import (
     AdminClient,
     AlterConfigOpType,
     ConfigEntry,
     ConfigResource,
     NewTopic,
+    OffsetSpec,
     ResourceType,
 )
 
@@ -198,7 +199,17 @@ def _wait_for_leaders(admin: AdminClient, wanted: Mapping[str, int], deadline: f
                 return False
         return True
 
-    while not ready(admin.list_topics(timeout=ANSWER_TIMEOUT_S)):
+    def serving() -> bool:
+        """Whether the leaders know that they lead: for a moment after its creation a partition refuses everybody."""
+        every = {TopicPartition(name, each): OffsetSpec.latest() for name in wanted for each in range(wanted[name])}
+        try:
+            for future in admin.list_offsets(every, request_timeout=ANSWER_TIMEOUT_S).values():
+                _answer(future)
+        except KafkaException:
+            return False
+        return True
+
+    while not (ready(admin.list_topics(timeout=ANSWER_TIMEOUT_S)) and serving()):
         if time.monotonic() > deadline:
             raise KafkaUnavailableError("the new topics have no leader yet", "try again, or look at the brokers' logs")
         time.sleep(POLL_S)

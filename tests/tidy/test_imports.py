@@ -3,8 +3,8 @@
 `cli, app → agents, api → engine, projections → ledger → schemas`. Each layer names what it may import of ours; a new
 package must be given its place here before it may be imported or import. Two exceptions, each with its reason:
 
-- `projections` may import `streams.engine.transport`: the batch consumer that reads only what is committed is one
-  piece of code, and a second one beside it would be a second set of bugs.
+- `projections` may import what every reader of committed batches needs (`READERS`): the batch consumer and its type,
+  the clients' configuration, the registry. Second copies of them beside these would be second sets of bugs.
 - `LEAVES` are single modules of `streams` that hold no logic of the domain: any shell may import them.
 """
 
@@ -24,18 +24,20 @@ LEAVES = {
 }
 REGISTRY = {"streams.registry", "streams.registry_topic"}
 TOOLS = {"schemas", *LEAVES, *REGISTRY, "streams.topics_admin", "streams.broker", "streams.balances", "streams.client"}
+# What a reader of committed batches needs, the projection being one.
+READERS = {"streams.engine.transport", "streams.engine.ports", "streams.kafka_clients", "streams.registry"}
 # The longest prefix that matches a module is its layer.
 MAY_IMPORT: dict[str, set[str]] = {
     "schemas": set(),
     "streams": set(),
     "streams.settings": set(),
-    "streams.metrics": set(),
+    "streams.metrics": {"streams.engine"},
     "streams.errors": set(),
     "streams.logging": {"streams.settings"},
     "streams.kafka_clients": {"streams.settings", "streams.errors"},
     "streams.ledger": {"schemas"},
     "streams.engine": {"schemas", *LEAVES},
-    "projections": {"schemas", "streams.ledger", "streams.engine.transport"},
+    "projections": {"schemas", "streams.ledger", *READERS},
     "streams.registry": {"schemas", *LEAVES, "streams.registry_topic"},
     "streams.registry_topic": {"schemas", *LEAVES},
     "streams.parent": set(),
@@ -46,10 +48,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "streams.client": {"schemas", *LEAVES, *REGISTRY},
     "streams.agents": {"schemas", *LEAVES, "streams.ledger", "streams.engine", *REGISTRY},
     "streams.verify": TOOLS - {"streams.broker"},
+    "streams.doctor": TOOLS,
     "streams.demo": TOOLS | {"streams.verify", "streams.local_system"},
     "streams.bench": TOOLS | {"streams.verify", "streams.local_system", "streams.engine"},
     "streams.api": TOOLS | {"streams.ledger", "streams.engine", "projections", "streams.verify"},
-    "streams.app": TOOLS | {"streams.ledger", "streams.engine", "streams.agents"},
+    "streams.app": TOOLS | {"streams.metrics", "streams.ledger", "streams.engine", "streams.agents"},
     "streams.cli": set(),  # the top: anything
     "streams.__main__": {"streams.cli"},
 }

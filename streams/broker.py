@@ -303,9 +303,8 @@ class LocalBroker:
         command += ["-t", cluster_id, "-c", str(self.home / "server.properties")]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         if done.returncode != 0:
-            lines = (done.stderr + done.stdout).strip().splitlines() or ["no message"]
             raise BrokerError(
-                f"cannot format {self.home / 'data'}: {lines[-1][:300]}",
+                f"cannot format {self.home / 'data'}: {_telling_line((done.stdout + done.stderr).splitlines())}",
                 "check that the folder is writable and the disk has room, or set CREDITS_DATA_DIR",
             )
 
@@ -350,8 +349,7 @@ class LocalBroker:
             lines = self.log_path.read_text(errors="replace").splitlines()
         except FileNotFoundError:
             return "it logged nothing"
-        telling = [line for line in lines[-200:] if "Exception" in line or "ERROR" in line or "rror:" in line]
-        return (telling or lines or ["it logged nothing"])[-1].strip()[:300]
+        return _telling_line(lines)
 
     def _remember(self, pid: int, port: int) -> None:
         started, owner_started = _process_started(pid), _process_started(os.getpid())
@@ -392,6 +390,12 @@ class LocalBroker:
                         raise BrokerError("another process is starting this broker", "wait for it, or end it") from None
                     time.sleep(POLL_S)
             yield
+
+
+def _telling_line(lines: list[str]) -> str:
+    """The line of a Java program's last words that says what went wrong."""
+    telling = [line for line in lines[-200:] if "Exception" in line or "ERROR" in line or "rror:" in line]
+    return (telling or lines or ["it said nothing"])[-1].strip()[:300]
 
 
 def _process_started(pid: int) -> str:

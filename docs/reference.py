@@ -1,4 +1,4 @@
-"""Write `docs/reference.md` from the code: commands, settings, topics. Nothing in that page is typed by hand.
+"""Write `docs/reference.md` from the code: commands, settings, topics, metrics. Nothing in that page is typed by hand.
 
 `make reference` writes it; `tests/deploy/test_reference.py` fails where the page and the code differ.
 """
@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import typer.main
+from prometheus_client import CollectorRegistry
+from prometheus_client.metrics_core import Metric
 from pydantic.fields import FieldInfo
 
 from schemas.topics import CATALOGUE, DAY_MS, Topic
 from streams.cli import COMMANDS
+from streams.metrics import PrometheusMetrics
 from streams.settings import Settings
 
 PAGE = Path(__file__).with_name("reference.md")
@@ -128,9 +131,28 @@ def topics_section() -> str:
     )
 
 
+def metrics() -> list[Metric]:
+    """Every metric of a worker."""
+    registry = CollectorRegistry()
+    PrometheusMetrics(registry)
+    return list(registry.collect())
+
+
+def metrics_section() -> str:
+    """Every metric of a worker, as Prometheus sees it."""
+    rows = [
+        (f"`{metric.name}{'_total' if metric.type == 'counter' else ''}`", metric.type, metric.documentation)
+        for metric in metrics()
+    ]
+    return (
+        "## Metrics of a worker\n\nAt `/metrics` on `CREDITS_WORKER_METRICS_PORT`, beside `/livez` and `/readyz`.\n\n"
+        + table(("metric", "type", "meaning"), rows)
+    )
+
+
 def page() -> str:
     """The whole page."""
-    return "\n".join((HEAD, commands_section(), settings_section(), topics_section()))
+    return "\n".join((HEAD, commands_section(), settings_section(), topics_section(), metrics_section()))
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ import yaml
 from clickhouse_connect.driver.client import Client
 from sqlglot import expressions
 
+from docs.reference import metrics
 from projections.clickhouse import connect, migrate
 from tests.tidy.source import ROOT
 
@@ -148,6 +149,20 @@ def test_panels_name_a_source_that_is_provisioned(path: Path) -> None:
     for panel in panels(path):
         for named in (panel["datasource"], *(target["datasource"] for target in panel["targets"])):
             assert provisioned.get(named["uid"]) == named["type"], f"{panel['title']} asks {named}"
+
+
+@EACH
+def test_metrics_that_are_asked_for_exist(path: Path) -> None:
+    series = {metric.name + end for metric in metrics() for end in ("", "_total", "_bucket", "_sum", "_count")}
+    asked = [
+        name
+        for panel in panels(path)
+        for target in panel["targets"]
+        if target["datasource"]["type"] == "prometheus"
+        for name in re.findall(r"\bcredits_\w+", target["expr"])
+    ]
+    assert asked
+    assert set(asked) <= series
 
 
 @EACH

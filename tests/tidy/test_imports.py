@@ -48,7 +48,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "streams.client": {"schemas", *LEAVES, *REGISTRY},
     "streams.agents": {"schemas", *LEAVES, "streams.ledger", "streams.engine", *REGISTRY},
     "streams.verify": TOOLS - {"streams.broker"},
-    "streams.doctor": TOOLS,
+    "streams.doctor": TOOLS | {"projections.clickhouse"},
     "streams.demo": TOOLS | {"streams.verify", "streams.local_system"},
     "streams.bench": TOOLS | {"streams.verify", "streams.local_system", "streams.engine"},
     "streams.api": TOOLS | {"streams.ledger", "streams.engine", "projections", "streams.verify"},

@@ -37,15 +37,21 @@ from projections.rows import (
     purchase_rows,
 )
 from schemas.codec import DecodedBatch, WriterSchemas, decode_columns
-from schemas.enums import DeadLetterCode
+from schemas.enums import DeadLetterCode, EntryKind, InputKind
 from schemas.topics import Topics
 from streams.engine.ports import Inbound
 
 PROJECTED = ("ledger", "alerts_threshold", "alerts_depletion", "alerts_topup", "balances", "dead_letters", "prices")
 """Keys of the topics that are projected."""
 
-QUIET_SOURCES = ("usage", "holds")
-"""Topics whose refusals are machines' work and no activity of people."""
+TRIES = {
+    "purchases": EntryKind.PURCHASE,
+    "transfers": InputKind.TRANSFER,
+    "transfer_legs": InputKind.TRANSFER,
+    "refunds": EntryKind.REFUND,
+    "settings": EntryKind.SETTING,
+}
+"""What a refused record of these topics tried: it belongs in the activity log."""
 
 Place = tuple[str, int]
 """(topic, partition)"""
@@ -116,7 +122,7 @@ class Sink:
         self._keys = {topics.name(key): key for key in PROJECTED}
         self._ledger_topic = topics.name("ledger")
         self._purchases_topic = topics.name("purchases")
-        self._quiet_topics = [topics.name(key) for key in QUIET_SOURCES]
+        self._tries = {topics.name(key): str(tried) for key, tried in TRIES.items()}
         self._progress: dict[Place, _Progress] = {}
         self._buckets = {level: Buckets(level, self._limits.buckets_max) for level in LEVELS}
         self._trusted = False
@@ -255,7 +261,7 @@ class Sink:
             entries = entries.filter(pa.array(absent))
             offsets = offsets[absent]
         if entries.num_rows:
-            tables.add("activity", activity_rows(entries, self._quiet_topics))
+            tables.add("activity", activity_rows(entries, self._tries))
             tables.add("purchases", purchase_rows(entries, self._purchases_topic))
             tables.add("ledger", ledger_rows(entries, partition, offsets))
 

@@ -27,7 +27,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from projections.columns import AMOUNT, COUNT, Ints, constant, decimals_of_halves, ints, text
-from schemas.enums import BillingUnit, EntryKind
+from schemas.enums import BillingUnit, EntryKind, EntryReason
 
 DIMENSIONS = (
     "org_id",
@@ -153,8 +153,9 @@ def usage_rows(batch: Any, partition: int, offsets: Ints) -> UsageRows | None:
     """The usage in a decoded batch of entries (a RecordBatch of the entry record); None when there is none."""
     kinds = batch.column("kind")
     counted = pc.is_in(kinds, pa.array([EntryKind.USAGE, EntryKind.CORRECTION, EntryKind.REFUND], pa.string()))
-    # A refund without an operation takes back a purchase.
-    counted = pc.and_(counted, pc.or_(pc.not_equal(kinds, EntryKind.REFUND), pc.is_valid(batch.column("operation"))))
+    # The other refunds take back a purchase.
+    of_usage = pc.equal(text(batch.column("reason")), EntryReason.USAGE_REFUNDED)
+    counted = pc.and_(counted, pc.or_(pc.not_equal(kinds, EntryKind.REFUND), of_usage))
     mask = _mask(counted)
     if not mask.any():
         return None

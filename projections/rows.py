@@ -95,6 +95,8 @@ _ACTIVITY_KINDS = (
 # What a setting is about, by the fields of its body that tell two settings of the same kind apart.
 _SUBJECT_FIELDS = ("budget_id", "user_id", "price_id", "unit")
 
+_OPTIONAL_PRICE_FIELDS = ("category", "model", "tool", "provider", "direction", "tier", "org_id", "display_name")
+
 
 def ledger_rows(batch: Any, partition: int, offsets: Ints) -> Any:
     """Rows of `ledger`: every entry."""
@@ -106,23 +108,27 @@ def ledger_rows(batch: Any, partition: int, offsets: Ints) -> Any:
     return pa.table(columns)
 
 
-def activity_rows(batch: Any, quiet_topics: Sequence[str]) -> Any | None:
+def activity_rows(batch: Any, tries: Mapping[str, str]) -> Any | None:
     """Rows of `activity`: what somebody did to an org, and refused tries (product rule 32); None when there are none.
 
-    `quiet_topics`: source topics whose refusals are no activity of people (usage, holds).
+    `tries`: what a record of a source topic tries to do; refusals of other topics (usage, holds) are machines' work and
+    no activity of people. The acknowledgement that ends a transfer is none either.
     """
     kinds = batch.column("kind")
     acted = pc.is_in(kinds, pa.array(_ACTIVITY_KINDS, pa.string()))
-    quiet = pc.is_in(batch.column("source_topic"), pa.array(quiet_topics, pa.string()))
-    refused = pc.and_not(pc.equal(kinds, EntryKind.REJECTED), quiet)
-    wanted = pc.or_(acted, refused)
+    ended = pc.and_(pc.equal(kinds, EntryKind.TRANSFER_OUT), pc.equal(batch.column("amount_nanos"), 0))
+    tried = pc.is_in(batch.column("source_topic"), pa.array(list(tries), pa.string()))
+    refused = pc.and_(pc.equal(kinds, EntryKind.REJECTED), tried)
+    wanted = pc.or_(pc.and_not(acted, ended), refused)
     if not pc.any(wanted).as_py():
         return None
     batch = batch.filter(wanted)
     details = text(batch.column("details"))
     named = [
-        _setting_name(detail) if kind == EntryKind.SETTING else (kind, "")
-        for kind, detail in zip(batch.column("kind").to_pylist(), details.to_pylist(), strict=True)
+        _action(tries.get(topic, "") if kind == EntryKind.REJECTED else kind, detail)
+        for kind, topic, detail in zip(
+            batch.column("kind").to_pylist(), batch.column("source_topic").to_pylist(), details.to_pylist(), strict=True
+        )
     ]
     return pa.table(
         {
@@ -159,6 +165,12 @@ def purchase_rows(batch: Any, purchases_topic: str) -> Any | None:
         return None
     batch = batch.filter(wanted)
     lots: list[Mapping[str, Any]] = [grants[0] if grants else {} for grants in batch.column("grants").to_pylist()]
+    told = [_json_object(details) for details in text(batch.column("details")).to_pylist()]
+    # Of a purchase that was not completed the entry says no amount, its details do.
+    asked = [
+        said.get("amount_nanos", amount)
+        for said, amount in zip(told, batch.column("amount_nanos").to_pylist(), strict=True)
+    ]
     statuses = [
         _purchase_status(kind, reason)
         for kind, reason in zip(batch.column("kind").to_pylist(), batch.column("reason").to_pylist(), strict=True)
@@ -170,7 +182,7 @@ def purchase_rows(batch: Any, purchases_topic: str) -> Any | None:
             "purchase_id": batch.column("event_id"),
             "status": pa.array(statuses, pa.string()),
             "wallet": batch.column("wallet"),
-            "amount": amounts(batch.column("amount_nanos")),
+            "amount": amounts(pa.array(asked, pa.int64())),
             "grant_kind": pa.array([lot.get("kind") or "" for lot in lots], pa.string()),
             "price_paid": amounts(pa.array([lot.get("price_paid_nanos") for lot in lots], pa.int64())),
             "currency": pa.array([lot.get("currency") or "" for lot in lots], pa.string()),
@@ -181,7 +193,7 @@ def purchase_rows(batch: Any, purchases_topic: str) -> Any | None:
             "actor": text(batch.column("actor")),
             "reason": text(batch.column("reason")),
             "correlation_id": text(batch.column("correlation_id")),
-            "details": text(batch.column("details")),
+            "failure_reason": pa.array([said.get("failure_reason") or "" for said in told], pa.string()),
         }
     )
 
@@ -232,7 +244,6 @@ def balance_rows(batch: Any, offsets: Ints) -> Any:
 
 def price_rows(batch: Any, offsets: Ints) -> Any:
     """Rows of `prices` for published prices."""
-    optional = ("category", "model", "tool", "provider", "direction", "tier", "org_id", "display_name")
     return pa.table(
         {
             "price_id": batch.column("price_id"),
@@ -242,7 +253,7 @@ def price_rows(batch: Any, offsets: Ints) -> Any:
             "wallet": batch.column("wallet"),
             "valid_from": moments(batch.column("valid_from")),
             "valid_to": moments(batch.column("valid_to")),
-            **{name: text(batch.column(name)) for name in optional},
+            **{name: text(batch.column(name)) for name in _OPTIONAL_PRICE_FIELDS},
             "free": batch.column("free"),
             "deleted": constant(False, batch.num_rows, pa.bool_()),
             "version": pa.array(offsets),
@@ -253,14 +264,17 @@ def price_rows(batch: Any, offsets: Ints) -> Any:
 def deleted_price_rows(price_ids: Sequence[str], offsets: Sequence[int]) -> Any:
     """Rows of `prices` for prices taken off the list (a null value in the compacted topic)."""
     rows = len(price_ids)
-    words = ("operation", "billing_unit", "wallet", "category", "model", "tool", "provider", "direction", "tier")
+    empty = constant("", rows, pa.string())
     return pa.table(
         {
             "price_id": pa.array(price_ids, pa.string()),
-            **{name: constant("", rows, pa.string()) for name in (*words, "org_id", "display_name")},
+            "operation": empty,
             "unit_price": amounts(pa.array([0] * rows, pa.int64())),
+            "billing_unit": empty,
+            "wallet": empty,
             "valid_from": constant(0, rows, pa.int64()).view(MOMENT),
             "valid_to": pa.nulls(rows, MOMENT),
+            **dict.fromkeys(_OPTIONAL_PRICE_FIELDS, empty),
             "free": constant(False, rows, pa.bool_()),
             "deleted": constant(True, rows, pa.bool_()),
             "version": pa.array(offsets, pa.int64()),
@@ -340,17 +354,24 @@ def _grants(column: Any) -> Any:
     return struct_list(column, fields)
 
 
-def _setting_name(details: str) -> tuple[str, str]:
-    """Kind of a setting and what it is about, from its entry's details (`{"kind": …, "body": {…}}`)."""
+def _action(kind: str, details: str) -> tuple[str, str]:
+    """What was done or tried, and for a setting what it is about, from its details (`{"kind": …, "body": {…}}`)."""
+    if kind != EntryKind.SETTING:
+        return kind, ""
+    said = _json_object(details)
+    body = said.get("body")
+    if not isinstance(body, dict):
+        body = {}
+    return str(said.get("kind", kind)), next((str(body[name]) for name in _SUBJECT_FIELDS if name in body), "")
+
+
+def _json_object(details: str) -> Mapping[str, Any]:
+    """The object that the details of an entry hold; empty when there is none."""
     try:
         said = json.loads(details)
     except ValueError:
-        return EntryKind.SETTING, ""
-    if not isinstance(said, dict):
-        return EntryKind.SETTING, ""
-    body = said.get("body", said)
-    subject = next((str(body[name]) for name in _SUBJECT_FIELDS if name in body), "") if isinstance(body, dict) else ""
-    return str(said.get("kind", EntryKind.SETTING)), subject
+        return {}
+    return said if isinstance(said, dict) else {}
 
 
 def _purchase_status(kind: str, reason: str | None) -> str:

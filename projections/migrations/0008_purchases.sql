@@ -1,4 +1,5 @@
 -- Every purchase record that the ledger judged: completed, failed or refused. Identity: (org_id, seq).
+-- `amount` is what was to be bought; only a completed purchase has added it.
 CREATE TABLE IF NOT EXISTS purchases
 (
     org_id         String,
@@ -17,7 +18,7 @@ CREATE TABLE IF NOT EXISTS purchases
     actor          String,
     reason         LowCardinality(String),
     correlation_id String,
-    details        String
+    failure_reason String
 )
 ENGINE = ReplacingMergeTree
 ORDER BY (org_id, seq);

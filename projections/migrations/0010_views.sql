@@ -178,13 +178,11 @@ WHERE NOT deleted;
 CREATE OR REPLACE VIEW v_activity AS
 SELECT
     occurred_at, org_id, seq, actor, action, subject, wallet, amount,
-    if(kind = 'setting',
-       lagInFrame(details) OVER (
-           PARTITION BY org_id, kind, action, subject ORDER BY seq ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW),
-       toString(balance - amount)) AS before,
-    if(kind = 'setting', details, toString(balance)) AS after,
+    multiIf(kind != 'setting', toString(balance - amount),
+            JSONType(details, 'before') IN ('Object', 'Array'), JSONExtractRaw(details, 'before'), '') AS before,
+    if(kind != 'setting', toString(balance), JSONExtractRaw(details, 'body')) AS after,
     kind = 'rejected' AS refused,
-    reason, counterparty_org_id, event_id, correlation_id, recorded_at
+    reason, counterparty_org_id, event_id, correlation_id, details, recorded_at
 FROM
 (
     SELECT *
@@ -193,7 +191,7 @@ FROM
 );
 
 CREATE OR REPLACE VIEW v_settings AS
-SELECT org_id, action AS kind, subject, details AS body, actor, occurred_at, seq
+SELECT org_id, action AS kind, subject, JSONExtractRaw(details, 'body') AS body, actor, occurred_at, seq
 FROM
 (
     SELECT *
@@ -218,6 +216,7 @@ SELECT
     expires_at,
     purchase.actor AS actor,
     purchase.reason AS reason,
+    purchase.failure_reason AS failure_reason,
     purchase.correlation_id AS topup_request_id,
     purchase.seq AS seq,
     purchase.recorded_at AS recorded_at

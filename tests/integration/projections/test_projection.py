@@ -62,9 +62,8 @@ def test_every_topic_is_projected(settings: Settings, client: Client, watching: 
         "entry_seq": 5,
     }
     ledger.write("alerts_depletion", 0, [alert])
-    wallet = {"unit": "USD", "status": "ok", "health": "green"}
     names = ("settled", "held", "available", "allocation", "month_spent", "lifetime_added", "lifetime_spent")
-    wallet |= {f"{name}_nanos": 7 for name in names}  # type: ignore[dict-item]
+    wallet = {"unit": "USD", "status": "ok", "health": "green", **{f"{name}_nanos": 7 for name in names}}
     ledger.write("balances", 0, [{"org_id": "acme", "seq": 500, "as_of": NOON, "wallets": [wallet]}])
     price = {
         "price_id": "p1",
@@ -87,7 +86,9 @@ def test_every_topic_is_projected(settings: Settings, client: Client, watching: 
 
     def done() -> bool:
         counts = clickhouse_audit(watching)["tables"]
-        return all(counts[name] for name in ("alerts", "balances", "prices", "dead_letters")) and counts["ledger"] == 520
+        return (
+            all(counts[name] for name in ("alerts", "balances", "prices", "dead_letters")) and counts["ledger"] == 520
+        )
 
     async def run() -> None:
         async with projecting(settings, client) as app:

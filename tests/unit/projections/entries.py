@@ -50,7 +50,7 @@ def entry(org_id: str, seq: int, amount_nanos: int, **fields: Any) -> Row:
 
 @st.composite
 def entry_lists(draw: st.DrawFn, rows_max: int = 40) -> list[Row]:
-    """Entries of a partition in ledger order: several orgs, kinds, dimensions and hours, with big amounts among them."""
+    """Entries of a partition in ledger order: several orgs, kinds, dimensions and hours, big amounts among them."""
     amounts = st.one_of(st.integers(0, 10**9), st.sampled_from([9 * 10**18, 9 * 10**18 - 1]))
     kinds = st.sampled_from(["usage", "usage", "usage", "correction", "refund", "purchase", "setting"])
     seqs: dict[str, int] = defaultdict(int)
@@ -76,6 +76,8 @@ def entry_lists(draw: st.DrawFn, rows_max: int = 40) -> list[Row]:
             row["output_tokens"] = draw(st.sampled_from([None, 3]))
             row["quantity_nanos"] = draw(st.sampled_from([None, 0, 5 * 10**8]))
             row["billing_unit"] = draw(st.sampled_from([None, "token", "request"]))
+        if kind == "refund":
+            row["reason"] = draw(st.sampled_from(["usage_refunded", "purchase_refunded"]))
         rows.append(row)
     return rows
 
@@ -120,7 +122,7 @@ def _added(row: Mapping[str, Any]) -> Totals | None:
             return (1, *used, -amount, 0)
         case "correction":
             return (-1, -used[0], -used[1], -used[2], -amount, 0)
-        case "refund" if row.get("operation") is not None:
+        case "refund" if row.get("reason") == "usage_refunded":
             return (0, 0, 0, 0, 0, amount)
     return None
 

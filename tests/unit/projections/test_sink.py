@@ -1,0 +1,276 @@
+"""The sink's law: any batch boundaries, any replay, any crash between two inserts: the same tables."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytest
+from clickhouse_connect.driver.client import Client
+from clickhouse_connect.driver.exceptions import DatabaseError
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from projections.apply import LedgerGapError, Limits, Sink, UnreadableRecordError
+from projections.buckets import DIMENSIONS, LEVELS
+from projections.clickhouse import ClickHouseUnavailableError
+from projections.rows import DEAD_LETTER_VALUE_BYTES_MAX
+from projections.verify import TABLES, clickhouse_audit
+from schemas.records import BundledSchemas
+from streams.engine.ports import Inbound
+from tests.unit.projections.entries import LEDGER, NOON, TOPICS, Row, entry, entry_lists, folded, inbound
+from tests.unit.projections.faults import Faulty
+
+PLACE = (LEDGER, 0)
+# A few examples of each: an example costs some dozens of inserts into a real engine.
+LAW = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+FATES = st.lists(st.sampled_from(["done", "done", "done", "lost", "unanswered"]), max_size=25)
+SMALL = Limits(buckets_max=8)
+
+
+def new_sink(client: Any, limits: Limits | None = None) -> Sink:
+    return Sink(cast(Client, client), TOPICS, BundledSchemas(), limits)
+
+
+def emptied(client: Client) -> None:
+    for table in (*TABLES, "positions"):
+        client.command(f"TRUNCATE TABLE {table}")
+
+
+def project(client: Client, rows: list[Row], data: st.DataObject) -> None:
+    """Everything of one partition, in batches, with replays, failures and new owners as hypothesis likes."""
+    sink = new_sink(Faulty(client, data.draw(FATES, label="fates")), SMALL)
+    end = 2 * len(rows)
+    while sink.positions().get(PLACE, 0) < end:
+        if data.draw(st.integers(0, 5)) == 0:
+            sink = new_sink(Faulty(client, data.draw(FATES)), SMALL)
+        try:
+            position = sink.restore([PLACE])[PLACE]
+            while position < end:
+                first = data.draw(st.integers(0, position // 2), label="from")
+                cuts = sorted(data.draw(st.lists(st.integers(first, len(rows)), min_size=1, max_size=3), label="cuts"))
+                batches = []
+                for cut in cuts:
+                    batches.append(inbound(rows[first:cut], 2 * first))
+                    first = cut
+                sink.apply(batches)
+                position = sink.positions()[PLACE]
+        except ClickHouseUnavailableError:
+            continue
+
+
+@given(rows=entry_lists(rows_max=25), data=st.data())
+@LAW
+def test_any_batches_replays_and_crashes_give_the_same_tables(
+    client: Client, rows: list[Row], data: st.DataObject
+) -> None:
+    emptied(client)
+    project(client, rows, data)
+    shown = client.query("SELECT org_id, seq, amount, occurred_at FROM v_ledger ORDER BY ledger_offset").result_rows
+    assert [(org_id, seq, int(amount.scaleb(9))) for org_id, seq, amount, _ in shown] == [
+        (row["org_id"], row["seq"], row["amount_nanos"]) for row in rows
+    ]
+    assert client.command("SELECT count() FROM ledger") == len(rows), "the table itself has each entry once"
+    for level in LEVELS:
+        names = ("requests", "input_tokens", "output_tokens", "quantity", "cost", "refunded")
+        view = client.query(
+            f"SELECT {level.column}, {', '.join(DIMENSIONS)},"
+            f" requests, toString(input_tokens), toString(output_tokens),"
+            f" {', '.join(f'toString(toInt256(toDecimal256({name}, 9) * 1000000000))' for name in names[3:])}"
+            f" FROM v_usage_{level.name}"
+        ).result_rows
+        width = 1 + len(DIMENSIONS)
+        assert {tuple(row[:width]): tuple(map(int, row[width:])) for row in view} == folded(rows, level.column)
+        assert len(view) == len({tuple(row[:width]) for row in view})
+
+
+def test_what_is_projected_already_is_left_out(client: Client) -> None:
+    rows = [entry("acme", seq, -1, operation="x") for seq in range(1, 11)]
+    sink = new_sink(client)
+    sink.restore([PLACE])
+    assert sink.apply([inbound(rows[:6], 0)]).rows["ledger"] == 6
+    assert sink.apply([inbound(rows, 0)]).rows["ledger"] == 4
+    assert sink.apply([inbound(rows, 0)]).rows == {}
+    assert sink.positions() == {PLACE: 20}
+
+
+def test_a_second_owner_of_the_same_partition_does_no_harm(client: Client) -> None:
+    """Both take over at the same position and both write everything."""
+    rows = [entry("acme", seq, -seq, operation="x") for seq in range(1, 21)]
+    first, second = new_sink(client), new_sink(client)
+    first.restore([PLACE])
+    second.restore([PLACE])
+    first.apply([inbound(rows[:10], 0)])
+    second.apply([inbound(rows[:15], 0)])
+    first.apply([inbound(rows[10:], 20)])
+    second.apply([inbound(rows[15:], 30)])
+    audit = clickhouse_audit(client)
+    assert audit["kinds"] == {"USD": {"usage": {"entries": 20, "amount_nanos": -210}}}
+    assert {level: audit["usage"][level]["USD"]["cost_nanos"] for level in audit["usage"]} == {
+        "hourly": 210,
+        "daily": 210,
+        "monthly": 210,
+    }
+
+
+def test_lost_positions_put_no_entry_twice_into_the_table(client: Client) -> None:
+    rows = [entry("acme", seq, -1, operation="x") for seq in range(1, 11)]
+    new_sink(client).apply([inbound(rows, 0)])
+    client.command("TRUNCATE TABLE positions")
+    again = new_sink(client)
+    assert again.restore([PLACE]) == {PLACE: 0}
+    applied = again.apply([inbound(rows, 0)])
+    assert (applied.entries_skipped, applied.rows) == (10, {"positions": 1})
+    assert client.command("SELECT count() FROM ledger") == 10
+
+
+def test_too_many_entries_beyond_the_position_are_left_to_the_views(client: Client) -> None:
+    """Memory stays bounded: they are inserted again, and shown once."""
+    rows = [entry("acme", seq, -1, operation="x") for seq in range(1, 11)]
+    new_sink(client).apply([inbound(rows, 0)])
+    client.command("TRUNCATE TABLE positions")
+    new_sink(client, Limits(present_offsets_max=5)).apply([inbound(rows, 0)])
+    assert client.command("SELECT count() FROM v_ledger") == 10
+    assert clickhouse_audit(client)["usage"]["hourly"]["USD"]["requests"] == 10
+
+
+def test_the_position_is_written_last(client: Client) -> None:
+    rows = [entry("acme", 1, -1, operation="x"), entry("acme", 2, 5, kind="purchase", operation=None)]
+    for inserts in range(6):
+        emptied(client)
+        faulty = Faulty(client, ["done"] * inserts + ["lost"])
+        sink = new_sink(faulty)
+        with pytest.raises(ClickHouseUnavailableError):
+            sink.apply([inbound(rows, 0)])
+        assert client.query("SELECT * FROM positions").result_rows == []
+        assert sink.apply([inbound(rows, 0)]).rows["positions"] == 1
+        assert clickhouse_audit(client)["entries"] == 2
+        assert clickhouse_audit(client)["usage"]["daily"]["USD"]["cost_nanos"] == 1
+
+
+def test_a_refusal_of_the_server_is_not_taken_for_an_absence(client: Client) -> None:
+    client.command("ALTER TABLE activity DROP COLUMN actor")
+    with pytest.raises(DatabaseError):
+        new_sink(client).apply([inbound([entry("acme", 1, 5, kind="purchase")], 0)])
+
+
+def test_an_entry_that_cannot_be_read_stops(client: Client) -> None:
+    batch = inbound([entry("acme", 1, -1), entry("acme", 2, -1)], 0)
+    batch.values[1] = b"\x00broken"
+    with pytest.raises(UnreadableRecordError, match=r"credits\.ledger\.v1, partition 0, offset 2"):
+        new_sink(client).apply([batch])
+    assert client.command("SELECT count() FROM ledger") == 0
+
+
+def test_a_gap_in_the_ledger_stops(client: Client) -> None:
+    sink = new_sink(client)
+    sink.apply([inbound([entry("acme", 1, -1)], 0)])
+    with pytest.raises(LedgerGapError, match="up to offset 2, the next that the topic has is 10"):
+        sink.apply([inbound([entry("acme", 9, -1)], 10)])
+
+
+def test_markers_alone_move_the_position(client: Client) -> None:
+    sink = new_sink(client)
+    sink.apply([Inbound(LEDGER, 0, 0, 3, [], [], [], [])])
+    assert sink.positions() == {PLACE: 3}
+    assert new_sink(client).restore([PLACE, (LEDGER, 1)]) == {PLACE: 3, (LEDGER, 1): 0}
+
+
+def wallet(unit: str, settled: int) -> dict[str, Any]:
+    names = ("held", "available", "allocation", "month_spent", "lifetime_added", "lifetime_spent")
+    zero = {f"{name}_nanos": 0 for name in names}
+    return {"unit": unit, "settled_nanos": settled, **zero, "status": "ok", "health": "green"}
+
+
+def test_balances_show_the_newest_whatever_the_order_of_writing(client: Client) -> None:
+    rows = [{"org_id": "acme", "seq": seq, "as_of": NOON, "wallets": [wallet("USD", seq)]} for seq in (1, 2, 3)]
+    rows.append({"org_id": "bolt", "seq": 9, "as_of": NOON, "wallets": [wallet("EUR", 5), wallet("USD", 6)]})
+    rows.append({"org_id": "void", "seq": 1, "as_of": NOON, "wallets": []})
+    topic = TOPICS.name("balances")
+    batch = inbound(rows, 0, topic=topic, record="balance")
+    sink = new_sink(client)
+    sink.apply([batch])
+    old = new_sink(client)
+    client.command("TRUNCATE TABLE positions")
+    old.apply([inbound(rows[:1], 0, topic=topic, record="balance")])
+    shown = client.query(
+        "SELECT org_id, wallet, toFloat64(settled) * 1e9, seq FROM v_balances ORDER BY ALL"
+    ).result_rows
+    assert shown == [("acme", "USD", 3.0, 3), ("bolt", "EUR", 5.0, 9), ("bolt", "USD", 6.0, 9)]
+
+
+def price(price_id: str, **fields: Any) -> dict[str, Any]:
+    return {
+        "price_id": price_id,
+        "operation": "chat",
+        "unit_price_nanos": 150,
+        "billing_unit": "token",
+        "wallet": "USD",
+        "valid_from": NOON,
+        **fields,
+    }
+
+
+def test_prices_are_replaced_and_deleted_and_bad_ones_are_no_prices(client: Client) -> None:
+    topic = TOPICS.name("prices")
+    rows = [price("a"), price("b"), price("c"), price("a", unit_price_nanos=7, valid_to=NOON)]
+    batch = inbound(rows, 0, topic=topic, record="price")
+    batch.values += [None, b"garbage"]
+    batch.offsets += [8, 10]
+    batch.timestamps_ms += [0, 0]
+    batch.keys += [b"b", b"x"]
+    batch.next_offset = 12
+    new_sink(client).apply([batch])
+    shown = client.query("SELECT price_id, unit_price, valid_to IS NULL FROM v_prices ORDER BY price_id").result_rows
+    assert [(name, int(unit_price.scaleb(9)), open_) for name, unit_price, open_ in shown] == [
+        ("a", 7, 0),
+        ("c", 150, 1),
+    ]
+
+
+def test_dead_letters_keep_their_bytes_and_their_place(client: Client) -> None:
+    value = bytes(range(256)) * 1_000
+    headers = [
+        ("__streams.errors.topic", b"credits.usage.v1"),
+        ("__streams.errors.partition", b"3"),
+        ("__streams.errors.offset", b"41"),
+        ("__streams.errors.exception", b"ValueError"),
+        ("__streams.errors.message", "nö".encode()),
+        ("credits.error.code", b"undecodable"),
+    ]
+    topic = TOPICS.name("dead_letters")
+    batch = Inbound(
+        topic, 1, 0, 6, [0, 2, 4], [5, 6, 7], [b"acme", None, b"\xff"], [value, None, b""], [headers, [], []]
+    )
+    for _ in range(2):
+        new_sink(client).apply([batch])
+        client.command("TRUNCATE TABLE positions")
+    columns = "code, source_topic, source_partition, source_offset, org_id, message, value_bytes"
+    shown = client.query(f"SELECT {columns} FROM v_dead_letters ORDER BY code").result_rows
+    assert shown[-1] == ("undecodable", "credits.usage.v1", 3, 41, "acme", "nö", 256_000)
+    kept = client.query("SELECT hex(value) FROM dead_letters WHERE code = 'undecodable' LIMIT 1").result_rows[0][0]
+    assert bytes.fromhex(kept) == value[:DEAD_LETTER_VALUE_BYTES_MAX]
+
+
+def test_alerts_are_shown_once(client: Client) -> None:
+    alert = {
+        "alert_id": "a1",
+        "org_id": "acme",
+        "wallet": "USD",
+        "kind": "credit_threshold_crossed",
+        "rule_version": 2,
+        "balance_nanos": 5,
+        "available_nanos": 4,
+        "used_percent": 80.25,
+        "occurred_at": NOON,
+        "entry_seq": 5,
+        "channels": ["banner", "email"],
+        "dismissable": True,
+        "thresholds_left": ["r2"],
+    }
+    topic = TOPICS.name("alerts_threshold")
+    new_sink(client).apply([inbound([alert, alert], 0, topic=topic, record="alert")])
+    client.command("TRUNCATE TABLE positions")
+    new_sink(client).apply([inbound([alert], 0, topic=topic, record="alert")])
+    columns = "alert_id, used_percent, previous_percent, channels, dismissable, thresholds_left, rule_id"
+    shown = client.query(f"SELECT {columns} FROM v_alerts").result_rows
+    assert shown == [("a1", 80.25, None, ["banner", "email"], True, ["r2"], "")]

@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
 from pydantic.fields import FieldInfo
 
+from docs import citations
 from schemas.topics import CATALOGUE, DAY_MS, Topic
 from streams.cli import COMMANDS
 from streams.metrics import PrometheusMetrics
@@ -157,7 +158,8 @@ def page() -> str:
 
 def main() -> None:
     PAGE.write_text(page(), encoding="utf-8")
-    print(f"wrote {PAGE.name}")
+    citations.PAGE.write_text(citations.page(), encoding="utf-8")
+    print(f"wrote {PAGE.name} and {citations.PAGE.name}")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ def verify(
     clickhouse: Annotated[bool, typer.Option("--clickhouse/--no-clickhouse", help="Compare ClickHouse, too.")] = True,
     as_json: JsonFlag = False,
 ) -> None:
-    """Recount the ledger: fold = balances = ClickHouse, no gaps, nothing created or lost, every record accounted for."""
+    """Recount the ledger: fold = balances = ClickHouse, no gaps, nothing created or lost, no record unaccounted for."""
     from streams import topics_admin
     from streams.verify.audit import audit
 

@@ -186,8 +186,8 @@ def opening_purchases(prefix: str, usage_events: int, at: int) -> list[dict[str,
             month_us = 30 * 24 * 3600 * 1_000_000
             trial = {**gift, "expires_at": at + month_us}
             records.append(purchase(number, f"{prefix}-trial", FREE_TRIAL_NANOS, at, **trial))
-    for number in range(ACTIVE + 1, ACTIVE + QUIET + 1):
-        records.append(purchase(number, f"{prefix}-first", QUIET_PURCHASE_NANOS, at))
+    quiet = range(ACTIVE + 1, ACTIVE + QUIET + 1)
+    records += [purchase(number, f"{prefix}-first", QUIET_PURCHASE_NANOS, at) for number in quiet]
     for number in range(ACTIVE + QUIET + 1, ORGS + 1):
         expiring = {**gift, "expires_at": at + SLEEPERS_EXPIRE_AFTER_US}
         records.append(purchase(number, f"{prefix}-welcome", FREE_TRIAL_NANOS, at, **expiring))

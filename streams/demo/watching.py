@@ -12,6 +12,7 @@ import time
 from array import array
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from schemas.codec import decode_columns
@@ -44,7 +45,7 @@ class Watcher:
         self._dead_letters = topics.name("dead_letters")
         self._moved = threading.Condition()
         self._stopping = threading.Event()
-        self._failure: BaseException | None = None
+        self._pool = ThreadPoolExecutor(1, "watcher")
         self._progress_at = time.monotonic()
         self._next_offsets: dict[tuple[str, int], int] = {}
         self._arrived: dict[str, float] = {}
@@ -53,18 +54,15 @@ class Watcher:
         self.keep_arrivals = False
         """Whether to remember when the entry of each event arrived (for latencies)."""
         read = [self._ledger, self._accounts, self._dead_letters]
-        self._follower = Follower(
-            settings, read, starts=committed_ends(settings, read), fetch_wait_ms=FETCH_WAIT_MS
-        )
-        self._thread = threading.Thread(target=self._follow, name="watcher", daemon=True)
+        self._follower = Follower(settings, read, starts=committed_ends(settings, read), fetch_wait_ms=FETCH_WAIT_MS)
 
     def __enter__(self) -> Watcher:
-        self._thread.start()
+        self._following = self._pool.submit(self._follow)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stopping.set()
-        self._thread.join(timeout=10)
+        self._pool.shutdown()
 
     @property
     def entries(self) -> int:
@@ -97,8 +95,8 @@ class Watcher:
         self._progress_at = time.monotonic()
         with self._moved:
             while not reached():
-                if self._failure is not None:
-                    raise self._failure
+                if self._following.done():
+                    self._following.result()  # raises what ended it
                 if time.monotonic() - self._progress_at > STALL_S:
                     raise StalledError(missing())
                 self._moved.wait(POLL_S)
@@ -114,15 +112,11 @@ class Watcher:
         return found
 
     def _follow(self) -> None:
-        try:
-            with self._follower as follower:
-                while not self._stopping.is_set():
-                    messages = follower.next(POLL_S)
-                    if messages:
-                        self._take(messages, time.monotonic())
-        except BaseException as error:
-            self._failure = error
-            raise
+        with self._follower as follower:
+            while not self._stopping.is_set():
+                messages = follower.next(POLL_S)
+                if messages:
+                    self._take(messages, time.monotonic())
 
     def _take(self, messages: Sequence[Any], now: float) -> None:
         values = [message.value() for message in messages if message.topic() == self._ledger]

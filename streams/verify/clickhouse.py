@@ -22,7 +22,7 @@ from streams.verify.fold import Differences, LedgerFold, OrgFold
 
 WAIT_S = 60.0
 """A projection that is not there yet is waited for so long without any progress."""
-POLL_S = 0.2
+POLL_S = 0.5
 ANSWER_TIMEOUT_S = 60.0
 
 Page = Mapping[str, Any]

@@ -1,0 +1,120 @@
+"""`credits demo`: the whole system on this machine, a realistic stream through it, and a verdict."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from streams.cli.console import JsonFlag, Steps, load_settings, note, print_json, progress
+
+if TYPE_CHECKING:
+    from streams.demo.verdict import Verdict
+    from streams.settings import Settings
+
+app = typer.Typer()
+
+SEED = 42
+EVENTS = 200_000
+EVENTS_MIN = 1_000
+
+
+class _Console:
+    """Shows the run on the terminal; what the parts say goes to a file."""
+
+    def __init__(self, log: Path) -> None:
+        self._log = log
+        self._lock = threading.Lock()
+
+    def say(self, text: str) -> None:
+        """One line."""
+        note(text)
+
+    def log(self, line: str) -> None:
+        """A line of a part of the system."""
+        with self._lock, self._log.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    def progress(self, label: str, total: int | None) -> AbstractContextManager[Steps]:
+        """A bar, or plain lines."""
+        return progress(label, total)
+
+
+@app.command()
+def demo(
+    events: Annotated[int, typer.Option("--events", min=EVENTS_MIN, help="How many usage events.")] = EVENTS,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same counts and sums.")] = SEED,
+    workers: Annotated[int, typer.Option("--workers", min=1, max=8, help="How many ledger workers.")] = 1,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave everything running until Ctrl-C.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Start Kafka, a worker and the API, send 200,000 events of 500 organisations, and judge what came out."""
+    from streams.demo.run import Options, demonstration
+
+    settings = load_settings()
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    log = settings.data_dir / "demo.log"
+    log.unlink(missing_ok=True)
+    base_at = time.time_ns() // 1_000
+    options = Options(seed=seed, usage_events=events, workers=workers)
+    with demonstration(settings, options, _Console(log), base_at) as finished:
+        verdict = finished.verdict
+        if as_json:
+            print_json(verdict.document)
+        else:
+            show(verdict)
+            show_next(settings, finished.settings, log, keep)
+        if keep:
+            _until_told()
+    raise typer.Exit(0 if verdict.ok else 1)
+
+
+def show(verdict: Verdict) -> None:
+    """Print the verdict as a table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    marks = {True: "[green]✓[/]", False: "[bold red]✗[/]", None: ""}
+    table = Table(title="Verdict", title_justify="left", show_header=False, pad_edge=False, box=None)
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True, style="bold")
+    table.add_column(no_wrap=True, justify="right")
+    table.add_column(style="dim")
+    from rich.markup import escape
+
+    for line in verdict.lines:
+        table.add_row(marks[line.right], escape(line.name), escape(line.value), escape(line.note))
+    console = Console(highlight=False, width=None if Console().is_terminal else 120)
+    console.print(table)
+    ok = "[bold green]Everything is as it must be.[/]"
+    console.print(ok if verdict.ok else "[bold red]Something is wrong: see ✗ above.[/]")
+
+
+def show_next(given: Settings, ran: Settings, log: Path, keep: bool) -> None:
+    """Where to look next."""
+    here = ran.data_dir.is_relative_to(Path.cwd())
+    prefix = f"CREDITS_DATA_DIR={ran.data_dir.relative_to(Path.cwd()) if here else ran.data_dir}"
+    if given.kafka_bootstrap_servers is not None:
+        prefix += f" CREDITS_NAMESPACE={ran.namespace}"
+    print("\nWhere to look next")
+    if keep:
+        print(f"  http://127.0.0.1:{ran.http_port}/v1/orgs/org-009/balance   still running; Ctrl-C ends it")
+        prefix += f" CREDITS_KAFKA_BOOTSTRAP_SERVERS={ran.bootstrap_servers}"
+    else:
+        print(f"  {prefix} credits up                      this data again, to look at with the next two")
+    print(f"  {prefix} credits balance org-009         one that ran dry and bought again")
+    print(f"  {prefix} credits tail ledger --org org-009 --no-follow")
+    print("  credits up                               an empty system for your own events")
+    print(f"  {log}   what the parts said")
+
+
+def _until_told() -> None:
+    stop = threading.Event()
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, lambda *_: stop.set())
+    stop.wait()

@@ -1,0 +1,247 @@
+"""The demonstration itself: start everything, send the script, watch, audit, judge, stop.
+
+Rules of this file:
+1. It runs beside a real installation, never in it: a data folder, ports and topics of its own. With a Kafka that is
+   given, the topics have a namespace of their own; what a former run left in the folder is removed first.
+2. The first records are sent while the workers are still starting: that is what a log is for.
+3. Steady usage is sent open loop, and its latency measured; the burst is timed until the ledger has committed all.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+import socket
+import time
+from array import array
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from streams import topics_admin
+from streams.broker import LocalBroker
+from streams.demo.organisations import SLEEPING
+from streams.demo.script import script
+from streams.demo.sending import Messages, Sender
+from streams.demo.verdict import Measured, Verdict, judge
+from streams.demo.watching import StalledError, Watcher, quantile
+from streams.demo.waves import Expected, Phase
+from streams.errors import OperatorError
+from streams.local_system import LocalSystem
+from streams.registry import connect_registry
+from streams.verify.audit import audit
+from streams.verify.clickhouse import ask_serve
+
+if TYPE_CHECKING:
+    from streams.settings import Settings
+
+FOLDER = "demo"
+LIVE_PER_SECOND = 4_000
+
+
+class Steps(Protocol):
+    """Counts what is done."""
+
+    def advance(self, count: int = 1) -> None:
+        """So many more."""
+        ...
+
+
+class Screen(Protocol):
+    """Where the run shows how far it is."""
+
+    def say(self, text: str) -> None:
+        """One line."""
+        ...
+
+    def log(self, line: str) -> None:
+        """A line of a part of the system."""
+        ...
+
+    def progress(self, label: str, total: int | None) -> AbstractContextManager[Steps]:
+        """A bar, or plain lines."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What may be chosen. `usage_events`: how many usage records; some thousand others come with them."""
+
+    seed: int
+    usage_events: int
+    workers: int = 1
+    live_per_second: int = LIVE_PER_SECOND
+
+
+@dataclass(slots=True)
+class Finished:
+    """The verdict, and the settings of the system that the run left behind."""
+
+    verdict: Verdict
+    settings: Settings
+
+
+@contextmanager
+def demonstration(settings: Settings, options: Options, screen: Screen, base_at: int) -> Iterator[Finished]:
+    """Run it; inside the context the system is still up. `base_at`: the time of the run, in microseconds.
+
+    Raises `OperatorError` when a part does not start, or when the ledger stops making progress.
+    """
+    begun = time.monotonic()
+    with _own_settings(settings, base_at) as own, _kafka(own, screen) as reachable:
+        topics_admin.apply(reachable)
+        system = LocalSystem(reachable, workers=options.workers, say=screen.log, step=screen.log)
+        with system, _Starting(system) as starting:
+            run = _Run(reachable, options, screen, begun)
+            try:
+                verdict = run.play(script(options.seed, options.usage_events, base_at), starting)
+            except StalledError as error:
+                system.watch()  # a part that ended says more
+                raise OperatorError(f"the ledger made no progress: {error}", f"see {own.data_dir}") from error
+            yield Finished(verdict, reachable)
+
+
+class _Starting:
+    """Starts the system in a thread, while the first records are sent; failures surface in `wait`."""
+
+    def __init__(self, system: LocalSystem) -> None:
+        self._system = system
+        self._pool = ThreadPoolExecutor(1, "starting")
+
+    def __enter__(self) -> _Starting:
+        self._started = self._pool.submit(self._system.start)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:  # do not wait for parts that nobody needs any more
+            self._system.stop()
+        self._pool.shutdown()
+
+    def wait(self) -> None:
+        """Return when all parts are ready; raises what kept one from it."""
+        self._started.result()
+
+
+@contextmanager
+def _own_settings(settings: Settings, base_at: int) -> Iterator[Settings]:
+    """Settings beside the installation: own folder, free ports, and on a given Kafka an own namespace."""
+    folder = (settings.data_dir / FOLDER).absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    with (settings.data_dir / f"{FOLDER}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OperatorError(f"another demo runs in {folder}", "let it end first") from None
+        own = settings.model_copy(
+            update={"data_dir": folder, "http_port": _free(settings.http_port), "worker_metrics_port": 0}
+        )
+        if settings.kafka_bootstrap_servers is None:
+            LocalBroker(own).stop()
+            own = own.model_copy(update={"broker_port": _free(settings.broker_port)})
+        else:
+            name = f"{settings.namespace}demo-{base_at // 1_000_000:x}."
+            own = own.model_copy(update={"namespace": name})
+        shutil.rmtree(folder)
+        folder.mkdir()
+        yield own
+
+
+@contextmanager
+def _kafka(settings: Settings, screen: Screen) -> Iterator[Settings]:
+    """A running Kafka: the given one, or a local one that ends with the run."""
+    if settings.kafka_bootstrap_servers is not None:
+        yield settings
+        return
+    broker = LocalBroker(settings, progress=screen.say)
+    broker.start()
+    try:
+        yield settings.model_copy(update={"kafka_bootstrap_servers": broker.bootstrap_servers})
+    finally:
+        broker.stop()
+
+
+def _free(port: int) -> int:
+    """The port itself when nobody listens on it, else another one."""
+    for wanted in (port, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", wanted))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise OperatorError("no free port", "end some programs")
+
+
+class _Run:
+    """One run of the script."""
+
+    def __init__(self, settings: Settings, options: Options, screen: Screen, begun: float) -> None:
+        self.settings = settings
+        self.options = options
+        self.screen = screen
+        self.begun = begun
+        self.registry = connect_registry(settings)
+        self.sender = Sender(settings, self.registry)
+        self.expected = Expected()
+        self.latencies = array("d")
+        self.burst = (0, 1.0)
+        self.first_number_s = 0.0
+
+    def play(self, phases: list[Phase], starting: _Starting) -> Verdict:
+        """1. phases, each with its transfers' arrivals; 2. expiries, which time brings; 3. the audit; 4. the verdict."""
+        with Watcher(self.settings, self.registry) as watcher:
+            for phase in phases:
+                encoded = [self.sender.encode(wave) for wave in phase.waves]
+                self._send(phase, encoded, watcher)
+                if self.expected.records == phase.expected.records:
+                    self.first_number_s = time.monotonic() - self.begun
+                if phase.name != "prices":  # settings do not depend on them
+                    starting.wait()
+                    self._wait(phase, watcher)
+            watcher.wait_for_kinds(lambda kinds: kinds["expiry"] >= SLEEPING, "expiries of free credits")
+        self.screen.say("auditing: every record is read again, by code that shares nothing with the ledger's")
+        with self.screen.progress("audit", None) as steps:
+            report = audit(
+                self.settings,
+                advance=lambda _what, count: steps.advance(count),
+                clickhouse=ask_serve(f"http://127.0.0.1:{self.settings.http_port}"),
+            )
+        measured = Measured(
+            seed=self.options.seed,
+            burst_records=self.burst[0],
+            burst_s=self.burst[1],
+            live_per_second=self.options.live_per_second,
+            latency_p50_ms=quantile(self.latencies, 0.5),
+            latency_p99_ms=quantile(self.latencies, 0.99),
+            elapsed_s=time.monotonic() - self.begun,
+            first_number_s=self.first_number_s,
+        )
+        return judge(self.expected, report, measured)
+
+    def _send(self, phase: Phase, encoded: list[Messages], watcher: Watcher) -> None:
+        """Send a phase and, where it is measured, wait for it with the clock running."""
+        self.expected.add(phase.expected)
+        watcher.keep_arrivals = phase.paced
+        begun = time.monotonic()
+        with self.screen.progress(phase.title, sum(map(len, encoded))) as steps:
+            if phase.paced:
+                meant = self.sender.send_paced(encoded[0], self.options.live_per_second, steps.advance)
+                watcher.wait_until_read(self.sender.next_offsets)
+                self.latencies = watcher.latencies_ms(encoded[0].ids, meant)
+                return
+            for batch in encoded:
+                self.sender.send(batch, steps.advance)
+        if phase.name == "burst":
+            self._wait(phase, watcher)
+            self.burst = (phase.expected.records, time.monotonic() - begun)
+
+    def _wait(self, phase: Phase, watcher: Watcher) -> None:
+        """Until the ledger has committed what was sent, and transfers have arrived or returned."""
+        watcher.wait_until_read(self.sender.next_offsets)
+        watcher.wait_for_kinds(
+            lambda kinds: kinds["transfer_out"] == kinds["transfer_in"] + kinds["transfer_return"],
+            f"arrivals of transfers ({phase.name})",
+        )

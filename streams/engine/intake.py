@@ -49,18 +49,18 @@ class Intake:
         return True
 
     def take(self, records_max: int) -> list[Inbound]:
-        """The oldest batches, together at most `records_max` records; the last one may be cut."""
-        taken: list[Inbound] = []
+        """The oldest batches, one per topic, together at most `records_max` records; the last one may be cut."""
+        taken: dict[str, list[Inbound]] = {}
         room = records_max
         while self._queue and (room > 0 or not len(self._queue[0])):
             inbound = self._queue.popleft()
             if len(inbound) > room:
                 inbound, rest = split(inbound, room)
                 self._queue.appendleft(rest)
-            taken.append(inbound)
             room -= len(inbound)
             self.records -= len(inbound)
-        return taken
+            taken.setdefault(inbound.topic, []).append(inbound)
+        return [parts[0] if len(parts) == 1 else joined(parts) for parts in taken.values()]
 
     def restart(self, next_offsets: Mapping[str, int]) -> None:
         """Forget what is queued and go on at these offsets."""
@@ -80,6 +80,21 @@ def split(inbound: Inbound, records: int) -> tuple[Inbound, Inbound]:
     border = inbound.offsets[records]
     head = _part(inbound, 0, records, inbound.first_offset, border)
     return head, _part(inbound, records, len(inbound), border, inbound.next_offset)
+
+
+def joined(parts: list[Inbound]) -> Inbound:
+    """Batches of which each continues the one before, as one."""
+    first = parts[0]
+    whole = Inbound(first.topic, first.partition, first.first_offset, parts[-1].next_offset, [], [], [], [])
+    any_headers = any(part.headers for part in parts)
+    for part in parts:
+        whole.offsets += part.offsets
+        whole.timestamps_ms += part.timestamps_ms
+        whole.keys += part.keys
+        whole.values += part.values
+        if any_headers:
+            whole.headers += part.headers or [()] * len(part)
+    return whole
 
 
 def _part(inbound: Inbound, start: int, end: int, first_offset: int, next_offset: int) -> Inbound:

@@ -237,7 +237,7 @@ class Processor(Protocol[State, Gathered]):
         ...
 
     def step(self, state: State, gathered: Gathered, inbound: Sequence[Inbound]) -> Output:
-        """Decide a whole batch, in the order given: `inbound` by arrival, records by offset."""
+        """Decide a whole batch, in the order given: topics by arrival, one `Inbound` each; records by offset."""
         ...
 
     def tick(self, state: State, at: int, orgs: Sequence[str]) -> Output | None:

@@ -16,7 +16,7 @@ Rules of this file:
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from enum import Enum
 from typing import NamedTuple, assert_never
 
 from schemas.amounts import NANOS, format_amount
@@ -102,50 +102,36 @@ class _Line(NamedTuple):
     level: int
     watch: Watch
     before: int
-    after: int
     channels: tuple[str, ...]
     dismissable: bool
     message: str
 
 
-def _lines(wallet: Wallet, before: Figures, after: Figures) -> Iterable[_Line]:
-    """The lines of a wallet: low, depleted, then the rules in the order they were set."""
-    if wallet.opened:
-        level = low_level(wallet)
-        yield _Line(
-            AlertKind.BALANCE_LOW,
-            LOW_RULE_ID,
-            level,
-            wallet.low,
-            before.available - level,
-            after.available - level,
-            ALL_CHANNELS,
-            True,
-            f"The {wallet.unit} balance is low: at or below {format_amount(level)}.",
-        )
-        yield _Line(
-            AlertKind.BALANCE_DEPLETED,
-            DEPLETION_RULE_ID,
-            0,
-            wallet.depletion,
-            before.settled,
-            after.settled,
-            ALL_CHANNELS,
-            False,
-            f"The {wallet.unit} balance is used up.",
-        )
-    for rule in wallet.rules:
-        yield _Line(
-            AlertKind.THRESHOLD_CROSSED,
-            rule.rule_id,
-            rule.level,
-            rule.watch,
-            distance(rule.type, rule.level, before),
-            distance(rule.type, rule.level, after),
-            rule.channels,
-            rule.dismissable,
-            _rule_message(wallet.unit, rule),
-        )
+def _low_line(wallet: Wallet, before: Figures) -> _Line:
+    level = low_level(wallet)
+    message = f"The {wallet.unit} balance is low: at or below {format_amount(level)}."
+    distance_before = before.available - level
+    return _Line(AlertKind.BALANCE_LOW, LOW_RULE_ID, level, wallet.low, distance_before, ALL_CHANNELS, True, message)
+
+
+def _depletion_line(wallet: Wallet, before: Figures) -> _Line:
+    message = f"The {wallet.unit} balance is used up."
+    return _Line(
+        AlertKind.BALANCE_DEPLETED, DEPLETION_RULE_ID, 0, wallet.depletion, before.settled, ALL_CHANNELS, False, message
+    )
+
+
+def _rule_line(wallet: Wallet, rule: Rule, before: Figures) -> _Line:
+    return _Line(
+        AlertKind.THRESHOLD_CROSSED,
+        rule.rule_id,
+        rule.level,
+        rule.watch,
+        distance(rule.type, rule.level, before),
+        rule.channels,
+        rule.dismissable,
+        _rule_message(wallet.unit, rule),
+    )
 
 
 def watch_lines(
@@ -159,35 +145,55 @@ def watch_lines(
     after = figures(wallet)
     crossed: list[_Line] = []
     resolved = list(left)
-    restored: list[_Line] = []
-    for line in _lines(wallet, before, after):
-        if line.after <= 0:
-            if not line.watch.crossed:
-                line.watch.crossed = True
-                crossed.append(line)
-        elif line.watch.crossed and replenished:
-            if line.kind is AlertKind.BALANCE_DEPLETED:
-                restored.append(line)
-            else:
-                resolved.append(line.rule_id)
-    crossed.sort(key=lambda line: line.before)
+    restored: list[Watch] = []
+    if wallet.opened:
+        change = _judge(wallet.low, after.available - low_level(wallet), replenished)
+        if change is _Change.CROSSED:
+            crossed.append(_low_line(wallet, before))
+        elif change is _Change.LEFT:
+            resolved.append(LOW_RULE_ID)
+        change = _judge(wallet.depletion, after.settled, replenished)
+        if change is _Change.CROSSED:
+            crossed.append(_depletion_line(wallet, before))
+        elif change is _Change.LEFT:
+            restored.append(wallet.depletion)
+    for rule in wallet.rules:
+        change = _judge(rule.watch, distance(rule.type, rule.level, after), replenished)
+        if change is _Change.CROSSED:
+            crossed.append(_rule_line(wallet, rule, before))
+        elif change is _Change.LEFT:
+            resolved.append(rule.rule_id)
+    if not (crossed or resolved or restored):
+        return []
     report = _Report(account, wallet, at, before, after)
-    alerts = [report.of(line, line.kind, line.message) for line in crossed]
-    message = f"The {wallet.unit} balance is above zero again."
-    alerts += [report.of(line, AlertKind.BALANCE_RESTORED, message) for line in restored]
+    crossed.sort(key=lambda line: line.before)
+    alerts = [report.crossed(line) for line in crossed]
+    alerts += [report.restored(watch) for watch in restored]
     if resolved:
         wallet.resolved += 1
         alerts.append(report.resolved(tuple(resolved)))
-    if replenished:
-        _rearm(wallet, before, after)
     return alerts
 
 
-def _rearm(wallet: Wallet, before: Figures, after: Figures) -> None:
-    for line in _lines(wallet, before, after):
-        if line.watch.crossed and line.after > 0:
-            line.watch.crossed = False
-            line.watch.epoch += 1
+class _Change(Enum):
+    """What an entry did to one line."""
+
+    NONE = 0
+    CROSSED = 1
+    LEFT = 2
+
+
+def _judge(watch: Watch, ahead: int, replenished: bool) -> _Change:
+    """Move one watch on: `ahead` is the distance after the entry. Leaving arms the line for its next epoch."""
+    if ahead <= 0:
+        if not watch.crossed:
+            watch.crossed = True
+            return _Change.CROSSED
+    elif watch.crossed and replenished:
+        watch.crossed = False
+        watch.epoch += 1
+        return _Change.LEFT
+    return _Change.NONE
 
 
 class _Report:
@@ -200,17 +206,22 @@ class _Report:
         self._before = before
         self._after = after
 
-    def of(self, line: _Line, kind: AlertKind, message: str) -> Alert:
-        return self._alert(
-            kind, line.rule_id, line.watch, format_amount(line.level), line.channels, line.dismissable, message, ()
-        )
+    def crossed(self, line: _Line) -> Alert:
+        level = format_amount(line.level)
+        return self.of(line.kind, line.rule_id, line.watch, level, line.channels, line.dismissable, line.message, ())
+
+    def restored(self, watch: Watch) -> Alert:
+        """In the epoch of the depletion that is over."""
+        over = Watch(watch.version, watch.epoch - 1)
+        message = f"The {self._wallet.unit} balance is above zero again."
+        return self.of(AlertKind.BALANCE_RESTORED, DEPLETION_RULE_ID, over, "0", ALL_CHANNELS, True, message, ())
 
     def resolved(self, left: tuple[str, ...]) -> Alert:
         count = Watch(epoch=self._wallet.resolved)
         message = f"No longer in alarm for {self._wallet.unit}: {', '.join(left)}."
-        return self._alert(AlertKind.RESOLVED, RESOLVED_RULE_ID, count, None, ALL_CHANNELS, True, message, left)
+        return self.of(AlertKind.RESOLVED, RESOLVED_RULE_ID, count, None, ALL_CHANNELS, True, message, left)
 
-    def _alert(
+    def of(
         self,
         kind: AlertKind,
         rule_id: str,
@@ -249,7 +260,7 @@ def notice(
 ) -> Alert:
     """An alert about something that happens once, such as an expiry of `subject`, rather than about a line."""
     now = figures(wallet)
-    return _Report(account, wallet, at, now, now)._alert(kind, subject, Watch(), level, ALL_CHANNELS, True, message, ())
+    return _Report(account, wallet, at, now, now).of(kind, subject, Watch(), level, ALL_CHANNELS, True, message, ())
 
 
 def alert_id(org_id: str, unit: str, kind: AlertKind, rule_id: str, version: int, epoch: int) -> str:

@@ -85,14 +85,14 @@ def perform(world: World, step: tuple[object, ...]) -> None:
             body = {"unit": where, "allowance": allowance, "rollover_max": rollover, "low_balance_threshold": low}
             world.set(SettingKind.WALLET, body, who)
         case ("rules", str(who), str(where), list(wanted)):
-            body = {
+            watched = {
                 "unit": where,
                 "rules": [{"rule_id": f"r{n}", "type": kind, "level": at} for n, (kind, at) in enumerate(wanted)],
             }
-            world.set(SettingKind.THRESHOLDS, body, who)
+            world.set(SettingKind.THRESHOLDS, watched, who)
         case ("org", str(who), bool(closed), str(zone)):
-            body = {"closed": closed, "time_zone": zone, "administrators": ["alice"]}
-            world.set(SettingKind.ORG, body, who)
+            terms = {"closed": closed, "time_zone": zone, "administrators": ["alice"]}
+            world.set(SettingKind.ORG, terms, who)
         case _:
             raise AssertionError(step)
 
@@ -162,7 +162,7 @@ def test_the_fast_way_is_the_slow_way(steps: list[tuple[object, ...]]) -> None:
 @settings(max_examples=200, deadline=None)
 @given(sequences)
 def test_it_makes_no_difference_when_timers_run(steps: list[tuple[object, ...]]) -> None:
-    """What falls due is written in the same order with the same content, in time or late; only `recorded_at` differs."""
+    """What falls due is written in the same order, in time or late; only `recorded_at` differs."""
     prompt, late = run(steps, World()), run(steps, World(timers=False))
     for who in ORGS:
         prompt.settle(who)

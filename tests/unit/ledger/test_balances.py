@@ -1,0 +1,75 @@
+"""Status and health of a wallet (product rule 14; contract, meanings)."""
+
+from __future__ import annotations
+
+import pytest
+
+from schemas.amounts import NANOS
+from schemas.enums import SettingKind
+from streams.ledger.account import Account, OrgTerms, Wallet
+from streams.ledger.balances import balance_record, health, status
+from tests.unit.ledger.world import World
+
+
+@pytest.mark.parametrize(
+    ("settled", "held", "funded", "closed", "expected"),
+    [
+        (11, 0, True, False, "ok"),
+        (10, 0, True, False, "low"),
+        (20, 10, True, False, "low"),
+        (20, 9, True, False, "ok"),
+        (1, 5, True, False, "low"),
+        (0, 0, True, False, "depleted"),
+        (0, 0, False, False, "low"),
+        (-1, 0, False, False, "negative"),
+        (-1, 0, True, False, "negative"),
+        (-1, 0, True, True, "blocked"),
+        (50, 0, True, True, "blocked"),
+    ],
+)
+def test_status(settled: int, held: int, funded: bool, closed: bool, expected: str) -> None:
+    account = Account("acme", org=OrgTerms(closed=closed))
+    wallet = Wallet("USD", settled=settled * NANOS, held=held * NANOS, funded=funded)
+    assert status(account, wallet) == expected
+
+
+@pytest.mark.parametrize(
+    ("settled", "held", "allocation", "expected"),
+    [
+        (76, 0, 100, "green"),
+        (75, 0, 100, "yellow"),
+        (25, 0, 100, "yellow"),
+        (24, 0, 100, "red"),
+        (1, 0, 100, "red"),
+        (0, 0, 100, "triangle"),
+        (-1, 0, 100, "triangle"),
+        (50, 50, 100, "triangle"),
+        (50, 26, 100, "red"),
+        (0, 0, 0, "triangle"),
+        (5, 0, 0, "red"),
+    ],
+)
+def test_health(settled: int, held: int, allocation: int, expected: str) -> None:
+    assert health(Wallet("USD", settled=settled, held=held, allocation=allocation)) == expected
+
+
+def test_the_balance_record_has_the_wallets_by_unit() -> None:
+    world = World()
+    world.set(SettingKind.WALLET, {"unit": "USD", "allowance": "10"})
+    world.buy("5", unit="EUR")
+    world.use("4")
+    record = balance_record(world.account(), world.at)
+    assert (record["org_id"], record["seq"], record["as_of"]) == ("acme", 4, world.at)
+    assert [wallet["unit"] for wallet in record["wallets"]] == ["EUR", "USD"]
+    assert record["wallets"][1] == {
+        "unit": "USD",
+        "settled_nanos": 6 * NANOS,
+        "held_nanos": 0,
+        "available_nanos": 6 * NANOS,
+        "allocation_nanos": 10 * NANOS,
+        "month_spent_nanos": 4 * NANOS,
+        "lifetime_added_nanos": 0,
+        "lifetime_spent_nanos": 0,
+        "status": "low",
+        "health": "yellow",
+    }

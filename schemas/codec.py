@@ -261,17 +261,33 @@ class _Reader:
         """One body by fastavro; raises `UndecodableError`, also for bytes left over and numbers out of range."""
         stream = io.BytesIO(body)
         try:
-            row: dict[str, Any] = fastavro.schemaless_reader(stream, self.writer, self.reader)
+            row: dict[str, Any] = fastavro.schemaless_reader(stream, self.writer)
+            written = io.BytesIO()
+            fastavro.schemaless_writer(written, self.writer, row)
         except _BAD_BODY as error:
             reason = f"{type(error).__name__}: {error}".rstrip(": ")
-            raise UndecodableError(DeadLetterCode.UNDECODABLE, f"not a {self.record} ({reason})") from error
+            raise self._undecodable(f"not a {self.record} ({reason})") from error
         if stream.tell() != len(body):
-            left = len(body) - stream.tell()
-            raise UndecodableError(DeadLetterCode.UNDECODABLE, f"{left} bytes left over after the {self.record}")
+            raise self._undecodable(f"{len(body) - stream.tell()} bytes left over after the {self.record}")
+        if written.getvalue() != body and not self._agreed(body, row):
+            raise self._undecodable(f"not a {self.record} (a number is cut)")
+        if not self.newest:
+            row = fastavro.schemaless_reader(io.BytesIO(body), self.writer, self.reader)
         fault = _writer(self.record)[1].fault(row)
         if fault is not None:
-            raise UndecodableError(DeadLetterCode.UNDECODABLE, f"not a {self.record} ({fault})")
+            raise self._undecodable(f"not a {self.record} ({fault})")
         return row
+
+    def _agreed(self, body: bytes, row: dict[str, Any]) -> bool:
+        """Whether pyruhvro reads the same from an unusual encoding: fastavro cuts a number beyond 64 bits silently."""
+        try:
+            batch = pyruhvro.deserialize_array([body], self.writer_text)
+            return rows_of(batch) == [row]
+        except ValueError:
+            return False
+
+    def _undecodable(self, message: str) -> UndecodableError:
+        return UndecodableError(DeadLetterCode.UNDECODABLE, message)
 
     def parts(
         self, positions: list[int], bodies: list[bytes]

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from schemas.amounts import NANOS
 from schemas.enums import AlertKind, RefundTarget, SettingKind
+from streams.ledger.account import Wallet, Watch, new_account
 from streams.ledger.entry import Alert, Outcome
+from streams.ledger.lines import figures, watch_lines
 from tests.unit.ledger.world import DAY, World
 
 CROSSED = AlertKind.THRESHOLD_CROSSED
@@ -227,3 +230,15 @@ def test_channels_and_dismissable_come_from_the_rule() -> None:
     world.set(SettingKind.THRESHOLDS, {"unit": "USD", "rules": [rule]})
     alert = next(alert for alert in world.use("100").alerts if alert.kind is CROSSED)
     assert (alert.channels, alert.dismissable) == (("banner", "email"), False)
+
+
+def test_credits_that_are_no_longer_held_do_not_rearm_a_line() -> None:
+    account = new_account("acme")
+    wallet = Wallet("USD", settled=30 * NANOS, held=25 * NANOS, opened=True, low=Watch(crossed=True))
+    before = figures(wallet)
+    wallet.held = 0
+    assert watch_lines(account, wallet, 0, before, replenished=False) == []
+    assert wallet.low == Watch(crossed=True)
+    (alert,) = watch_lines(account, wallet, 0, before, replenished=True)
+    assert alert.kind is RESOLVED
+    assert wallet.low == Watch(epoch=2)

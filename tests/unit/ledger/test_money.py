@@ -266,6 +266,17 @@ def test_what_returns_to_an_expired_grant_expires_at_once() -> None:
     world.check()
 
 
+def test_what_has_expired_pays_no_debt() -> None:
+    world = World()
+    world.give("3", purchase_id="free", expires_at=world.at + DAY)
+    world.use("3", event_id="u")
+    world.tick(2 * DAY)
+    world.use("5")
+    world.refund(USAGE, "u", "3")
+    assert world.settled() == -5 * NANOS
+    world.check()
+
+
 def test_usage_in_the_negative_is_given_back_to_the_debt_first() -> None:
     world = World()
     world.buy("3", purchase_id="a")

@@ -202,3 +202,10 @@ def test_credits_that_return_in_a_later_month_count_in_its_allocation() -> None:
     world.deliver()
     assert world.account().wallets["USD"].allocation == 9 * NANOS
     world.check()
+
+
+def test_credits_that_return_in_the_same_month_are_counted_in_it_already() -> None:
+    world = world_of_two(closed=True)
+    world.send("4", "acme", "beta")
+    world.deliver()
+    assert world.account().wallets["USD"].allocation == 10 * NANOS

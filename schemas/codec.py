@@ -34,6 +34,7 @@ from schemas.content import content
 from schemas.enums import DeadLetterCode
 from schemas.records import AvroSchema, arrow_schema, avro_schema, plain_schema, plain_text
 from schemas.resolution import read_differences
+from schemas.walk import numbers_fit
 
 __all__ = [
     "FRAME_BYTES",
@@ -232,8 +233,9 @@ class _Reader:
     writer: AvroSchema
     """Parsed by fastavro."""
     reader: AvroSchema
+    plain_writer: AvroSchema
     writer_text: str
-    """Plain form, for pyruhvro."""
+    """The plain form as JSON, for pyruhvro."""
     projection: tuple[int | Mapping[str, Any], ...] | None
     """For each field of the newest version the writer's column, or the field whose default stands in; None: the
     columns do not fit, and fastavro reads record by record."""
@@ -269,22 +271,14 @@ class _Reader:
             raise self._undecodable(f"not a {self.record} ({reason})") from error
         if stream.tell() != len(body):
             raise self._undecodable(f"{len(body) - stream.tell()} bytes left over after the {self.record}")
-        if written.getvalue() != body and not self._agreed(body, row):
-            raise self._undecodable(f"not a {self.record} (a number is cut)")
+        if written.getvalue() != body and not numbers_fit(self.plain_writer, body):
+            raise self._undecodable(f"not a {self.record} (a number is longer than 64 bits)")
         if not self.newest:
             row = fastavro.schemaless_reader(io.BytesIO(body), self.writer, self.reader)
         fault = _writer(self.record)[1].fault(row)
         if fault is not None:
             raise self._undecodable(f"not a {self.record} ({fault})")
         return row
-
-    def _agreed(self, body: bytes, row: dict[str, Any]) -> bool:
-        """Whether pyruhvro reads the same from an unusual encoding: fastavro cuts a number beyond 64 bits silently."""
-        try:
-            batch = pyruhvro.deserialize_array([body], self.writer_text)
-            return rows_of(batch) == [row]
-        except ValueError:
-            return False
 
     def _undecodable(self, message: str) -> UndecodableError:
         return UndecodableError(DeadLetterCode.UNDECODABLE, message)
@@ -365,6 +359,7 @@ def _new_reader(record: str, schema_id: int, writer: AvroSchema) -> _Reader | Un
         newest=plain_writer == plain_newest,
         writer=fastavro.parse_schema(plain_writer),
         reader=fastavro.parse_schema(plain_newest),
+        plain_writer=plain_writer,
         writer_text=plain_text(record) if plain_writer == plain_newest else json.dumps(plain_writer),
         projection=_projection(plain_writer, plain_newest),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import random
+import resource
 from collections.abc import Callable
 from typing import Any
 
@@ -427,3 +428,30 @@ def test_a_slice_of_a_batch_is_encoded_as_its_rows() -> None:
     batch = batch_of("entry", [{**full("entry"), "seq": seq} for seq in range(1, 9)])
     values = encode_columns("entry", batch, bundled_id("entry"))
     assert encode_columns("entry", batch.slice(3, 2), bundled_id("entry")) == values[3:5]
+
+
+def zigzag(number: int) -> bytes:
+    coded = (number << 1) ^ (number >> 63)
+    octets = []
+    while coded >= 0x80:
+        octets.append(coded & 0x7F | 0x80)
+        coded >>= 7
+    return bytes([*octets, coded])
+
+
+@pytest.mark.parametrize("count", [2**62, -(2**62), 2**31, 10**6, -1], ids=str)
+@pytest.mark.parametrize("tail", [b"", b"\x00", b"\x00" * 40])
+def test_hostile_counts_cost_nothing(count: int, tail: bytes) -> None:
+    """A map, a list or a text that claims to be huge is undecodable, without room being made for it."""
+    usage_value = encode_one("usage", {**usage(), "attributes": {}}, USAGE_ID)
+    entry_id = bundled_id("entry")
+    entry_value = encode_one("entry", minimal("entry"), entry_id)
+    before_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for record, value in (
+        ("usage", usage_value[:-1] + zigzag(count) + tail),
+        ("usage", frame(USAGE_ID) + zigzag(count) + tail),
+        ("entry", entry_value[: entry_value.index(b"\x00\x01\x01") + 3] + zigzag(count) + tail),
+    ):
+        decoded = decode_columns(record, [value], BUNDLED)
+        assert [failure.code for failure in decoded.failures] == [DeadLetterCode.UNDECODABLE]
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kib < 64 * 1024

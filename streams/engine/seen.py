@@ -16,7 +16,7 @@ The hash is XXH3-128 with a secret seed per partition: nobody who can choose ids
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,6 +36,9 @@ FILTER_BITS_PER_ID_MIN = 8
 FILTER_BITS_MIN = 1 << 16
 # 32,768 ids of 24 bytes stay below Kafka's default limit of 1 MiB for a record.
 BLOB_IDS_MAX = 32_768
+
+# Hints of a run are kept in 32 bits, counted from its smallest; runs further apart are not merged.
+HINT_SPAN = 1 << 32
 
 _BLOB = struct.Struct(">BQQQI")
 _BLOB_VERSION = 1
@@ -211,18 +214,9 @@ class SeenMemory:
             if blob.bucket >= oldest_kept:
                 by_bucket.setdefault(blob.bucket, []).append(blob)
         for bucket, parts in by_bucket.items():
-            hint_from = min(part.hint for part in parts)
-            hints = np.concatenate(
-                [np.full(len(part.contents), part.hint - hint_from, dtype=np.uint32) for part in parts]
-            )
-            run = _sorted_run(
-                np.concatenate([part.digests for part in parts]),
-                np.concatenate([part.contents for part in parts]),
-                hints,
-                hint_from,
-            )
-            self._buckets[bucket] = [run]
-            self._counts[bucket] = len(run)
+            runs = [_run_of_blobs(near) for near in _by_hint(parts)]
+            self._buckets[bucket] = runs
+            self._counts[bucket] = sum(len(run) for run in runs)
         self._rebuild_filter()
 
     def _sort_added(self) -> None:
@@ -286,15 +280,35 @@ def _merge_last(runs: list[_Run]) -> None:
     """Merges the last runs while `MERGE_FAN` of them are of about one size (sizes fall along the list)."""
     while len(runs) >= MERGE_FAN and len(runs[-MERGE_FAN]) <= MERGE_FAN * len(runs[-1]):
         parts = runs[-MERGE_FAN:]
-        del runs[-MERGE_FAN:]
         hint_from = min(part.hint_from for part in parts)
-        # Ledger offsets of one bucket span far less than 2**32: the subtraction cannot overflow.
+        if max(part.hint_from + int(part.hint.max()) for part in parts) - hint_from >= HINT_SPAN:
+            return
+        del runs[-MERGE_FAN:]
         hints = np.concatenate([part.hint + np.uint32(part.hint_from - hint_from) for part in parts])
         first = np.concatenate([part.first for part in parts])
         order = np.argsort(first, kind="stable")
         second = np.concatenate([part.second for part in parts])[order]
         content = np.concatenate([part.content for part in parts])[order]
         runs.append(_Run(first[order], second, content, hints[order], hint_from))
+
+
+def _by_hint(parts: list[Blob]) -> Iterator[list[Blob]]:
+    """Groups whose hints can be counted from the smallest in 32 bits: one group, but for a very full bucket."""
+    near: list[Blob] = []
+    for part in sorted(parts, key=lambda blob: blob.hint):
+        if near and part.hint - near[0].hint >= HINT_SPAN:
+            yield near
+            near = []
+        near.append(part)
+    if near:
+        yield near
+
+
+def _run_of_blobs(parts: list[Blob]) -> _Run:
+    hint_from = parts[0].hint
+    hints = [np.full(len(part.contents), part.hint - hint_from, dtype=np.uint32) for part in parts]
+    ids = np.concatenate([part.digests for part in parts])
+    return _sorted_run(ids, np.concatenate([part.contents for part in parts]), np.concatenate(hints), hint_from)
 
 
 def _search(run: _Run, wanted: Digests, places: npt.NDArray[np.intp], found: Found) -> None:

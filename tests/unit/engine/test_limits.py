@@ -1,0 +1,37 @@
+"""The limit on dead letters, and the check of partition counts."""
+
+from __future__ import annotations
+
+import pytest
+
+from streams.engine.failures import TooManyDeadLettersError
+from streams.engine.internal_topics import check_partitions
+from streams.engine.limits import DeadLetterLimit
+from streams.errors import SettingRefusedError
+
+
+def test_dead_letters_of_one_minute_are_added_up() -> None:
+    limit = DeadLetterLimit(10)
+    limit.count(6, 0.0)
+    limit.count(4, 59.0)
+    limit.count(6, 60.5)
+    with pytest.raises(TooManyDeadLettersError, match="11 dead letters within a minute"):
+        limit.count(1, 61.0)
+
+
+@pytest.mark.parametrize(
+    ("given", "own", "message"),
+    [
+        ({"usage": 8, "holds": None}, {}, "topic holds does not exist"),
+        ({"usage": 4, "holds": 4}, {"changelog": 4}, "set CREDITS_PARTITIONS=4"),
+        ({"usage": 8, "holds": 4}, {}, "topic holds has 4 partitions.*disagree"),
+        ({"usage": 8}, {"changelog": 4}, "topic changelog has 4 partitions.*disagree"),
+    ],
+)
+def test_topics_that_disagree_are_refused(given: dict[str, int | None], own: dict[str, int], message: str) -> None:
+    with pytest.raises(SettingRefusedError, match=message):
+        check_partitions(8, given, own)
+
+
+def test_topics_that_agree_are_fine() -> None:
+    check_partitions(8, {"usage": 8}, {"changelog": 8})

@@ -1,0 +1,56 @@
+"""The position record: only forward, and readable by the next owner."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from streams.engine.positions import PositionError, PositionRecord, decode_position
+
+RECORD = PositionRecord(
+    next_offsets={"usage": 10, "holds": 0},
+    starts={"usage": 3, "holds": 0},
+    clock_at=1_000,
+    commit=7,
+    seed=99,
+    counters={"usage": {"entries": 5, "duplicates": 2}},
+    seen={"usage": {3: 17}},
+    memory={"note": b"n", "other": b"o"},
+)
+
+
+def test_it_comes_back_whole() -> None:
+    assert decode_position(RECORD.encode()) == RECORD
+
+
+def test_one_more_transaction() -> None:
+    after = RECORD.advanced(
+        next_offsets={"usage": 12},
+        clock_at=1_001,
+        outcomes={"usage": {"entries": 1, "dead_letters": 1}},
+        memory={"note": None, "third": b"t"},
+        seen={"usage": {3: 18}},
+    )
+    assert after.next_offsets == {"usage": 12, "holds": 0}
+    assert after.counters == {"usage": {"entries": 6, "duplicates": 2, "dead_letters": 1}}
+    assert (after.commit, after.clock_at, after.seed, after.starts) == (8, 1_001, 99, RECORD.starts)
+    assert after.memory == {"other": b"o", "third": b"t"}
+    assert RECORD.counters == {"usage": {"entries": 5, "duplicates": 2}}
+    assert RECORD.next_offsets["usage"] == 10
+
+
+@pytest.mark.parametrize(
+    ("next_offsets", "clock_at", "message"),
+    [({"usage": 9}, 1_000, "position in usage would go back"), ({}, 999, "clock would go back")],
+)
+def test_nothing_goes_back(next_offsets: dict[str, int], clock_at: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        RECORD.advanced(next_offsets=next_offsets, clock_at=clock_at, outcomes={}, memory={}, seen={})
+
+
+@pytest.mark.parametrize(
+    "value", [b"", b"\xc1", msgspec.msgpack.encode({"version": 2}), msgspec.msgpack.encode({"clock_at": "soon"})]
+)
+def test_what_cannot_be_read_is_refused(value: bytes) -> None:
+    with pytest.raises(PositionError):
+        decode_position(value)

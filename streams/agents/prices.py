@@ -16,13 +16,22 @@ import time
 from typing import Final
 
 import structlog
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient, OffsetSpec
 from pydantic import ValidationError
 
-from schemas.codec import UndecodableError, WriterSchemas, decode_one
+from schemas.codec import RegistryUnavailableError, UndecodableError, WriterSchemas, decode_one
 from schemas.events import Price as PriceRecord
 from streams.engine.ports import UnavailableError
-from streams.kafka_clients import consumer_config
+from streams.kafka_clients import admin_config, consumer_config
 from streams.ledger.rating import Price, PriceList
 from streams.settings import Settings
 
@@ -30,6 +39,7 @@ log = structlog.get_logger(__name__)
 
 POLL_SECONDS: Final = 0.2
 BATCH_RECORDS: Final = 1_000
+REGISTRY_RETRY_SECONDS: Final = 1.0
 CATCH_UP_SECONDS_MAX: Final = 10.0
 """Longer than this without reaching the end of the topic, and the broker counts as away."""
 
@@ -41,6 +51,7 @@ class PriceReader:
         self._topic = topic
         self._writers = writers
         self._consumer = Consumer(consumer_config(settings, f"{settings.app_id}-prices", enable_partition_eof=True))
+        self._admin = AdminClient(admin_config(settings))
         self._partitions: list[int] = []
         self._read_up_to: dict[int, int] = {}
         self._moved = threading.Condition()
@@ -69,10 +80,7 @@ class PriceReader:
     def catch_up(self) -> None:
         """Return when every price that was committed before this call is in `prices`. Raises `UnavailableError`."""
         deadline = time.monotonic() + CATCH_UP_SECONDS_MAX
-        try:
-            ends = {number: self._end(number) for number in self._partitions}
-        except KafkaException as error:
-            raise UnavailableError(f"the end of {self._topic} cannot be asked: {error}") from error
+        ends = self._ends()
         with self._moved:
             reached = self._moved.wait_for(
                 lambda: all(self._read_up_to.get(number, 0) >= end for number, end in ends.items()),
@@ -81,14 +89,21 @@ class PriceReader:
         if not reached:
             raise UnavailableError(f"{self._topic} could not be read to its end")
 
-    def _end(self, number: int) -> int:
-        low, high = self._consumer.get_watermark_offsets(TopicPartition(self._topic, number), timeout=5.0)
-        return 0 if low == high else int(high)
+    def _ends(self) -> dict[int, int]:
+        """End of each partition's committed records. Not asked of the consumer: it waits while that is polling."""
+        partitions = {TopicPartition(self._topic, number): OffsetSpec.latest() for number in self._partitions}
+        futures = self._admin.list_offsets(
+            partitions, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=CATCH_UP_SECONDS_MAX
+        )
+        try:
+            return {partition.partition: future.result().offset for partition, future in futures.items()}
+        except KafkaException as error:
+            raise UnavailableError(f"the end of {self._topic} cannot be asked: {error}") from error
 
     def _follow(self) -> None:
         while not self._stopping.is_set():
             messages = self._consumer.consume(BATCH_RECORDS, timeout=POLL_SECONDS)
-            self._take([message for message in messages if message.error() is None])
+            self._take_when_possible([message for message in messages if message.error() is None])
             with self._moved:
                 for message in messages:
                     self._note_progress(message)
@@ -104,19 +119,33 @@ class PriceReader:
         else:
             log.warning("prices_not_read", error=str(error))
 
-    def _take(self, messages: list[Message]) -> None:
-        prices = self.prices
-        for message in messages:
-            prices = self._applied(prices, message)
-        self.prices = prices
+    def _take_when_possible(self, messages: list[Message]) -> None:
+        """Take the records; while the registry cannot be asked, wait: nothing is passed over for that."""
+        while not self._stopping.is_set():
+            try:
+                return self._take(messages)
+            except RegistryUnavailableError as error:
+                log.warning("prices_wait_for_registry", error=str(error))
+                self._stopping.wait(REGISTRY_RETRY_SECONDS)
 
-    def _applied(self, prices: PriceList, message: Message) -> PriceList:
-        key = message.key()
+    def _take(self, messages: list[Message]) -> None:
+        if not messages:
+            return
+        prices = {price.price_id: price for price in self.prices}
+        for message in messages:
+            price = self._read(message)
+            if message.value() is None and message.key():
+                prices.pop(message.key().decode("utf-8", "replace"), None)
+            elif price is not None:
+                prices[price.price_id] = price
+        self.prices = PriceList(prices.values())
+
+    def _read(self, message: Message) -> Price | None:
         if message.value() is None:
-            return prices.without(key.decode("utf-8", "replace")) if key else prices
+            return None
         try:
             record = PriceRecord.from_record(decode_one("price", message.value(), self._writers))
         except (UndecodableError, ValidationError) as error:
             log.warning("price_ignored", partition=message.partition(), offset=message.offset(), error=str(error))
-            return prices
-        return prices.with_price(Price.from_record(record.to_record()))
+            return None
+        return Price.from_record(record.to_record())

@@ -61,6 +61,7 @@ def demo(
     log = settings.data_dir / "demo.log"
     log.unlink(missing_ok=True)
     base_at = time.time_ns() // 1_000
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # end the parts in order, as Ctrl-C does
     options = Options(seed=seed, usage_events=events, workers=workers)
     with demonstration(settings, options, _Console(log), base_at) as finished:
         verdict = finished.verdict

@@ -9,9 +9,6 @@ Rules of this file:
 
 from __future__ import annotations
 
-import fcntl
-import shutil
-import socket
 import time
 from array import array
 from collections.abc import Iterator
@@ -20,8 +17,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from streams import topics_admin
-from streams.broker import LocalBroker
+from streams.demo.beside import beside
 from streams.demo.organisations import SLEEPING
 from streams.demo.script import script
 from streams.demo.sending import Messages, Sender
@@ -90,17 +86,16 @@ def demonstration(settings: Settings, options: Options, screen: Screen, base_at:
     Raises `OperatorError` when a part does not start, or when the ledger stops making progress.
     """
     begun = time.monotonic()
-    with _own_settings(settings, base_at) as own, _kafka(own, screen) as reachable:
-        topics_admin.apply(reachable)
-        system = LocalSystem(reachable, workers=options.workers, say=screen.log, step=screen.log)
+    with beside(settings, FOLDER, f"{base_at // 1_000_000:x}", screen.say) as own:
+        system = LocalSystem(own, workers=options.workers, say=screen.log, step=screen.log)
         with system, _Starting(system) as starting:
-            run = _Run(reachable, options, screen, begun)
+            run = _Run(own, options, screen, begun)
             try:
                 verdict = run.play(script(options.seed, options.usage_events, base_at), starting)
             except StalledError as error:
                 system.watch()  # a part that ended says more
                 raise OperatorError(f"the ledger made no progress: {error}", f"see {own.data_dir}") from error
-            yield Finished(verdict, reachable)
+            yield Finished(verdict, own)
 
 
 class _Starting:
@@ -124,57 +119,6 @@ class _Starting:
         self._started.result()
 
 
-@contextmanager
-def _own_settings(settings: Settings, base_at: int) -> Iterator[Settings]:
-    """Settings beside the installation: own folder, free ports, and on a given Kafka an own namespace."""
-    folder = (settings.data_dir / FOLDER).absolute()
-    folder.mkdir(parents=True, exist_ok=True)
-    with (settings.data_dir / f"{FOLDER}.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise OperatorError(f"another demo runs in {folder}", "let it end first") from None
-        own = settings.model_copy(
-            update={"data_dir": folder, "http_port": _free(settings.http_port), "worker_metrics_port": 0}
-        )
-        if settings.kafka_bootstrap_servers is None:
-            LocalBroker(own).stop()
-            own = own.model_copy(update={"broker_port": _free(settings.broker_port)})
-        else:
-            name = f"{settings.namespace}demo-{base_at // 1_000_000:x}."
-            own = own.model_copy(update={"namespace": name})
-        shutil.rmtree(folder)
-        folder.mkdir()
-        yield own
-
-
-@contextmanager
-def _kafka(settings: Settings, screen: Screen) -> Iterator[Settings]:
-    """A running Kafka: the given one, or a local one that ends with the run."""
-    if settings.kafka_bootstrap_servers is not None:
-        yield settings
-        return
-    broker = LocalBroker(settings, progress=screen.say)
-    broker.start()
-    try:
-        yield settings.model_copy(update={"kafka_bootstrap_servers": broker.bootstrap_servers})
-    finally:
-        broker.stop()
-
-
-def _free(port: int) -> int:
-    """The port itself when nobody listens on it, else another one."""
-    for wanted in (port, 0):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", wanted))
-            except OSError:
-                continue
-            return int(probe.getsockname()[1])
-    raise OperatorError("no free port", "end some programs")
-
-
 class _Run:
     """One run of the script."""
 
@@ -191,7 +135,7 @@ class _Run:
         self.first_number_s = 0.0
 
     def play(self, phases: list[Phase], starting: _Starting) -> Verdict:
-        """1. phases, each with its transfers' arrivals; 2. expiries, which time brings; 3. the audit; 4. the verdict."""
+        """1. phases, with their transfers' arrivals; 2. expiries, which time brings; 3. the audit; 4. the verdict."""
         with Watcher(self.settings, self.registry) as watcher:
             for phase in phases:
                 encoded = [self.sender.encode(wave) for wave in phase.waves]
@@ -242,6 +186,7 @@ class _Run:
         """Until the ledger has committed what was sent, and transfers have arrived or returned."""
         watcher.wait_until_read(self.sender.next_offsets)
         watcher.wait_for_kinds(
-            lambda kinds: kinds["transfer_out"] == kinds["transfer_in"] + kinds["transfer_return"],
+            # An arrival is acknowledged by a second entry of the source.
+            lambda kinds: kinds["transfer_out"] == 2 * kinds["transfer_in"] + kinds["transfer_return"],
             f"arrivals of transfers ({phase.name})",
         )

@@ -6,7 +6,8 @@ Rules of this file, in plain arithmetic on what the contract says of an entry:
 3. `available` = `balance` − `held`; holds change by entries that may change holds, and by no other.
 4. No grant is drawn below zero. What no grant covers is the overdraft; grants less the overdraft are the balance.
 5. An id has one effect: no two entries of one org share kind, cause and revision where the kind allows one only.
-6. A transfer that left arrives once or returns once, with the same amount. What did neither is on the way.
+6. A transfer that left arrives once or returns once, with the same amount. What did neither is on the way. The source
+   notes the arrival once, by a `transfer_out` of 0; it does not note one of a transfer that returned.
 7. Every unit adds up: in + spent + taken back + expired + moved = what the wallets hold; moved = −(on the way).
 
 Amounts are ints of any size: nothing overflows here, whatever the ledger wrote.
@@ -120,6 +121,7 @@ class TransferFold:
     out_nanos: int | None = None
     in_nanos: int | None = None
     return_nanos: int | None = None
+    acknowledged: int | None = None
 
     @property
     def on_the_way(self) -> bool:
@@ -178,7 +180,7 @@ class LedgerFold:
         org.seq = seq
         if kind == EntryKind.REJECTED:
             self.rejected[reason or ""] += 1
-        if kind in ONCE:
+        if kind in ONCE and (amount or kind != EntryKind.TRANSFER_OUT):  # a second one of 0 is the acknowledgement
             self._effect_once(org_id, seq, kind, event_id, revision)
         if unit:
             wallet = org.wallets.get(unit)
@@ -273,6 +275,8 @@ class LedgerFold:
         if transfer is None:
             transfer = self.transfers[transfer_id] = TransferFold(unit)
         match kind:
+            case EntryKind.TRANSFER_OUT if not amount:
+                seen, transfer.acknowledged = transfer.acknowledged, 1
             case EntryKind.TRANSFER_OUT:
                 seen, transfer.out_nanos = transfer.out_nanos, amount
             case EntryKind.TRANSFER_IN:
@@ -312,7 +316,7 @@ class LedgerFold:
         ends = [nanos for nanos in (transfer.in_nanos, transfer.return_nanos) if nanos is not None]
         if out is None:
             self.differences.add("transfer_from_nowhere", transfer_id, "credits arrived that never left")
-        elif len(ends) > 1:
+        elif len(ends) > 1 or (transfer.acknowledged and transfer.return_nanos is not None):
             self.differences.add("transfer_twice", transfer_id, "arrived and returned")
         elif ends and ends[0] != -out:
             self.differences.add("transfer_amount", transfer_id, f"{-out} left, {ends[0]} arrived")

@@ -231,9 +231,3 @@ ID_FIELDS: Mapping[InputKind, str] = MappingProxyType(
     }
 )
 """The field that identifies a record of each kind."""
-
-
-def kafka_key(kind: InputKind, record: Record) -> str:
-    """The Kafka key of an input record: the org; of a price, its id."""
-    key: str = getattr(record, "price_id" if kind is InputKind.PRICE else "org_id")
-    return key

@@ -36,7 +36,6 @@ BODY_CHARACTERS_MAX = 65_536
 ATTRIBUTES_MAX = 64
 ATTRIBUTE_VALUE_CHARACTERS_MAX = 1_024
 INT_MAX = 2**31 - 1
-COUNT_MAX = AMOUNT_MAX
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +101,7 @@ _TEXT = TextLimit(0, TEXT_CHARACTERS_MAX, printable=False)
 _BODY = TextLimit(0, BODY_CHARACTERS_MAX, printable=False)
 _AMOUNT = NumberLimit(-AMOUNT_MAX, AMOUNT_MAX, amount=True)
 _AMOUNT_FROM_ZERO = NumberLimit(0, AMOUNT_MAX, amount=True)
-_COUNT = NumberLimit(0, COUNT_MAX)
+_COUNT = NumberLimit(0, AMOUNT_MAX)
 _SMALL_COUNT = NumberLimit(0, INT_MAX)
 _PRIORITY = NumberLimit(0, 100)
 _TIME = NumberLimit(0, TIME_MAX)

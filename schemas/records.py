@@ -99,12 +99,6 @@ def arrow_schema(record: str) -> pa.Schema:
 
 
 @functools.cache
-def field_names(record: str) -> tuple[str, ...]:
-    """Names of a record's fields in its newest version, in the record's order."""
-    return tuple(field["name"] for field in avro_schema(record)["fields"])
-
-
-@functools.cache
 def bundled_ids() -> dict[tuple[str, int], int]:
     """Ids of the released schemas in the built-in registry (ids.json): fixed for ever, below `BUNDLED_ID_MAX`."""
     ids: dict[str, int] = json.loads(_PACKAGE.joinpath("ids.json").read_text(encoding="utf-8"))

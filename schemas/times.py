@@ -11,9 +11,6 @@ from datetime import UTC, datetime, timedelta
 TIME_MAX = 10_413_792_000_000_000 - 1
 """The last microsecond of 2299."""
 
-SECOND = 1_000_000
-"""Microseconds in a second."""
-
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from schemas.enums import InputKind, SettingKind
-from schemas.events import INPUTS, kafka_key
+from schemas.events import INPUTS
 from schemas.jsonl import LINE_BYTES_MAX, BadLine, Parsed, read_json_lines
 from tests.unit.schemas.bodies import BAD_SHAPES, BROKEN_RULES, GOOD
 
@@ -64,7 +64,6 @@ def accepted(record: InputKind, /, **changes: Any) -> Any:
 def test_every_kind(kind: InputKind) -> None:
     record = accepted(kind)
     assert type(record) is INPUTS[kind]
-    assert kafka_key(kind, record) == ("gpt-4o-in" if kind is InputKind.PRICE else "acme")
     row = record.to_record()
     assert row.get("occurred_at", row.get("valid_from")) == AT_MICROS
 

@@ -123,10 +123,12 @@ class PriceReader:
         """Take the records; while the registry cannot be asked, wait: nothing is passed over for that."""
         while not self._stopping.is_set():
             try:
-                return self._take(messages)
+                self._take(messages)
             except RegistryUnavailableError as error:
                 log.warning("prices_wait_for_registry", error=str(error))
                 self._stopping.wait(REGISTRY_RETRY_SECONDS)
+            else:
+                return
 
     def _take(self, messages: list[Message]) -> None:
         if not messages:

@@ -9,6 +9,7 @@ import pytest
 from clickhouse_connect.driver.client import Client
 
 from projections.clickhouse import connect, migrate
+from projections.rebuild import ProjectionAtWorkError, rebuild, refold
 from projections.verify import clickhouse_audit
 from schemas.topics import Topics
 from streams.settings import Settings
@@ -166,3 +167,27 @@ def test_a_topic_that_was_made_anew_stops_the_projection(settings: Settings, cli
 
     reason = asyncio.run(run())
     assert "up to offset 1000, but the topic ends at 0" in str(reason)
+
+
+def test_a_rebuild_gives_the_same_again(settings: Settings, client: Client) -> None:
+    ledger = Ledger(settings)
+    for partition in range(2):
+        ledger.write("ledger", partition, usage(f"org-{partition}", 1, 300))
+        ledger.write("ledger", partition, usage("ghost", 1, 2), abort=True)
+    assert refold(settings, client) == 600
+    before = clickhouse_audit(client)
+    client.command("INSERT INTO ledger (org_id, seq) VALUES ('invented', 1)")
+    assert rebuild(settings, client) == 600
+    after = clickhouse_audit(client)
+    names = ("entries", "kinds", "usage", "orgs", "tables")
+    assert {name: after[name] for name in names} == {name: before[name] for name in names}
+
+    async def run() -> None:
+        async with projecting(settings, client) as app:
+            # What a rebuild leaves out (nothing, here) the next projection adds; what it has is not added again.
+            await until(lambda: app.consumer is not None and bool(app.consumer.assignment()), app)
+            with pytest.raises(ProjectionAtWorkError):
+                await asyncio.to_thread(rebuild, settings, client)
+
+    asyncio.run(run())
+    assert clickhouse_audit(client)["tables"] == before["tables"]

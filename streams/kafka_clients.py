@@ -57,6 +57,9 @@ def kafka_config(settings: Settings) -> KafkaConfig:
         "client.id": "credits",
         # librdkafka backs off to 10 s; a broker that returns after a restart should be noticed sooner.
         "reconnect.backoff.max.ms": 2_000,
+        # While a broker is away librdkafka writes twenty lines a second to standard error. What matters reaches the
+        # caller as an exception; 2 leaves what makes a client unusable.
+        "log_level": 2,
     }
     if protocol.startswith("SASL"):
         assert settings.kafka_sasl_password is not None

@@ -15,8 +15,13 @@ import structlog
 if TYPE_CHECKING:
     from structlog.typing import Processor
 
-# What these say at `info` is of use only to who debugs them.
-QUIET = ("aiokafka", "faust", "mode", "uvicorn.access", "asyncio", "httpx", "httpcore", "clickhouse_connect")
+# Ours. Libraries (Faust, aiokafka, uvicorn, migrations) say at `info` what is of use only to who debugs them.
+OWN = ("streams", "projections", "schemas")
+
+
+def _told(record: logging.LogRecord) -> bool:
+    """Faust's services announce each of their starts and stops, under the name of our modules."""
+    return record.levelno > logging.INFO or not str(record.msg).startswith("[^")
 
 
 def configure_logging(level: str = "info", *, as_json: bool = False) -> None:
@@ -42,11 +47,13 @@ def configure_logging(level: str = "info", *, as_json: bool = False) -> None:
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
         )
     )
+    if level != "debug":
+        handler.addFilter(_told)
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(level.upper())
-    for name in QUIET:
-        logging.getLogger(name).setLevel(max(logging.WARNING, root.level) if level != "debug" else logging.INFO)
+    root.setLevel(level.upper() if level == "debug" else max(logging.WARNING, logging.getLevelName(level.upper())))
+    for name in OWN:
+        logging.getLogger(name).setLevel(level.upper())
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),

@@ -19,6 +19,7 @@ import uvicorn
 
 from streams import topics_admin
 from streams.api.app import build_api
+from streams.api.audit_routes import audit_router
 from streams.balances import BalanceReader
 from streams.errors import KafkaUnavailableError, OperatorError
 from streams.registry import connect_registry
@@ -26,6 +27,7 @@ from streams.registry_topic import TopicRegistry
 
 if TYPE_CHECKING:
     import faust
+    from clickhouse_connect.driver.client import Client
 
     from streams.api.health import Check
     from streams.settings import Settings
@@ -59,9 +61,10 @@ async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
     balances = BalanceReader(settings, connect_registry(settings))
     balances.start()
     try:
-        async with projecting(settings) as projection:
+        async with projecting(settings) as (projection, client):
             live, ready = checks(balances, projection)
-            api = build_api(balances=balances, registry=registry, live=live, ready=ready)
+            routers = [audit_router(client)]
+            api = build_api(balances=balances, registry=registry, live=live, ready=ready, routers=routers)
             config = uvicorn.Config(api, log_config=None, access_log=False, lifespan="off", server_header=False)
             config.timeout_graceful_shutdown = int(STOP_TIMEOUT_S)
             await _run(_Server(config), listening, projection, announce)
@@ -100,29 +103,35 @@ async def _run(
 
 
 @contextlib.asynccontextmanager
-async def projecting(settings: Settings) -> AsyncIterator[faust.App]:
-    """The projection, running on this loop, on a ClickHouse client of its own; both are closed at the end."""
+async def projecting(settings: Settings) -> AsyncIterator[tuple[faust.App, Client]]:
+    """The projection, running on this loop, and a second ClickHouse client to ask with; closed at the end.
+
+    The projection has a client of its own: a client runs one statement at a time, and questions must not make the
+    projection wait.
+    """
     from faust.contrib.asgi import faust_app_running
-    from projections.sink import build_projection_app
 
     from projections.clickhouse import ClickHouseUnavailableError, connect, migrate
+    from projections.sink import build_projection_app
 
-    try:
-        client = await asyncio.to_thread(connect, settings)
-    except ClickHouseUnavailableError as error:
-        raise OperatorError(
-            f"ClickHouse cannot be had ({error})",
-            "check CREDITS_CLICKHOUSE_URL; a chDB folder belongs to one process, so another `serve` may have it",
-        ) from error
-    try:
-        applied = await asyncio.to_thread(migrate, client)
+    async with contextlib.AsyncExitStack() as stack:
+        clients = []
+        for _ in range(2):
+            try:
+                client = await asyncio.to_thread(connect, settings)
+            except ClickHouseUnavailableError as error:
+                raise OperatorError(
+                    f"ClickHouse cannot be had ({error})",
+                    "check CREDITS_CLICKHOUSE_URL; a chDB folder belongs to one process, so another `serve` may have it",
+                ) from error
+            stack.push_async_callback(asyncio.to_thread, client.close)
+            clients.append(client)
+        applied = await asyncio.to_thread(migrate, clients[0])
         if applied:
             log.info("ClickHouse migrated", versions=applied)
-        app = build_projection_app(settings, client)
-        async with faust_app_running(app, discover=False):
-            yield app
-    finally:
-        await asyncio.to_thread(client.close)
+        app = build_projection_app(settings, clients[0])
+        await stack.enter_async_context(faust_app_running(app, discover=False))
+        yield app, clients[1]
 
 
 def checks(balances: BalanceReader, projection: faust.App) -> tuple[dict[str, Check], dict[str, Check]]:

@@ -122,7 +122,7 @@ async def projecting(settings: Settings) -> AsyncIterator[tuple[faust.App, Clien
             except ClickHouseUnavailableError as error:
                 raise OperatorError(
                     f"ClickHouse cannot be had ({error})",
-                    "check CREDITS_CLICKHOUSE_URL; a chDB folder belongs to one process, so another `serve` may have it",
+                    "check CREDITS_CLICKHOUSE_URL; a chDB folder belongs to one process: another `serve` may have it",
                 ) from error
             stack.push_async_callback(asyncio.to_thread, client.close)
             clients.append(client)

@@ -50,6 +50,13 @@ def clickhouse_url(settings: ClickHouseSettings) -> str:
     return settings.clickhouse_url or f"chdb://{settings.data_dir.absolute() / 'clickhouse'}"
 
 
+def shown_place(settings: ClickHouseSettings) -> str:
+    """Where ClickHouse is, without user and password, for messages."""
+    url = clickhouse_url(settings)
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if parts.netloc else url
+
+
 def connect(settings: ClickHouseSettings) -> Client:
     """A client of the installation's database, which is made when absent; close it at the end.
 
@@ -67,7 +74,7 @@ def connect(settings: ClickHouseSettings) -> Client:
             first.close()
         return _client(url, database)
     except (OperationalError, ProgrammingError) as error:
-        raise ClickHouseUnavailableError(f"{_place(url)}: {first_line(error)}") from error
+        raise ClickHouseUnavailableError(f"{shown_place(settings)}: {first_line(error)}") from error
 
 
 def migrate(client: Client) -> list[int]:
@@ -100,11 +107,3 @@ def _client(url: str, database: str | None) -> Client:
         return clickhouse_connect.get_client(dsn=url, database=database)
     # Without a session a client may be used from several threads.
     return clickhouse_connect.get_client(dsn=url, database=database, autogenerate_session_id=False)
-
-
-def _place(url: str) -> str:
-    """The URL without user and password, for messages."""
-    parts = urlsplit(url)
-    if parts.scheme == "chdb":
-        return url
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()

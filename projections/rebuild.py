@@ -1,8 +1,8 @@
 """Drop everything projected and fold it again from the topics.
 
 Rules of this file: no projection may be at work meanwhile: one that kept its buckets in memory would write them, and
-its positions, into the new tables. What is dropped comes back from the topics alone; a rebuild that is broken off goes on
-where it stood, by itself, with the next `serve`.
+its positions, into the new tables. What is dropped comes back from the topics alone; a rebuild that is broken off goes
+on where it stood, by itself, with the next `serve`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from projections.clickhouse import migrate
 from projections.sink import APP_NAME
 from schemas.topics import Topics
 from streams.engine.ports import Inbound
-from streams.errors import KafkaUnavailableError, OperatorError
 from streams.kafka_clients import admin_config, consumer_config
 from streams.registry import connect_registry
 
@@ -38,18 +37,16 @@ Advance = Callable[[int], None]
 """Told how many records more have been projected."""
 
 
-class ProjectionAtWorkError(OperatorError):
+class ProjectionAtWorkError(Exception):
     """A projection is running, so the tables cannot be dropped under it."""
-
-    code = "projection_at_work"
 
 
 def rebuild(settings: Settings, client: Client, advance: Advance = lambda _records: None) -> int:
     """Drop and refold; returns the number of records projected.
 
-    1. Refuse when a projection is at work (`ProjectionAtWorkError`). 2. Drop every table and view, and migrate. 3. Read
-    the projected topics from their beginning to where they end now, and apply them. A crash in 3 leaves a part of the
-    rows with their positions: what is missing is added by the next sink.
+    1. Refuse when a projection is at work (`ProjectionAtWorkError`; `KafkaException` when Kafka does not say). 2. Drop
+    every table and view, and migrate. 3. Read the projected topics from their beginning to where they end now, and
+    apply them. A crash in 3 leaves a part of the rows with their positions: the next sink adds what is missing.
     """
     refuse_while_projecting(settings)
     drop(client)
@@ -62,13 +59,9 @@ def refuse_while_projecting(settings: Settings) -> None:
     group = f"{settings.namespace}{APP_NAME}"
     # Kept in a variable: a client that is collected never answers.
     admin = AdminClient({**admin_config(settings), "log_level": 0})
-    try:
-        found = admin.describe_consumer_groups([group], request_timeout=ANSWER_TIMEOUT_S)
-        members = found[group].result(ANSWER_TIMEOUT_S).members
-    except KafkaException as error:
-        raise KafkaUnavailableError(f"Kafka at {settings.bootstrap_servers} does not answer", str(error)) from error
-    if members:
-        raise ProjectionAtWorkError("the projection is at work", "stop `credits serve` or `credits up` first")
+    found = admin.describe_consumer_groups([group], request_timeout=ANSWER_TIMEOUT_S)
+    if found[group].result(ANSWER_TIMEOUT_S).members:
+        raise ProjectionAtWorkError(f"the consumer group {group} has members")
 
 
 def drop(client: Client) -> list[str]:
@@ -88,7 +81,7 @@ def refold(settings: Settings, client: Client, advance: Advance = lambda _record
     group = f"{settings.namespace}{APP_NAME}-rebuild"
     consumer = Consumer({**consumer_config(settings, group, enable_partition_eof=True), "log_level": 0})
     try:
-        ends = _ends(consumer, [topics.name(key) for key in PROJECTED], settings)
+        ends = _ends(consumer, [topics.name(key) for key in PROJECTED])
         starts = sink.restore(ends)
         consumer.assign([TopicPartition(*place, offset) for place, offset in starts.items() if offset < ends[place]])
         return _project(consumer, sink, starts, ends, advance)
@@ -106,7 +99,7 @@ def _project(consumer: Consumer, sink: Sink, starts: dict[Place, int], ends: dic
         if fetched:
             heard_s = time.monotonic()
         elif time.monotonic() - heard_s > SILENCE_MAX_S:
-            raise KafkaUnavailableError("Kafka does not answer any more", "start it, then run `credits rebuild` again")
+            raise KafkaException(KafkaError(KafkaError._ALL_BROKERS_DOWN, "nothing heard for too long"))
         for message in fetched:
             place, error = (str(message.topic()), int(message.partition() or 0)), message.error()
             if error is None:
@@ -143,14 +136,10 @@ def _batches(messages: Iterable[Message], reached: dict[Place, int], starts: dic
     return list(batches.values())
 
 
-def _ends(consumer: Consumer, names: Iterable[str], settings: Settings) -> dict[Place, int]:
+def _ends(consumer: Consumer, names: Iterable[str]) -> dict[Place, int]:
     """Where the committed records of each partition end now."""
-    try:
-        known = consumer.list_topics(timeout=ANSWER_TIMEOUT_S).topics
-        places = [(name, number) for name in names if name in known for number in known[name].partitions]
-        return {
-            place: consumer.get_watermark_offsets(TopicPartition(*place), timeout=ANSWER_TIMEOUT_S)[1]
-            for place in places
-        }
-    except KafkaException as error:
-        raise KafkaUnavailableError(f"Kafka at {settings.bootstrap_servers} does not answer", str(error)) from error
+    known = consumer.list_topics(timeout=ANSWER_TIMEOUT_S).topics
+    places = [(name, number) for name in names if name in known for number in known[name].partitions]
+    return {
+        place: consumer.get_watermark_offsets(TopicPartition(*place), timeout=ANSWER_TIMEOUT_S)[1] for place in places
+    }

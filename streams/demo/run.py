@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -134,26 +134,63 @@ class _Run:
         self.burst = (0, 1.0)
         self.first_number_s = 0.0
 
-    def play(self, phases: list[Phase], starting: _Starting) -> Verdict:
+    def play(self, phases: Sequence[Phase], starting: _Starting) -> Verdict:
         """1. phases, with their transfers' arrivals; 2. expiries, which time brings; 3. the audit; 4. the verdict."""
         with Watcher(self.settings, self.registry) as watcher:
             for phase in phases:
+                self.expected.add(phase.expected)
                 encoded = [self.sender.encode(wave) for wave in phase.waves]
-                self._send(phase, encoded, watcher)
-                if self.expected.records == phase.expected.records:
-                    self.first_number_s = time.monotonic() - self.begun
-                if phase.name != "prices":  # settings do not depend on them
+                with self.screen.progress(phase.title, sum(map(len, encoded))) as steps:
+                    if phase.name == "prices":  # usage needs them, and nothing before it: send while the parts start
+                        self._send(encoded, steps.advance)
+                        self.first_number_s = time.monotonic() - self.begun
+                        continue
                     starting.wait()
-                    self._wait(phase, watcher)
+                    self._play(phase, encoded, watcher, steps)
             watcher.wait_for_kinds(lambda kinds: kinds["expiry"] >= SLEEPING, "expiries of free credits")
         self.screen.say("auditing: every record is read again, by code that shares nothing with the ledger's")
-        with self.screen.progress("audit", None) as steps:
+        with self.screen.progress("records read", None) as steps:
             report = audit(
                 self.settings,
                 advance=lambda _what, count: steps.advance(count),
                 clickhouse=ask_serve(f"http://127.0.0.1:{self.settings.http_port}"),
             )
-        measured = Measured(
+        return judge(self.expected, report, self._measured())
+
+    def _send(self, encoded: Sequence[Messages], advance: Callable[[int], None] = lambda _: None) -> None:
+        for batch in encoded:
+            self.sender.send(batch, advance)
+
+    def _play(self, phase: Phase, encoded: Sequence[Messages], watcher: Watcher, steps: Steps) -> None:
+        """Send a phase and wait until the ledger has committed all of it; the bar shows what is committed."""
+        shown = base = watcher.read_of(self.sender.next_offsets)
+
+        def show() -> None:
+            nonlocal shown
+            done = watcher.read_of(self.sender.next_offsets)
+            steps.advance(done - shown)
+            shown = done
+
+        begun = time.monotonic()
+        meant: list[float] = []
+        watcher.keep_arrivals = phase.paced
+        if phase.paced:
+            meant = self.sender.send_paced(encoded[0], self.options.live_per_second, lambda _: show())
+        else:
+            self._send(encoded)
+        watcher.wait_until_read(self.sender.next_offsets, show)
+        if phase.paced:
+            self.latencies = watcher.latencies_ms(encoded[0].ids, meant)
+        if phase.name == "burst":
+            self.burst = (shown - base, time.monotonic() - begun)
+        watcher.wait_for_kinds(
+            # An arrival is acknowledged by a second entry of the source.
+            lambda kinds: kinds["transfer_out"] == 2 * kinds["transfer_in"] + kinds["transfer_return"],
+            f"arrivals of transfers ({phase.name})",
+        )
+
+    def _measured(self) -> Measured:
+        return Measured(
             seed=self.options.seed,
             burst_records=self.burst[0],
             burst_s=self.burst[1],
@@ -162,31 +199,4 @@ class _Run:
             latency_p99_ms=quantile(self.latencies, 0.99),
             elapsed_s=time.monotonic() - self.begun,
             first_number_s=self.first_number_s,
-        )
-        return judge(self.expected, report, measured)
-
-    def _send(self, phase: Phase, encoded: list[Messages], watcher: Watcher) -> None:
-        """Send a phase and, where it is measured, wait for it with the clock running."""
-        self.expected.add(phase.expected)
-        watcher.keep_arrivals = phase.paced
-        begun = time.monotonic()
-        with self.screen.progress(phase.title, sum(map(len, encoded))) as steps:
-            if phase.paced:
-                meant = self.sender.send_paced(encoded[0], self.options.live_per_second, steps.advance)
-                watcher.wait_until_read(self.sender.next_offsets)
-                self.latencies = watcher.latencies_ms(encoded[0].ids, meant)
-                return
-            for batch in encoded:
-                self.sender.send(batch, steps.advance)
-        if phase.name == "burst":
-            self._wait(phase, watcher)
-            self.burst = (phase.expected.records, time.monotonic() - begun)
-
-    def _wait(self, phase: Phase, watcher: Watcher) -> None:
-        """Until the ledger has committed what was sent, and transfers have arrived or returned."""
-        watcher.wait_until_read(self.sender.next_offsets)
-        watcher.wait_for_kinds(
-            # An arrival is acknowledged by a second entry of the source.
-            lambda kinds: kinds["transfer_out"] == 2 * kinds["transfer_in"] + kinds["transfer_return"],
-            f"arrivals of transfers ({phase.name})",
         )

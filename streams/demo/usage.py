@@ -142,7 +142,7 @@ class UsageWave:
     sample: list[Booked]
 
 
-SAMPLE_EVERY = 97
+SAMPLE_EVERY = 499
 REPEAT_WITHIN = 5_000
 """A copy follows its original within so many events: in the same batch or a later one."""
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 from confluent_kafka import (
@@ -42,6 +42,24 @@ BATCH_RECORDS: Final = 1_000
 REGISTRY_RETRY_SECONDS: Final = 1.0
 CATCH_UP_SECONDS_MAX: Final = 10.0
 """Longer than this without reaching the end of the topic, and the broker counts as away."""
+
+
+class PriceSource(Protocol):
+    """Where a worker's price list comes from. The methods block; they are called in a thread."""
+
+    prices: PriceList
+
+    def start(self) -> None:
+        """Return when everything published so far is in `prices`. Raises `UnavailableError`."""
+        ...
+
+    def catch_up(self) -> None:
+        """Return when everything published before this call is in `prices`. Raises `UnavailableError`."""
+        ...
+
+    def stop(self) -> None:
+        """Let go of it."""
+        ...
 
 
 class PriceReader:

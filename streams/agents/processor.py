@@ -18,7 +18,7 @@ from streams.agents.balances import balance_columns
 from streams.agents.gathered import Gathered
 from streams.agents.judgement import FUTURE_TOLERANCE_US
 from streams.agents.outbound import Outbound
-from streams.agents.prices import PriceReader
+from streams.agents.prices import PriceReader, PriceSource
 from streams.agents.references import Wanted, look_up
 from streams.agents.rows import RowBooking
 from streams.agents.state import PartitionState
@@ -40,10 +40,10 @@ LEG_RECORD: Final = "leg"
 class LedgerProcessor:
     """The engine's `Processor` for the credit ledger."""
 
-    def __init__(self, settings: Settings, registry: Registry) -> None:
+    def __init__(self, settings: Settings, registry: Registry, prices: PriceSource) -> None:
         self._topics = Topics(settings.namespace)
         self._registry = registry
-        self._prices = PriceReader(settings, self._topics.name("prices"), registry)
+        self._prices = prices
         self._entries: EntrySource | None = None
         self._usage_window_us = settings.usage_window_hours * HOUR_US
         self._money_window_us = settings.money_window_days * 24 * HOUR_US
@@ -192,4 +192,7 @@ def wanted_usages(decoded: Iterable[DecodedBatch]) -> frozenset[Wanted]:
 
 def make_processor(settings: Settings) -> LedgerProcessor:
     """The processor of a worker with these settings."""
-    return LedgerProcessor(settings, connect_registry(settings))
+    registry = connect_registry(settings)
+    return LedgerProcessor(
+        settings, registry, PriceReader(settings, Topics(settings.namespace).name("prices"), registry)
+    )

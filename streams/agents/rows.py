@@ -7,7 +7,10 @@ write (`rejected`); what no rule can be asked about is a dead letter with its by
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
+
+import numpy as np
 
 from schemas.codec import DecodedBatch, rows_of
 from schemas.enums import InputKind
@@ -37,6 +40,25 @@ COMMANDS: Final[
 }
 
 
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """A record that may be decided: its place in the batch, the clock there, what it says and what makes it one."""
+
+    index: int
+    at: int
+    record: dict[str, Any]
+    said: bytes
+    unique: bytes
+
+    def command(self, kind: InputKind) -> Command:
+        return COMMANDS[kind].from_record(self.record)
+
+
+def unique_id(kind: InputKind, record: Mapping[str, Any]) -> bytes:
+    """What makes a record one: kind, org and id; a hold is placed and resolved under one id, so its action too."""
+    return "\0".join((kind.value, record["org_id"], record[ID_FIELDS[kind]], record.get("action") or "")).encode()
+
+
 class RowBooking:
     """Decides the records of one inbound batch, one after the other."""
 
@@ -51,45 +73,51 @@ class RowBooking:
 
     def book_commands(self, kind: InputKind, decoded: DecodedBatch, seen: SeenIds, window_us: int) -> None:
         """Every record of an input topic of `kind`. The partition's clock moves with them."""
-        said = zip(rows_of(decoded.batch), decoded.contents(), strict=True)
-        rows = dict(zip(self._positions(decoded), said, strict=True))
+        candidates = self._candidates(kind, decoded, window_us)
+        if not candidates:
+            return
+        seed = self._state.partition.seed
+        ids = digests([candidate.unique for candidate in candidates], seed)
+        hashes = contents([candidate.said for candidate in candidates], seed)
+        known = seen.lookup(ids)
+        told = {ids[place].tobytes(): int(known.contents[place]) for place in np.flatnonzero(known.known).tolist()}
+        new: list[int] = []
+        for place, candidate in enumerate(candidates):
+            try:
+                digest, said = ids[place].tobytes(), int(hashes[place])
+                if digest not in told:
+                    self._decide(candidate.record["org_id"], candidate.command(kind), candidate.index, candidate.at)
+                    told[digest] = said
+                    new.append(place)
+                elif told[digest] == said:
+                    self._outbound.count(self._inbound.topic, "duplicates")
+                else:
+                    raise DeadLetter(*different_content())
+            except DeadLetter as refusal:
+                self._outbound.dead_letter(self._inbound, candidate.index, refusal.code, refusal.message)
+        if new:
+            seen.add(ids[new], hashes[new], self._state.partition.ledger_end, self._state.clock_at)
+
+    def _candidates(self, kind: InputKind, decoded: DecodedBatch, window_us: int) -> list[_Candidate]:
+        """The records that are readable, valid, under their own key and inside their window."""
+        read_rows = zip(rows_of(decoded.batch), decoded.contents(), strict=True)
+        rows = dict(zip(self._positions(decoded), read_rows, strict=True))
         failures = {failure.position: failure for failure in decoded.failures}
-        for index in range(len(self._inbound)):
+        inbound, candidates = self._inbound, []
+        for index in range(len(inbound)):
             at = self._advance_clock(index)
             try:
                 if index in failures:
                     raise DeadLetter(failures[index].code, failures[index].message)
-                self._book(kind, *rows[index], index, at, seen, window_us)
+                fields, said = rows[index]
+                record = read(kind, fields).to_record()
+                check_key(inbound.keys[index], record["org_id"])
+                check_window(record["occurred_at"], inbound.timestamps_ms[index] * 1_000, window_us)
             except DeadLetter as refusal:
-                self._outbound.dead_letter(self._inbound, index, refusal.code, refusal.message)
-
-    def _book(
-        self,
-        kind: InputKind,
-        fields: Mapping[str, Any],
-        said: bytes,
-        index: int,
-        at: int,
-        seen: SeenIds,
-        window_us: int,
-    ) -> None:
-        record = read(kind, fields).to_record()
-        org_id: str = record["org_id"]
-        check_key(self._inbound.keys[index], org_id)
-        check_window(record["occurred_at"], self._inbound.timestamps_ms[index] * 1_000, window_us)
-        seed = self._state.partition.seed
-        action = record.get("action", "")  # a hold is placed and resolved under one id
-        unique = "\0".join((kind.value, org_id, record[ID_FIELDS[kind]], action))
-        ids, hashes = digests([unique.encode()], seed), contents([said], seed)
-        known = seen.lookup(ids)
-        if known.known[0]:
-            if known.contents[0] != hashes[0]:
-                raise DeadLetter(*different_content())
-            self._outbound.count(self._inbound.topic, "duplicates")
-            return
-        command = COMMANDS[kind].from_record(record)
-        self._decide(org_id, command, index, at)
-        seen.add(ids, hashes, self._state.partition.ledger_end, at)
+                self._outbound.dead_letter(inbound, index, refusal.code, refusal.message)
+            else:
+                candidates.append(_Candidate(index, at, record, said, unique_id(kind, record)))
+        return candidates
 
     def _decide(self, org_id: str, command: Command, index: int, at: int) -> None:
         inbound = self._inbound

@@ -47,7 +47,7 @@ def explain(error: BaseException) -> Failure:
         return Failure("wrong_call", error.format_message(), "", error.exit_code)
     if isinstance(error, KeyboardInterrupt | typer.Abort):
         return Failure("interrupted", "interrupted", "", STATUS_INTERRUPTED)
-    return _of_kafka(error) or _of_the_system(error) or _of_a_bug(error)
+    return _of_kafka(error) or _of_the_stores(error) or _of_the_system(error) or _of_a_bug(error)
 
 
 def report(error: BaseException, *, as_json: bool) -> int:
@@ -87,6 +87,18 @@ def _of_kafka(error: BaseException) -> Failure | None:
     if name == "UNKNOWN_TOPIC_OR_PART":
         return Failure("no_topics", f"a topic does not exist ({text})", "run `credits topics apply`")
     return Failure("kafka_error", f"Kafka: {text}", "run `credits doctor`")
+
+
+def _of_the_stores(error: BaseException) -> Failure | None:
+    """The registry and ClickHouse, by name for the same reason."""
+    match type(error).__name__:
+        case "RegistryUnavailableError":
+            remedy = "check CREDITS_SCHEMA_REGISTRY_URL, or Kafka when it is unset (`credits doctor` tells more)"
+            return Failure("registry_unavailable", str(error), remedy)
+        case "ClickHouseUnavailableError":
+            remedy = "check CREDITS_CLICKHOUSE_URL; a chDB folder belongs to one process, `serve` when it runs"
+            return Failure("clickhouse_unavailable", f"ClickHouse cannot be had ({error})", remedy)
+    return None
 
 
 def _of_the_system(error: BaseException) -> Failure | None:

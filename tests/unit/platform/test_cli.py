@@ -14,6 +14,8 @@ import pytest
 import typer
 from confluent_kafka import KafkaError, KafkaException
 
+from projections.clickhouse import ClickHouseUnavailableError
+from schemas.codec import RegistryUnavailableError
 from streams.cli import COMMANDS
 from streams.cli.failures import explain
 from streams.errors import OperatorError
@@ -110,6 +112,8 @@ def test_config_shows_origins_and_hides_secrets() -> None:
         (KafkaException(KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART)), "no_topics", "credits topics apply"),
         (FileNotFoundError(2, "No such file", "x.jsonl"), "system", "x.jsonl: No such file"),
         (KeyboardInterrupt(), "interrupted", "interrupted"),
+        (RegistryUnavailableError("no answer"), "registry_unavailable", "CREDITS_SCHEMA_REGISTRY_URL"),
+        (ClickHouseUnavailableError("no answer"), "clickhouse_unavailable", "CREDITS_CLICKHOUSE_URL"),
         (ValueError("odd\nand more"), "bug", "unexpected ValueError: odd: this is a bug"),
     ],
 )

@@ -1,0 +1,158 @@
+"""`credits up`: everything in the foreground; state outlives Ctrl-C and kill -9."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from streams.broker import LocalBroker
+from streams.settings import Settings
+from tests.brokers import HEAP_MIB, free_port, test_settings
+
+START_S = 120.0
+END_S = 60.0
+
+
+class Up:
+    """One run of the command, its lines kept."""
+
+    def __init__(self, settings: Settings, environment: dict[str, str]) -> None:
+        self.settings = settings
+        self.lines: list[str] = []
+        self.ready = threading.Event()
+        command = [sys.executable, "-m", "streams", "up"]
+        self.process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.lines.append(line.rstrip())
+            if line.startswith("ready"):
+                self.ready.set()
+
+    def wait_until_ready(self) -> None:
+        """Fails with what was said when it does not get ready."""
+        assert self.ready.wait(START_S), "\n".join(self.lines[-30:])
+
+    def family(self) -> list[psutil.Process]:
+        """The processes that it has started, but for the broker."""
+        return [each for each in psutil.Process(self.process.pid).children() if "kafka.Kafka" not in each.cmdline()]
+
+    def interrupt(self) -> int:
+        """Ctrl-C, and the exit status."""
+        self.process.send_signal(signal.SIGINT)
+        return self.process.wait(END_S)
+
+
+@pytest.fixture
+def installation(tmp_path: Path) -> Iterator[tuple[Settings, dict[str, str]]]:
+    """An installation with a broker of its own, and the environment that names it."""
+    settings = test_settings(
+        tmp_path, broker_port=free_port(), http_port=free_port(), broker_heap_mib=HEAP_MIB, partitions=2
+    )
+    named = ("data_dir", "broker_port", "http_port", "broker_heap_mib", "partitions")
+    yield settings, {**os.environ, **{f"CREDITS_{name.upper()}": str(getattr(settings, name)) for name in named}}
+    LocalBroker(settings).kill()
+
+
+def credits(environment: dict[str, str], *arguments: str) -> str:
+    """Run another command of the installation; its standard output."""
+    command = [sys.executable, "-m", "streams", *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def settled(settings: Settings) -> str | None:
+    """The settled balance of acme by HTTP, None when there is none."""
+    answer = httpx.get(f"http://127.0.0.1:{settings.http_port}/v1/orgs/acme/balance", timeout=20, trust_env=False)
+    if answer.status_code == 404:
+        return None
+    amount: str = answer.json()["wallets"][0]["settled"]
+    return amount
+
+
+def wait_until_settled(settings: Settings, amount: str) -> None:
+    deadline = time.monotonic() + 30
+    while settled(settings) != amount:
+        assert time.monotonic() < deadline, settled(settings)
+        time.sleep(0.1)
+
+
+def write_lines(path: Path, *records: dict[str, Any]) -> str:
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return str(path)
+
+
+def wait_until_gone(processes: list[psutil.Process]) -> None:
+    _, alive = psutil.wait_procs(processes, timeout=END_S)
+    assert alive == []
+
+
+def test_everything_runs_and_state_outlives_every_end(
+    installation: tuple[Settings, dict[str, str]], tmp_path: Path
+) -> None:
+    settings, environment = installation
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    purchase = {"purchase_id": "p1", "org_id": "acme", "occurred_at": now, "wallet": "USD", "amount": "100"}
+    usage = {"org_id": "acme", "occurred_at": now, "operation": "x", "wallet": "USD"}
+
+    first = Up(settings, environment)
+    first.wait_until_ready()
+    credits(environment, "produce", "purchase", "--file", write_lines(tmp_path / "p.jsonl", purchase))
+    wait_until_settled(settings, "100")
+    worker = next(each for each in first.family() if "worker" in each.cmdline())
+    worker.kill()
+    usages = [{**usage, "event_id": "u1", "cost": "1.5"}, {**usage, "event_id": "u2", "cost": "0.25"}]
+    credits(environment, "produce", "usage", "--file", write_lines(tmp_path / "u.jsonl", *usages))
+    wait_until_settled(settings, "98.25")
+    family = first.family()
+    assert first.interrupt() == 0, first.lines[-5:]
+    wait_until_gone(family)
+    assert LocalBroker(settings).pid is None
+    assert any(line.startswith("worker-1 ended") for line in first.lines)
+    assert not [line for line in first.lines if "Traceback" in line]
+
+    second = Up(settings, environment)
+    second.wait_until_ready()
+    assert settled(settings) == "98.25"
+    checks = json.loads(credits(environment, "doctor", "--json"))["checks"]
+    assert {each["name"]: each["verdict"] for each in checks if each["verdict"] != "ok"} == {}
+    family = second.family()
+    second.process.kill()
+    wait_until_gone(family)
+    broker_pid = LocalBroker(settings).pid
+    assert broker_pid is not None, "a killed `up` leaves its broker to the next"
+
+    third = Up(settings, environment)
+    third.wait_until_ready()
+    assert LocalBroker(settings).pid == broker_pid
+    wait_until_settled(settings, "98.25")
+    assert third.interrupt() == 0
+    assert LocalBroker(settings).pid is None
+
+
+def test_a_part_that_cannot_start_is_named_and_nothing_is_left_running(
+    installation: tuple[Settings, dict[str, str]],
+) -> None:
+    settings, environment = installation
+    up = Up(settings, {**environment, "CREDITS_CLICKHOUSE_URL": f"http://127.0.0.1:{free_port()}"})
+    assert up.process.wait(START_S) == 1
+    last = up.lines[-1]
+    assert last.startswith("error: serve could not start")
+    assert "CREDITS_CLICKHOUSE_URL" in last
+    assert LocalBroker(settings).pid is None

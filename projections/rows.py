@@ -360,6 +360,8 @@ def _action(kind: str, details: str) -> tuple[str, str]:
         return kind, ""
     said = _json_object(details)
     body = said.get("body")
+    if isinstance(body, str):  # of a refused setting: the text as it came
+        body = _json_object(body)
     if not isinstance(body, dict):
         body = {}
     return str(said.get("kind", kind)), next((str(body[name]) for name in _SUBJECT_FIELDS if name in body), "")

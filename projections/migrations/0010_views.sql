@@ -178,9 +178,9 @@ WHERE NOT deleted;
 CREATE OR REPLACE VIEW v_activity AS
 SELECT
     occurred_at, org_id, seq, actor, action, subject, wallet, amount,
-    multiIf(kind != 'setting', toString(balance - amount),
+    multiIf(kind = 'rejected', '', kind != 'setting', toString(balance - amount),
             JSONType(details, 'before') IN ('Object', 'Array'), JSONExtractRaw(details, 'before'), '') AS before,
-    if(kind != 'setting', toString(balance), JSONExtractRaw(details, 'body')) AS after,
+    multiIf(kind = 'rejected', '', kind != 'setting', toString(balance), JSONExtractRaw(details, 'body')) AS after,
     kind = 'rejected' AS refused,
     reason, counterparty_org_id, event_id, correlation_id, details, recorded_at
 FROM

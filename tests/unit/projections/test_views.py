@@ -1,0 +1,176 @@
+"""What people read: each view on rows that are there twice and in several versions, before any merge."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from clickhouse_connect.driver.client import Client
+
+from projections.apply import Sink
+from schemas.records import BundledSchemas
+from tests.unit.projections.entries import LEDGER, NOON, TOPICS, Row, entry, inbound
+
+D = Decimal
+PURCHASES, SETTINGS, REFUNDS = TOPICS.name("purchases"), TOPICS.name("settings"), TOPICS.name("refunds")
+BUYING = {"grant_id": "purchase/p1", "kind": "purchased", "amount_nanos": 50 * 10**9, "priority": 50}
+
+
+def setting(kind: str, body: dict[str, Any], before: dict[str, Any] | None = None) -> str:
+    return json.dumps({"kind": kind, "body": body, "before": before}, separators=(",", ":"))
+
+
+def with_balances(rows: list[Row]) -> list[Row]:
+    """The rows with running balances, as the ledger writes them."""
+    balances: dict[tuple[str, str], int] = {}
+    for row in rows:
+        wallet = (row["org_id"], row["wallet"])
+        balances[wallet] = row["balance_nanos"] = balances.get(wallet, 0) + row["amount_nanos"]
+        row["available_nanos"] = row["balance_nanos"]
+    return rows
+
+
+STORY = with_balances(
+    [
+        entry("acme", 1, 0, kind="setting", wallet="USD", source_topic=SETTINGS, actor="ann",
+              details=setting("wallet", {"unit": "USD", "allowance": "100"})),
+        entry("acme", 2, 100 * 10**9, kind="allowance", wallet="USD", source_topic="", recorded_at=NOON - 10**12),
+        entry("acme", 3, 50 * 10**9, kind="purchase", event_id="p1", source_topic=PURCHASES, actor="ann",
+              correlation_id="topup-1", details='{"kind":"purchased","status":"completed","amount_nanos":50000000000}',
+              grants=[BUYING | {"price_paid_nanos": 49 * 10**9, "currency": "USD", "expires_at": NOON + 1}]),
+        entry("acme", 4, 0, kind="purchase", event_id="p2", source_topic=PURCHASES, reason="purchase_failed",
+              details='{"kind":"purchased","status":"failed","amount_nanos":7,"failure_reason":"card declined"}'),
+        entry("acme", 5, 0, kind="rejected", event_id="p3", source_topic=PURCHASES, reason="not_authorized",
+              actor="eve", details='{"kind":"purchased","status":"completed","amount_nanos":9}'),
+        entry("acme", 6, -10 * 10**9, operation="chat", model="gpt-4o", user_id="u1", input_tokens=100),
+        entry("acme", 7, 10 * 10**9, kind="correction", operation="chat", model="gpt-4o", user_id="u1",
+              input_tokens=100),
+        entry("acme", 8, -4 * 10**9, operation="chat", model="gpt-4o", user_id="u1", input_tokens=40, revision=1),
+        entry("acme", 9, 10**9, kind="refund", reason="usage_refunded", operation="chat", model="gpt-4o", user_id="u1",
+              source_topic=REFUNDS, correlation_id="event-acme-8"),
+        entry("acme", 10, -20 * 10**9, kind="refund", reason="purchase_refunded", source_topic=REFUNDS,
+              correlation_id="p1", actor="ann"),
+        entry("acme", 11, -5 * 10**9, kind="transfer_out", counterparty_org_id="bolt", actor="ann",
+              source_topic=TOPICS.name("transfers"), event_id="t1"),
+        entry("acme", 12, 0, kind="transfer_out", counterparty_org_id="bolt", event_id="t1",
+              source_topic=TOPICS.name("transfer_legs"), details='{"acknowledged":true}'),
+        entry("acme", 13, 0, kind="setting", wallet="USD", source_topic=SETTINGS, actor="ann",
+              details=setting("wallet", {"unit": "USD", "allowance": "10"}, {"unit": "USD", "allowance": "100"})),
+        entry("acme", 14, 0, kind="setting", wallet="", source_topic=SETTINGS, actor="ann",
+              details=setting("member", {"user_id": "bob", "role": "owner"})),
+        entry("acme", 15, 0, kind="rejected", wallet="", source_topic=SETTINGS, actor="eve", reason="not_authorized",
+              details='{"kind":"member","message":"no","body":"{\\"user_id\\":\\"bob\\"}"}'),
+        entry("acme", 16, 0, kind="rejected", source_topic=TOPICS.name("holds"), reason="limit_reached"),
+        entry("bolt", 1, 5 * 10**9, kind="transfer_in", counterparty_org_id="acme"),
+        entry("bolt", 2, -5 * 10**9, wallet="EUR", operation="image", billing_unit="request"),
+    ]
+)  # fmt: skip
+
+
+@pytest.fixture
+def story(client: Client) -> Client:
+    """The story, projected three times over, in other batches, with the tables' own protection taken away."""
+    for cuts in ([len(STORY)], [3, 7, len(STORY)], list(range(1, len(STORY) + 1))):
+        sink = Sink(client, TOPICS, BundledSchemas())
+        start = 0
+        for cut in cuts:
+            sink.apply([inbound(STORY[start:cut], 2 * start)])
+            start = cut
+        for table in ("ledger", "activity", "purchases"):
+            client.command(f"INSERT INTO {table} SELECT * FROM {table}")
+        client.command("TRUNCATE TABLE positions")
+    assert client.command("SELECT count() > 18 FROM ledger") == 1
+    return client
+
+
+def rows(client: Client, sql: str) -> list[tuple[Any, ...]]:
+    return [tuple(row) for row in client.query(sql).result_rows]
+
+
+def test_ledger(story: Client) -> None:
+    shown = rows(story, "SELECT org_id, seq, kind, amount, balance FROM v_ledger WHERE org_id = 'acme' ORDER BY seq")
+    assert [row[:3] for row in shown] == [("acme", row["seq"], row["kind"]) for row in STORY if row["org_id"] == "acme"]
+    assert [row[4] for row in shown][-1] == D(122)
+    grants = rows(story, "SELECT grants FROM v_ledger WHERE event_id = 'p1'")[0][0]
+    assert grants[0]["price_paid"] == D(49)
+
+
+@pytest.mark.parametrize("level", ["hourly", "daily", "monthly"])
+def test_usage(story: Client, level: str) -> None:
+    columns = "org_id, model, requests, input_tokens, cost, refunded, net_cost, quantity"
+    assert rows(story, f"SELECT {columns} FROM v_usage_{level} ORDER BY org_id") == [
+        ("acme", "gpt-4o", 1, D(40), D(4), D(1), D(3), D(0)),
+        ("bolt", "", 1, D(0), D(5), D(0), D(5), D(1)),
+    ]
+
+
+def test_purchases(story: Client) -> None:
+    columns = "purchase_id, status, amount, refunded, price_paid, currency, failure_reason, actor, topup_request_id"
+    assert rows(story, f"SELECT {columns} FROM v_purchases ORDER BY seq") == [
+        ("p1", "completed", D(50), D(20), D(49), "USD", "", "ann", "topup-1"),
+        ("p2", "failed", D("0.000000007"), D(0), None, "", "card declined", "", ""),
+        ("p3", "refused", D("0.000000009"), D(0), None, "", "", "eve", ""),
+    ]
+
+
+def test_activity(story: Client) -> None:
+    """Product rule 32: who, what, when, before and after; refused tries included, machines' work not."""
+    columns = "seq, actor, action, subject, before, after, refused"
+    assert rows(story, f"SELECT {columns} FROM v_activity WHERE org_id = 'acme' ORDER BY seq") == [
+        (1, "ann", "wallet", "USD", "", '{"unit":"USD","allowance":"100"}', False),
+        (3, "ann", "purchase", "", "100", "150", False),
+        (4, "", "purchase", "", "150", "150", False),
+        (5, "eve", "purchase", "", "", "", True),
+        (9, "", "refund", "", "146", "147", False),
+        (10, "ann", "refund", "", "147", "127", False),
+        (11, "ann", "transfer_out", "", "127", "122", False),
+        (13, "ann", "wallet", "USD", '{"unit":"USD","allowance":"100"}', '{"unit":"USD","allowance":"10"}', False),
+        (14, "ann", "member", "bob", "", '{"user_id":"bob","role":"owner"}', False),
+        (15, "eve", "member", "bob", "", "", True),
+    ]
+
+
+def test_settings_in_force(story: Client) -> None:
+    assert rows(story, "SELECT kind, subject, body FROM v_settings ORDER BY kind") == [
+        ("member", "bob", '{"user_id":"bob","role":"owner"}'),
+        ("wallet", "USD", '{"unit":"USD","allowance":"10"}'),
+    ]
+
+
+def test_statement(story: Client) -> None:
+    """Product rule 24: opening, movements by kind, closing; they add up, in every month and from month to month."""
+    columns = "month, opening, purchased, allowance, transferred, used, refunded, expired, movement, closing"
+    where = "WHERE org_id = 'acme' AND wallet = 'USD'"
+    shown = rows(story, f"SELECT {columns} FROM v_statement_monthly {where} ORDER BY month")
+    assert [row[1:] for row in shown] == [
+        (D(0), D(50), D(100), D(-5), D(-4), D(-19), D(0), D(122), D(122)),
+    ]
+
+
+def test_entries_by_hour(story: Client) -> None:
+    shown = rows(
+        story, "SELECT kind, sum(entries), sum(amount) FROM v_entries_hourly WHERE wallet = 'EUR' GROUP BY kind"
+    )
+    assert shown == [("usage", 1, D(-5))]
+    assert story.command("SELECT sum(entries) FROM v_entries_hourly") == len(STORY)
+
+
+def test_freshness(client: Client) -> None:
+    sink = Sink(client, TOPICS, BundledSchemas())
+    for seq in (1, 2, 3):
+        sink.apply([inbound([entry("acme", seq, -1)], 2 * (seq - 1))])
+    assert rows(client, "SELECT topic, partition, position FROM v_freshness") == [(LEDGER, 0, 6)]
+    assert client.command("SELECT toUnixTimestamp64Milli(as_of) FROM v_freshness") == NOON // 1_000
+
+
+def test_a_filter_reaches_the_table(story: Client) -> None:
+    """A view over all orgs must not be read whole for one of them: the org is in the index of the plan."""
+    story.command("INSERT INTO alerts (org_id, alert_id) VALUES ('acme', '1')")
+    story.command("INSERT INTO balances (org_id, wallet) VALUES ('acme', 'USD')")
+    for view in ("v_ledger", "v_usage_hourly", "v_balances", "v_alerts", "v_activity", "v_purchases"):
+        plan = "\n".join(
+            row[0] for row in rows(story, f"EXPLAIN indexes = 1 SELECT * FROM {view} WHERE org_id = 'acme'")
+        )
+        assert "(org_id in ['acme', 'acme'])" in plan, f"{view}:\n{plan}"

@@ -1,0 +1,246 @@
+"""The columnar step: the same ledger as record by record, whatever the batches; every kind of bad input told apart."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas.amounts import AMOUNT_MAX, NANOS
+from schemas.enums import DeadLetterCode
+from tests.model.memory import NOW_US, FixedPrices, MemoryLedger, Sent, legs, sent
+
+HOUR_US = 3_600_000_000
+PRICES = [
+    {"price_id": "in", "operation": "chat", "model": "m1", "direction": "input", "unit_price_nanos": 3 * NANOS},
+    {"price_id": "out", "operation": "chat", "model": "m1", "direction": "output", "unit_price_nanos": 7 * NANOS},
+    {"price_id": "pro", "operation": "chat", "model": "m1", "tier": "pro", "unit_price_nanos": NANOS},
+    {"price_id": "free", "operation": "chat", "model": "m0", "unit_price_nanos": 0, "free": True},
+]
+PRICE_LIST = [{"billing_unit": "1000_tokens", "wallet": "USD", "valid_from": 0, **price} for price in PRICES]
+
+
+def ledger() -> MemoryLedger:
+    return MemoryLedger(FixedPrices(PRICE_LIST))
+
+
+def usage(event_id: str, org_id: str = "acme", at: int = NOW_US, **fields: Any) -> Sent:
+    return sent("usage", {"event_id": event_id, "org_id": org_id, "operation": "chat", **fields}, at)
+
+
+def purchase(purchase_id: str, org_id: str = "acme", amount: int = 10 * NANOS, at: int = NOW_US, **more: Any) -> Sent:
+    fields = {"purchase_id": purchase_id, "org_id": org_id, "wallet": "USD", "amount_nanos": amount, **more}
+    return sent("purchase", fields, at)
+
+
+def setting(setting_id: str, kind: str, body: str, org_id: str = "acme", at: int = NOW_US) -> Sent:
+    fields = {"setting_id": setting_id, "org_id": org_id, "actor": "root", "actor_role": "system", "kind": kind}
+    return sent("setting", {**fields, "body": body}, at)
+
+
+ORGS = st.sampled_from(["acme", "bolt", "core"])
+SMALL_IDS = st.integers(0, 30).map("e{}".format)
+USAGES = st.builds(
+    lambda event_id, org, model, tokens, cost: usage(
+        event_id, org, model=model, input_tokens=tokens, output_tokens=tokens // 2, cost_nanos=cost
+    ),
+    SMALL_IDS,
+    ORGS,
+    st.sampled_from(["m1", "m0", "unknown"]),
+    st.integers(0, 2_000),
+    st.none() | st.integers(0, 5 * NANOS),
+)
+PURCHASES = st.builds(
+    lambda purchase_id, org, units, kind: purchase(purchase_id, org, units * NANOS, kind=kind),
+    SMALL_IDS,
+    ORGS,
+    st.integers(1, 20),
+    st.sampled_from(["purchased", "promotional"]),
+)
+SETTINGS = st.builds(
+    lambda setting_id, org, tier: setting(setting_id, "org", f'{{"tier": "{tier}"}}', org),
+    SMALL_IDS,
+    ORGS,
+    st.sampled_from(["pro", "basic"]),
+)
+REFUNDS = st.builds(
+    lambda refund_id, org, target, units: sent(
+        "refund",
+        {"refund_id": refund_id, "org_id": org, "target": "usage", "target_id": target, "amount_nanos": units},
+    ),
+    SMALL_IDS,
+    ORGS,
+    SMALL_IDS,
+    st.integers(1, NANOS),
+)
+BROKEN = st.builds(
+    lambda value, org: Sent("credits.usage.v1", org.encode(), value, NOW_US), st.binary(max_size=30), ORGS
+)
+RECORDS = st.lists(USAGES | USAGES | USAGES | PURCHASES | SETTINGS | REFUNDS | BROKEN, max_size=60)
+
+
+@settings(max_examples=150, deadline=None)
+@given(RECORDS, st.data())
+def test_batches_do_not_matter(records: list[Sent], data: st.DataObject) -> None:
+    alone, batched = ledger(), ledger()
+    for record in records:
+        alone.feed([record])
+    rest = records
+    while rest:
+        size = data.draw(st.integers(1, len(rest)))
+        batched.feed(rest[:size])
+        rest = rest[size:]
+    for topic in ("ledger", "alerts_threshold", "alerts_depletion"):
+        assert alone.rows(topic) == batched.rows(topic)
+    assert sorted(map(repr, alone.dead_letters())) == sorted(map(repr, batched.dead_letters()))
+    assert alone.outcomes == batched.outcomes
+    assert alone.accounts == batched.accounts
+
+
+@settings(max_examples=100, deadline=None)
+@given(RECORDS)
+def test_every_record_ends_in_exactly_one_way(records: list[Sent]) -> None:
+    book = ledger()
+    book.feed(records) if records else None
+    ended = sum(sum(counts.values()) for counts in book.outcomes.values())
+    assert ended == len(records)
+    caused = [(row["source_topic"], row["source_offset"]) for row in book.rows("ledger") if row["source_topic"]]
+    assert len(caused) == len(set(caused))
+    booked = sum(counts.get("entries", 0) + counts.get("rejected", 0) for counts in book.outcomes.values())
+    assert len(caused) == booked
+    for org in book.accounts:
+        seqs = [row["seq"] for row in book.rows("ledger") if row["org_id"] == org]
+        assert seqs == list(range(1, len(seqs) + 1))
+
+
+def test_a_usage_is_rated_drawn_and_numbered() -> None:
+    book = ledger()
+    book.feed([purchase("p1"), usage("e1", model="m1", input_tokens=1_000, output_tokens=100, user_id="u1")])
+    bought, used = book.rows("ledger")
+    assert (bought["seq"], bought["kind"], bought["balance_nanos"]) == (1, "purchase", 10 * NANOS)
+    assert used["amount_nanos"] == -(3 * NANOS + 7 * NANOS // 10)
+    assert used["balance_nanos"] == 10 * NANOS - 3 * NANOS - 7 * NANOS // 10
+    assert used["slices"] == [
+        {"grant_id": "purchase/p1", "kind": "purchased", "amount_nanos": -used["amount_nanos"], "expires_at": None}
+    ]
+    assert (used["entry_id"], used["user_id"], used["billing_unit"]) == ("acme:2", "u1", "1000_tokens")
+    assert (used["unit_price_nanos"], used["output_unit_price_nanos"]) == (3 * NANOS, 7 * NANOS)
+    [latest] = book.rows("balances")[-1:]
+    assert latest["wallets"][0]["settled_nanos"] == used["balance_nanos"]
+
+
+BAD = [
+    (Sent("credits.usage.v1", b"acme", None, NOW_US), DeadLetterCode.NULL_VALUE),
+    (Sent("credits.usage.v1", b"acme", b"", NOW_US), DeadLetterCode.UNDECODABLE),
+    (Sent("credits.usage.v1", b"acme", b"\x01garbage", NOW_US), DeadLetterCode.UNDECODABLE),
+    (Sent("credits.usage.v1", b"acme", b"\0\0\0\x27\x0fabc", NOW_US), DeadLetterCode.UNKNOWN_SCHEMA),
+    (usage("x", model="m1", input_tokens=-1), DeadLetterCode.INVALID_FIELD),
+    (usage("", model="m1"), DeadLetterCode.INVALID_FIELD),
+    (usage("x" * 129, model="m1"), DeadLetterCode.INVALID_FIELD),
+    (usage("x", cost_nanos=AMOUNT_MAX + 1), DeadLetterCode.AMOUNT_OUT_OF_RANGE),
+    (usage("x", model="m1", input_tokens=AMOUNT_MAX), DeadLetterCode.AMOUNT_OUT_OF_RANGE),
+    (usage("x", model="nobody", input_tokens=1), DeadLetterCode.UNKNOWN_PRICE),
+    (usage("x", model="m1", occurred_at=NOW_US - 73 * HOUR_US), DeadLetterCode.TOO_OLD),
+    (usage("x", model="m1", occurred_at=NOW_US + 3 * HOUR_US), DeadLetterCode.TOO_FAR_IN_FUTURE),
+    (sent("usage", {"event_id": "x", "org_id": "acme", "operation": "chat"}, key="bolt"), DeadLetterCode.KEY_MISMATCH),
+    (usage("e1", model="m1", input_tokens=2), DeadLetterCode.DUPLICATE_WITH_DIFFERENT_CONTENT),
+    (purchase("p0", occurred_at=NOW_US - 36 * 24 * HOUR_US), DeadLetterCode.TOO_OLD),
+    (purchase("p0", priority=101), DeadLetterCode.INVALID_FIELD),
+    (sent("price", {**PRICE_LIST[0], "billing_unit": "furlong"}), DeadLetterCode.INVALID_FIELD),
+]
+
+
+@pytest.mark.parametrize(("bad", "code"), BAD)
+def test_bad_input_is_a_dead_letter_and_its_neighbours_are_booked(bad: Sent, code: DeadLetterCode) -> None:
+    book = ledger()
+    book.feed([purchase("p1"), usage("e1", model="m1", input_tokens=1), bad, usage("e2", model="m1", input_tokens=1)])
+    assert book.dead_letters() == [(code, bad.value)]
+    assert [row["event_id"] for row in book.rows("ledger")] == ["p1", "e1", "e2"]
+
+
+def test_a_dead_letter_may_be_sent_again() -> None:
+    later = {**PRICE_LIST[0], "price_id": "new", "model": "new"}
+    book = MemoryLedger(FixedPrices(PRICE_LIST))
+    book.feed([usage("e1", model="new", input_tokens=1)])
+    assert [code for code, _ in book.dead_letters()] == [DeadLetterCode.UNKNOWN_PRICE]
+    book.prices.prices = FixedPrices([*PRICE_LIST, later]).prices
+    book.feed([usage("e1", model="new", input_tokens=1)])
+    assert [row["event_id"] for row in book.rows("ledger")] == ["e1"]
+
+
+def test_an_unknown_price_is_looked_for_once_more() -> None:
+    book = MemoryLedger(FixedPrices(PRICE_LIST, later=[{**PRICE_LIST[0], "price_id": "new", "model": "new"}]))
+    book.feed([usage("e1", model="new", input_tokens=1_000)])
+    assert book.prices.caught_up == 1
+    assert [row["amount_nanos"] for row in book.rows("ledger")] == [-3 * NANOS]
+
+
+def test_duplicates_leave_no_record() -> None:
+    book = ledger()
+    twice = usage("e1", model="m1", input_tokens=1)
+    book.feed([twice, twice])
+    book.feed([twice, purchase("p1"), purchase("p1")])
+    assert [row["event_id"] for row in book.rows("ledger")] == ["e1", "p1"]
+    assert book.outcomes["credits.usage.v1"] == {"entries": 1, "duplicates": 2}
+    assert book.outcomes["credits.purchases.v1"] == {"entries": 1, "duplicates": 1}
+
+
+def test_the_same_id_in_two_orgs_is_two_events() -> None:
+    book = ledger()
+    book.feed([usage("e1", "acme", model="m0"), usage("e1", "bolt", model="m0")])
+    assert [row["org_id"] for row in book.rows("ledger")] == ["acme", "bolt"]
+
+
+def test_what_is_due_comes_before_the_usage() -> None:
+    book = ledger()
+    soon = NOW_US + HOUR_US
+    book.feed([purchase("p1", kind="promotional", expires_at=soon), purchase("p2")])
+    book.feed([usage("e1", at=NOW_US + 2 * HOUR_US, model="m1", input_tokens=1_000)])
+    assert [row["kind"] for row in book.rows("ledger")] == ["purchase", "purchase", "expiry", "usage"]
+    assert book.rows("ledger")[-1]["slices"][0]["grant_id"] == "purchase/p2"
+    assert [alert["kind"] for alert in book.rows("alerts_threshold")].count("credit_free_expired") == 1
+
+
+def test_time_alone_makes_entries() -> None:
+    book = ledger()
+    book.feed([purchase("p1", expires_at=NOW_US + HOUR_US)])
+    book.tick(NOW_US + HOUR_US - 1)
+    assert len(book.rows("ledger")) == 1
+    book.tick(NOW_US + HOUR_US)
+    assert book.rows("ledger")[-1]["kind"] == "expiry"
+    assert book.account("acme").wallets["USD"].settled == 0
+
+
+def test_a_transfer_arrives_or_returns() -> None:
+    book = ledger()
+    both = '{"administrators": ["ann"]}'
+    book.feed([purchase("p1"), setting("s1", "org", both), setting("s2", "org", both, "bolt")])
+    move = {"org_id": "acme", "wallet": "USD", "amount_nanos": 4 * NANOS, "actor": "ann"}
+    book.feed([sent("transfer", {**move, "transfer_id": "t1", "target_org_id": "bolt"})])
+    book.feed([sent("transfer", {**move, "transfer_id": "t2", "target_org_id": "nobody"})])
+    done = 0
+    while len(todo := legs(book)) > done:
+        book.feed(todo[done:])
+        done = len(todo)
+    assert book.account("bolt").wallets["USD"].settled == 4 * NANOS
+    assert book.account("acme").wallets["USD"].settled == 6 * NANOS
+    assert not book.account("acme").transits
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_a_refund_finds_the_usage_in_the_ledger_or_in_its_own_batch(together: bool) -> None:
+    book = ledger()
+    first = [purchase("p1"), usage("e1", model="m1", input_tokens=1_000)]
+    refund = sent(
+        "refund",
+        {"refund_id": "r1", "org_id": "acme", "target": "usage", "target_id": "e1", "amount_nanos": NANOS},
+    )
+    if together:
+        book.feed([*first, refund])
+    else:
+        book.feed(first)
+        book.feed([refund])
+    last = book.rows("ledger")[-1]
+    assert (last["kind"], last["amount_nanos"], last["balance_nanos"]) == ("refund", NANOS, 8 * NANOS)

@@ -98,7 +98,7 @@ def read_range(settings: Settings, starts: Mapping[tuple[str, int], int], ends: 
             ]
         )
         while left:
-            batch = consumer.consume(BATCH_RECORDS_MAX, WAIT_S)
+            batch = _next(consumer, WAIT_S, BATCH_RECORDS_MAX)
             records = []
             for message in batch:
                 place = (message.topic(), message.partition())
@@ -120,6 +120,12 @@ def read_range(settings: Settings, starts: Mapping[tuple[str, int], int], ends: 
                 yield records
     finally:
         consumer.close()
+
+
+def _next(consumer: Consumer, wait_s: float, records_max: int) -> list[Message]:
+    """What is there, at once; else the first that comes within `wait_s`. (`consume` alone waits for all it may get.)"""
+    batch: list[Message] = consumer.consume(records_max, 0)
+    return batch or consumer.consume(1, wait_s)
 
 
 class Follower:
@@ -164,11 +170,8 @@ class Follower:
 
     def next(self, wait_s: float, records_max: int = BATCH_RECORDS_MAX) -> list[Message]:
         """What has arrived: at once when there is something, else after at most `wait_s`. May be empty."""
-        batch = self._consumer.consume(1, wait_s)
-        if batch:
-            batch += self._consumer.consume(records_max - 1, 0) if records_max > 1 else []
         records = []
-        for message in batch:
+        for message in _next(self._consumer, wait_s, records_max):
             error = message.error()
             if error is None:
                 records.append(message)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -147,7 +147,7 @@ class Engine:
             for topic, offset in pump.next_offsets.items()
         }
         await self._check_positions(sought)
-        log.info("ready: partitions %s", self.owned)
+        log.info("Worker serves partitions %s", self.owned)
         self.ready.set()
         return sought
 
@@ -195,8 +195,8 @@ class Engine:
                 raise ContractError(f"assigned {sorted(partitions)} of {topic}, but {sorted(owned)} of the others")
         return owned
 
-    def _restore(self, number: int) -> Restored:
-        restored = restore(self._settings, number, self._processor.witness, self._processor.seen_windows)
+    def _restore(self, number: int, wanted: Callable[[], bool]) -> Restored:
+        restored = restore(self._settings, number, self._processor.witness, self._processor.seen_windows, wanted)
         self._changelog_ends[number] = restored.changelog_end
         ids = sum(len(memory) for memory in restored.seen.values())
         self._metrics.restored(number, len(restored.accounts), ids, restored.seconds)
@@ -209,7 +209,7 @@ class Engine:
         async with limit:
             while not self._stopping:
                 try:
-                    restored = await asyncio.to_thread(self._restore, number)
+                    restored = await asyncio.to_thread(self._restore, number, lambda: not self._stopping)
                 except KafkaUnavailableError as error:
                     log.warning("Partition %s waits for Kafka: %s", number, error)
                     await asyncio.sleep(RESTORE_PAUSE_S)

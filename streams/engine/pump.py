@@ -76,7 +76,7 @@ class PumpSetup:
     executor: Executor
     fetching: Fetching
     dead_letters: DeadLetterLimit
-    restore: Callable[[int], Restored]
+    restore: Callable[[int, Callable[[], bool]], Restored]
     now: Callable[[], int]
     stop_worker: Callable[[BaseException], None]
 
@@ -97,6 +97,7 @@ class Pump:
         self._reseeks: dict[str, float] = {}
         self._reseeking: set[asyncio.Task[None]] = set()
         self._fences: list[float] = []
+        self._commit_began_s = time.monotonic()
         self._idle_since_s = time.monotonic()
         self.progress_at_s = time.monotonic()
         self._install(restored, next_offsets)
@@ -285,6 +286,7 @@ class Pump:
         dead_letters = sum(ends.get("dead_letters", 0) for ends in output.outcomes.values())
         self._setup.dead_letters.count(dead_letters, time.monotonic())
         writes, framed, position = self._writes(output, positions)
+        self._commit_began_s = time.monotonic()
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._setup.executor, self._producer.commit, writes)
         self._accounts.apply(framed)
@@ -332,12 +334,18 @@ class Pump:
             return
         log.warning("Partition %s is restored: %s", self.number, lost)
         self._producer.close()
+        session_s = self._setup.settings.session_timeout_ms / 1000
         if isinstance(lost, FencedError):
-            await self._fenced()
+            self._count_fence()
+        if isinstance(lost, FencedError) or time.monotonic() - self._commit_began_s >= session_s:
+            # Most likely the group has given the partition to somebody else: leave time to be told so.
+            until_s = time.monotonic() + session_s
+            while time.monotonic() < until_s and not self._closing:
+                await asyncio.sleep(0.1)
         restored = None
         while restored is None and not self._closing:
             try:
-                restored = await asyncio.to_thread(self._setup.restore, self.number)
+                restored = await asyncio.to_thread(self._setup.restore, self.number, lambda: not self._closing)
             except KafkaUnavailableError as error:
                 log.warning("Partition %s waits for Kafka: %s", self.number, error)
                 await asyncio.sleep(RESTORE_PAUSE_S)
@@ -350,8 +358,7 @@ class Pump:
         self._hold_or_release()
         await self._setup.fetching.seek(self.number, self.intake.next_offsets)
 
-    async def _fenced(self) -> None:
-        """Most likely the group has given the partition to somebody else: leave time to be told so."""
+    def _count_fence(self) -> None:
         now_s = time.monotonic()
         self._fences = [each for each in self._fences if each > now_s - 60.0] + [now_s]
         if len(self._fences) > FENCES_PER_MINUTE_MAX:
@@ -359,9 +366,6 @@ class Pump:
                 f"another process uses the transactional id {self._setup.settings.app_id}-{self.number}",
                 "give each installation its own CREDITS_NAMESPACE",
             )
-        until_s = now_s + self._setup.settings.session_timeout_ms / 1000
-        while time.monotonic() < until_s and not self._closing:
-            await asyncio.sleep(0.1)
 
 
 def _check_outcomes(batch: Sequence[Inbound], output: Output) -> None:

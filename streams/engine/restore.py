@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -29,7 +29,8 @@ from streams.settings import Settings
 
 READ_RECORDS = 10_000
 READ_TIMEOUT_S = 30.0
-POLL_S = 1.0
+# A poll waits for its whole time unless it gets all the records it asks for: short, or every small topic costs it.
+POLL_S = 0.02
 REBUILD = "restore the topics from a copy, or rebuild the state from the ledger"
 
 
@@ -46,8 +47,10 @@ class Restored:
     seconds: float
 
 
-def restore(settings: Settings, number: int, witness: str, windows: Sequence[SeenWindow]) -> Restored:
-    """Take over partition `number`. Blocks; for a worker thread.
+def restore(
+    settings: Settings, number: int, witness: str, windows: Sequence[SeenWindow], wanted: Callable[[], bool]
+) -> Restored:
+    """Take over partition `number`. Blocks; for a worker thread. Gives up when it is no longer `wanted`.
 
     1. Fence the previous owner. 2. Read the changelog. 3. Read the seen ids. 4. Check them against the position
     record. A crash in between costs nothing: nothing is written but the fence.
@@ -55,7 +58,7 @@ def restore(settings: Settings, number: int, witness: str, windows: Sequence[See
     Raises `KafkaUnavailableError` (try again), `StateLostError`, `CommitRefusedError`.
     """
     started = time.monotonic()
-    producer = PartitionProducer.open(settings, number)
+    producer = PartitionProducer.open(settings, number, wanted)
     reader = CommittedReader(settings, "restore")
     try:
         framed, position, changelog_end = _read_changelog(reader, changelog_topic(settings.app_id), number)

@@ -27,6 +27,7 @@ from streams.settings import Settings
 # last stable offset stays before an open transaction until it ends or is timed out.
 TRANSACTION_TIMEOUT_MS = 10_000
 OPEN_TIMEOUT_S = 30.0
+OPEN_TRY_S = 3.0
 COMMIT_TIMEOUT_S = 10.0
 MESSAGE_BYTES_MAX = 8 * 1024 * 1024
 # More than the messages of the largest batch: entries, alerts, states and marks of 100,000 records.
@@ -72,8 +73,11 @@ class PartitionProducer:
         self._failed: KafkaError | None = None
 
     @staticmethod
-    def open(settings: Settings, partition: int) -> PartitionProducer:
-        """Fence the partition's earlier producers. Blocks; raises `KafkaUnavailableError` or `CommitRefusedError`."""
+    def open(settings: Settings, partition: int, wanted: Callable[[], bool]) -> PartitionProducer:
+        """Fence the partition's earlier producers. Blocks; raises `KafkaUnavailableError` or `CommitRefusedError`.
+
+        `wanted` is asked before each try, so that a slow take-over does not fence whoever has got the partition since.
+        """
         config = producer_config(
             settings,
             transactional_id=f"{settings.app_id}-{partition}",
@@ -89,8 +93,10 @@ class PartitionProducer:
         producer = Producer(config)
         deadline = time.monotonic() + OPEN_TIMEOUT_S
         while True:
+            if not wanted():
+                raise KafkaUnavailableError(f"partition {partition} is no longer to be taken over")
             try:
-                producer.init_transactions(max(1.0, deadline - time.monotonic()))
+                producer.init_transactions(OPEN_TRY_S)
             except KafkaException as failure:
                 error = failure.args[0]
                 if error.code() in _REFUSED:

@@ -1,24 +1,36 @@
 """A worker with a processor so small that its results can be checked by counting: one unit per record and org.
 
-Each record adds 1 to its org's count and writes `<count>|<topic>|<offset>` to the output topic under the org's key.
-Run as `python -m tests.integration.engine.counting` with CREDITS_… in the environment, it is a whole worker.
+Each record adds 1 to its org's count and writes `<count>|<topic>|<offset>` to the output topic under the org's key; a
+value seen before is a duplicate. Some values do more:
+- `due:<seconds>`: the org is due that long after the record, and its tick writes `tick|<due time>|<tick time>`;
+- `find:<value>`: writes `found|<what the output topic has for that earlier value>`, read by its hint;
+- `huge`: writes a record that no topic takes; `poison`: a bug of the processor.
+While the file named in COUNTING_WAIT_FILE exists, `gather` says that it cannot answer. Run as
+`python -m tests.integration.engine.counting` with CREDITS_… in the environment, it is a whole worker.
 """
 
 from __future__ import annotations
 
+import os
 import struct
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from streams.app import run_worker
-from streams.engine.ports import EntrySource, Inbound, OutcomeName, Output, Partition, SeenWindow
+from streams.engine.ports import EntrySource, Inbound, OutcomeName, Output, Partition, SeenWindow, UnavailableError
 from streams.engine.seen import contents, digests, repeats
 from streams.logging import configure_logging
 from streams.settings import Settings
 
 DAY_US = 24 * 3600 * 1_000_000
 POISON = b"poison"
+HUGE = b"huge"
+DUE = b"due:"
+FIND = b"find:"
+HUGE_BYTES = 3 * 1024 * 1024
+ACCOUNT = struct.Struct(">QQ")
 
 
 def input_topics(settings: Settings) -> tuple[str, str]:
@@ -33,21 +45,26 @@ def output_topic(settings: Settings) -> str:
 
 @dataclass
 class CountingState:
-    """Counts by org, decoded; what is not here is still bytes."""
+    """Counts and due times by org, decoded; what is not here is still bytes."""
 
     partition: Partition
-    counts: dict[str, int] = field(default_factory=dict)
+    accounts: dict[str, tuple[int, int]] = field(default_factory=dict)
 
-    def count(self, org: str) -> int:
-        """The org's count so far."""
-        if org not in self.counts:
+    def account(self, org: str) -> tuple[int, int]:
+        """The org's (count, due time) so far."""
+        if org not in self.accounts:
             stored = self.partition.accounts.get(org)
-            self.counts[org] = 0 if stored is None else struct.unpack(">Q", stored)[0]
-        return self.counts[org]
+            self.accounts[org] = (0, 0) if stored is None else ACCOUNT.unpack(stored)
+        return self.accounts[org]
+
+    def changed(self, org: str) -> tuple[int, bytes]:
+        """What the output says of a changed org."""
+        count, due_at = self.accounts[org]
+        return due_at, ACCOUNT.pack(count, due_at)
 
 
 class CountingProcessor:
-    """Counts records per org; a value seen before is a duplicate, the value `poison` is a bug."""
+    """See the module's text."""
 
     seen_windows = (SeenWindow("events", 3 * DAY_US),)
 
@@ -55,9 +72,11 @@ class CountingProcessor:
         self.inputs = input_topics(settings)
         self.witness = output_topic(settings)
         self.outputs = (self.witness,)
+        self._wait_file = Path(os.environ.get("COUNTING_WAIT_FILE", os.devnull + ".none"))
 
     async def start(self, entries: EntrySource) -> None:
-        """Nothing to open."""
+        """See `Processor`."""
+        self._entries = entries
 
     async def stop(self) -> None:
         """Nothing to close."""
@@ -66,25 +85,37 @@ class CountingProcessor:
         """See `Processor`."""
         return CountingState(partition)
 
-    async def gather(self, state: CountingState, inbound: Sequence[Inbound]) -> None:
-        """Nothing to fetch."""
+    async def gather(self, state: CountingState, inbound: Sequence[Inbound]) -> dict[bytes, bytes]:
+        """What earlier values led to, for the values that ask."""
+        if self._wait_file.exists():
+            raise UnavailableError("the wait file exists")
+        found = {}
+        for batch in inbound:
+            for key, value in zip(batch.keys, batch.values, strict=True):
+                if value is not None and key is not None and value.startswith(FIND):
+                    known = state.partition.seen["events"].lookup(digests([value[len(FIND) :]], state.partition.seed))
+                    if known.known[0]:
+                        hint = int(known.hints[0])
+                        entry = await self._entries.find(state.partition.number, hint, key, lambda entry: True)
+                        found[value] = b"none" if entry is None else entry
+        return found
 
-    def step(self, state: CountingState, gathered: None, inbound: Sequence[Inbound]) -> Output:
+    def step(self, state: CountingState, gathered: dict[bytes, bytes], inbound: Sequence[Inbound]) -> Output:
         """See `Processor`."""
         output = Output(state.partition.clock_at)
         messages: list[dict[str, bytes]] = []
         changed: set[str] = set()
         for batch in inbound:
             ends: dict[OutcomeName, int] = {"entries": 0, "duplicates": 0}
-            topic = batch.topic.rsplit(".", 1)[-1]
+            topic = batch.topic.rsplit(".", 1)[-1].encode()
             values = [value or b"" for value in batch.values]
-            ids = digests(values, state.partition.seed)
-            known = state.partition.seen["events"].lookup(ids).known | repeats(ids)
-            new = ~known
-            hashes = contents(values, state.partition.seed)
             at = batch.timestamps_ms[-1] * 1000
             output.clock_at = max(output.clock_at, at)
-            state.partition.seen["events"].add(ids[new], hashes[new], state.partition.ledger_end, output.clock_at)
+            seen = state.partition.seen["events"]
+            ids = digests(values, state.partition.seed)
+            known = seen.lookup(ids).known | repeats(ids)
+            hashes = contents(values, state.partition.seed)
+            seen.add(ids[~known], hashes[~known], state.partition.ledger_end, output.clock_at)
             for key, value, offset, repeated in zip(batch.keys, values, batch.offsets, known.tolist(), strict=True):
                 if value == POISON:
                     raise ValueError("poison")
@@ -93,19 +124,31 @@ class CountingProcessor:
                     continue
                 assert key is not None
                 org = key.decode()
-                count = state.count(org) + 1
-                state.counts[org] = count
+                count, due_at = state.account(org)
+                if value.startswith(DUE):
+                    due_at = at + int(float(value[len(DUE) :]) * 1_000_000)
+                state.accounts[org] = (count + 1, due_at)
                 changed.add(org)
-                messages.append({"key": key, "value": b"%d|%s|%d" % (count, topic.encode(), offset)})
+                messages.append({"key": key, "value": b"%d|%s|%d" % (count + 1, topic, offset)})
+                if value in gathered:
+                    messages.append({"key": key, "value": b"found|" + gathered[value]})
+                if value == HUGE:
+                    messages.append({"key": key, "value": os.urandom(HUGE_BYTES)})
                 ends["entries"] += 1
             output.outcomes[batch.topic] = ends
         output.records.append((self.witness, messages))
-        output.accounts.update({org: (0, struct.pack(">Q", state.counts[org])) for org in changed})
+        output.accounts.update({org: state.changed(org) for org in changed})
         return output
 
     def tick(self, state: CountingState, at: int, orgs: Sequence[str]) -> Output | None:
-        """No account is ever due."""
-        return None
+        """See `Processor`."""
+        messages = []
+        for org in orgs:
+            count, due_at = state.account(org)
+            messages.append({"key": org.encode(), "value": b"tick|%d|%d" % (due_at, at)})
+            state.accounts[org] = (count, 0)
+        accounts = {org: state.changed(org) for org in orgs}
+        return Output(at, records=[(self.witness, messages)], accounts=accounts)
 
     def committed(self, state: CountingState, output: Output) -> None:
         """Nothing to bound."""

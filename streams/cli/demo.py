@@ -5,13 +5,13 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from streams.cli.console import JsonFlag, Steps, load_settings, note, print_json, progress
+from streams.cli.console import JsonFlag, load_settings, print_json
+from streams.cli.run_screen import RunScreen
 
 if TYPE_CHECKING:
     from streams.demo.verdict import Verdict
@@ -22,27 +22,6 @@ app = typer.Typer()
 SEED = 42
 EVENTS = 200_000
 EVENTS_MIN = 1_000
-
-
-class _Console:
-    """Shows the run on the terminal; what the parts say goes to a file."""
-
-    def __init__(self, log: Path) -> None:
-        self._log = log
-        self._lock = threading.Lock()
-
-    def say(self, text: str) -> None:
-        """One line."""
-        note(text)
-
-    def log(self, line: str) -> None:
-        """A line of a part of the system."""
-        with self._lock, self._log.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
-
-    def progress(self, label: str, total: int | None) -> AbstractContextManager[Steps]:
-        """A bar, or plain lines."""
-        return progress(label, total)
 
 
 @app.command()
@@ -63,7 +42,7 @@ def demo(
     base_at = time.time_ns() // 1_000
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # end the parts in order, as Ctrl-C does
     options = Options(seed=seed, usage_events=events, workers=workers)
-    with demonstration(settings, options, _Console(log), base_at) as finished:
+    with demonstration(settings, options, RunScreen(log), base_at) as finished:
         verdict = finished.verdict
         if as_json:
             print_json(verdict.document)

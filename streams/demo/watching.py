@@ -37,7 +37,7 @@ class StalledError(Exception):
 class Watcher:
     """Follows the ledger's outputs in a thread. Use as a context manager."""
 
-    def __init__(self, settings: Settings, registry: Registry) -> None:
+    def __init__(self, settings: Settings, registry: Registry, *, from_beginning: bool = False) -> None:
         topics = Topics(settings.namespace)
         self._registry = registry
         self._ledger = topics.name("ledger")
@@ -54,7 +54,8 @@ class Watcher:
         self.keep_arrivals = False
         """Whether to remember when the entry of each event arrived (for latencies)."""
         read = [self._ledger, self._accounts, self._dead_letters]
-        self._follower = Follower(settings, read, starts=committed_ends(settings, read), fetch_wait_ms=FETCH_WAIT_MS)
+        starts = {} if from_beginning else committed_ends(settings, read)
+        self._follower = Follower(settings, read, starts=starts, from_end=False, fetch_wait_ms=FETCH_WAIT_MS)
 
     def __enter__(self) -> Watcher:
         self._following = self._pool.submit(self._follow)

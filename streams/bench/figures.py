@@ -1,0 +1,81 @@
+"""The figures of a run, the goals they are held against, and how both are told. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+RATIO_LEAST = 15.0
+RATE_LEAST = 80_000
+P99_MOST_MS = 100.0
+MEMORY_MOST_MIB = 600.0
+READY_MOST_S = 15.0
+
+GOAL_EVENTS_PER_SECOND = 8_000
+GOAL_ORGS = 100_000
+GOAL_IDS = 5_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """A figure with what it should be; `met` None where the run was too small to tell."""
+
+    name: str
+    value: str
+    wanted: str
+    met: bool | None
+
+
+@dataclass(slots=True)
+class Figures:
+    """What was measured; None where it was not. Rates are events per second."""
+
+    idiomatic_rate: float | None = None
+    ledger_rate: float | None = None
+    plain_rate: float | None = None
+    events: int = 0
+    latency_events_per_second: int = 0
+    latency_workers: int = 0
+    latency_p50_ms: float | None = None
+    latency_p99_ms: float | None = None
+    latency_max_ms: float | None = None
+    memory_mib: float | None = None
+    memory_orgs: int = 0
+    memory_ids: int = 0
+    ready_s: float | None = None
+    processors: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    def goals(self) -> list[Goal]:
+        """Every figure that has a goal, judged."""
+        goals = []
+        if self.ledger_rate is not None:
+            rate = f"{self.ledger_rate:,.0f} events/s"
+            goals.append(Goal("ledger, exactly once", rate, f"{RATE_LEAST:,} or more", self.ledger_rate >= RATE_LEAST))
+            if self.idiomatic_rate:
+                ratio = self.ledger_rate / self.idiomatic_rate
+                wanted = f"{RATIO_LEAST:.0f} or more"
+                goals.append(Goal("ledger / idiomatic agent", f"{ratio:.1f}", wanted, ratio >= RATIO_LEAST))
+        if self.latency_p99_ms is not None:
+            full = self.latency_events_per_second >= GOAL_EVENTS_PER_SECOND
+            met = self.latency_p99_ms < P99_MOST_MS if full else None
+            goals.append(
+                Goal("p99 to committed entry", f"{self.latency_p99_ms:.0f} ms", f"< {P99_MOST_MS:.0f} ms", met)
+            )
+        full_size = self.memory_orgs >= GOAL_ORGS and self.memory_ids >= GOAL_IDS
+        if self.memory_mib is not None:
+            met = self.memory_mib < MEMORY_MOST_MIB if full_size else None
+            goals.append(Goal("worker memory", f"{self.memory_mib:.0f} MiB", f"< {MEMORY_MOST_MIB:.0f} MiB", met))
+        if self.ready_s is not None:
+            met = self.ready_s < READY_MOST_S if self.memory_orgs >= GOAL_ORGS else None
+            goals.append(Goal("restart to ready", f"{self.ready_s:.1f} s", f"< {READY_MOST_S:.0f} s", met))
+        return goals
+
+    @property
+    def ok(self) -> bool:
+        """No goal was missed."""
+        return all(goal.met is not False for goal in self.goals())
+
+    def document(self) -> dict[str, Any]:
+        """Everything, for machines."""
+        return {"ok": self.ok, **asdict(self), "goals": [asdict(goal) for goal in self.goals()]}

@@ -1,0 +1,99 @@
+"""`credits bench`: how fast and how big, on this machine, beside an idiomatic Faust agent and a bare loop."""
+
+from __future__ import annotations
+
+import signal
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from streams.cli.console import JsonFlag, load_settings, print_json
+from streams.cli.run_screen import RunScreen
+
+if TYPE_CHECKING:
+    from streams.bench.figures import Figures
+
+app = typer.Typer()
+
+
+class Mode(StrEnum):
+    """What to measure."""
+
+    ALL = "all"
+    THROUGHPUT = "throughput"
+    LATENCY = "latency"
+    MEMORY = "memory"
+
+
+@app.command()
+def bench(
+    mode: Annotated[Mode, typer.Argument(help="What to measure; memory includes the restart.")] = Mode.ALL,
+    quick: Annotated[bool, typer.Option("--quick", help="A tenth of everything: a look, no verdict.")] = False,
+    events: Annotated[int | None, typer.Option("--events", min=1_000, help="Usage events for throughput.")] = None,
+    seconds: Annotated[int | None, typer.Option("--seconds", min=1, help="How long latency is measured.")] = None,
+    rate: Annotated[int | None, typer.Option("--rate", min=1, help="Events per second for latency.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Measure throughput, latency, memory and restart, and hold them against the goals.
+
+    Takes about five minutes and 6 GB of disk in all; --quick takes one.
+    """
+    from streams.bench.run import Options
+    from streams.bench.run import bench as measure
+
+    settings = load_settings()
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    log = settings.data_dir / "bench.log"
+    log.unlink(missing_ok=True)
+    part = 10 if quick else 1
+    options = Options(
+        throughput=mode in (Mode.ALL, Mode.THROUGHPUT),
+        latency=mode in (Mode.ALL, Mode.LATENCY),
+        memory=mode in (Mode.ALL, Mode.MEMORY),
+        events=events or 1_000_000 // part,
+        latency_per_second=rate or 8_000,
+        latency_s=seconds or (30 if not quick else 10),
+        memory_orgs=100_000 // part,
+        memory_ids=5_000_000 // part,
+    )
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    figures = measure(settings, options, RunScreen(log))
+    if as_json:
+        print_json(figures.document())
+    else:
+        show(figures)
+    raise typer.Exit(0 if figures.ok else 1)
+
+
+def show(figures: Figures) -> None:
+    """Print the figures side by side, then the verdict."""
+    from streams.cli.console import print_table
+
+    rates = [
+        ("idiomatic Faust agent, one sum per org", figures.idiomatic_rate),
+        ("this ledger, all rules, exactly once", figures.ledger_rate),
+        ("bare loop, fetch and decode only", figures.plain_rate),
+    ]
+    print(f"{figures.processors} processors, shared with the broker")
+    if figures.ledger_rate is not None:
+        rows = [
+            [name, f"{rate:,.0f}", f"{rate / figures.idiomatic_rate:.1f}" if figures.idiomatic_rate else ""]
+            for name, rate in rates
+            if rate is not None
+        ]
+        print()
+        print_table([f"{figures.events:,} events, one worker", "events/s", "ratio"], rows, ["events/s", "ratio"])
+    if figures.latency_p50_ms is not None:
+        print()
+        print(
+            f"latency at {figures.latency_events_per_second:,} events/s, {figures.latency_workers} workers, from the "
+            f"intended send time: p50 {figures.latency_p50_ms:.0f} ms, p99 {figures.latency_p99_ms:.0f} ms, "
+            f"worst {figures.latency_max_ms:.0f} ms"
+        )
+    for note in figures.notes:
+        print(note)
+    marks = {True: "met", False: "MISSED", None: "too small a run to tell"}
+    print()
+    goals = [[goal.name, goal.value, goal.wanted, marks[goal.met]] for goal in figures.goals()]
+    print_table(["figure", "measured", "goal", "verdict"], goals, ["measured"])

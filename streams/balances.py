@@ -80,6 +80,7 @@ class BalanceReader:
         self._settings = settings
         self._writers = writers
         self._topic = Topics(settings.namespace).name("balances")
+        self._partitions = range(settings.partitions)
         self._latest: dict[bytes, bytes] = {}
         self._reached: dict[int, int] = {}
         self._changed = threading.Condition()
@@ -155,16 +156,15 @@ class BalanceReader:
                     if self._asker is None:
                         self._asker = AdminClient({**admin_config(self._settings), "log_level": 0})
                     left_s = max(deadline - time.monotonic(), 0.1)
-                    where = {
-                        TopicPartition(self._topic, each): OffsetSpec.latest()
-                        for each in self._partitions(self._asker, left_s)
-                    }
+                    where = {TopicPartition(self._topic, each): OffsetSpec.latest() for each in self._partitions}
                     asked = self._asker.list_offsets(where, isolation_level=isolation, request_timeout=left_s)
                 return {each.partition: future.result(left_s).offset for each, future in asked.items()}
             except (KafkaException, TimeoutError) as error:
                 if time.monotonic() + POLL_S > deadline:
                     raise KafkaUnavailableError(f"Kafka does not answer ({error})", "see `credits doctor`") from error
-                time.sleep(POLL_S)  # a new leader is being chosen, or the broker is coming back
+                # A new leader is being chosen, or the broker is coming back. Only a new client asks who leads now.
+                self._asker = None
+                time.sleep(POLL_S)
 
     def _follow(self) -> None:
         while not self._stopping.is_set():
@@ -177,8 +177,8 @@ class BalanceReader:
     def _read(self) -> None:
         consumer = self._consumer()
         try:
-            partitions = self._partitions(consumer, RETRY_S)
-            consumer.assign([TopicPartition(self._topic, each, self._reached.get(each, 0)) for each in partitions])
+            reached = self._reached
+            consumer.assign([TopicPartition(self._topic, each, reached.get(each, 0)) for each in self._partitions])
             while not self._stopping.is_set():
                 # consume() waits for as many as are asked for: one to wait for, then what is there already.
                 messages = consumer.consume(1, timeout=POLL_S)
@@ -208,12 +208,6 @@ class BalanceReader:
                     self._latest[message.key()] = message.value()
                 self._reached[message.partition()] = message.offset() + 1
             self._changed.notify_all()
-
-    def _partitions(self, client: Consumer | AdminClient, timeout_s: float) -> list[int]:
-        topic = client.list_topics(self._topic, timeout=timeout_s).topics[self._topic]
-        if topic.error is not None:
-            raise KafkaException(topic.error)
-        return sorted(topic.partitions)
 
     def _consumer(self) -> Consumer:
         group = f"{self._settings.app_id}-balances-reader"

@@ -169,7 +169,7 @@ class LocalBroker:
         self.home = (settings.data_dir / "kafka").absolute()
         self.log_path = self.home / "broker.log"
         self._progress: Progress = progress or (lambda _: None)
-        self._properties = dict(properties or {})
+        self.properties = dict(properties or {})
         self._dies_with_parent = dies_with_parent
         self._child: subprocess.Popen[bytes] | None = None
 
@@ -290,7 +290,7 @@ class LocalBroker:
             "log.cleaner.dedupe.buffer.size": 32 * 1024 * 1024,
             "num.network.threads": 2,
             "num.io.threads": 4,
-            **self._properties,
+            **self.properties,
         }
         text = "".join(f"{key}={value}\n" for key, value in properties.items())
         (self.home / "server.properties").write_text(text)

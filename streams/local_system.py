@@ -32,12 +32,15 @@ if TYPE_CHECKING:
 
 READY_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 25.0
+# After a failed start: nothing was taken yet that a part would have to finish.
+GIVE_UP_TIMEOUT_S = 5.0
 WATCH_S = 0.1
 RESTARTS_MAX = 3
 RESTARTS_WINDOW_S = 60.0
 LAST_LINES = 20
 
 READY = re.compile(r"\bready\b")
+ADDRESS = re.compile(r"https?://\S+")
 STYLE = re.compile(r"\x1b\[[0-9;]*m")
 
 Say = Callable[[str], None]
@@ -50,6 +53,7 @@ class Part:
         self.name = name
         self.last_lines: deque[str] = deque(maxlen=LAST_LINES)
         self.ready = threading.Event()
+        self.ready_line = ""
         self._say = say
         self._process = subprocess.Popen(
             command,
@@ -93,7 +97,8 @@ class Part:
             line = raw.decode(errors="replace").rstrip()
             self.last_lines.append(STYLE.sub("", line))
             self._say(f"{self.name} | {line}")
-            if READY.search(line):
+            if not self.ready.is_set() and READY.search(line):
+                self.ready_line = self.last_lines[-1]
                 self.ready.set()
 
 
@@ -124,6 +129,13 @@ class LocalSystem:
             }
         )
 
+    @property
+    def http_address(self) -> str:
+        """Where `serve` answers, as it says itself; empty before it is ready."""
+        serve = self.parts.get("serve")
+        found = ADDRESS.search(serve.ready_line) if serve is not None else None
+        return found.group() if found is not None else ""
+
     def __enter__(self) -> LocalSystem:
         return self
 
@@ -145,7 +157,7 @@ class LocalSystem:
                 self._launch(name)
             self._wait_until_ready(time.monotonic() + timeout_s)
         except BaseException:
-            self.stop()
+            self.stop(GIVE_UP_TIMEOUT_S)
             raise
 
     def names(self) -> list[str]:

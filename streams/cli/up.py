@@ -49,8 +49,9 @@ def up(
             signal.signal(each, leave)
         system.start()
         started = True
-        here = f"http://{settings.http_host}:{settings.http_port}"
-        note(f"ready: events are taken at Kafka {system.settings.bootstrap_servers}; {here}; Ctrl-C stops")
+        note(
+            f"ready: events are taken at Kafka {system.settings.bootstrap_servers}; {system.http_address}; Ctrl-C stops"
+        )
         while not stop.wait(WATCH_S):
             system.watch()
     note("stopped; all state is kept")

@@ -46,7 +46,10 @@ class Up:
 
     def wait_until_ready(self) -> None:
         """Fails with what was said when it does not get ready."""
-        assert self.ready.wait(START_S), "\n".join(self.lines[-30:])
+        deadline = time.monotonic() + START_S
+        while not self.ready.wait(0.2):
+            assert self.process.poll() is None, "\n".join(self.lines[-30:])
+            assert time.monotonic() < deadline, "\n".join(self.lines[-30:])
 
     def family(self) -> list[psutil.Process]:
         """The processes that it has started, but for the broker."""

@@ -168,7 +168,7 @@ def _topics(settings: Settings, admin: AdminClient | None) -> Check:
     if missing:
         found = f"{len(missing)} missing, {missing[0]} the first of them"
         return Check("topics", Verdict.FAILED, found, "run `credits topics apply`")
-    differences = topics_admin.compare(admin, topics, existing)
+    differences = topics_admin.compare(admin, topics, existing, settings)
     if differences:
         first = differences[0]
         found = f"{len(differences)} settings differ: {first.topic} has {first.setting}={first.found}"

@@ -7,6 +7,7 @@ Amounts of time and size carry their unit last in the name.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -48,6 +49,10 @@ class Settings(BaseSettings):
     money_window_days: int = Field(35, ge=1, le=365, description="how long other ids are remembered")
     dead_letters_per_minute_max: int = Field(
         60_000, ge=1, description="more dead letters than this in a minute stop the worker"
+    )
+    clock: Literal["wall", "log"] = Field(
+        "wall",
+        description="log: time is what the records' timestamps say and nothing else, for replays and simulations",
     )
     log_level: str = Field("info", description="debug, info, warning or error")
     debug: bool = Field(False, description="show tracebacks")

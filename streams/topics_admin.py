@@ -83,7 +83,7 @@ def apply(settings: Settings, *, change: bool = False) -> Applied:
         _create(admin, [_new_topic(topics, name, wanted[name], settings) for name in missing])
         _wait_for_leaders(admin, wanted, time.monotonic() + CREATE_TIMEOUT_S)
     existing = [name for name in wanted if name in found]
-    differences = compare(admin, topics, existing)
+    differences = compare(admin, topics, existing, settings)
     changed = _change(admin, differences) if change else []
     left = [each for each in differences if each not in changed]
     for each in left:
@@ -139,7 +139,7 @@ def check_partitions(wanted: Mapping[str, int], found: Mapping[str, int]) -> Non
     raise SettingRefusedError(problem, remedy)
 
 
-def compare(admin: AdminClient, topics: Topics, names: Sequence[str]) -> list[Difference]:
+def compare(admin: AdminClient, topics: Topics, names: Sequence[str], settings: Settings) -> list[Difference]:
     """The settings of existing topics that are not as the catalogue says."""
     if not names:
         return []
@@ -149,10 +149,18 @@ def compare(admin: AdminClient, topics: Topics, names: Sequence[str]) -> list[Di
         have = {name: entry.value for name, entry in _answer(future).items()}
         topic = topics.topic(resource.name)
         assert topic is not None
-        for setting, value in topic.configuration().items():
+        for setting, value in _configuration(topic, settings).items():
             if have.get(setting) != value:
                 differences.append(Difference(resource.name, setting, value, str(have.get(setting))))
     return differences
+
+
+def _configuration(topic: Topic, settings: Settings) -> dict[str, str]:
+    """What the catalogue says; with `CREDITS_CLOCK=log` producers set the time of their records."""
+    configuration = topic.configuration()
+    if settings.clock == "log":
+        configuration["message.timestamp.type"] = "CreateTime"
+    return configuration
 
 
 def _topics(topics: Topics) -> list[tuple[str, Topic]]:
@@ -163,7 +171,7 @@ def _topics(topics: Topics) -> list[tuple[str, Topic]]:
 def _new_topic(topics: Topics, name: str, partitions: int, settings: Settings) -> NewTopic:
     topic = topics.topic(name)
     assert topic is not None
-    configuration = topic.configuration()
+    configuration = _configuration(topic, settings)
     if settings.replication_factor >= 3:
         # One copy may be away without stopping writes, and no acknowledged write is on one disk only.
         configuration["min.insync.replicas"] = "2"

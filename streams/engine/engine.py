@@ -43,6 +43,15 @@ GROUP_OFFSETS_INTERVAL_S = 5.0
 STUCK_AFTER_S = 60.0
 
 
+def _wall_clock() -> int:
+    return time.time_ns() // 1_000
+
+
+def _no_clock() -> int:
+    """With `CREDITS_CLOCK=log` timers are due when the records' own time has passed them, never before."""
+    return 0
+
+
 class Engine:
     """Binds a processor to a Faust app. Make it before the app starts; `start` it before, `stop` it after."""
 
@@ -70,7 +79,7 @@ class Engine:
             fetching=self,
             dead_letters=DeadLetterLimit(settings.dead_letters_per_minute_max),
             restore=self._restore,
-            now=lambda: time.time_ns() // 1_000,
+            now=_wall_clock if settings.clock == "wall" else _no_clock,
             stop_worker=self._fail,
         )
 

@@ -206,7 +206,7 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
 
     def at_end(self, tp: TP, offset: int) -> bool:
         """Whether the last fetch of the partition, not long ago, found nothing at or beyond `offset`."""
-        assignment = self._ensure_consumer()._subscriptions.subscription.assignment
+        assignment = self._ensure_consumer()._fetcher._subscriptions.subscription.assignment
         if assignment is None or TopicPartition(*tp) not in assignment.tps:
             return False
         fetched = assignment.state_value(TopicPartition(*tp))

@@ -1,0 +1,120 @@
+"""What a worker refuses or stops at, with nothing committed of it; on a real broker."""
+
+from __future__ import annotations
+
+import time
+
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
+
+from streams.engine.internal_topics import changelog_config, changelog_topic, seen_config, seen_topic
+from streams.kafka_clients import admin_config
+from tests.integration.engine.counting import HUGE, POISON, CountingProcessor
+from tests.integration.engine.workers import Installation, audit, until, wait_for_counts
+
+
+def stopped_saying(installation: Installation, sentence: str, **environment: str) -> str:
+    """Start a worker that must stop by itself with code 1, and what it says."""
+    worker = installation.worker(**environment)
+    assert worker.ends_with(60) == 1, worker.said
+    assert sentence in worker.said
+    return worker.said
+
+
+def test_a_wrong_number_of_partitions_refuses_and_names_the_setting(installation: Installation) -> None:
+    installation.create_topics()
+    said = stopped_saying(installation, "set CREDITS_PARTITIONS=4", CREDITS_PARTITIONS="3")
+    assert "Traceback" not in said
+
+
+def test_inputs_that_disagree_refuse(installation: Installation) -> None:
+    installation.create_topics()
+    admin = AdminClient(admin_config(installation.settings))
+    for future in admin.create_partitions([NewPartitions(installation.inputs[1], 6)]).values():
+        future.result(30)
+    stopped_saying(installation, f"topic {installation.inputs[1]} has 6 partitions, CREDITS_PARTITIONS says 4")
+
+
+def test_a_topic_that_is_missing_refuses(installation: Installation) -> None:
+    stopped_saying(installation, f"topic {installation.inputs[0]} does not exist: run `credits topics apply`")
+
+
+def test_a_bug_stops_before_anything_of_the_batch_is_committed(installation: Installation) -> None:
+    installation.create_topics()
+    worker = installation.ready_worker()
+    installation.send(500)
+    wait_for_counts(installation, 500)
+    installation.send_values([("o1", b"before", installation.inputs[0]), ("o1", POISON, installation.inputs[0])])
+    assert worker.ends_with(30) == 1
+    assert "ValueError: poison" in worker.said
+    # And again: the record is still there, and still nothing of it gets through.
+    stopped_saying(installation, "ValueError: poison")
+    assert audit(installation).counted in (500, 501)  # `before` may have been in a batch of its own
+    assert audit(installation).doubled == 0
+
+
+def test_a_record_that_no_topic_takes_stops_and_is_not_skipped(installation: Installation) -> None:
+    installation.create_topics(counts={"max.message.bytes": str(1024 * 1024)})
+    worker = installation.ready_worker()
+    installation.send_values([("o1", HUGE, installation.inputs[0])])
+    assert worker.ends_with(30) == 1
+    assert "MSG_SIZE_TOO_LARGE" in worker.said
+    assert audit(installation).counted == 0
+
+
+def test_records_deleted_before_they_were_read_stop_the_worker(installation: Installation) -> None:
+    installation.create_topics()
+    worker = installation.ready_worker()
+    installation.send(1_000)
+    wait_for_counts(installation, 1_000)
+    worker.kill()
+    installation.send(1_000)
+    topic = installation.inputs[0]
+    admin = AdminClient(admin_config(installation.settings))
+    for future in admin.delete_records([TopicPartition(topic, 2, -1)]).values():
+        future.result(30)
+    said = stopped_saying(installation, "are gone, but were never read")
+    assert f"{topic}/2" in said
+
+
+def test_an_input_made_anew_stops_the_worker(installation: Installation) -> None:
+    installation.create_topics()
+    worker = installation.ready_worker()
+    installation.send(1_000)
+    wait_for_counts(installation, 1_000)
+    worker.kill()
+    remake(installation, installation.inputs[1], {"message.timestamp.type": "LogAppendTime"})
+    stopped_saying(installation, "but the log ends at 0")
+
+
+def test_a_lost_changelog_stops_the_worker(installation: Installation) -> None:
+    installation.create_topics()
+    worker = installation.ready_worker()
+    installation.send(1_000)
+    wait_for_counts(installation, 1_000)
+    worker.kill()
+    remake(installation, changelog_topic(installation.settings.app_id), changelog_config())
+    stopped_saying(installation, "but no position in its account changelog")
+    assert audit(installation).counted == 1_000
+
+
+def test_lost_seen_ids_stop_the_worker(installation: Installation) -> None:
+    installation.create_topics()
+    worker = installation.ready_worker()
+    installation.send(1_000)
+    wait_for_counts(installation, 1_000)
+    worker.kill()
+    window = CountingProcessor.seen_windows[0]
+    remake(installation, seen_topic(installation.settings.app_id, window.name), seen_config(window))
+    stopped_saying(installation, "holds 0 ids up to transaction 0, the state says")
+
+
+def remake(installation: Installation, topic: str, config: dict[str, str]) -> None:
+    """Delete a topic and create it empty."""
+    admin = AdminClient(admin_config(installation.settings))
+    for future in admin.delete_topics([topic]).values():
+        future.result(30)
+    until(lambda: topic not in admin.list_topics(timeout=10).topics, 20, f"{topic} to be gone")
+    time.sleep(0.5)  # the broker deletes the folders a little after the name
+    for future in admin.create_topics([NewTopic(topic, installation.settings.partitions, 1, config=config)]).values():
+        future.result(30)

@@ -17,11 +17,38 @@ if TYPE_CHECKING:
 
 # Ours. Libraries (Faust, aiokafka, uvicorn, migrations) say at `info` what is of use only to who debugs them.
 OWN = ("streams", "projections", "schemas")
+REPEAT_S = 10.0
+REMEMBERED_MAX = 1_000
 
 
-def _told(record: logging.LogRecord) -> bool:
-    """Faust's services announce each of their starts and stops, under the name of our modules."""
-    return record.levelno > logging.INFO or not str(record.msg).startswith("[^")
+class Telling(logging.Filter):
+    """What of others' records is told: not their announcements, and the same complaint once in `REPEAT_S`.
+
+    While a broker is away each client complains many times a second. What was left out is counted in the next one.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._told: dict[tuple[str, str], tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether `record` is told."""
+        text = str(record.msg)
+        if record.levelno <= logging.INFO:
+            # Faust's services announce each start and stop, under the names of our modules.
+            return not text.startswith("[^")
+        if record.name.partition(".")[0] in OWN:
+            return True
+        at, left_out = self._told.get((record.name, text), (-REPEAT_S, 0))
+        if record.created - at < REPEAT_S:
+            self._told[record.name, text] = (at, left_out + 1)
+            return False
+        if len(self._told) >= REMEMBERED_MAX:
+            self._told.clear()
+        self._told[record.name, text] = (record.created, 0)
+        if left_out:
+            record.msg = f"{text} (and {left_out} more like it)"
+        return True
 
 
 def configure_logging(level: str = "info", *, as_json: bool = False) -> None:
@@ -48,7 +75,7 @@ def configure_logging(level: str = "info", *, as_json: bool = False) -> None:
         )
     )
     if level != "debug":
-        handler.addFilter(_told)
+        handler.addFilter(Telling())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper() if level == "debug" else max(logging.WARNING, logging.getLevelName(level.upper())))

@@ -78,6 +78,10 @@ class Outbound:
         """Alerts, next in order."""
         self._alerts += alerts
 
+    def topup_requests(self, requests: Sequence[TopupRequest]) -> None:
+        """Requests for credits, next in order."""
+        self._topup_requests += requests
+
     def dead_letter(self, inbound: Inbound, index: int, code: DeadLetterCode, message: str) -> None:
         """Record `index` of a batch could not be booked: all its bytes, and why. Counted as such."""
         told = {

@@ -28,6 +28,7 @@ from streams.agents.usage_guards import UsageRows, taken
 from streams.agents.usage_rating import Ratings, rate
 from streams.engine.ports import Inbound, SeenIds
 from streams.ledger.account import Account, Grant
+from streams.ledger.budgets import ANYTHING, Scope
 from streams.ledger.commands import Usage
 from streams.ledger.decide import decide
 from streams.ledger.entry import Entry, Slice
@@ -79,6 +80,7 @@ class UsageBooking:
         """Rows without an effect."""
         self._alone: set[int] = set()
         """Rows that are decided as commands: corrections, and what names a hold."""
+        self._scopes: list[list[str | None]] | None = None
 
     def book(self, seen: SeenIds) -> None:
         """Decide every row in order; afterwards accounts, seen ids and outbound say so."""
@@ -157,7 +159,9 @@ class UsageBooking:
         """One event with everything that may come with it: what is due before it, several slices, alerts."""
         self._settle_due(row, account, at)
         try:
-            booking = book_usage(account, wallet_for(account, unit), cost, at)
+            wallet = wallet_for(account, unit)
+            scope = ANYTHING if wallet.budgets is None else self._scope(row)
+            booking = book_usage(account, wallet, cost, at, scope)
         except DeadLetter as refusal:
             self._drop(row, refusal)
             return
@@ -169,6 +173,14 @@ class UsageBooking:
         self._drawn.extend(booking.slices)
         self._drawn_amounts.extend(part.amount_nanos for part in booking.slices)
         self._outbound.alerts(booking.alerts)
+        self._outbound.topup_requests(booking.topup_requests)
+
+    def _scope(self, row: int) -> Scope:
+        """What budgets know the row by; the columns become lists once a batch, if any wallet in it has budgets."""
+        if self._scopes is None:
+            batch = self._rows.batch
+            self._scopes = [batch.column(name).to_pylist() for name in Scope._fields]
+        return Scope(*[column[row] for column in self._scopes])
 
     def _decide_alone(self, row: int, at: int) -> None:
         """One event as a command, with entries of its own."""

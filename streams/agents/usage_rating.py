@@ -111,7 +111,11 @@ def _rate_by_list(
     ratings: Ratings,
 ) -> None:
     numbers, kinds = kinds_of(batch)
-    apart = {org for org, account in accounts.items() if account.tier is not None or org in prices.overridden}
+    apart = {
+        org
+        for org, account in accounts.items()
+        if account.tier is not None or account.overrides is not None or org in prices.overridden
+    }
     tariffs: list[Tariff | None] = [None] * len(kinds)
     occurred = batch.column("occurred_at").to_pylist()
     input_tokens = batch.column("input_tokens").to_pylist()
@@ -125,7 +129,8 @@ def _rate_by_list(
         try:
             tariff = tariffs[number]
             if org in apart:
-                tariff = prices.plan(org, accounts[org].tier, *kinds[number]).tariff(at)
+                own = accounts[org]
+                tariff = prices.plan(org, own.tier, *kinds[number], overrides=own.overrides).tariff(at)
             elif tariff is None or not tariff.valid_from <= at < tariff.valid_to:
                 tariff = tariffs[number] = prices.plan(org, None, *kinds[number]).tariff(at)
             costs[row] = tariff.cost(input_tokens[row], output_tokens[row], quantities[row], replicas[row])

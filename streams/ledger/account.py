@@ -14,7 +14,9 @@ from __future__ import annotations
 import msgspec
 
 from schemas.amounts import NANOS
-from schemas.enums import GrantKind, MemberRole, ThresholdType
+from schemas.enums import BudgetWindow, GrantKind, MemberRole, ThresholdType
+from streams.ledger.entry import Slice
+from streams.ledger.rating import Overrides
 
 LOW_BALANCE_THRESHOLD_DEFAULT_NANOS = 10 * NANOS
 """The line of `credit_balance_low` of a wallet that nobody set up (contract, `wallet`)."""
@@ -38,6 +40,8 @@ class Grant(msgspec.Struct, array_like=True):
     currency: str | None = None
     current: bool = False
     """The allowance of the current month, which is drawn before all else."""
+    noticed: bool = False
+    """`credits_expiring` was raised for it."""
 
 
 class Watch(msgspec.Struct, array_like=True):
@@ -73,6 +77,84 @@ class WalletTerms(msgspec.Struct, array_like=True, frozen=True):
 
 
 DEFAULT_TERMS = WalletTerms()
+
+
+class MonthLimits(msgspec.Struct, array_like=True):
+    """Alert threshold and allowed limit of a wallet's month (product rule 12), and where they stand. None: no such."""
+
+    alert_threshold: int | None
+    allowed_limit: int | None
+    alert: Watch
+    reached: Watch
+
+
+class Budget(msgspec.Struct, array_like=True):
+    """A limit on what a part of the org spends in a window (product rule 11), and where it stands."""
+
+    budget_id: str
+    scope: tuple[str | None, ...]
+    """Values of `budgets.Scope`; None: any. All None: the whole org."""
+    window: BudgetWindow
+    limit: int
+    watch: Watch
+    number: int
+    """Which window it is in (`windows.window_of`)."""
+    ends_at: int
+    """When that window ends; from then on `spent` is of the past."""
+    spent: int = 0
+    """Usage booked in the window, net of what was given back; may fall below 0."""
+    held: int = 0
+    """What active holds of its scope set aside."""
+
+
+class BudgetBook(msgspec.Struct, array_like=True):
+    """The budgets of a wallet, found by the usage they are about."""
+
+    filed: list[dict[str, list[Budget]]]
+    """For each field of `budgets.Scope` the budgets whose first named field it is, by its value."""
+    org_wide: list[Budget] = msgspec.field(default_factory=list)
+    count: int = 0
+    alarms: int = 0
+    """How many of them are crossed."""
+
+
+class Topup(msgspec.Struct, array_like=True):
+    """Auto top-up of a wallet (product rule 20): its terms, and the charge on its way."""
+
+    enabled: bool
+    threshold: int
+    amount: int
+    monthly_cap: int | None
+    backoff_micros: int
+    requests: int = 0
+    """How many were made; the number of the last one."""
+    requested_seq: int = 0
+    """`seq` of the entry that caused the last request."""
+    in_flight: str | None = None
+    """Id of the request that nobody answered yet."""
+    in_flight_amount: int = 0
+    charged: int = 0
+    """Requested in the month, less what failed: what the cap is held against."""
+    retry_at: int | None = None
+    """After a failed charge: not before."""
+    retrying: bool = False
+    """The last charge failed."""
+    capped: bool = False
+    """The month's cap stands in the way, and the alert of it is out."""
+    caps: int = 0
+    """How often the cap stood in the way."""
+
+
+class Burn(msgspec.Struct, array_like=True):
+    """Usage of the last complete days, of a wallet whose rules ask for it (product rule 26)."""
+
+    day: int
+    """Which day it is (`windows.window_of`)."""
+    ends_at: int
+    mark: int
+    """`Wallet.used` as the day began."""
+    days: list[int] = msgspec.field(default_factory=list)
+    """Usage of the days before, oldest first; at most `burn.DAYS_MAX`."""
 
 
 class Wallet(msgspec.Struct, array_like=True):
@@ -117,6 +199,16 @@ class Wallet(msgspec.Struct, array_like=True):
     rules: list[Rule] = msgspec.field(default_factory=list)
     resolved: int = 0
     """How many `credit_resolved` alerts were raised."""
+    negative: Watch = msgspec.field(default_factory=Watch)
+    """The negative limit (product rule 15)."""
+    limits: MonthLimits | None = None
+    topup: Topup | None = None
+    burn: Burn | None = None
+    """None: no rule asks for it."""
+    budgets: BudgetBook | None = None
+    """None: the wallet has no budgets."""
+    room: int = 0
+    """What `headroom` would be if the wallet had no budgets; 0 when it has none. See `usage.advance_budgeted`."""
 
     @property
     def available(self) -> int:
@@ -148,6 +240,38 @@ class Transit(msgspec.Struct, array_like=True):
     month: int
 
 
+class ModelAccess(msgspec.Struct, array_like=True, frozen=True):
+    """Which models may be used: what a pattern of `allow` matches and none of `deny` (product rule 11)."""
+
+    allow: tuple[str, ...] = ("*",)
+    deny: tuple[str, ...] = ()
+
+
+class ActiveHold(msgspec.Struct, array_like=True):
+    """Credits set aside for work in progress (product rule 18)."""
+
+    hold_id: str
+    wallet: str
+    amount: int
+    """What is still set aside; above 0."""
+    expires_at: int
+    scope: tuple[str | None, ...]
+    operation: str | None = None
+
+
+class CorrectedUsage(msgspec.Struct, array_like=True):
+    """The latest revision of a usage that was corrected (product rule 23)."""
+
+    revision: int
+    recorded_at: int
+    wallet: str
+    slices: tuple[Slice, ...]
+    """What it drew; none: it was voided, or cost nothing."""
+    voided: bool
+    carried: dict[str, str | int]
+    """Dimensions and quantities, as in its entry."""
+
+
 class RefundedUsage(msgspec.Struct, array_like=True):
     """How much of a usage event was refunded so far; remembered as long as it can be refunded."""
 
@@ -169,6 +293,17 @@ class Account(msgspec.Struct, array_like=True):
     members: dict[str, MemberRole] = msgspec.field(default_factory=dict)
     transits: dict[str, Transit] = msgspec.field(default_factory=dict)
     refunded: dict[str, RefundedUsage] = msgspec.field(default_factory=dict)
+    access: ModelAccess | None = None
+    """None: every model may be used."""
+    holds: dict[str, ActiveHold] = msgspec.field(default_factory=dict)
+    hold_ends: list[tuple[int, str]] = msgspec.field(default_factory=list)
+    """When active holds time out, and their ids, sorted."""
+    holds_resolved: list[int] = msgspec.field(default_factory=list)
+    """Digests of the holds resolved last, oldest first; see `holds.RESOLVED_MAX`."""
+    corrected: dict[str, CorrectedUsage] = msgspec.field(default_factory=dict)
+    """By event id, as long as a usage can be refunded."""
+    overrides: Overrides | None = None
+    """Prices of its own, by setting; None: none (product rules 7, 9)."""
 
     @property
     def time_zone(self) -> str:

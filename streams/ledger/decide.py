@@ -14,27 +14,26 @@ from typing import assert_never
 
 import msgspec
 
-from schemas.enums import DeadLetterCode, EntryKind, RejectReason, SettingKind
+from schemas.enums import DeadLetterCode, EntryKind, RejectReason
 from schemas.settings_bodies import Body, InvalidSettingError, WalletBody, parse_body
 from streams.ledger.account import Account
 from streams.ledger.authority import may_set
 from streams.ledger.commands import Hold, Purchase, Refund, Setting, Transfer, Usage
+from streams.ledger.corrections import decide_correction
 from streams.ledger.entry import Leg, Outcome
 from streams.ledger.evolve import evolve
+from streams.ledger.hold_decisions import capture_by_usage, decide_hold
 from streams.ledger.journal import Journal
 from streams.ledger.money import decide_purchase, decide_refund
 from streams.ledger.rating import PriceList, Rated
 from streams.ledger.refusals import BrokenLedger, DeadLetter, check_range
-from streams.ledger.settings import details_of, unit_of
+from streams.ledger.settings import details_of, refuse, unit_of
 from streams.ledger.settle import grant_allowance, settle, settle_due
 from streams.ledger.source import Context, Source
 from streams.ledger.transfers import decide_leg, decide_transfer
-from streams.ledger.usage import book_usage, default_unit, usage_entry, wallet_for
+from streams.ledger.usage import book_usage, default_unit, scope_of, usage_entry, wallet_for
 
 __all__ = ["Context", "Source", "decide", "evolve", "rate", "settle_due"]
-
-SUPPORTED_SETTINGS = frozenset({SettingKind.ORG, SettingKind.MEMBER, SettingKind.WALLET, SettingKind.THRESHOLDS})
-"""Kinds of setting that this ledger acts on; others are refused rather than taken and ignored."""
 
 Command = Usage | Purchase | Transfer | Refund | Hold | Setting | Leg
 
@@ -64,7 +63,7 @@ def decide(account: Account, command: Command, context: Context) -> Outcome:
             case Setting():
                 _decide_setting(journal, command)
             case Hold():
-                raise DeadLetter(DeadLetterCode.INVALID_FIELD, "this ledger takes no holds yet")
+                decide_hold(journal, command, context)
             case _:
                 assert_never(command)
     if account.due_at is not None and account.due_at <= context.at:
@@ -80,18 +79,33 @@ def rate(account: Account, usage: Usage, prices: PriceList) -> Rated:
             raise DeadLetter(DeadLetterCode.INVALID_FIELD, "cost_nanos must not be below 0")
         return Rated(usage.cost_nanos, usage.wallet or default_unit(account))
     plan = prices.plan(
-        account.org_id, account.tier, usage.operation, usage.category, usage.model, usage.tool, usage.provider
+        account.org_id,
+        account.tier,
+        usage.operation,
+        usage.category,
+        usage.model,
+        usage.tool,
+        usage.provider,
+        overrides=account.overrides,
     )
     return plan.cost(usage.occurred_at, usage.input_tokens, usage.output_tokens, usage.quantity_nanos, usage.replicas)
 
 
 def _decide_usage(account: Account, usage: Usage, context: Context, outcome: Outcome) -> None:
     if usage.voided or usage.revision:
-        raise DeadLetter(DeadLetterCode.INVALID_FIELD, "this ledger takes no corrections of usage yet")
+        rated = None if usage.voided else rate(account, usage, context.prices)
+        decide_correction(Journal(account, context.at, outcome, context.source), usage, rated, context.references)
+        return
     rated = rate(account, usage, context.prices)
-    booking = book_usage(account, wallet_for(account, rated.wallet), rated.cost, context.at)
+    hold = None if usage.hold_id is None else account.holds.get(usage.hold_id)
+    if hold is not None:
+        capture_by_usage(Journal(account, context.at, outcome, context.source), usage, rated, hold)
+        return
+    wallet = wallet_for(account, rated.wallet)
+    booking = book_usage(account, wallet, rated.cost, context.at, scope_of(usage))
     outcome.entries.append(usage_entry(account, booking, usage, rated, context.at, context.source))
     outcome.alerts += booking.alerts
+    outcome.topup_requests += booking.topup_requests
 
 
 def _decide_setting(journal: Journal, setting: Setting) -> None:
@@ -101,12 +115,13 @@ def _decide_setting(journal: Journal, setting: Setting) -> None:
     except InvalidSettingError as error:
         _reject_setting(journal, setting, "", RejectReason.INVALID_SETTING, str(error))
         return
-    if setting.kind not in SUPPORTED_SETTINGS:
-        _reject_setting(journal, setting, "", RejectReason.INVALID_SETTING, f"{setting.kind} is not supported yet")
-        return
     if not may_set(account, setting.kind, setting.actor, setting.actor_role):
         message = "You are not authorized to make changes to these settings."
         _reject_setting(journal, setting, "", RejectReason.NOT_AUTHORIZED, message)
+        return
+    refusal = refuse(account, body, setting.occurred_at)
+    if refusal is not None:
+        _reject_setting(journal, setting, "", RejectReason.INVALID_SETTING, refusal)
         return
     journal.write(
         EntryKind.SETTING,

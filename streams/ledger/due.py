@@ -1,8 +1,11 @@
-"""What happens by itself: the turn of the month, and grants that expire (product rules 4, 5).
+"""What happens by itself: ends of months, days and windows, grants that expire, holds that time out, a charge's retry.
+
+Product rules 4, 5, 11, 18, 20, 26.
 
 Rules of this file:
 - `due_at` of an account is the earliest instant at which something would change; a turn of the month that changes
   nothing (no usage, nothing moved, no allowance) is not due, and is caught up with by the next entry (`enter_month`).
+- The end of a day or of a budget's window is due only where it changes something (`burn`, `budgets`).
 - A month is in the org's time zone, and only ever goes forward, whatever the zone is set to.
 - Whether settled in time or late, the same things happen in the same order: this file only says what is due next.
 """
@@ -10,24 +13,44 @@ Rules of this file:
 from __future__ import annotations
 
 from collections.abc import Iterator
+from enum import IntEnum
 from typing import NamedTuple
 
 from schemas.enums import GrantKind
-from streams.ledger.account import Account, Grant, Wallet
+from streams.ledger.account import Account, ActiveHold, Budget, Grant, Wallet
+from streams.ledger.budgets import change_window_zone, every
+from streams.ledger.burn import change_day_zone, idle
 from streams.ledger.months import month_of, month_starts_at
+from streams.ledger.topups import wants_credits
 
 MONTHLY_GRANT_PREFIX = "allowance/"
 """Ids of grants made by a wallet's own allowance begin so; what is left of them lapses at the turn of the month."""
 
 
+EXPIRING_NOTICE_MICROS = 7 * 86_400 * 1_000_000
+"""`credits_expiring` is raised a week before a grant expires; not for grants that live no longer than that."""
+
+
+class DueKind(IntEnum):
+    """What falls due; at one instant in this order, so that an allowance is there before free credits go."""
+
+    MONTH = 0
+    EXPIRY = 1
+    NOTICE = 2
+    HOLD = 3
+    WINDOW = 4
+    DAY = 5
+    RETRY = 6
+
+
 class Due(NamedTuple):
-    """One thing that falls due: the turn of the month of a wallet, or the expiry of a grant in it."""
+    """One thing that falls due, in a wallet."""
 
     at: int
-    order: int
-    """At one instant the turns come before the expiries, so that an allowance is there before free credits go."""
+    kind: DueKind
     unit: str
-    grant: Grant | None
+    subject: Grant | Budget | ActiveHold | None = None
+    """The grant that expires or is to be noticed, the budget, the hold; None: the wallet itself."""
 
 
 def own_monthly(grant: Grant) -> bool:
@@ -46,8 +69,17 @@ def turns(wallet: Wallet) -> bool:
         wallet.used != 0
         or wallet.allocation != wallet.settled
         or wallet.terms.allowance > 0
+        or (wallet.topup is not None and (wallet.topup.charged != 0 or wallet.topup.capped))
         or any(own_monthly(grant) for grant in wallet.grants)
     )
+
+
+def notice_at(grant: Grant) -> int | None:
+    """When the grant's holder is told that it will expire; None: never, or it is done."""
+    if grant.noticed or grant.expires_at is None or own_monthly(grant):
+        return None
+    at = grant.expires_at - EXPIRING_NOTICE_MICROS
+    return at if at > grant.created_at else None
 
 
 def next_due(account: Account) -> Due | None:
@@ -58,10 +90,25 @@ def next_due(account: Account) -> Due | None:
 def _all_due(account: Account) -> Iterator[Due]:
     for wallet in account.wallets.values():
         if turns(wallet):
-            yield Due(wallet.month_ends_at, 0, wallet.unit, None)
+            yield Due(wallet.month_ends_at, DueKind.MONTH, wallet.unit)
         for grant in wallet.grants:
             if grant.expires_at is not None and not lapses_at_turn(wallet, grant):
-                yield Due(grant.expires_at, 1, wallet.unit, grant)
+                told_at = notice_at(grant)
+                if told_at is not None:
+                    yield Due(told_at, DueKind.NOTICE, wallet.unit, grant)
+                yield Due(grant.expires_at, DueKind.EXPIRY, wallet.unit, grant)
+        if wallet.budgets is not None and wallet.budgets.alarms:
+            for budget in every(wallet.budgets):
+                if budget.watch.crossed:
+                    yield Due(budget.ends_at, DueKind.WINDOW, wallet.unit, budget)
+        if wallet.burn is not None and not idle(wallet, wallet.burn):
+            yield Due(wallet.burn.ends_at, DueKind.DAY, wallet.unit)
+        if wallet.topup is not None and wallet.topup.retry_at is not None and wants_credits(account, wallet):
+            yield Due(wallet.topup.retry_at, DueKind.RETRY, wallet.unit)
+    if account.hold_ends:
+        ends_at, hold_id = account.hold_ends[0]
+        hold = account.holds[hold_id]
+        yield Due(ends_at, DueKind.HOLD, hold.wallet, hold)
 
 
 def refresh_due(account: Account) -> None:
@@ -78,8 +125,10 @@ def enter_month(wallet: Wallet, time_zone: str, at: int) -> None:
 
 
 def change_time_zone(account: Account) -> None:
-    """Let months end by the account's (new) time zone, and what lapses at the turn with them."""
+    """Let months, days and windows end by the account's (new) time zone, and what lapses at the turn with them."""
     for wallet in account.wallets.values():
+        change_day_zone(wallet, account.time_zone)
+        change_window_zone(wallet, account.time_zone)
         wallet.month_ends_at = month_starts_at(wallet.month + 1, account.time_zone)
         for grant in wallet.grants:
             if own_monthly(grant):

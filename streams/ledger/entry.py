@@ -110,6 +110,28 @@ class Entry(msgspec.Struct, frozen=True):
         return msgspec.convert(record, cls)
 
 
+CARRIED = (
+    "operation",
+    "source",
+    "category",
+    "project_id",
+    "user_id",
+    "team",
+    "department",
+    "model",
+    "tool",
+    "provider",
+    "endpoint",
+    "deployment",
+    "input_tokens",
+    "output_tokens",
+    "quantity_nanos",
+    "unit_of_measure",
+    "replicas",
+)
+"""Dimensions and quantities of a usage that its entry carries, and the `correction` that takes it back."""
+
+
 def entry_id(org_id: str, seq: int) -> str:
     """The id of an entry: where it stands in the ledger of its org."""
     return f"{org_id}:{seq}"

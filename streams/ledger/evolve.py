@@ -13,26 +13,52 @@ from typing import assert_never
 import msgspec
 
 from schemas.amounts import format_amount
-from schemas.enums import AlertKind, EntryKind, GrantKind
-from streams.ledger.account import Account, RefundedUsage, Transit, Wallet
+from schemas.enums import AlertKind, EntryKind, EntryReason, GrantKind, OnShortage
+from streams.ledger.account import Account, ActiveHold, CorrectedUsage, RefundedUsage, Transit, Wallet
+from streams.ledger.budgets import Charged, Scope, end_window, every, give_back
+from streams.ledger.burn import end_day, enter_day
 from streams.ledger.due import enter_month, refresh_due
-from streams.ledger.entry import Alert, Entry
-from streams.ledger.grants import move
+from streams.ledger.entry import CARRIED, Alert, Entry
+from streams.ledger.grants import find_grant, move
+from streams.ledger.holds import place, release
 from streams.ledger.lines import figures, notice, watch_lines
 from streams.ledger.refusals import BrokenLedger
 from streams.ledger.settings import apply_setting
-from streams.ledger.usage import advance_fast, apply_usage, refresh_headroom, wallet_for
+from streams.ledger.topups import answer_charge, begin_month, consider_topup
+from streams.ledger.usage import advance, apply_usage, refresh_headroom, wallet_for
 
 USAGE_REFUND_WINDOW_MICROS = 35 * 86_400 * 1_000_000
 """How long after its booking a usage can be refunded; as long as money ids are remembered (design, 7)."""
 
 
-class UsageRefund(msgspec.Struct, frozen=True):
-    """`details` of the refund of a usage: what the slices of the entry cannot tell."""
+class Unwound(msgspec.Struct, frozen=True):
+    """`details` of a refund or a correction of usage: what the slices of the entry cannot tell."""
 
     spent_nanos: int
     """The part that no longer counts as lifetime spent."""
     usage_recorded_at: int
+    replaced_revision: int = 0
+    """Of a correction: the revision that it takes back."""
+
+
+class HoldTerms(msgspec.Struct, frozen=True):
+    """`details` of a hold."""
+
+    amount_nanos: int
+    """What was granted."""
+    asked_nanos: int
+    expires_at: int
+    on_shortage: OnShortage
+
+
+def carried_by(entry: Entry) -> dict[str, str | int]:
+    """Dimensions and quantities of a usage entry, as far as it has any."""
+    return {name: value for name in CARRIED if (value := getattr(entry, name)) is not None}
+
+
+def scope_by(entry: Entry) -> Scope:
+    """What budgets know the usage of an entry by."""
+    return Scope(entry.user_id, entry.project_id, entry.model, entry.tool, entry.team, entry.department)
 
 
 def evolve(account: Account, entry: Entry) -> list[Alert]:
@@ -69,51 +95,79 @@ def _check_balance(wallet: Wallet, entry: Entry) -> None:
 
 def _usage(account: Account, entry: Entry) -> list[Alert]:
     wallet, cost = wallet_for(account, entry.wallet), -entry.amount_nanos
-    if 0 < cost < wallet.headroom:
-        if len(entry.slices) != 1 or entry.slices[0].grant_id != wallet.grants[0].grant_id:
-            raise BrokenLedger(f"{entry.entry_id} draws on other grants than the first")
-        advance_fast(account, wallet, cost)
-        return []
-    return list(apply_usage(account, wallet, entry.slices, cost, entry.recorded_at))
+    at, scope = entry.recorded_at, scope_by(entry)
+    if entry.revision:
+        _remember_revision(account, entry)
+    if entry.hold_id is None and wallet.grants:
+        first = wallet.grants[0].grant_id
+        if advance(account, wallet, cost, at, scope):
+            if len(entry.slices) != 1 or entry.slices[0].grant_id != first:
+                raise BrokenLedger(f"{entry.entry_id} draws on other grants than the first")
+            return []
+    return list(apply_usage(account, wallet, entry.slices, cost, at, scope, entry.hold_id))
+
+
+class _Movement:
+    """An entry that is not usage, on its way into a wallet; `at`: what falls due happens at its time."""
+
+    def __init__(self, account: Account, wallet: Wallet, entry: Entry) -> None:
+        self.account = account
+        self.wallet = wallet
+        self.entry = entry
+        self.at = entry.recorded_at if entry.source_topic else entry.occurred_at
+        self.alerts: list[Alert] = []
+        """About what happens once, rather than about a line."""
+        self.left: tuple[str, ...] = ()
+        self.charged: list[Charged] = []
+
+    def notice(self, kind: AlertKind, subject: str, level: str | None, message: str) -> None:
+        told_at = self.entry.recorded_at
+        self.alerts.append(notice(self.account, self.wallet, told_at, kind, subject, level, message))
 
 
 def _movement(account: Account, entry: Entry) -> list[Alert]:
-    """Everything that moves credits without being usage."""
+    """Everything that moves credits without being usage, sets them aside, or lets time pass."""
     wallet = wallet_for(account, entry.wallet)
     account.wallets.setdefault(entry.wallet, wallet)
-    at = entry.recorded_at if entry.source_topic else entry.occurred_at  # what falls due happens at its time
+    movement = _Movement(account, wallet, entry)
     before = figures(wallet)
-    enter_month(wallet, account.time_zone, at)
-    move(wallet, entry.grants, entry.slices, at, current=entry.kind is EntryKind.ALLOWANCE)
+    enter_month(wallet, account.time_zone, movement.at)
+    enter_day(wallet, account.time_zone, movement.at)
+    move(wallet, entry.grants, entry.slices, movement.at, current=entry.kind is EntryKind.ALLOWANCE)
     if entry.amount_nanos:
         wallet.opened = True
-    _count(account, wallet, entry)
-    replenished = entry.amount_nanos > 0 or entry.kind is EntryKind.ROLLOVER
-    alerts = _notices(account, wallet, entry)
-    alerts += watch_lines(account, wallet, entry.recorded_at, before, replenished)
+    _count(movement)
+    begins_month = entry.kind is EntryKind.ROLLOVER and entry.reason is None
+    replenished = entry.amount_nanos > 0 or begins_month
+    alerts = movement.alerts
+    alerts += watch_lines(account, wallet, entry.recorded_at, before, replenished, movement.left, movement.charged)
+    alerts += consider_topup(account, wallet, movement.at, entry.recorded_at)
     refresh_headroom(wallet)
     refresh_due(account)
     return alerts
 
 
-def _count(account: Account, wallet: Wallet, entry: Entry) -> None:
-    """What the entry adds to the wallet's counters and to what is on the way."""
+def _count(movement: _Movement) -> None:
+    """What the entry adds to the wallet's counters and to what is on the way or held."""
+    account, wallet, entry = movement.account, movement.wallet, movement.entry
     amount = entry.amount_nanos
     match entry.kind:
         case EntryKind.PURCHASE | EntryKind.ADJUSTMENT | EntryKind.TRANSFER_IN:
-            if amount > 0:
-                wallet.allocation += amount
-                wallet.lifetime_added += amount
-                wallet.funded = True
+            _added(movement)
         case EntryKind.ALLOWANCE:
             wallet.allocation += amount
             wallet.allowance_month = wallet.month
             wallet.funded = True
-        case EntryKind.ROLLOVER:
+        case EntryKind.ROLLOVER if entry.reason is None:
+            if wallet.burn is not None:
+                wallet.burn.mark -= wallet.used
             wallet.used = 0
             wallet.allocation = wallet.settled - lapsing(wallet, entry.occurred_at)
+            begin_month(wallet.topup)
+        case EntryKind.ROLLOVER:
+            _pass_time(movement)
         case EntryKind.EXPIRY:
-            pass
+            _note_expiry(movement)
         case EntryKind.TRANSFER_OUT:
             _send(account, wallet, entry)
         case EntryKind.TRANSFER_RETURN:
@@ -121,13 +175,76 @@ def _count(account: Account, wallet: Wallet, entry: Entry) -> None:
                 wallet.allocation += amount  # it was not in the balance that the month began with
         case EntryKind.REFUND:
             if amount > 0:
-                _refund_usage(account, wallet, entry)
-        case EntryKind.CORRECTION | EntryKind.HOLD | EntryKind.HOLD_RELEASE:
-            raise BrokenLedger(f"{entry.entry_id}: this ledger writes no entries of kind {entry.kind}")
+                _refund_usage(movement)
+        case EntryKind.CORRECTION:
+            _correct_usage(movement)
+        case EntryKind.HOLD:
+            _place(account, entry)
+        case EntryKind.HOLD_RELEASE:
+            release(account, entry.hold_id or "")
         case EntryKind.USAGE | EntryKind.SETTING | EntryKind.REJECTED:
             raise AssertionError("folded elsewhere")
         case _:
             assert_never(entry.kind)
+
+
+def _added(movement: _Movement) -> None:
+    account, wallet, entry = movement.account, movement.wallet, movement.entry
+    amount = entry.amount_nanos
+    if amount > 0:
+        wallet.allocation += amount
+        wallet.lifetime_added += amount
+        wallet.funded = True
+    if entry.kind is EntryKind.PURCHASE:
+        if not amount:
+            message = f"A purchase of {wallet.unit} credits has failed."
+            movement.notice(AlertKind.PURCHASE_FAILED, entry.event_id, None, message)
+        movement.alerts += answer_charge(account, wallet, entry)
+
+
+def _pass_time(movement: _Movement) -> None:
+    """What time alone changes: an entry of kind `rollover` with a reason."""
+    account, wallet, subject = movement.account, movement.wallet, movement.entry.correlation_id or ""
+    match movement.entry.reason:
+        case EntryReason.DAY_ENDED:
+            end_day(wallet, account.time_zone)
+        case EntryReason.BUDGET_WINDOW_ENDED:
+            assert wallet.budgets is not None
+            budget = next(each for each in every(wallet.budgets) if each.budget_id == subject)
+            end_window(wallet, budget, account.time_zone)
+            movement.left = (subject,)
+        case EntryReason.GRANT_EXPIRING:
+            _note_expiring(movement, subject)
+        case EntryReason.TOPUP_RETRY_DUE:
+            assert wallet.topup is not None
+            wallet.topup.retry_at = None
+        case reason:
+            raise BrokenLedger(f"{movement.entry.entry_id}: nothing is known of {reason}")
+
+
+def _note_expiring(movement: _Movement, grant_id: str) -> None:
+    grant = find_grant(movement.wallet, grant_id)
+    if grant is None:
+        raise BrokenLedger(f"{movement.entry.entry_id}: no grant {grant_id}")
+    grant.noticed = True
+    left = format_amount(grant.remaining)
+    message = f"{left} {movement.wallet.unit} credits expire in a week."
+    movement.notice(AlertKind.EXPIRING, grant_id, left, message)
+
+
+def _note_expiry(movement: _Movement) -> None:
+    for part in movement.entry.slices:
+        if part.kind is GrantKind.PROMOTIONAL:
+            amount = format_amount(part.amount_nanos)
+            message = f"{amount} free {movement.wallet.unit} credits have expired."
+            movement.notice(AlertKind.FREE_EXPIRED, part.grant_id, amount, message)
+
+
+def _place(account: Account, entry: Entry) -> None:
+    terms = msgspec.json.decode(entry.details or "", type=HoldTerms)
+    hold_id = entry.hold_id or ""
+    scope = tuple(scope_by(entry))
+    place(account, ActiveHold(hold_id, entry.wallet, terms.amount_nanos, terms.expires_at, scope, entry.operation))
 
 
 def lapsing(wallet: Wallet, at: int) -> int:
@@ -145,37 +262,42 @@ def _send(account: Account, wallet: Wallet, entry: Entry) -> None:
         del account.transits[entry.event_id]
 
 
-def _refund_usage(account: Account, wallet: Wallet, entry: Entry) -> None:
-    refund = msgspec.json.decode(entry.details or "", type=UsageRefund)
-    wallet.used -= entry.amount_nanos
-    wallet.lifetime_spent -= refund.spent_nanos
+def _unwind(movement: _Movement) -> Unwound:
+    """Usage that is taken back counts no longer: not as used, nor as spent, nor in budgets."""
+    account, wallet, entry = movement.account, movement.wallet, movement.entry
+    unwound = msgspec.json.decode(entry.details or "", type=Unwound)
+    amount, zone = entry.amount_nanos, account.time_zone
+    wallet.used -= amount
+    wallet.lifetime_spent -= unwound.spent_nanos
+    movement.charged = give_back(wallet, scope_by(entry), amount, unwound.usage_recorded_at, zone, movement.at)
     horizon = entry.recorded_at - USAGE_REFUND_WINDOW_MICROS
     for event_id in [key for key, known in account.refunded.items() if known.usage_recorded_at < horizon]:
         del account.refunded[event_id]
+    for event_id in [key for key, booked in account.corrected.items() if booked.recorded_at < horizon]:
+        del account.corrected[event_id]
+    return unwound
+
+
+def _refund_usage(movement: _Movement) -> None:
+    account, entry = movement.account, movement.entry
+    unwound = _unwind(movement)
     usage_id = entry.correlation_id or ""
     so_far = account.refunded.get(usage_id)
     total = entry.amount_nanos + (so_far.amount if so_far is not None else 0)
-    account.refunded[usage_id] = RefundedUsage(total, refund.usage_recorded_at)
+    account.refunded[usage_id] = RefundedUsage(total, unwound.usage_recorded_at)
 
 
-def _notices(account: Account, wallet: Wallet, entry: Entry) -> list[Alert]:
-    """Alerts about what happens once, rather than about a line."""
-    at = entry.recorded_at
-    if entry.kind is EntryKind.PURCHASE and not entry.amount_nanos:
-        message = f"A purchase of {wallet.unit} credits has failed."
-        return [notice(account, wallet, at, AlertKind.PURCHASE_FAILED, entry.event_id, None, message)]
-    if entry.kind is EntryKind.EXPIRY:
-        return [
-            notice(
-                account,
-                wallet,
-                at,
-                AlertKind.FREE_EXPIRED,
-                part.grant_id,
-                format_amount(part.amount_nanos),
-                f"{format_amount(part.amount_nanos)} free {wallet.unit} credits have expired.",
-            )
-            for part in entry.slices
-            if part.kind is GrantKind.PROMOTIONAL
-        ]
-    return []
+def _correct_usage(movement: _Movement) -> None:
+    """The revision that was booked is no more; a new one is remembered by its own entry."""
+    account, entry = movement.account, movement.entry
+    _unwind(movement)
+    account.refunded.pop(entry.event_id, None)
+    account.corrected[entry.event_id] = CorrectedUsage(
+        entry.revision, entry.recorded_at, entry.wallet, (), True, carried_by(entry)
+    )
+
+
+def _remember_revision(account: Account, entry: Entry) -> None:
+    account.corrected[entry.event_id] = CorrectedUsage(
+        entry.revision, entry.recorded_at, entry.wallet, entry.slices, False, carried_by(entry)
+    )

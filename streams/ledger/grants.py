@@ -16,6 +16,7 @@ from collections.abc import Iterable, Sequence
 
 from schemas.enums import OVERDRAFT_GRANT_ID, GrantKind
 from streams.ledger.account import Grant, Wallet
+from streams.ledger.commands import PRIORITY_DEFAULT
 from streams.ledger.entry import Lot, Slice
 from streams.ledger.refusals import BrokenLedger
 
@@ -119,6 +120,28 @@ def give_back(wallet: Wallet, lots: Sequence[Lot], at: int) -> tuple[tuple[Slice
     if owed != wallet.overdraft:
         slices.append(overdraft_slice(owed - wallet.overdraft))
     return tuple(slices), tuple(anew)
+
+
+def undrawn(slices: tuple[Slice, ...], already: int, amount: int) -> tuple[Slice, ...]:
+    """The parts of a usage's slices that the next `amount` gives back, after `already`: the last drawn first."""
+    parts = []
+    for drawn in reversed(slices):
+        skipped = min(already, drawn.amount_nanos)
+        already -= skipped
+        part = min(amount, drawn.amount_nanos - skipped)
+        amount -= part
+        if part:
+            parts.append(Slice(drawn.grant_id, drawn.kind, part, drawn.expires_at))
+    return tuple(parts)
+
+
+def lot_of(wallet: Wallet, part: Slice, overdraft_grant_id: str) -> Lot:
+    """A returned slice as a lot, with what the wallet still knows of its grant."""
+    if part.kind is GrantKind.OVERDRAFT:
+        return Lot(overdraft_grant_id, part.kind, part.amount_nanos, PRIORITY_DEFAULT)
+    grant = find_grant(wallet, part.grant_id)
+    priority = grant.priority if grant is not None else PRIORITY_DEFAULT
+    return Lot(part.grant_id, part.kind, part.amount_nanos, priority, part.expires_at)
 
 
 def move(wallet: Wallet, lots: Iterable[Lot], slices: Iterable[Slice], at: int, current: bool = False) -> None:

@@ -14,6 +14,7 @@ from streams.ledger.account import Account
 from streams.ledger.entry import Entry, Lot, Outcome, Slice, entry_id
 from streams.ledger.evolve import evolve
 from streams.ledger.source import TIME, Source
+from streams.ledger.topups import request_of
 
 
 class Journal:
@@ -35,13 +36,14 @@ class Journal:
         occurred_at: int,
         slices: tuple[Slice, ...] = (),
         grants: tuple[Lot, ...] = (),
+        held_change: int = 0,
         **words: Any,
     ) -> Entry:
-        """Write and fold one entry; `words` are further fields of Entry. `amount`: signed nano-units."""
+        """Write and fold one entry; `words` are further fields of Entry. `amount`, `held_change`: signed nano-units."""
         account = self.account
         wallet = account.wallets.get(unit)
         settled = amount + (wallet.settled if wallet is not None else 0)
-        held = wallet.held if wallet is not None else 0
+        held = held_change + (wallet.held if wallet is not None else 0)
         seq = account.seq + 1
         source, self._source = self._source, TIME
         entry = Entry(
@@ -66,6 +68,10 @@ class Journal:
         )
         self.outcome.entries.append(entry)
         self.outcome.alerts += evolve(account, entry)
+        for each in account.wallets.values():
+            request = request_of(account, each, self.at)
+            if request is not None:
+                self.outcome.topup_requests.append(request)
         return entry
 
     def reject(self, unit: str, reason: str, *, event_id: str, occurred_at: int, **words: Any) -> None:

@@ -9,19 +9,23 @@ Rules of this file:
   leaving depletion raises `credit_balance_restored` instead.
 - A changed rule is a new version, armed anew and judged at once. An alert's id is a function of org, wallet, kind,
   rule, version and epoch, so the same crossing has the same id whenever the ledger is folded.
-- Depletion looks at the settled balance, everything else at the available one. A wallet in which no amount was ever
-  booked is not watched, except by the rules somebody set.
+- Depletion and the negative limit look at the settled balance, limits and budgets at what was booked, everything else
+  at the available one. A wallet in which no amount was ever booked is not watched, except by what somebody set.
+- The line of a low balance is that of the auto top-up while it is on (product rule 28).
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from enum import Enum
 from typing import NamedTuple, assert_never
 
 from schemas.amounts import NANOS, format_amount
 from schemas.enums import AlertKind, Channel, ThresholdType
 from streams.ledger.account import Account, Rule, Wallet, Watch
+from streams.ledger.budgets import Charged
+from streams.ledger.burn import rate
 from streams.ledger.entry import Alert
 
 HUNDRED_PERCENT_NANOS = 100 * NANOS
@@ -32,6 +36,12 @@ ALL_CHANNELS = (Channel.BANNER, Channel.EMAIL, Channel.WEBHOOK)
 RESOLVED_RULE_ID = "resolved"
 LOW_RULE_ID = "low"
 DEPLETION_RULE_ID = "depleted"
+NEGATIVE_RULE_ID = "negative_limit"
+LIMIT_ALERT_RULE_ID = "alert_threshold"
+LIMIT_RULE_ID = "allowed_limit"
+
+STOP_MESSAGE = "You've used all your available credits. Please add more credits to your account to continue."
+"""Of the stop event when the negative limit is crossed, word for word (product rule 15)."""
 
 
 class Figures(NamedTuple):
@@ -41,6 +51,8 @@ class Figures(NamedTuple):
     available: int
     used: int
     allocation: int
+    daily: int = 0
+    """Usage of a day, as `burn.rate` tells it; 0: none, or no rule asks."""
 
     @property
     def used_percent(self) -> int:
@@ -52,7 +64,7 @@ class Figures(NamedTuple):
 
 def figures(wallet: Wallet) -> Figures:
     """The wallet as it stands."""
-    return Figures(wallet.settled, wallet.settled - wallet.held, wallet.used, wallet.allocation)
+    return Figures(wallet.settled, wallet.settled - wallet.held, wallet.used, wallet.allocation, rate(wallet.burn))
 
 
 def distance(rule_type: ThresholdType, level: int, now: Figures) -> int:
@@ -71,14 +83,15 @@ def distance(rule_type: ThresholdType, level: int, now: Figures) -> int:
         case ThresholdType.MONTH_SPEND_ABOVE:
             return level - now.used
         case ThresholdType.DAYS_LEFT_BELOW:
-            raise NotImplementedError("a rule on days left is refused when it is set")
+            return now.available - level * now.daily // NANOS if now.daily else OUT_OF_REACH
         case _:
             assert_never(rule_type)
 
 
 def low_level(wallet: Wallet) -> int:
     """The line of `credit_balance_low`, in nano-units (product rule 28)."""
-    return wallet.terms.low_balance_threshold
+    topup = wallet.topup
+    return topup.threshold if topup is not None and topup.enabled else wallet.terms.low_balance_threshold
 
 
 def nearest_line(wallet: Wallet) -> int | None:
@@ -86,6 +99,11 @@ def nearest_line(wallet: Wallet) -> int | None:
     now = figures(wallet)
     low = now.available - low_level(wallet)
     nearest = low if low > 0 else None
+    limits = wallet.limits
+    if limits is not None:
+        for level in (limits.alert_threshold, limits.allowed_limit):
+            if level is not None and level - now.used > 0 and (nearest is None or level - now.used < nearest):
+                nearest = level - now.used
     for rule in wallet.rules:
         if not rule.watch.crossed:
             ahead = distance(rule.type, rule.level, now)
@@ -121,9 +139,31 @@ def _depletion_line(wallet: Wallet, before: Figures) -> _Line:
     )
 
 
+def _negative_line(wallet: Wallet, before: Figures) -> _Line:
+    limit = -wallet.terms.negative_limit
+    kind, ahead = AlertKind.NEGATIVE_LIMIT_CROSSED, before.settled - limit
+    return _Line(kind, NEGATIVE_RULE_ID, limit, wallet.negative, ahead, ALL_CHANNELS, False, STOP_MESSAGE)
+
+
+def _limit_line(wallet: Wallet, rule_id: str, level: int, watch: Watch, before: Figures) -> _Line:
+    """Alert threshold or allowed limit of the month (product rule 12)."""
+    reached = rule_id == LIMIT_RULE_ID
+    kind = AlertKind.LIMIT_REACHED if reached else AlertKind.LIMIT_ALERT
+    what = "allowed limit" if reached else "alert threshold"
+    message = f"This month's {wallet.unit} usage has reached the {what} of {format_amount(level)}."
+    return _Line(kind, rule_id, level, watch, level - before.used, ALL_CHANNELS, not reached, message)
+
+
+def _budget_line(wallet: Wallet, charged: Charged) -> _Line:
+    budget = charged.budget
+    message = f"Budget {budget.budget_id}: {format_amount(budget.limit)} {wallet.unit} are spent this {budget.window}."
+    kind = AlertKind.BUDGET_REACHED
+    return _Line(kind, budget.budget_id, budget.limit, budget.watch, charged.before, ALL_CHANNELS, True, message)
+
+
 def _rule_line(wallet: Wallet, rule: Rule, before: Figures) -> _Line:
     return _Line(
-        AlertKind.THRESHOLD_CROSSED,
+        AlertKind.DAYS_LEFT if rule.type is ThresholdType.DAYS_LEFT_BELOW else AlertKind.THRESHOLD_CROSSED,
         rule.rule_id,
         rule.level,
         rule.watch,
@@ -134,45 +174,108 @@ def _rule_line(wallet: Wallet, rule: Rule, before: Figures) -> _Line:
     )
 
 
+class _Changes:
+    """What an entry did to the lines of a wallet, found line by line."""
+
+    def __init__(self, left: tuple[str, ...]) -> None:
+        self.crossed: list[_Line] = []
+        self.resolved = list(left)
+        self.restored: list[Watch] = []
+
+    @property
+    def any(self) -> bool:
+        return bool(self.crossed or self.resolved or self.restored)
+
+
 def watch_lines(
-    account: Account, wallet: Wallet, at: int, before: Figures, replenished: bool, left: tuple[str, ...] = ()
+    account: Account,
+    wallet: Wallet,
+    at: int,
+    before: Figures,
+    replenished: bool,
+    left: tuple[str, ...] = (),
+    charged: Sequence[Charged] = (),
 ) -> list[Alert]:
     """The alerts of the entry just applied (`account.seq`); moves the watches on.
 
     `before`: the wallet before the entry; `replenished`: the entry adds credits or begins a month; `left`: lines that
-    the entry itself took away while they were crossed.
+    the entry itself took away while they were crossed; `charged`: the budgets that it touched.
     """
     after = figures(wallet)
-    crossed: list[_Line] = []
-    resolved = list(left)
-    restored: list[Watch] = []
+    changes = _Changes(left)
     if wallet.opened:
-        change = _judge(wallet.low, after.available - low_level(wallet), replenished)
-        if change is _Change.CROSSED:
-            crossed.append(_low_line(wallet, before))
-        elif change is _Change.LEFT:
-            resolved.append(LOW_RULE_ID)
-        change = _judge(wallet.depletion, after.settled, replenished)
-        if change is _Change.CROSSED:
-            crossed.append(_depletion_line(wallet, before))
-        elif change is _Change.LEFT:
-            restored.append(wallet.depletion)
+        _watch_balance(wallet, before, after, replenished, changes)
+    if wallet.limits is not None:
+        _watch_limits(wallet, before, after, replenished, changes)
     for rule in wallet.rules:
         change = _judge(rule.watch, distance(rule.type, rule.level, after), replenished)
         if change is _Change.CROSSED:
-            crossed.append(_rule_line(wallet, rule, before))
+            changes.crossed.append(_rule_line(wallet, rule, before))
         elif change is _Change.LEFT:
-            resolved.append(rule.rule_id)
-    if not (crossed or resolved or restored):
+            changes.resolved.append(rule.rule_id)
+    if charged:
+        _watch_budgets(wallet, charged, replenished, changes)
+    if not changes.any:
         return []
     report = _Report(account, wallet, at, before, after)
-    crossed.sort(key=lambda line: line.before)
-    alerts = [report.crossed(line) for line in crossed]
-    alerts += [report.restored(watch) for watch in restored]
-    if resolved:
+    changes.crossed.sort(key=lambda line: line.before)
+    alerts = [report.crossed(line) for line in changes.crossed]
+    alerts += [report.restored(watch) for watch in changes.restored]
+    if changes.resolved:
         wallet.resolved += 1
-        alerts.append(report.resolved(tuple(resolved)))
+        alerts.append(report.resolved(tuple(changes.resolved)))
     return alerts
+
+
+def _watch_balance(wallet: Wallet, before: Figures, after: Figures, replenished: bool, changes: _Changes) -> None:
+    """Low, depleted, beyond the negative limit."""
+    change = _judge(wallet.low, after.available - low_level(wallet), replenished)
+    if change is _Change.CROSSED:
+        changes.crossed.append(_low_line(wallet, before))
+    elif change is _Change.LEFT:
+        changes.resolved.append(LOW_RULE_ID)
+    change = _judge(wallet.depletion, after.settled, replenished)
+    if change is _Change.CROSSED:
+        changes.crossed.append(_depletion_line(wallet, before))
+    elif change is _Change.LEFT:
+        changes.restored.append(wallet.depletion)
+    limit = wallet.terms.negative_limit
+    if limit:
+        change = _judge(wallet.negative, after.settled + limit, replenished)
+        if change is _Change.CROSSED:
+            changes.crossed.append(_negative_line(wallet, before))
+        elif change is _Change.LEFT:
+            changes.resolved.append(NEGATIVE_RULE_ID)
+
+
+def _watch_limits(wallet: Wallet, before: Figures, after: Figures, replenished: bool, changes: _Changes) -> None:
+    limits = wallet.limits
+    assert limits is not None
+    for rule_id, level, watch in (
+        (LIMIT_ALERT_RULE_ID, limits.alert_threshold, limits.alert),
+        (LIMIT_RULE_ID, limits.allowed_limit, limits.reached),
+    ):
+        if level is None:
+            continue
+        change = _judge(watch, level - after.used, replenished)
+        if change is _Change.CROSSED:
+            changes.crossed.append(_limit_line(wallet, rule_id, level, watch, before))
+        elif change is _Change.LEFT:
+            changes.resolved.append(rule_id)
+
+
+def _watch_budgets(wallet: Wallet, charged: Sequence[Charged], replenished: bool, changes: _Changes) -> None:
+    book = wallet.budgets
+    assert book is not None
+    for each in charged:
+        budget = each.budget
+        change = _judge(budget.watch, budget.limit - budget.spent, replenished)
+        if change is _Change.CROSSED:
+            book.alarms += 1
+            changes.crossed.append(_budget_line(wallet, each))
+        elif change is _Change.LEFT:
+            book.alarms -= 1
+            changes.resolved.append(budget.budget_id)
 
 
 class _Change(Enum):
@@ -256,11 +359,18 @@ class _Report:
 
 
 def notice(
-    account: Account, wallet: Wallet, at: int, kind: AlertKind, subject: str, level: str | None, message: str
+    account: Account,
+    wallet: Wallet,
+    at: int,
+    kind: AlertKind,
+    subject: str,
+    level: str | None,
+    message: str,
+    epoch: int = 1,
 ) -> Alert:
     """An alert about something that happens once, such as an expiry of `subject`, rather than about a line."""
-    now = figures(wallet)
-    return _Report(account, wallet, at, now, now).of(kind, subject, Watch(), level, ALL_CHANNELS, True, message, ())
+    now, watch = figures(wallet), Watch(epoch=epoch)
+    return _Report(account, wallet, at, now, now).of(kind, subject, watch, level, ALL_CHANNELS, True, message, ())
 
 
 def alert_id(org_id: str, unit: str, kind: AlertKind, rule_id: str, version: int, epoch: int) -> str:

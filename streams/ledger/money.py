@@ -22,12 +22,13 @@ from schemas.enums import (
     RefundTarget,
     RejectReason,
 )
-from streams.ledger.account import Account, Wallet
+from streams.ledger.account import Account, CorrectedUsage, Wallet
 from streams.ledger.authority import may_pay
-from streams.ledger.commands import PRIORITY_DEFAULT, Purchase, Refund
-from streams.ledger.entry import Entry, Lot, Slice
-from streams.ledger.evolve import USAGE_REFUND_WINDOW_MICROS, UsageRefund
-from streams.ledger.grants import draw, find_grant, give_back, pay_overdraft
+from streams.ledger.commands import Purchase, Refund
+from streams.ledger.corrections import latest_usage, scope_carried
+from streams.ledger.entry import Lot, Slice
+from streams.ledger.evolve import USAGE_REFUND_WINDOW_MICROS, Unwound
+from streams.ledger.grants import draw, find_grant, give_back, lot_of, pay_overdraft, undrawn
 from streams.ledger.journal import Journal
 from streams.ledger.refusals import check_range
 from streams.ledger.source import Context
@@ -150,7 +151,7 @@ def decide_refund(journal: Journal, refund: Refund, context: Context) -> None:
         case RefundTarget.PURCHASE:
             _refund_purchase(journal, refund)
         case RefundTarget.USAGE:
-            _refund_usage(journal, refund, context.references.get(refund.target_id))
+            _refund_usage(journal, refund, latest_usage(journal.account, refund.target_id, context.references))
         case _:
             assert_never(refund.target)
 
@@ -189,7 +190,7 @@ def _refund_purchase(journal: Journal, refund: Refund) -> None:
     )
 
 
-def _refund_usage(journal: Journal, refund: Refund, usage: Entry | None) -> None:
+def _refund_usage(journal: Journal, refund: Refund, usage: CorrectedUsage | None) -> None:
     account, amount = journal.account, refund.amount_nanos
     refusal = _refuse_refund(account, refund)
     if usage is None or usage.recorded_at + USAGE_REFUND_WINDOW_MICROS < journal.at:
@@ -197,7 +198,7 @@ def _refund_usage(journal: Journal, refund: Refund, usage: Entry | None) -> None
         return
     known = account.refunded.get(refund.target_id)
     so_far = known.amount if known is not None else 0
-    if refusal is None and amount > -usage.amount_nanos - so_far:
+    if refusal is None and amount > sum(part.amount_nanos for part in usage.slices) - so_far:
         refusal = RejectReason.EXCEEDS_REFUNDABLE
     if refusal is not None:
         _reject_refund(journal, refund, usage.wallet, refusal)
@@ -207,7 +208,7 @@ def _refund_usage(journal: Journal, refund: Refund, usage: Entry | None) -> None
     spent = spent_of(returned)
     check_range(wallet.settled + account.on_the_way(wallet.unit) + amount, wallet.used - amount)
     check_range(wallet.lifetime_spent - spent)
-    lots = [_lot_of(wallet, part, f"refund/{refund.refund_id}") for part in returned]
+    lots = [lot_of(wallet, part, f"refund/{refund.refund_id}") for part in returned]
     slices, anew = give_back(wallet, lots, journal.at)
     journal.write(
         EntryKind.REFUND,
@@ -220,30 +221,9 @@ def _refund_usage(journal: Journal, refund: Refund, usage: Entry | None) -> None
         reason=EntryReason.USAGE_REFUNDED,
         actor=refund.actor,
         correlation_id=refund.target_id,
-        details=msgspec.json.encode(UsageRefund(spent, usage.recorded_at)).decode(),
+        details=msgspec.json.encode(Unwound(spent, usage.recorded_at)).decode(),
+        **scope_carried(usage)._asdict(),
     )
-
-
-def undrawn(slices: tuple[Slice, ...], already: int, amount: int) -> tuple[Slice, ...]:
-    """The parts of a usage's slices that the next `amount` gives back, after `already`: the last drawn first."""
-    parts = []
-    for drawn in reversed(slices):
-        skipped = min(already, drawn.amount_nanos)
-        already -= skipped
-        part = min(amount, drawn.amount_nanos - skipped)
-        amount -= part
-        if part:
-            parts.append(Slice(drawn.grant_id, drawn.kind, part, drawn.expires_at))
-    return tuple(parts)
-
-
-def _lot_of(wallet: Wallet, part: Slice, overdraft_grant_id: str) -> Lot:
-    """A returned slice as a lot, with what the wallet still knows of its grant."""
-    if part.kind is GrantKind.OVERDRAFT:
-        return Lot(overdraft_grant_id, part.kind, part.amount_nanos, PRIORITY_DEFAULT)
-    grant = find_grant(wallet, part.grant_id)
-    priority = grant.priority if grant is not None else PRIORITY_DEFAULT
-    return Lot(part.grant_id, part.kind, part.amount_nanos, priority, part.expires_at)
 
 
 def _reject_refund(journal: Journal, refund: Refund, unit: str, reason: RejectReason | None) -> None:

@@ -85,6 +85,13 @@ class Price(msgspec.Struct, frozen=True):
         return self.valid_from <= at and (self.valid_to is None or at < self.valid_to)
 
 
+class Overrides(msgspec.Struct, array_like=True, frozen=True):
+    """Prices of one org by its settings, and their version: equal versions of one org are equal prices."""
+
+    version: int
+    prices: dict[str, Price]
+
+
 class Rated(msgspec.Struct, frozen=True):
     """What a usage costs, and by which price. Amounts in nano-units of `wallet`."""
 
@@ -240,7 +247,7 @@ class PriceList:
             self._by_operation.setdefault(price.operation, []).append(price)
         self.overridden = frozenset(price.org_id for price in self._prices.values() if price.org_id is not None)
         """Orgs that have prices of their own."""
-        self._plans: dict[tuple[str | None, ...], RatingPlan] = {}
+        self._plans: dict[tuple[str | int | None, ...], RatingPlan] = {}
 
     def __len__(self) -> int:
         return len(self._prices)
@@ -269,16 +276,24 @@ class PriceList:
         model: str | None = None,
         tool: str | None = None,
         provider: str | None = None,
+        *,
+        overrides: Overrides | None = None,
     ) -> RatingPlan:
-        """The prices of one kind of usage; remembered, so that asking again is one look-up."""
-        key = (org_id if org_id in self.overridden else None, tier, operation, category, model, tool, provider)
+        """The prices of one kind of usage; remembered, so that asking again is one look-up.
+
+        `overrides`: the org's own prices by setting (`Account.overrides`); they go before those of the list as any
+        price of the org does.
+        """
+        own = overrides is not None or org_id in self.overridden
+        version = 0 if overrides is None else overrides.version
+        owner = org_id if own else None
+        key = (owner, version, tier, operation, category, model, tool, provider)
         plan = self._plans.get(key)
         if plan is None:
             if len(self._plans) >= PLANS_MAX:
                 self._plans.clear()
-            plan = self._plans[key] = RatingPlan(
-                self._matching(*key), _describe(operation, category, model, tool, provider)
-            )
+            matching = self._matching(owner, tier, operation, category, model, tool, provider, overrides)
+            plan = self._plans[key] = RatingPlan(matching, _describe(operation, category, model, tool, provider))
         return plan
 
     def find(
@@ -304,7 +319,7 @@ class PriceList:
     def conflicts(self, price: Price) -> list[Price]:
         """The prices, other than that of the same id, that could tie with `price` for some usage at some time."""
         return [
-            other for other in self._prices.values() if other.price_id != price.price_id and _could_tie(price, other)
+            other for other in self._prices.values() if other.price_id != price.price_id and could_tie(price, other)
         ]
 
     def _matching(
@@ -316,12 +331,16 @@ class PriceList:
         model: str | None,
         tool: str | None,
         provider: str | None,
+        overrides: Overrides | None = None,
     ) -> tuple[Price, ...]:
         """Prices that match but for time and direction, the winning ones first."""
+        operations = {operation or ANY_OPERATION, ANY_OPERATION}
+        listed = [price for name in operations for price in self._by_operation.get(name, ())]
+        if overrides is not None:
+            listed += [price for price in overrides.prices.values() if price.operation in operations]
         found = [
             price
-            for name in {operation or ANY_OPERATION, ANY_OPERATION}
-            for price in self._by_operation.get(name, ())
+            for price in listed
             if price.org_id in (None, org_id)
             and price.tier in (None, tier)
             and price.category in (None, category)
@@ -337,7 +356,8 @@ def _rank(price: Price) -> tuple[bool, int, int, str]:
     return (price.org_id is not None, price.specificity, price.valid_from, price.price_id)
 
 
-def _could_tie(one: Price, other: Price) -> bool:
+def could_tie(one: Price, other: Price) -> bool:
+    """Whether both could match one usage at one time, and neither be the more specific."""
     if one.org_id != other.org_id or one.specificity != other.specificity:
         return False
     starts = max(one.valid_from, other.valid_from)

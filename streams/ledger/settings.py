@@ -7,27 +7,72 @@ it grants at once is an entry of its own.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
-from schemas.amounts import format_amount
-from schemas.enums import MemberRole, SettingKind
+from schemas.enums import BudgetWindow, Direction, MemberRole, SettingKind, ThresholdType
 from schemas.settings_bodies import (
+    AutoTopupBody,
     Body,
+    BudgetBody,
     MemberBody,
+    ModelAccessBody,
+    MonthLimitsBody,
     OrgBody,
+    PriceOverrideBody,
     ThresholdsBody,
     WalletBody,
     load_json,
     parse_shape,
 )
-from streams.ledger.account import DEFAULT_TERMS, Account, OrgTerms, Rule, Wallet, WalletTerms, Watch
+from streams.ledger.account import (
+    Account,
+    ModelAccess,
+    MonthLimits,
+    OrgTerms,
+    Rule,
+    Topup,
+    Wallet,
+    WalletTerms,
+    Watch,
+)
+from streams.ledger.budgets import (
+    ANYTHING,
+    BUDGETS_MAX,
+    Charged,
+    Scope,
+    count_of,
+    covers,
+    enter_window,
+    find_budget,
+    new_budget,
+    put,
+    take_out,
+)
+from streams.ledger.burn import enter_day, follow
 from streams.ledger.due import change_time_zone, enter_month, refresh_due
 from streams.ledger.entry import Alert, Entry
-from streams.ledger.lines import LOW_RULE_ID, distance, figures, watch_lines
+from streams.ledger.lines import (
+    LIMIT_ALERT_RULE_ID,
+    LIMIT_RULE_ID,
+    LOW_RULE_ID,
+    NEGATIVE_RULE_ID,
+    distance,
+    figures,
+    low_level,
+    watch_lines,
+)
+from streams.ledger.months import month_starts_at
+from streams.ledger.rating import Overrides, Price, could_tie
 from streams.ledger.refusals import BrokenLedger
+from streams.ledger.setting_words import MICROS_PER_SECOND, before
+from streams.ledger.topups import consider_topup
 from streams.ledger.usage import refresh_headroom, wallet_for
+
+OVERRIDES_MAX = 256
+"""Prices of its own an org may have by setting, about 200 bytes each."""
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -41,7 +86,7 @@ class Change(msgspec.Struct, frozen=True):
 
 def details_of(account: Account, kind: SettingKind, text: str, body: Body) -> str:
     """The `details` of the entry for a body that was parsed from `text`."""
-    return msgspec.json.encode(Change(kind, load_json(text), _before(account, body))).decode()
+    return msgspec.json.encode(Change(kind, load_json(text), before(account, body))).decode()
 
 
 def unit_of(body: Body) -> str:
@@ -56,25 +101,58 @@ def apply_setting(account: Account, entry: Entry) -> list[Alert]:
     body = parse_shape(change.kind, msgspec.json.encode(change.body).decode())
     match body:
         case OrgBody():
-            alerts = _set_org(account, body)
+            alerts = _set_org(account, body, entry)
         case MemberBody():
             alerts = _set_member(account, body)
         case WalletBody():
             alerts = _set_wallet(account, body, entry)
         case ThresholdsBody():
             alerts = _set_thresholds(account, body, entry)
+        case MonthLimitsBody():
+            alerts = _set_month_limits(account, body, entry)
+        case BudgetBody():
+            alerts = _set_budget(account, body, entry)
+        case AutoTopupBody():
+            alerts = _set_topup(account, body, entry)
+        case ModelAccessBody():
+            account.access = ModelAccess(body.allow, body.deny)
+            alerts = []
+        case PriceOverrideBody():
+            _set_override(account, body, entry)
+            alerts = []
         case _:
             raise BrokenLedger(f"{entry.entry_id}: this ledger writes no settings of kind {change.kind}")
     refresh_due(account)
     return alerts
 
 
-def _set_org(account: Account, body: OrgBody) -> list[Alert]:
+def refuse(account: Account, body: Body, occurred_at: int) -> str | None:
+    """Why the account as it stands does not take a body that is right in itself; None when it does."""
+    match body:
+        case BudgetBody() if count_of(account) >= BUDGETS_MAX and find_budget(account, body.budget_id) is None:
+            return f"an organisation has at most {BUDGETS_MAX} budgets"
+        case PriceOverrideBody():
+            known = {} if account.overrides is None else account.overrides.prices
+            if body.price_id not in known and len(known) >= OVERRIDES_MAX:
+                return f"an organisation has at most {OVERRIDES_MAX} prices of its own"
+            price = _override_of(account, body, occurred_at)
+            tie = next(
+                (each for each in known.values() if each.price_id != price.price_id and could_tie(price, each)), None
+            )
+            return None if tie is None else f"price {price.price_id} could tie with {tie.price_id}"
+        case _:
+            return None
+
+
+def _set_org(account: Account, body: OrgBody, entry: Entry) -> list[Alert]:
     zone = account.time_zone
     account.org = OrgTerms(body.time_zone, body.closed, body.administrators, body.tier)
     if account.time_zone != zone:
         change_time_zone(account)
-    return []
+    alerts: list[Alert] = []
+    for wallet in account.wallets.values():  # an org that opens again may want credits
+        alerts += consider_topup(account, wallet, entry.recorded_at, entry.recorded_at)
+    return alerts
 
 
 def _set_member(account: Account, body: MemberBody) -> list[Alert]:
@@ -94,7 +172,7 @@ def _wallet_of(account: Account, unit: str, at: int) -> Wallet:
 
 def _set_wallet(account: Account, body: WalletBody, entry: Entry) -> list[Alert]:
     wallet = _wallet_of(account, body.unit, entry.recorded_at)
-    old = wallet.terms
+    old, old_level = wallet.terms, low_level(wallet)
     wallet.terms = WalletTerms(
         body.default,
         body.allowance_nanos,
@@ -107,18 +185,130 @@ def _set_wallet(account: Account, body: WalletBody, entry: Entry) -> list[Alert]
         for other in account.wallets.values():
             if other is not wallet and other.terms.default:
                 other.terms = msgspec.structs.replace(other.terms, default=False)
-    left: tuple[str, ...] = ()
-    if wallet.terms.low_balance_threshold != old.low_balance_threshold:
-        if wallet.low.crossed and wallet.available > wallet.terms.low_balance_threshold:
-            left = (LOW_RULE_ID,)
-        wallet.low = Watch(entry.seq)
+    left = _line_of_low_moved(wallet, old_level, entry)
+    if wallet.terms.negative_limit != old.negative_limit:
+        limit = wallet.terms.negative_limit
+        if wallet.negative.crossed and (not limit or wallet.settled > -limit):
+            left = (*left, NEGATIVE_RULE_ID)
+        wallet.negative = Watch(entry.seq)
     return _judge_again(account, wallet, entry, left)
+
+
+def _line_of_low_moved(wallet: Wallet, old_level: int, entry: Entry) -> tuple[str, ...]:
+    """The line of a low balance, if it is another now, is watched anew; returns it if it was crossed and is not."""
+    if low_level(wallet) == old_level:
+        return ()
+    left = (LOW_RULE_ID,) if wallet.low.crossed and wallet.available > low_level(wallet) else ()
+    wallet.low = Watch(entry.seq)
+    return left
+
+
+def _set_month_limits(account: Account, body: MonthLimitsBody, entry: Entry) -> list[Alert]:
+    """A limit that stays as it is keeps its watch."""
+    wallet = _wallet_of(account, body.unit, entry.recorded_at)
+    old = wallet.limits or MonthLimits(None, None, Watch(entry.seq), Watch(entry.seq))
+    alert, allowed = body.alert_threshold_nanos, body.allowed_limit_nanos
+    left = tuple(
+        rule_id
+        for rule_id, watch, level in (
+            (LIMIT_ALERT_RULE_ID, old.alert, alert),
+            (LIMIT_RULE_ID, old.reached, allowed),
+        )
+        if watch.crossed and (level is None or wallet.used < level)
+    )
+    new = MonthLimits(
+        alert,
+        allowed,
+        old.alert if alert == old.alert_threshold else Watch(entry.seq),
+        old.reached if allowed == old.allowed_limit else Watch(entry.seq),
+    )
+    wallet.limits = None if alert is None and allowed is None else new
+    return _judge_again(account, wallet, entry, left)
+
+
+def _set_budget(account: Account, body: BudgetBody, entry: Entry) -> list[Alert]:
+    """The same wallet, scope and window: what is spent goes on counting; the same limit too: so does its watch."""
+    zone, at = account.time_zone, entry.recorded_at
+    wallet = _wallet_of(account, body.unit, at)
+    scope = Scope(**body.scope.model_dump())
+    budget = new_budget(body.budget_id, scope, body.window, body.limit_nanos, entry.seq, zone, at)
+    found = find_budget(account, body.budget_id)
+    left: tuple[str, ...] = ()
+    alerts: list[Alert] = []
+    if scope == ANYTHING and body.window is BudgetWindow.MONTH:
+        budget.spent = wallet.used
+    if found is not None:
+        place, old = found
+        enter_window(old, zone, at)
+        take_out(place, old)
+        if (place.unit, old.scope, old.window) == (body.unit, budget.scope, budget.window):
+            budget.spent, budget.number, budget.ends_at = old.spent, old.number, old.ends_at
+            if old.limit == budget.limit:
+                budget.watch = old.watch
+        if old.watch.crossed and (place is not wallet or budget.spent < budget.limit):
+            left = (old.budget_id,)
+        if place is not wallet:
+            alerts = _judge_again(account, place, entry, left)
+            left = ()
+    held = (hold for hold in account.holds.values() if hold.wallet == body.unit)
+    budget.held = sum(hold.amount for hold in held if covers(budget, Scope(*hold.scope)))
+    put(wallet, budget)
+    charged = [Charged(budget, budget.limit - budget.spent)]
+    return alerts + _judge_again(account, wallet, entry, left, charged)
+
+
+def _set_topup(account: Account, body: AutoTopupBody, entry: Entry) -> list[Alert]:
+    """New terms; a charge on its way stays on its way, and what was charged this month counts."""
+    wallet = _wallet_of(account, body.unit, entry.recorded_at)
+    old_level, old = low_level(wallet), wallet.topup
+    topup = Topup(
+        body.enabled,
+        body.threshold_nanos,
+        body.purchase_amount_nanos,
+        body.monthly_cap_nanos,
+        body.backoff_seconds * MICROS_PER_SECOND,
+    )
+    if old is not None:
+        topup.requests, topup.requested_seq = old.requests, old.requested_seq
+        topup.in_flight, topup.in_flight_amount = old.in_flight, old.in_flight_amount
+        topup.charged, topup.caps = old.charged, old.caps
+        topup.retry_at, topup.retrying = old.retry_at, old.retrying
+    wallet.topup = topup
+    return _judge_again(account, wallet, entry, _line_of_low_moved(wallet, old_level, entry))
+
+
+def _set_override(account: Account, body: PriceOverrideBody, entry: Entry) -> None:
+    prices = {} if account.overrides is None else account.overrides.prices
+    price = _override_of(account, body, entry.occurred_at)
+    account.overrides = Overrides(entry.seq, {**prices, price.price_id: price})
+
+
+def _override_of(account: Account, body: PriceOverrideBody, occurred_at: int) -> Price:
+    return Price(
+        body.price_id,
+        body.operation,
+        body.unit_price_nanos,
+        body.billing_unit,
+        body.wallet,
+        occurred_at if body.valid_from is None else body.valid_from,
+        body.valid_to,
+        body.category,
+        body.model,
+        body.tool,
+        body.provider,
+        body.direction or Direction.ANY,
+        body.tier,
+        body.free,
+        account.org_id,
+        body.display_name,
+    )
 
 
 def _set_thresholds(account: Account, body: ThresholdsBody, entry: Entry) -> list[Alert]:
     """New rules and new versions are judged at once; a rule that stays as it is keeps its watch (product rule 27)."""
     wallet = _wallet_of(account, body.unit, entry.recorded_at)
     old = {rule.rule_id: rule for rule in wallet.rules}
+    _follow_days(account, wallet, body, entry.recorded_at)
     now = figures(wallet)
     wallet.rules = []
     for wanted in body.rules:
@@ -133,52 +323,22 @@ def _set_thresholds(account: Account, body: ThresholdsBody, entry: Entry) -> lis
     return _judge_again(account, wallet, entry, left)
 
 
-def _judge_again(account: Account, wallet: Wallet, entry: Entry, left: tuple[str, ...]) -> list[Alert]:
-    alerts = watch_lines(account, wallet, entry.recorded_at, figures(wallet), replenished=False, left=left)
+def _follow_days(account: Account, wallet: Wallet, body: ThresholdsBody, at: int) -> None:
+    """Days of usage are followed while some rule asks for them."""
+    if not any(rule.type is ThresholdType.DAYS_LEFT_BELOW for rule in body.rules):
+        wallet.burn = None
+    elif wallet.burn is None:
+        month_started_at = month_starts_at(wallet.month, account.time_zone)
+        wallet.burn = follow(wallet, account.time_zone, at, month_started_at)
+    else:
+        enter_day(wallet, account.time_zone, at)
+
+
+def _judge_again(
+    account: Account, wallet: Wallet, entry: Entry, left: tuple[str, ...], charged: Sequence[Charged] = ()
+) -> list[Alert]:
+    at = entry.recorded_at
+    alerts = watch_lines(account, wallet, at, figures(wallet), replenished=False, left=left, charged=charged)
+    alerts += consider_topup(account, wallet, at, at)
     refresh_headroom(wallet)
     return alerts
-
-
-def _before(account: Account, body: Body) -> dict[str, Any] | None:
-    """What is in force where `body` is to go, in the words of a body; None when nothing was set."""
-    match body:
-        case OrgBody():
-            return None if account.org is None else msgspec.structs.asdict(account.org)
-        case MemberBody():
-            role = account.members.get(body.user_id)
-            return None if role is None else {"user_id": body.user_id, "role": role.value}
-        case WalletBody():
-            wallet = account.wallets.get(body.unit)
-            return None if wallet is None or wallet.terms == DEFAULT_TERMS else _wallet_words(wallet)
-        case ThresholdsBody():
-            wallet = account.wallets.get(body.unit)
-            return None if wallet is None or not wallet.rules else _rules_words(wallet)
-        case _:
-            return None
-
-
-def _wallet_words(wallet: Wallet) -> dict[str, Any]:
-    terms = wallet.terms
-    return {
-        "unit": wallet.unit,
-        "default": terms.default,
-        "allowance": format_amount(terms.allowance),
-        "rollover_max": format_amount(terms.rollover_max),
-        "low_balance_threshold": format_amount(terms.low_balance_threshold),
-        "low_credit_limit": format_amount(terms.low_credit_limit),
-        "negative_limit": format_amount(terms.negative_limit),
-    }
-
-
-def _rules_words(wallet: Wallet) -> dict[str, Any]:
-    rules = [
-        {
-            "rule_id": rule.rule_id,
-            "type": rule.type.value,
-            "level": format_amount(rule.level),
-            "channels": list(rule.channels),
-            "dismissable": rule.dismissable,
-        }
-        for rule in wallet.rules
-    ]
-    return {"unit": wallet.unit, "rules": rules}

@@ -1,22 +1,29 @@
-"""Writing what fell due: allowances, lapses, roll-overs, expiries (product rules 4, 5).
+"""Writing what fell due: allowances, lapses, roll-overs, expiries, time-outs (product rules 4, 5, 11, 18, 20, 26).
 
 Rules of this file: at the turn of the month a wallet's entries are, in this order: the new allowance; `rollover`, which
 begins the month (used is 0 again) and carries what may be kept of the old allowance; the lapse of the rest. So the
 balance never dips on the way, and no line is crossed that is not crossed afterwards. Each entry's `occurred_at` is the
-instant it fell due, however late it is written.
+instant it fell due, however late it is written. What time alone changes without moving credits (a day or a budget's
+window that ends, a back-off that is over, a notice of an expiry to come) is a `rollover` of amount 0 with a reason.
 """
 
 from __future__ import annotations
 
+from typing import assert_never
+
 from schemas.amounts import AMOUNT_MAX
 from schemas.enums import EntryKind, EntryReason, GrantKind
-from streams.ledger.account import Account, Grant, Wallet
+from streams.ledger.account import Account, ActiveHold, Budget, Grant, Wallet
 from streams.ledger.commands import PRIORITY_DEFAULT
-from streams.ledger.due import MONTHLY_GRANT_PREFIX, next_due, own_monthly
+from streams.ledger.due import MONTHLY_GRANT_PREFIX, Due, DueKind, next_due, own_monthly
 from streams.ledger.entry import Lot, Outcome, Slice
 from streams.ledger.grants import pay_overdraft
+from streams.ledger.hold_decisions import write_release
 from streams.ledger.journal import Journal
 from streams.ledger.months import month_name, month_starts_at
+
+EVENT_ID_CHARACTERS_MAX = 128
+"""As long as an id may be (contract); what is cut stands whole in `correlation_id`."""
 
 
 def settle_due(account: Account, at: int) -> Outcome:
@@ -33,10 +40,46 @@ def settle(journal: Journal) -> None:
     while account.due_at is not None and account.due_at <= journal.at:
         due = next_due(account)
         assert due is not None
-        if due.grant is None:
-            _turn_month(journal, account.wallets[due.unit])
-        else:
-            _expire(journal, due.unit, due.grant)
+        _write(journal, due)
+
+
+def _write(journal: Journal, due: Due) -> None:
+    wallet = journal.account.wallets[due.unit]
+    match due.kind:
+        case DueKind.MONTH:
+            _turn_month(journal, wallet)
+        case DueKind.EXPIRY:
+            assert isinstance(due.subject, Grant)
+            _expire(journal, due.unit, due.subject)
+        case DueKind.NOTICE:
+            assert isinstance(due.subject, Grant)
+            _pass_time(journal, due, EntryReason.GRANT_EXPIRING, due.subject.grant_id)
+        case DueKind.HOLD:
+            assert isinstance(due.subject, ActiveHold)
+            write_release(journal, due.subject, due.at, EntryReason.HOLD_TIMED_OUT, due.subject.hold_id)
+        case DueKind.WINDOW:
+            assert isinstance(due.subject, Budget)
+            _pass_time(journal, due, EntryReason.BUDGET_WINDOW_ENDED, due.subject.budget_id)
+        case DueKind.DAY:
+            _pass_time(journal, due, EntryReason.DAY_ENDED, due.unit)
+        case DueKind.RETRY:
+            assert wallet.topup is not None
+            _pass_time(journal, due, EntryReason.TOPUP_RETRY_DUE, f"{due.unit}/{wallet.topup.requests}")
+        case _:
+            assert_never(due.kind)
+
+
+def _pass_time(journal: Journal, due: Due, reason: EntryReason, subject: str) -> None:
+    event_id = f"{reason.value}/{subject}"[:EVENT_ID_CHARACTERS_MAX]
+    journal.write(
+        EntryKind.ROLLOVER,
+        due.unit,
+        0,
+        event_id=event_id,
+        occurred_at=due.at,
+        reason=reason,
+        correlation_id=subject,
+    )
 
 
 def grant_allowance(journal: Journal, wallet: Wallet, month: int, occurred_at: int, correlation_id: str | None) -> None:

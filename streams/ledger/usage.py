@@ -5,24 +5,32 @@ Rules of this file:
 - The fast way and the slow way give the same account and the same entry (a property test holds them together). The
   fast way is open while `0 < cost < wallet.headroom`, and its whole effect is `advance_fast`. A cost of 0 in a wallet
   that exists only takes a number: `account.seq += 1`.
+- A wallet with budgets has no headroom but `room`, of the same meaning; its fast way is `advance_budgeted`, which also
+  counts the usage towards the budgets it is about.
 - Before a booking at `at`, everything due at or before `at` is settled (`due.settle_due`).
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import msgspec
 
 from schemas.amounts import AMOUNT_MAX
 from schemas.enums import EntryKind, GrantKind
 from streams.ledger.account import Account, Wallet
+from streams.ledger.budgets import ANYTHING, Scope, charge, matching
+from streams.ledger.burn import enter_day, idle
 from streams.ledger.commands import Usage
 from streams.ledger.due import enter_month, refresh_due
-from streams.ledger.entry import Alert, Entry, Slice, entry_id
+from streams.ledger.entry import CARRIED, Alert, Entry, Slice, TopupRequest, entry_id
 from streams.ledger.grants import draw, move
+from streams.ledger.holds import take_from_hold
 from streams.ledger.lines import figures, nearest_line, watch_lines
 from streams.ledger.rating import Rated
 from streams.ledger.refusals import check_range
 from streams.ledger.source import Source
+from streams.ledger.topups import consider_topup, request_of
 
 DEFAULT_UNIT = "USD"
 
@@ -38,6 +46,12 @@ class Booking(msgspec.Struct, frozen=True):
     held: int
     slices: tuple[Slice, ...]
     alerts: tuple[Alert, ...] = ()
+    topup_requests: tuple[TopupRequest, ...] = ()
+
+
+def scope_of(usage: Usage) -> Scope:
+    """What budgets know a usage by."""
+    return Scope(usage.user_id, usage.project_id, usage.model, usage.tool, usage.team, usage.department)
 
 
 def wallet_for(account: Account, unit: str) -> Wallet:
@@ -64,62 +78,111 @@ def advance_fast(account: Account, wallet: Wallet, cost: int) -> None:
     account.seq += 1
 
 
+def advance_budgeted(account: Account, wallet: Wallet, cost: int, at: int, scope: Scope) -> bool:
+    """Book `cost`, given that `0 < cost < wallet.room`; False, and nothing changed, if a budget stands in the way."""
+    assert wallet.budgets is not None
+    budgets = matching(wallet.budgets, scope)
+    for budget in budgets:
+        if at >= budget.ends_at or (budget.spent + cost >= budget.limit and not budget.watch.crossed):
+            return False
+    for budget in budgets:
+        budget.spent += cost
+    wallet.grants[0].remaining -= cost
+    wallet.settled -= cost
+    wallet.used += cost
+    if not wallet.allowance_first:
+        wallet.lifetime_spent += cost
+    wallet.room -= cost
+    account.seq += 1
+    return True
+
+
+def advance(account: Account, wallet: Wallet, cost: int, at: int, scope: Scope) -> bool:
+    """Book `cost` the fast way, if one is open; False: nothing changed."""
+    if 0 < cost < wallet.headroom:
+        advance_fast(account, wallet, cost)
+        return True
+    return 0 < cost < wallet.room and advance_budgeted(account, wallet, cost, at, scope)
+
+
 def refresh_headroom(wallet: Wallet) -> None:
-    """Work out how far the fast way is open; called at the end of every change but the fast one.
+    """Work out how far the fast way is open; called at the end of every change but the fast ones.
 
     Every term below falls by exactly what is spent, so that it makes no difference how often it is worked out. Closed
-    until the month has usage: the first one makes the turn of the month fall due.
+    until the month has usage, and the day where days are followed: the first one makes their end fall due.
     """
-    if not wallet.grants or wallet.used <= 0:
-        wallet.headroom = 0
-        return
+    room = _fast_until(wallet)
+    wallet.headroom, wallet.room = (room, 0) if wallet.budgets is None else (0, room)
+
+
+def _fast_until(wallet: Wallet) -> int:
+    if not wallet.grants or wallet.used <= 0 or (wallet.burn is not None and idle(wallet, wallet.burn)):
+        return 0
     room = min(wallet.grants[0].remaining, AMOUNT_MAX - wallet.used)
     if not wallet.allowance_first:
         room = min(room, AMOUNT_MAX - wallet.lifetime_spent)
     ahead = nearest_line(wallet)
     if ahead is not None and ahead < room:
         room = ahead
-    wallet.headroom = room if room > 0 else 0
+    return max(room, 0)
 
 
-def book_usage(account: Account, wallet: Wallet, cost: int, at: int) -> Booking:
+def book_usage(account: Account, wallet: Wallet, cost: int, at: int, scope: Scope = ANYTHING) -> Booking:
     """Book a usage of `cost` (at least 0) recorded at `at`; `wallet` comes from `wallet_for`.
 
-    Raises DeadLetter `amount_out_of_range` before any change.
+    Not for what captures a hold or corrects (`decide` does). Raises DeadLetter `amount_out_of_range` before any change.
     """
-    if 0 < cost < wallet.headroom:
-        grant = wallet.grants[0]
-        slices: tuple[Slice, ...] = (Slice(grant.grant_id, grant.kind, cost, grant.expires_at),)
-        advance_fast(account, wallet, cost)
-        alerts: tuple[Alert, ...] = ()
-    else:
-        check_range(
-            cost,
-            wallet.settled - cost,
-            wallet.settled - wallet.held - cost,
-            wallet.used + cost,
-            wallet.lifetime_spent + cost,
-        )
-        slices = draw(wallet, cost) if cost else ()
-        alerts = apply_usage(account, wallet, slices, cost, at)
+    grant = wallet.grants[0] if wallet.grants else None
+    if grant is not None and advance(account, wallet, cost, at, scope):
+        drawn = (Slice(grant.grant_id, grant.kind, cost, grant.expires_at),)
+        return Booking(account.seq, -cost, wallet.settled, wallet.settled - wallet.held, wallet.held, drawn)
+    check_spendable(wallet, cost)
+    slices = draw(wallet, cost) if cost else ()
+    alerts = apply_usage(account, wallet, slices, cost, at, scope)
+    request = request_of(account, wallet, at)
+    requests = () if request is None else (request,)
     settled = wallet.settled
-    return Booking(account.seq, -cost, settled, settled - wallet.held, wallet.held, slices, alerts)
+    return Booking(account.seq, -cost, settled, settled - wallet.held, wallet.held, slices, alerts, requests)
 
 
-def apply_usage(account: Account, wallet: Wallet, slices: tuple[Slice, ...], cost: int, at: int) -> tuple[Alert, ...]:
-    """The fold of a usage entry: the slow way, also taken by `evolve`."""
+def check_spendable(wallet: Wallet, cost: int) -> None:
+    """Raise DeadLetter `amount_out_of_range` when the wallet's numbers have no room for `cost`."""
+    check_range(
+        cost,
+        wallet.settled - cost,
+        wallet.settled - wallet.held - cost,
+        wallet.used + cost,
+        wallet.lifetime_spent + cost,
+    )
+
+
+def apply_usage(
+    account: Account,
+    wallet: Wallet,
+    slices: tuple[Slice, ...],
+    cost: int,
+    at: int,
+    scope: Scope = ANYTHING,
+    hold_id: str | None = None,
+) -> tuple[Alert, ...]:
+    """The fold of a usage entry: the slow way, also taken by `evolve`. A usage that names a hold takes from it."""
     account.seq += 1
     if account.wallets.setdefault(wallet.unit, wallet).month and not cost:
         return ()
     before = figures(wallet)
     enter_month(wallet, account.time_zone, at)
+    enter_day(wallet, account.time_zone, at)
     if not cost:
         return ()
+    if hold_id is not None:
+        take_from_hold(account, wallet.unit, hold_id, cost)
     move(wallet, (), slices, at)
     wallet.used += cost
     wallet.lifetime_spent += spent_of(slices)
     wallet.opened = True
-    alerts = watch_lines(account, wallet, at, before, replenished=False)
+    charged = charge(wallet, scope, cost, account.time_zone, at)
+    alerts = watch_lines(account, wallet, at, before, replenished=False, charged=charged)
+    alerts += consider_topup(account, wallet, at, at)
     refresh_headroom(wallet)
     refresh_due(account)
     return tuple(alerts)
@@ -179,3 +242,11 @@ def usage_entry(account: Account, booking: Booking, usage: Usage, rated: Rated, 
         None,
         usage.attributes,
     )
+
+
+def usage_words(usage: Usage, rated: Rated) -> dict[str, Any]:
+    """The fields of a usage's entry that do not depend on the account, by name: for what is booked as a command."""
+    words = {name: getattr(usage, name) for name in CARRIED}
+    words |= {"revision": usage.revision, "hold_id": usage.hold_id, "attributes": usage.attributes}
+    prices = (rated.unit_price, rated.output_unit_price, rated.billing_unit)
+    return words | dict(zip(("unit_price_nanos", "output_unit_price_nanos", "billing_unit"), prices, strict=True))

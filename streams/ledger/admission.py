@@ -1,0 +1,174 @@
+"""May this work begin? The answer before the work, and the first limit in its way (product rules 11-13, 15, 17, 18).
+
+Rules of this file:
+- Reads only. Guards in order, the first that says no decides: the org or wallet is blocked; the model is not allowed;
+  free work is let through; the month's allowed limit; budgets, those of the whole org first; new work below the
+  low-credit limit; the balance.
+- A limit stands in the way when it is reached, or when what is asked for would pass it; active holds count as spent.
+- A wallet with a negative limit may be used down to it by running work; `deployment` is new work and may not.
+- Usage that has happened is not asked about: it is booked.
+"""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from typing import NamedTuple
+
+import msgspec
+
+from schemas.amounts import format_amount
+from schemas.enums import BudgetWindow, DecisionCode
+from streams.ledger.account import Account, Budget, ModelAccess, Wallet
+from streams.ledger.budgets import ANYTHING, Scope, matching
+from streams.ledger.lines import LIMIT_RULE_ID, STOP_MESSAGE
+from streams.ledger.usage import wallet_for
+from streams.ledger.windows import window_of, window_starts_at
+
+DEPLOYMENT = "deployment"
+"""The operation that begins new work (product rule 15); `deployment.create` and the like are the same."""
+
+LOW_CREDIT_RULE_ID = "low_credit_limit"
+
+HTTP_STATUS = {
+    DecisionCode.OK: 200,
+    DecisionCode.CREDITS_NOT_AVAILABLE: 402,
+    DecisionCode.CREDITS_HELD: 402,
+    DecisionCode.LIMIT_REACHED: 402,
+    DecisionCode.MODEL_NOT_ALLOWED: 403,
+    DecisionCode.NOT_AUTHORIZED: 403,
+    DecisionCode.BLOCKED: 403,
+    DecisionCode.UNKNOWN_HOLD: 404,
+    DecisionCode.ALREADY_RESOLVED: 409,
+}
+
+
+class AdmissionRequest(msgspec.Struct, frozen=True):
+    """What somebody wants to do, and about how much it costs."""
+
+    wallet: str
+    amount: int
+    """Nano-units, about; 0: not known."""
+    scope: Scope = ANYTHING
+    operation: str | None = None
+    free: bool = False
+    """The work is priced as free of charge (product rule 9)."""
+
+
+class Admission(msgspec.Struct, frozen=True):
+    """The answer. A refusal by a limit names it, its window and when that ends (product rule 13)."""
+
+    code: DecisionCode
+    room: int
+    """Nano-units that could be granted at most; 0 where nothing could."""
+    limit_id: str | None = None
+    limit_window: BudgetWindow | None = None
+    limit_ends_at: int | None = None
+    message: str = ""
+
+    @property
+    def allowed(self) -> bool:
+        return self.code is DecisionCode.OK
+
+    @property
+    def http_status(self) -> int:
+        return HTTP_STATUS[self.code]
+
+
+class _Limit(NamedTuple):
+    """A limit that applies, and what is left of it, holds taken off."""
+
+    limit_id: str
+    window: BudgetWindow
+    ends_at: int
+    level: int
+    left: int
+
+
+def admit(account: Account, request: AdmissionRequest, at: int) -> Admission:
+    """Whether the org may do this at `at` (the ledger's time; what is due by then is settled)."""
+    wallet = wallet_for(account, request.wallet)
+    if account.closed:
+        return Admission(DecisionCode.BLOCKED, 0, message="The organisation is closed.")
+    if not model_allowed(account.access, request.scope.model):
+        return Admission(DecisionCode.MODEL_NOT_ALLOWED, 0, message=f"Model {request.scope.model} is not allowed.")
+    if request.free:
+        return Admission(DecisionCode.OK, 0)
+    if beyond_negative_limit(wallet):
+        return Admission(DecisionCode.BLOCKED, 0, message=STOP_MESSAGE)
+    spendable = spendable_in(wallet, request.operation)
+    limits = _limits(account, wallet, request.scope, at)
+    room = max(0, min([spendable, *(limit.left for limit in limits)]))
+    for limit in limits:
+        if limit.left <= 0 or request.amount > limit.left:
+            message = (
+                f"Limit {limit.limit_id} of {format_amount(limit.level)} {wallet.unit} a {limit.window} is reached."
+            )
+            code = DecisionCode.LIMIT_REACHED
+            return Admission(code, room, limit.limit_id, limit.window, limit.ends_at, message)
+    if is_new_work(request.operation) and wallet.available <= wallet.terms.low_credit_limit:
+        message = "Credits are at or below the low-credit limit: no new work is begun."
+        return Admission(DecisionCode.CREDITS_NOT_AVAILABLE, 0, LOW_CREDIT_RULE_ID, message=message)
+    if spendable <= 0 or request.amount > spendable:
+        without_holds = spendable + wallet.held
+        if wallet.held and 0 < without_holds >= request.amount:
+            return Admission(DecisionCode.CREDITS_HELD, room, message="The credits are held by other work.")
+        return Admission(DecisionCode.CREDITS_NOT_AVAILABLE, room, message="Not enough credits are available.")
+    return Admission(DecisionCode.OK, room)
+
+
+def model_allowed(access: ModelAccess | None, model: str | None) -> bool:
+    """Whether a model may be used at all; work without a model always."""
+    if access is None or model is None:
+        return True
+    return any(_matches(model, pattern) for pattern in access.allow) and not any(
+        _matches(model, pattern) for pattern in access.deny
+    )
+
+
+def beyond_negative_limit(wallet: Wallet) -> bool:
+    """The negative limit is crossed; a limit of 0 is none (product rule 15)."""
+    return bool(wallet.terms.negative_limit) and wallet.settled <= -wallet.terms.negative_limit
+
+
+def is_new_work(operation: str | None) -> bool:
+    """The operation begins something that goes on using credits."""
+    return operation is not None and (operation == DEPLOYMENT or operation.startswith(f"{DEPLOYMENT}."))
+
+
+def spendable_in(wallet: Wallet, operation: str | None) -> int:
+    """What may be spent, down to the negative limit by running work; may be below 0."""
+    return wallet.available + (0 if is_new_work(operation) else wallet.terms.negative_limit)
+
+
+def _matches(model: str, pattern: str) -> bool:
+    """`*` stands for any characters, everything else for itself."""
+    return fnmatchcase(model, pattern.replace("[", "[[]").replace("?", "[?]"))
+
+
+def _limits(account: Account, wallet: Wallet, scope: Scope, at: int) -> list[_Limit]:
+    """The limits that apply, in the order in which they decide."""
+    limits = []
+    terms = wallet.limits
+    if terms is not None and terms.allowed_limit is not None:
+        left = terms.allowed_limit - wallet.used - wallet.held
+        limits.append(
+            _Limit(LIMIT_RULE_ID, BudgetWindow.MONTH, _month_end(account, wallet, at), terms.allowed_limit, left)
+        )
+    if wallet.budgets is not None:
+        limits += [_of_budget(account, budget, at) for budget in matching(wallet.budgets, scope)]
+    return limits
+
+
+def _month_end(account: Account, wallet: Wallet, at: int) -> int:
+    if at < wallet.month_ends_at:
+        return wallet.month_ends_at
+    month = BudgetWindow.MONTH
+    return window_starts_at(month, window_of(month, at, account.time_zone) + 1, account.time_zone)
+
+
+def _of_budget(account: Account, budget: Budget, at: int) -> _Limit:
+    spent, ends_at = budget.spent, budget.ends_at
+    if at >= ends_at:  # nobody has used anything of it since
+        spent, zone = 0, account.time_zone
+        ends_at = window_starts_at(budget.window, window_of(budget.window, at, zone) + 1, zone)
+    return _Limit(budget.budget_id, budget.window, ends_at, budget.limit, budget.limit - spent - budget.held)

@@ -1,0 +1,194 @@
+"""Budgets: what a part of an org may spend in a day, a week or a month (product rules 11, 13).
+
+Rules of this file:
+- A usage counts towards every budget of its wallet whose named fields it has, in the window in which it is recorded.
+  Usage is always booked; a budget that is reached raises `budget_reached` and refuses admission (`admission`).
+- A budget is reached when as much as its limit is spent: on the line counts. It is armed again when its window ends, or
+  when so much is given back that it is below the limit.
+- A window that ends while its budget is reached takes an entry; the others are moved on by the next usage.
+- A budget that is set counts from then on; one of the whole org and month knows what the wallet has used of the month.
+  One that is set again for the same wallet, scope and window goes on counting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from schemas.enums import BudgetWindow
+from streams.ledger.account import Account, Budget, BudgetBook, Wallet, Watch
+from streams.ledger.windows import window_of, window_starts_at
+
+BUDGETS_MAX = 1_000
+"""Budgets per org, about 100 bytes each; one more is refused as `invalid_setting`."""
+
+
+class Scope(NamedTuple):
+    """The fields of a usage or a hold that a budget may name."""
+
+    user_id: str | None = None
+    project_id: str | None = None
+    model: str | None = None
+    tool: str | None = None
+    team: str | None = None
+    department: str | None = None
+
+
+ANYTHING = Scope()
+
+
+class Charged(NamedTuple):
+    """A budget that was charged, and what could be spent of it before until it was reached."""
+
+    budget: Budget
+    before: int
+
+
+def matching(book: BudgetBook, scope: Scope) -> list[Budget]:
+    """The budgets that a usage counts towards: those of the whole org first."""
+    found = book.org_wide.copy()
+    for value, filed in zip(scope, book.filed, strict=True):
+        if filed and value is not None:
+            for budget in filed.get(value, ()):
+                if covers(budget, scope):
+                    found.append(budget)
+    return found
+
+
+def covers(budget: Budget, scope: Scope) -> bool:
+    """Whether a usage of this scope counts towards the budget."""
+    return all(named is None or named == given for named, given in zip(budget.scope, scope, strict=True))
+
+
+def every(book: BudgetBook) -> Iterator[Budget]:
+    """All budgets of a wallet, in an order that the ledger alone decides."""
+    yield from book.org_wide
+    for filed in book.filed:
+        for budgets in filed.values():
+            yield from budgets
+
+
+def reached(wallet: Wallet) -> Budget | None:
+    """A budget of the whole org that is reached."""
+    if wallet.budgets is None:
+        return None
+    return next((budget for budget in wallet.budgets.org_wide if budget.spent >= budget.limit), None)
+
+
+def count_of(account: Account) -> int:
+    """How many budgets an org has."""
+    return sum(wallet.budgets.count for wallet in account.wallets.values() if wallet.budgets is not None)
+
+
+def find_budget(account: Account, budget_id: str) -> tuple[Wallet, Budget] | None:
+    """The budget of that id and its wallet; ids are unique in an org."""
+    for wallet in account.wallets.values():
+        if wallet.budgets is not None:
+            for budget in every(wallet.budgets):
+                if budget.budget_id == budget_id:
+                    return wallet, budget
+    return None
+
+
+def put(wallet: Wallet, budget: Budget) -> None:
+    """File a budget in a wallet."""
+    book = wallet.budgets
+    if book is None:
+        book = wallet.budgets = BudgetBook([{} for _ in Scope._fields])
+    _shelf(book, budget).append(budget)
+    book.count += 1
+    book.alarms += budget.watch.crossed
+
+
+def take_out(wallet: Wallet, budget: Budget) -> None:
+    """The inverse of `put`."""
+    book = wallet.budgets
+    assert book is not None
+    book.count -= 1
+    book.alarms -= budget.watch.crossed
+    if not book.count:
+        wallet.budgets = None
+        return
+    shelf = _shelf(book, budget)
+    shelf.remove(budget)
+    place = _filed_under(budget)
+    if not shelf and place is not None:
+        del book.filed[place][budget.scope[place] or ""]
+
+
+def _filed_under(budget: Budget) -> int | None:
+    return next((place for place, value in enumerate(budget.scope) if value is not None), None)
+
+
+def _shelf(book: BudgetBook, budget: Budget) -> list[Budget]:
+    place = _filed_under(budget)
+    return book.org_wide if place is None else book.filed[place].setdefault(budget.scope[place] or "", [])
+
+
+def new_budget(
+    budget_id: str, scope: Scope, window: BudgetWindow, limit: int, version: int, time_zone: str, at: int
+) -> Budget:
+    """A budget in the window of `at`, nothing spent yet."""
+    number = window_of(window, at, time_zone)
+    ends_at = window_starts_at(window, number + 1, time_zone)
+    return Budget(budget_id, tuple(scope), window, limit, Watch(version), number, ends_at)
+
+
+def enter_window(budget: Budget, time_zone: str, at: int) -> None:
+    """Move a budget that is not crossed on to the window of `at`; one that is crossed ends its window by its entry."""
+    if at >= budget.ends_at and not budget.watch.crossed:
+        _begin(budget, window_of(budget.window, at, time_zone), time_zone)
+
+
+def end_window(wallet: Wallet, budget: Budget, time_zone: str) -> None:
+    """The fold of the end of a window whose budget is crossed: it is armed for its next epoch."""
+    assert wallet.budgets is not None
+    wallet.budgets.alarms -= 1
+    budget.watch.crossed = False
+    budget.watch.epoch += 1
+    _begin(budget, budget.number + 1, time_zone)
+
+
+def change_window_zone(wallet: Wallet, time_zone: str) -> None:
+    """Let windows end by the org's new time zone."""
+    if wallet.budgets is not None:
+        for budget in every(wallet.budgets):
+            budget.ends_at = window_starts_at(budget.window, budget.number + 1, time_zone)
+
+
+def _begin(budget: Budget, number: int, time_zone: str) -> None:
+    budget.spent = 0
+    budget.number = number
+    budget.ends_at = window_starts_at(budget.window, number + 1, time_zone)
+
+
+def charge(wallet: Wallet, scope: Scope, cost: int, time_zone: str, at: int) -> list[Charged]:
+    """Count usage of `cost` towards the budgets it is about; who crossed is for `lines` to judge."""
+    if wallet.budgets is None:
+        return []
+    charged = []
+    for budget in matching(wallet.budgets, scope):
+        enter_window(budget, time_zone, at)
+        charged.append(Charged(budget, budget.limit - budget.spent))
+        budget.spent += cost
+    return charged
+
+
+def give_back(wallet: Wallet, scope: Scope, amount: int, used_at: int, time_zone: str, at: int) -> list[Charged]:
+    """What was given back of a usage recorded at `used_at`, where that was in the window that is still open."""
+    if wallet.budgets is None:
+        return []
+    charged = []
+    for budget in matching(wallet.budgets, scope):
+        enter_window(budget, time_zone, at)
+        if used_at >= window_starts_at(budget.window, budget.number, time_zone):
+            charged.append(Charged(budget, budget.limit - budget.spent))
+            budget.spent -= amount
+    return charged
+
+
+def set_aside(wallet: Wallet, scope: Scope, amount: int) -> None:
+    """Count `amount` (below 0: no longer) as held in the budgets that a hold is about."""
+    if wallet.budgets is not None:
+        for budget in matching(wallet.budgets, scope):
+            budget.held += amount

@@ -1,0 +1,116 @@
+"""Corrections of usage: what was booked is unwound, and the new is booked (product rule 23).
+
+Rules of this file:
+- A correction is a usage of an id that was booked before, with a higher revision. An amendment makes two entries: a
+  `correction` that carries what it takes back, and a `usage` of the new revision; a void makes the first alone.
+- What is given back goes to the grants that were drawn, the last drawn first, less what was refunded already; the
+  refunds are part of what is unwound, so the new revision can be refunded as if it were the first.
+- A usage that nobody knows is `unknown_usage`; a revision that is not higher than the booked one is a dead letter.
+- The latest revision of a corrected usage is kept for as long as usage can be refunded; before a first correction the
+  usage's own entry says what it drew, looked up by the caller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from schemas.enums import DeadLetterCode, EntryKind, EntryReason, RejectReason
+from streams.ledger.account import Account, CorrectedUsage
+from streams.ledger.budgets import Scope
+from streams.ledger.commands import Usage
+from streams.ledger.entry import Entry
+from streams.ledger.evolve import USAGE_REFUND_WINDOW_MICROS, Unwound, carried_by
+from streams.ledger.grants import draw, give_back, lot_of, undrawn
+from streams.ledger.journal import Journal
+from streams.ledger.rating import Rated
+from streams.ledger.refusals import DeadLetter, check_range
+from streams.ledger.usage import check_spendable, spent_of, usage_words, wallet_for
+
+CORRECTED_MAX = 4_096
+"""Corrected usages remembered per org, about 200 bytes each; corrections of further ones are dead letters."""
+
+
+def latest_usage(account: Account, event_id: str, references: Mapping[str, Entry]) -> CorrectedUsage | None:
+    """The booked state of a usage: as it was corrected last, else as its entry says; None: nobody knows it."""
+    known = account.corrected.get(event_id)
+    if known is not None:
+        return known
+    entry = references.get(event_id)
+    if entry is None:
+        return None
+    return CorrectedUsage(entry.revision, entry.recorded_at, entry.wallet, entry.slices, False, carried_by(entry))
+
+
+def decide_correction(journal: Journal, usage: Usage, rated: Rated | None, references: Mapping[str, Entry]) -> None:
+    """Amend or void; `rated`: the new revision, None when it is voided.
+
+    Raises DeadLetter `duplicate_with_different_content` for a revision that is not higher, `amount_out_of_range`, and
+    `invalid_field` when there are too many corrections.
+    """
+    account = journal.account
+    booked = latest_usage(account, usage.event_id, references)
+    if booked is None or booked.recorded_at + USAGE_REFUND_WINDOW_MICROS < journal.at:
+        journal.reject(
+            usage.wallet or "",
+            RejectReason.UNKNOWN_USAGE,
+            event_id=usage.event_id,
+            occurred_at=usage.occurred_at,
+            revision=usage.revision,
+        )
+        return
+    if usage.revision <= booked.revision:
+        message = f"revision {booked.revision} is booked; a correction needs a higher one"
+        raise DeadLetter(DeadLetterCode.DUPLICATE_WITH_DIFFERENT_CONTENT, message)
+    if usage.event_id not in account.corrected and len(account.corrected) >= CORRECTED_MAX:
+        raise DeadLetter(DeadLetterCode.INVALID_FIELD, f"more than {CORRECTED_MAX} usages were corrected in 35 days")
+    if rated is not None:
+        check_spendable(wallet_for(account, rated.wallet), rated.cost)
+    _unwind(journal, usage, booked)
+    if rated is not None:
+        wallet = wallet_for(account, rated.wallet)
+        journal.write(
+            EntryKind.USAGE,
+            rated.wallet,
+            -rated.cost,
+            event_id=usage.event_id,
+            occurred_at=usage.occurred_at,
+            slices=draw(wallet, rated.cost) if rated.cost else (),
+            **usage_words(usage, rated),
+        )
+
+
+def _unwind(journal: Journal, usage: Usage, booked: CorrectedUsage) -> None:
+    account = journal.account
+    wallet = account.wallets[booked.wallet]
+    refunded = account.refunded.get(usage.event_id)
+    so_far = refunded.amount if refunded is not None else 0
+    amount = sum(part.amount_nanos for part in booked.slices) - so_far
+    returned = undrawn(booked.slices, so_far, amount)
+    spent = spent_of(returned)
+    check_range(wallet.settled + account.on_the_way(wallet.unit) + amount, wallet.used - amount)
+    check_range(wallet.lifetime_spent - spent)
+    carried: dict[str, Any] = dict(booked.carried)
+    lots = [lot_of(wallet, part, f"correction/{usage.event_id}/{usage.revision}") for part in returned]
+    slices, anew = give_back(wallet, lots, journal.at)
+    journal.write(
+        EntryKind.CORRECTION,
+        wallet.unit,
+        amount,
+        event_id=usage.event_id,
+        occurred_at=usage.occurred_at,
+        slices=slices,
+        grants=anew,
+        reason=EntryReason.USAGE_VOIDED if usage.voided else EntryReason.USAGE_AMENDED,
+        revision=usage.revision,
+        details=msgspec.json.encode(Unwound(spent, booked.recorded_at, booked.revision)).decode(),
+        **carried,
+    )
+
+
+def scope_carried(booked: CorrectedUsage) -> Scope:
+    """What budgets know a booked usage by."""
+    named = {name: str(value) for name, value in booked.carried.items() if name in Scope._fields}
+    return Scope(**named)

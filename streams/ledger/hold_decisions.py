@@ -1,0 +1,277 @@
+"""What becomes of a hold: placed, captured, released, or refused with a stable code (product rules 17, 18).
+
+Rules of this file:
+- Every hold record makes one first entry and one decision. Placing asks `admission`; capturing is usage that has
+  happened and is booked whatever it costs: less than held, as much, or more.
+- On a shortage of credits `cap` grants what there is, `overflow` all that is asked for, `reject` nothing; over a limit
+  `cap` grants what the limit leaves. Nothing else is negotiable.
+- A hold is resolved once: by the first capture, release, time-out, or usage that names it. Later tries are refused,
+  as `already_resolved` where it is remembered, else `unknown_hold`. Usage that names a hold which is not active is
+  booked as any usage.
+- A hold lasts 24 hours at most, and its time-out is an entry. Free work sets nothing aside.
+"""
+
+from __future__ import annotations
+
+from typing import Any, assert_never
+
+import msgspec
+
+from schemas.enums import DeadLetterCode, DecisionCode, EntryKind, EntryReason, HoldAction, OnShortage
+from streams.ledger.account import Account, ActiveHold
+from streams.ledger.admission import HTTP_STATUS, Admission, AdmissionRequest, admit, spendable_in
+from streams.ledger.budgets import Scope
+from streams.ledger.commands import Hold, Usage
+from streams.ledger.entry import HoldDecision
+from streams.ledger.evolve import HoldTerms
+from streams.ledger.grants import draw
+from streams.ledger.holds import resolved_before
+from streams.ledger.journal import Journal
+from streams.ledger.rating import PriceList, Rated
+from streams.ledger.refusals import DeadLetter, check_range
+from streams.ledger.source import Context
+from streams.ledger.usage import check_spendable, usage_words, wallet_for
+
+HOLD_MAX_MICROS = 24 * 3_600 * 1_000_000
+"""The longest a hold lasts (product rule 18); also how long one lasts that does not say."""
+
+HOLDS_MAX = 10_000
+"""Active holds per org, about 100 bytes each; one more is refused as over the limit `active_holds`."""
+
+HOLDS_LIMIT_ID = "active_holds"
+
+_SHORT = frozenset({DecisionCode.CREDITS_NOT_AVAILABLE, DecisionCode.CREDITS_HELD})
+
+
+def decide_hold(journal: Journal, hold: Hold, context: Context) -> None:
+    """Decide one hold record. Raises DeadLetter `invalid_field`, `amount_out_of_range`, and
+    `duplicate_with_different_content` for a hold that is placed while it is active."""
+    match hold.action:
+        case HoldAction.PLACE:
+            _place(journal, hold, context)
+        case HoldAction.CAPTURE:
+            _capture(journal, hold)
+        case HoldAction.RELEASE:
+            _release(journal, hold)
+        case _:
+            assert_never(hold.action)
+
+
+def write_release(journal: Journal, hold: ActiveHold, occurred_at: int, reason: EntryReason, event_id: str) -> None:
+    """Write that what is still held of a hold comes free, and fold it."""
+    journal.write(
+        EntryKind.HOLD_RELEASE,
+        hold.wallet,
+        0,
+        held_change=-hold.amount,
+        event_id=event_id,
+        occurred_at=occurred_at,
+        reason=reason,
+        hold_id=hold.hold_id,
+        **_words(Scope(*hold.scope), hold.operation),
+    )
+
+
+def capture_by_usage(journal: Journal, usage: Usage, rated: Rated, hold: ActiveHold) -> None:
+    """Book a usage that names an active hold, and let go of what was held beyond it."""
+    words = usage_words(usage, rated)
+    _book_capture(journal, hold, rated.wallet, rated.cost, usage.event_id, usage.occurred_at, words)
+    _decide(journal, hold.hold_id, HoldAction.CAPTURE, hold.wallet, DecisionCode.OK, rated.cost)
+
+
+def _place(journal: Journal, hold: Hold, context: Context) -> None:
+    account = journal.account
+    if hold.hold_id in account.holds:
+        raise DeadLetter(DeadLetterCode.DUPLICATE_WITH_DIFFERENT_CONTENT, "the hold is active already")
+    if hold.amount_nanos <= 0:
+        raise DeadLetter(DeadLetterCode.INVALID_FIELD, "amount_nanos: must be above 0")
+    if resolved_before(account, hold.hold_id):
+        _refuse(journal, hold, Admission(DecisionCode.ALREADY_RESOLVED, 0, message="The hold was resolved before."))
+        return
+    wallet = wallet_for(account, hold.wallet)
+    check_range(hold.amount_nanos, wallet.held + hold.amount_nanos, wallet.available - hold.amount_nanos)
+    free = _is_free(account, hold, context.prices)
+    request = AdmissionRequest(hold.wallet, hold.amount_nanos, _scope_of(hold), hold.operation, free)
+    admission = admit(account, request, journal.at)
+    if len(account.holds) >= HOLDS_MAX:
+        message = f"The organisation has {HOLDS_MAX} active holds."
+        admission = Admission(DecisionCode.LIMIT_REACHED, 0, HOLDS_LIMIT_ID, message=message)
+    granted = 0 if free else _granted(account, hold, admission)
+    if granted is None:
+        _refuse(journal, hold, admission)
+        return
+    latest = journal.at + HOLD_MAX_MICROS
+    expires_at = latest if hold.expires_at is None else min(hold.expires_at, latest)
+    terms = HoldTerms(granted, hold.amount_nanos, expires_at, hold.on_shortage)
+    journal.write(
+        EntryKind.HOLD,
+        hold.wallet,
+        0,
+        held_change=granted,
+        event_id=hold.hold_id,
+        occurred_at=hold.occurred_at,
+        hold_id=hold.hold_id,
+        details=msgspec.json.encode(terms).decode(),
+        **_words(_scope_of(hold), hold.operation),
+    )
+    _decide(journal, hold.hold_id, hold.action, hold.wallet, DecisionCode.OK, granted, expires_at)
+
+
+def _granted(account: Account, hold: Hold, admission: Admission) -> int | None:
+    """How much is set aside; None: refused."""
+    if admission.allowed:
+        return hold.amount_nanos
+    if admission.limit_id == HOLDS_LIMIT_ID:
+        return None
+    short = admission.code in _SHORT and admission.limit_id is None
+    if hold.on_shortage is OnShortage.OVERFLOW and short:
+        return hold.amount_nanos
+    capped = short or admission.code is DecisionCode.LIMIT_REACHED
+    wallet = wallet_for(account, hold.wallet)
+    room = min(admission.room, spendable_in(wallet, hold.operation))
+    return room if hold.on_shortage is OnShortage.CAP and capped and room > 0 else None
+
+
+def _capture(journal: Journal, hold: Hold) -> None:
+    active = _active(journal, hold)
+    if active is None:
+        return
+    if hold.amount_nanos < 0:
+        raise DeadLetter(DeadLetterCode.INVALID_FIELD, "amount_nanos: must not be below 0")
+    words = _words(Scope(*active.scope), active.operation) | {"hold_id": hold.hold_id}
+    _book_capture(journal, active, active.wallet, hold.amount_nanos, hold.hold_id, hold.occurred_at, words)
+    _decide(journal, hold.hold_id, hold.action, active.wallet, DecisionCode.OK, hold.amount_nanos)
+
+
+def _book_capture(
+    journal: Journal,
+    hold: ActiveHold,
+    unit: str,
+    cost: int,
+    event_id: str,
+    occurred_at: int,
+    words: dict[str, Any],
+) -> None:
+    """The usage, which takes from the hold where both are of one wallet; then what is left of the hold."""
+    account = journal.account
+    wallet = wallet_for(account, unit)
+    check_spendable(wallet, cost)
+    taken = min(cost, hold.amount) if hold.wallet == unit else 0
+    slices = draw(wallet, cost) if cost else ()
+    journal.write(
+        EntryKind.USAGE,
+        unit,
+        -cost,
+        held_change=-taken,
+        event_id=event_id,
+        occurred_at=occurred_at,
+        slices=slices,
+        **words,
+    )
+    if hold.hold_id in account.holds:
+        write_release(journal, hold, journal.at, EntryReason.HOLD_CAPTURED, event_id)
+
+
+def _release(journal: Journal, hold: Hold) -> None:
+    active = _active(journal, hold)
+    if active is None:
+        return
+    released = active.amount
+    write_release(journal, active, hold.occurred_at, EntryReason.HOLD_RELEASED, hold.hold_id)
+    _decide(journal, hold.hold_id, hold.action, active.wallet, DecisionCode.OK, released)
+
+
+def _active(journal: Journal, hold: Hold) -> ActiveHold | None:
+    """The hold that is to be resolved; None: refused."""
+    account = journal.account
+    active = account.holds.get(hold.hold_id)
+    if active is not None:
+        return active
+    if resolved_before(account, hold.hold_id):
+        refusal = Admission(DecisionCode.ALREADY_RESOLVED, 0, message="The hold was resolved before.")
+    else:
+        refusal = Admission(DecisionCode.UNKNOWN_HOLD, 0, message="No such hold is active.")
+    _refuse(journal, hold, refusal)
+    return None
+
+
+def _is_free(account: Account, hold: Hold, prices: PriceList) -> bool:
+    """The work is priced as free of charge; what nobody priced is not."""
+    if hold.operation is None:
+        return False
+    plan = prices.plan(
+        account.org_id, account.tier, hold.operation, None, hold.model, hold.tool, None, overrides=account.overrides
+    )
+    try:
+        return plan.tariff(hold.occurred_at).free
+    except DeadLetter:
+        return False
+
+
+def _scope_of(hold: Hold) -> Scope:
+    return Scope(hold.user_id, hold.project_id, hold.model, hold.tool)
+
+
+def _words(scope: Scope, operation: str | None) -> dict[str, Any]:
+    return {**scope._asdict(), "operation": operation}
+
+
+def _refuse(journal: Journal, hold: Hold, admission: Admission) -> None:
+    journal.reject(
+        hold.wallet,
+        admission.code.value,
+        event_id=hold.hold_id,
+        occurred_at=hold.occurred_at,
+        hold_id=hold.hold_id,
+        correlation_id=admission.limit_id,
+        details=msgspec.json.encode({"action": hold.action.value, "message": admission.message}).decode(),
+        **_words(_scope_of(hold), hold.operation),
+    )
+    wallet = wallet_for(journal.account, hold.wallet)
+    journal.outcome.decisions.append(
+        HoldDecision(
+            hold.hold_id,
+            hold.org_id,
+            hold.action,
+            False,
+            admission.code,
+            admission.http_status,
+            admission.limit_id,
+            0,
+            wallet.available,
+            None,
+            journal.account.seq,
+            None if admission.limit_window is None else admission.limit_window.value,
+            admission.limit_ends_at,
+            admission.message or None,
+        )
+    )
+
+
+def _decide(
+    journal: Journal,
+    hold_id: str,
+    action: HoldAction,
+    unit: str,
+    code: DecisionCode,
+    granted: int,
+    expires_at: int | None = None,
+) -> None:
+    """The answer that goes with what was just written."""
+    account = journal.account
+    available = account.wallets[unit].available
+    journal.outcome.decisions.append(
+        HoldDecision(
+            hold_id,
+            account.org_id,
+            action,
+            True,
+            code,
+            HTTP_STATUS[code],
+            None,
+            granted,
+            available,
+            expires_at,
+            account.seq,
+        )
+    )

@@ -123,3 +123,20 @@ def test_errors_are_explained(error: BaseException, code: str, says: str) -> Non
     assert says in failure.line
     assert "\n" not in failure.line
     assert failure.status != 0
+
+
+def test_released_schemas_are_compatible() -> None:
+    document = json.loads(credits("schemas", "check", "--json").stdout)
+    assert document["ok"] is True
+    assert document["records"]["usage"] >= 1
+
+
+def test_doctor_says_what_to_mend_and_fails(tmp_path: Path) -> None:
+    away = {"CREDITS_KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1", "CREDITS_DATA_DIR": str(tmp_path)}
+    done = credits("doctor", "--json", **away)
+    document = json.loads(done.stdout)
+    failed = {each["name"]: each for each in document["checks"] if each["verdict"] == "failed"}
+    assert (done.returncode, document["ok"]) == (1, False)
+    assert failed.keys() == {"kafka"}
+    assert "CREDITS_KAFKA_BOOTSTRAP_SERVERS" in failed["kafka"]["remedy"]
+    assert list(tmp_path.iterdir()) == [], "a check changes nothing"

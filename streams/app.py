@@ -25,6 +25,7 @@ from streams.engine.engine import Engine
 from streams.engine.health import WorkerHealth, serve_health
 from streams.engine.internal_topics import prepare_topics
 from streams.engine.ports import EngineMetrics, Processor
+from streams.engine.quiet_logs import quieten
 from streams.errors import OperatorError
 from streams.kafka_clients import faust_broker_urls, faust_credentials
 from streams.settings import Settings
@@ -66,6 +67,7 @@ def build_app(settings: Settings) -> faust.App:
 
 def run_worker(settings: Settings, make_processor: MakeProcessor, metrics: EngineMetrics | None = None) -> int:
     """Run a worker until it is told to stop or fails; returns the exit code. Takes over SIGINT and SIGTERM."""
+    quieten()
     processor = make_processor(settings)
     try:
         prepare_topics(settings, processor.inputs, processor.outputs, processor.seen_windows)

@@ -24,6 +24,7 @@ from faust.types import TP
 from streams.engine.failures import ContractError, PositionBeyondEndError, RetentionGapError
 from streams.engine.ledger_lookup import LedgerLookup
 from streams.engine.limits import DeadLetterLimit
+from streams.engine.memory import give_memory_back
 from streams.engine.ports import EngineMetrics, Inbound, NoMetrics, Processor
 from streams.engine.pump import Pump, PumpSetup
 from streams.engine.restore import Restored, restore
@@ -34,8 +35,9 @@ from streams.settings import Settings
 
 log = logging.getLogger(__name__)
 
-# A worker with a core or two restores this many partitions at a time: more only compete for the interpreter.
-RESTORES_AT_ONCE = 4
+# A worker with a core or two restores this many partitions at a time: more only compete for the interpreter, and
+# each holds its read-ahead and its unsorted ids for as long.
+RESTORES_AT_ONCE = 2
 DRAIN_TIMEOUT_S = 4.0
 CLOSE_TIMEOUT_S = 5.0
 RESTORE_PAUSE_S = 1.0
@@ -140,6 +142,8 @@ class Engine:
         missing = sorted(owned - self._pumps.keys())
         limit = asyncio.Semaphore(RESTORES_AT_ONCE)
         await asyncio.gather(*(self._take_over(number, limit) for number in missing))
+        if missing:
+            give_memory_back()
         self._metrics.partitions(len(self._pumps))
         if self._group_offsets is None:
             self._group_offsets = asyncio.create_task(self._write_group_offsets(), name="group-offsets")

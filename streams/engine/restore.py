@@ -28,6 +28,7 @@ from streams.kafka_clients import consumer_config
 from streams.settings import Settings
 
 READ_RECORDS = 10_000
+READ_AHEAD_KIB = 48 * 1024
 READ_TIMEOUT_S = 30.0
 # A poll waits for its whole time unless it gets all the records it asks for: short, or every small topic costs it.
 POLL_S = 0.02
@@ -103,10 +104,10 @@ class CommittedReader:
                 f"{settings.app_id}-{purpose}",
                 enable_partition_eof=True,
                 fetch_message_max_bytes=8 * 1024 * 1024,
-                queued_max_messages_kbytes=64 * 1024,
+                queued_max_messages_kbytes=READ_AHEAD_KIB,
                 # An empty fetch must not keep the reader of a short topic waiting.
                 fetch_wait_max_ms=50,
-                log_level=3,
+                log_level=2,
             )
         )
 

@@ -88,7 +88,7 @@ class PartitionProducer:
             queue_buffering_max_kbytes=QUEUE_KIB_MAX,
             batch_num_messages=10_000,
             batch_size=1_000_000,
-            log_level=3,
+            log_level=2,
         )
         producer = Producer(config)
         deadline = time.monotonic() + OPEN_TIMEOUT_S

@@ -1,0 +1,41 @@
+"""While a broker is away, clients repeat the same sentence twenty times a second: once in a while is enough."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+REPEAT_INTERVAL_S = 10.0
+LOGGERS = (
+    "aiokafka",
+    "aiokafka.conn",
+    "aiokafka.cluster",
+    "aiokafka.consumer.fetcher",
+    "aiokafka.consumer.group_coordinator",
+)
+
+
+class Seldom(logging.Filter):
+    """Lets each sentence (its text before the values are filled in) through once in an interval, per logger."""
+
+    def __init__(self, interval_s: float = REPEAT_INTERVAL_S, now_s: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._interval_s = interval_s
+        self._now_s = now_s
+        self._last_s: dict[tuple[str, str], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether to log the record."""
+        sentence = (record.name, str(record.msg))
+        now_s = self._now_s()
+        if now_s - self._last_s.get(sentence, -self._interval_s) < self._interval_s:
+            return False
+        self._last_s[sentence] = now_s
+        return True
+
+
+def quieten() -> None:
+    """Make the Kafka clients' loggers repeat themselves seldom."""
+    for name in LOGGERS:
+        logging.getLogger(name).addFilter(Seldom())

@@ -147,6 +147,14 @@ def test_memory_is_bounded() -> None:
     assert len(store.rows) == 2_000
 
 
+def test_a_bucket_that_was_dropped_is_read_back_before_it_grows() -> None:
+    store, buckets = Store(HOURLY), Buckets(HOURLY, 4)
+    rows = [entry("acme", seq, -1, operation="x", user_id=f"u{seq % 7}") for seq in range(1, 71)]
+    for first in range(70):
+        apply(store, buckets, rows, first, first + 1)
+    assert store.totals() == folded(rows, "hour")
+
+
 def test_what_is_newer_than_everything_written_is_not_read_back() -> None:
     """A new hour begins many times a day; asking ClickHouse for its buckets each time would be work for nothing."""
     buckets, store = Buckets(HOURLY, 100), Store(HOURLY)

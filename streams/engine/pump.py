@@ -36,6 +36,8 @@ from streams.settings import Settings
 log = logging.getLogger(__name__)
 
 TICK_IDLE_S = 1.0
+LINGER_S_MAX = 0.02
+LINGER_RECORDS_MAX = 1_000
 TICK_ORGS_MAX = 1_000
 UNAVAILABLE_PAUSE_S = 0.5
 RESTORE_PAUSE_S = 1.0
@@ -98,6 +100,7 @@ class Pump:
         self._reseeking: set[asyncio.Task[None]] = set()
         self._fences: list[float] = []
         self._commit_began_s = time.monotonic()
+        self._linger_until_s = 0.0
         self._idle_since_s = time.monotonic()
         self.progress_at_s = time.monotonic()
         self._install(restored, next_offsets)
@@ -213,6 +216,7 @@ class Pump:
         if due_at is not None and due_at <= clock_at:
             await self._tick(clock_at)
         elif self.intake:
+            await self._let_gather()
             async with self._busy:
                 await self._decide(self.intake.take(self._setup.settings.batch_records_max))
         elif due_at is not None and due_at <= self._setup.now() and self._is_idle():
@@ -221,6 +225,18 @@ class Pump:
             self._wake.clear()
             if not self.intake and not self._closing:
                 await self._sleep(None if due_at is None else TICK_IDLE_S)
+
+    async def _let_gather(self) -> None:
+        """After a commit of t, wait up to t for a batch worth the next one.
+
+        A small transaction costs the worker and the broker a millisecond each, whatever is in it. At 8,000 events/s
+        over 8 partitions, one after the other without this, they took both cores. An event that comes alone does not
+        wait: then the last commit is long past.
+        """
+        if self.intake.records < LINGER_RECORDS_MAX:
+            wait_s = self._linger_until_s - time.monotonic()
+            if wait_s > 0:
+                await asyncio.sleep(wait_s)
 
     def _is_idle(self) -> bool:
         quiet = time.monotonic() - self._idle_since_s >= TICK_IDLE_S
@@ -286,7 +302,7 @@ class Pump:
         dead_letters = sum(ends.get("dead_letters", 0) for ends in output.outcomes.values())
         self._setup.dead_letters.count(dead_letters, time.monotonic())
         writes, framed, position = self._writes(output, positions)
-        self._commit_began_s = time.monotonic()
+        began_s = self._commit_began_s = time.monotonic()
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._setup.executor, self._producer.commit, writes)
         self._accounts.apply(framed)
@@ -304,7 +320,8 @@ class Pump:
         )
         for memory in self._seen.values():
             memory.expire(position.clock_at)
-        self._idle_since_s = self.progress_at_s = time.monotonic()
+        ended_s = self._idle_since_s = self.progress_at_s = time.monotonic()
+        self._linger_until_s = ended_s + min(ended_s - began_s, LINGER_S_MAX)
         self._setup.processor.committed(self._state, output)
 
     def _writes(self, output: Output, positions: Mapping[str, int]) -> tuple[Writes, dict[str, bytes], PositionRecord]:

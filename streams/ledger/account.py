@@ -105,13 +105,15 @@ class Budget(msgspec.Struct, array_like=True):
     """Usage booked in the window, net of what was given back; may fall below 0."""
     held: int = 0
     """What active holds of its scope set aside."""
+    further: tuple[tuple[int, str], ...] = ()
+    """The fields that it names beyond the first: place in `budgets.Scope`, value. They follow from `scope`."""
 
 
 class BudgetBook(msgspec.Struct, array_like=True):
     """The budgets of a wallet, found by the usage they are about."""
 
-    filed: list[dict[str, list[Budget]]]
-    """For each field of `budgets.Scope` the budgets whose first named field it is, by its value."""
+    filed: dict[int, dict[str, list[Budget]]] = msgspec.field(default_factory=dict)
+    """By the place in `budgets.Scope` of the first field that they name, and its value."""
     org_wide: list[Budget] = msgspec.field(default_factory=list)
     count: int = 0
     alarms: int = 0

@@ -45,12 +45,16 @@ class Charged(NamedTuple):
 
 
 def matching(book: BudgetBook, scope: Scope) -> list[Budget]:
-    """The budgets that a usage counts towards: those of the whole org first."""
+    """The budgets that a usage counts towards: those of the whole org first. On the way of every usage with budgets."""
     found = book.org_wide.copy()
-    for value, filed in zip(scope, book.filed, strict=True):
-        if filed and value is not None:
-            for budget in filed.get(value, ()):
-                if covers(budget, scope):
+    for place, filed in book.filed.items():
+        named = filed.get(scope[place])  # type: ignore[arg-type]  # None is no key
+        if named is not None:
+            for budget in named:
+                for further, value in budget.further:
+                    if scope[further] != value:
+                        break
+                else:
                     found.append(budget)
     return found
 
@@ -63,7 +67,7 @@ def covers(budget: Budget, scope: Scope) -> bool:
 def every(book: BudgetBook) -> Iterator[Budget]:
     """All budgets of a wallet, in an order that the ledger alone decides."""
     yield from book.org_wide
-    for filed in book.filed:
+    for filed in book.filed.values():
         for budgets in filed.values():
             yield from budgets
 
@@ -94,8 +98,13 @@ def put(wallet: Wallet, budget: Budget) -> None:
     """File a budget in a wallet."""
     book = wallet.budgets
     if book is None:
-        book = wallet.budgets = BudgetBook([{} for _ in Scope._fields])
-    _shelf(book, budget).append(budget)
+        book = wallet.budgets = BudgetBook()
+    first = _first_named(budget)
+    if first is None:
+        book.org_wide.append(budget)
+    else:
+        place, value = first
+        book.filed.setdefault(place, {}).setdefault(value, []).append(budget)
     book.count += 1
     book.alarms += budget.watch.crossed
 
@@ -109,20 +118,25 @@ def take_out(wallet: Wallet, budget: Budget) -> None:
     if not book.count:
         wallet.budgets = None
         return
-    shelf = _shelf(book, budget)
-    shelf.remove(budget)
-    place = _filed_under(budget)
-    if not shelf and place is not None:
-        del book.filed[place][budget.scope[place] or ""]
+    first = _first_named(budget)
+    if first is None:
+        book.org_wide.remove(budget)
+        return
+    place, value = first
+    filed = book.filed[place]
+    filed[value].remove(budget)
+    if not filed[value]:
+        del filed[value]
+    if not filed:
+        del book.filed[place]
 
 
-def _filed_under(budget: Budget) -> int | None:
-    return next((place for place, value in enumerate(budget.scope) if value is not None), None)
+def _first_named(budget: Budget) -> tuple[int, str] | None:
+    return next(_named(budget.scope), None)
 
 
-def _shelf(book: BudgetBook, budget: Budget) -> list[Budget]:
-    place = _filed_under(budget)
-    return book.org_wide if place is None else book.filed[place].setdefault(budget.scope[place] or "", [])
+def _named(scope: tuple[str | None, ...]) -> Iterator[tuple[int, str]]:
+    return ((place, value) for place, value in enumerate(scope) if value is not None)
 
 
 def new_budget(
@@ -131,7 +145,8 @@ def new_budget(
     """A budget in the window of `at`, nothing spent yet."""
     number = window_of(window, at, time_zone)
     ends_at = window_starts_at(window, number + 1, time_zone)
-    return Budget(budget_id, tuple(scope), window, limit, Watch(version), number, ends_at)
+    further = tuple(_named(scope))[1:]
+    return Budget(budget_id, tuple(scope), window, limit, Watch(version), number, ends_at, further=further)
 
 
 def enter_window(budget: Budget, time_zone: str, at: int) -> None:

@@ -6,15 +6,21 @@ gives the same alerts with ids that never repeat.
 
 from __future__ import annotations
 
+import os
+
 import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.enums import AlertKind, EntryKind, RefundTarget, SettingKind
+from schemas.amounts import format_amount
+from schemas.enums import AlertKind, EntryKind, HoldAction, PurchaseStatus, RefundTarget, SettingKind
 from streams.ledger.account import encode_account
 from streams.ledger.entry import Entry
 from streams.ledger.usage import refresh_headroom
 from tests.unit.ledger.world import DAY, World
+
+TIMES = int(os.environ.get("CREDITS_PROPERTY_TIMES", "1"))
+"""The default run is some 2,200 sequences; `CREDITS_PROPERTY_TIMES=46` makes it 100,000."""
 
 ORGS = ("acme", "beta", "gone")
 UNITS = ("USD", "EUR")
@@ -28,13 +34,55 @@ level = st.sampled_from(("0", "5", "20", "50", "80", "100"))
 
 rules = st.lists(
     st.tuples(
-        st.sampled_from(("balance_at_or_below", "used_percent", "left_percent", "month_spend_above")),
+        st.sampled_from(
+            ("balance_at_or_below", "used_percent", "left_percent", "month_spend_above", "days_left_below")
+        ),
         level,
     ),
     max_size=5,
 )
 
+user = st.sampled_from((None, "ann", "bob"))
+model = st.sampled_from((None, "gpt", "mini"))
+hold_id = st.sampled_from(("h1", "h2", "h3"))
+scope = st.fixed_dictionaries({}, optional={"user_id": st.just("ann"), "model": st.just("gpt")})
+
 operation = st.one_of(
+    st.tuples(st.just("use for"), org, unit, amount, user, model),
+    st.tuples(st.just("use for"), org, unit, amount, user, model),
+    st.tuples(st.just("use held"), org, unit, amount, hold_id),
+    st.tuples(
+        st.just("place"),
+        org,
+        unit,
+        amount,
+        st.sampled_from(("reject", "cap", "overflow")),
+        st.sampled_from((None, 1, 30)),
+        user,
+    ),
+    st.tuples(st.just("capture"), org, amount, hold_id),
+    st.tuples(st.just("release"), org, hold_id),
+    st.tuples(st.just("amend"), org, st.integers(0, 9), amount, unit),
+    st.tuples(st.just("void"), org, st.integers(0, 9)),
+    st.tuples(
+        st.just("budget"),
+        org,
+        unit,
+        scope,
+        st.sampled_from(("day", "week", "month")),
+        level,
+        st.sampled_from(("b1", "b2")),
+    ),
+    st.tuples(st.just("limits"), org, unit, st.sampled_from((None, "5", "20")), st.sampled_from((None, "20", "80"))),
+    st.tuples(st.just("topup"), org, unit, st.booleans(), st.sampled_from((None, "50", "100")), level),
+    st.tuples(st.just("answer"), st.booleans()),
+    st.tuples(st.just("answer"), st.booleans()),
+    st.tuples(st.just("member"), org, st.sampled_from(("owner", "billing", "none"))),
+    st.tuples(st.just("access"), org, st.sampled_from(("*", "gpt"))),
+    st.tuples(st.just("override"), org, st.sampled_from(("1", "0.5"))),
+    st.tuples(st.just("rated"), org, st.integers(0, 1_000_000)),
+    st.tuples(st.just("negative"), org, unit, level),
+    st.tuples(st.just("hours"), st.integers(0, 60)),
     st.tuples(st.just("use"), org, unit, amount),
     st.tuples(st.just("use"), org, unit, amount),
     st.tuples(st.just("use"), org, unit, st.just("0")),
@@ -62,6 +110,13 @@ def perform(world: World, step: tuple[object, ...]) -> None:
     match step:
         case ("use", str(who), str(where), str(much)):
             world.use(much, who, where)
+        case ("use for", str(who), str(where), str(much), user_id, model_id):
+            world.use(much, who, where, user_id=user_id, model=model_id)
+        case ("hours", int(number)):
+            world.tick(number * DAY // 24)
+        case ("rated", str(who), int(tokens)):
+            fields = {"cost_nanos": None, "model": "gpt", "input_tokens": tokens}
+            world.use("0", who, None, **fields)
         case ("buy", str(who), str(where), str(much), valid):
             world.buy(much, who, where, expires_at=_later(world, valid))
         case ("give", str(who), str(where), str(much), valid, int(priority)):
@@ -94,7 +149,81 @@ def perform(world: World, step: tuple[object, ...]) -> None:
             terms = {"closed": closed, "time_zone": zone, "administrators": ["alice"]}
             world.set(SettingKind.ORG, terms, who)
         case _:
+            perform_more(world, step)
+
+
+def perform_more(world: World, step: tuple[object, ...]) -> None:
+    """Holds, corrections, limits, top-ups."""
+    match step:
+        case ("use held", str(who), str(where), str(much), str(hold)):
+            world.use(much, who, where, hold_id=_latest(world, who, hold))
+        case ("place", str(who), str(where), str(much), str(shortage), hours, user_id):
+            number = len(world.decisions)
+            ends_at = None if hours is None else world.at + int(str(hours)) * DAY // 24
+            more = {"on_shortage": shortage, "expires_at": ends_at, "user_id": user_id}
+            world.hold(HoldAction.PLACE, f"h{number % 3 + 1}/{number}", much, who, where, **more)
+        case ("capture", str(who), str(much), str(hold)):
+            world.hold(HoldAction.CAPTURE, _latest(world, who, hold), much, who)
+        case ("release", str(who), str(hold)):
+            world.hold(HoldAction.RELEASE, _latest(world, who, hold), "0", who)
+        case ("amend", str(who), int(number), str(much), str(where)):
+            revision = world.commands + 1
+            world.use(much, who, where, event_id=_nth(world, who, EntryKind.USAGE, number), revision=revision)
+        case ("void", str(who), int(number)):
+            revision = world.commands + 1
+            world.use("0", who, event_id=_nth(world, who, EntryKind.USAGE, number), revision=revision, voided=True)
+        case ("answer", bool(paid)):
+            _answer(world, paid)
+        case ("override", str(who), str(price)):
+            terms = {"price_id": "own", "operation": "chat", "unit_price": price, "billing_unit": "1000_tokens"}
+            world.set(SettingKind.PRICE_OVERRIDE, {**terms, "wallet": "EUR", "model": "gpt"}, who)
+        case _:
+            _set(world, step)
+
+
+def _set(world: World, step: tuple[object, ...]) -> None:
+    match step:
+        case ("budget", str(who), str(where), dict(named), str(window), str(limit), str(budget)):
+            body = {"budget_id": budget, "unit": where, "scope": named, "window": window, "limit": limit}
+            world.set(SettingKind.BUDGET, body, who)
+        case ("limits", str(who), str(where), alert, allowed):
+            world.set(
+                SettingKind.MONTH_LIMITS, {"unit": where, "alert_threshold": alert, "allowed_limit": allowed}, who
+            )
+        case ("topup", str(who), str(where), bool(enabled), cap, str(low)):
+            terms = {"unit": where, "enabled": enabled, "threshold": low, "purchase_amount": "50", "monthly_cap": cap}
+            world.set(SettingKind.AUTO_TOPUP, terms, who)
+        case ("member", str(who), str(role)):
+            world.set(SettingKind.MEMBER, {"user_id": "bob", "role": role}, who)
+        case ("access", str(who), str(pattern)):
+            world.set(SettingKind.MODEL_ACCESS, {"allow": [pattern], "deny": ["mini"]}, who)
+        case ("negative", str(who), str(where), str(limit)):
+            world.set(SettingKind.WALLET, {"unit": where, "negative_limit": limit, "default": True}, who)
+        case _:
             raise AssertionError(step)
+
+
+def _latest(world: World, who: str, prefix: str) -> str:
+    """The latest hold of the org under that prefix, active or not; or one that never was."""
+    placed = [entry.hold_id for entry in world.entries[who] if entry.kind is EntryKind.HOLD]
+    return next((hold for hold in reversed(placed) if hold and hold.startswith(f"{prefix}/")), "nothing")
+
+
+def _answer(world: World, paid: bool) -> None:
+    """The payment service answers the oldest request that waits."""
+    if world.topup_requests:
+        number = sum(
+            purchase.startswith("answer") for entries in world.entries.values() for purchase in _purchases(entries)
+        )
+        if number < len(world.topup_requests):
+            request = world.topup_requests[number]
+            fields = {"purchase_id": f"answer/{number}", "topup_request_id": request.topup_request_id}
+            status = PurchaseStatus.COMPLETED if paid else PurchaseStatus.FAILED
+            world.buy(format_amount(request.amount_nanos), request.org_id, request.wallet, status=status, **fields)
+
+
+def _purchases(entries: list[Entry]) -> list[str]:
+    return [entry.event_id for entry in entries if entry.kind is EntryKind.PURCHASE]
 
 
 def _nth(world: World, who: str, kind: EntryKind, number: int) -> str:
@@ -115,7 +244,7 @@ def run(steps: list[tuple[object, ...]], world: World) -> World:
     return world
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=1_000 * TIMES, deadline=None)
 @given(sequences)
 def test_what_must_always_hold(steps: list[tuple[object, ...]]) -> None:
     world = run(steps, World())
@@ -125,7 +254,7 @@ def test_what_must_always_hold(steps: list[tuple[object, ...]]) -> None:
     assert not any(account.transits for account in world.accounts.values())
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=400 * TIMES, deadline=None)
 @given(sequences)
 def test_crossings_alternate_with_leaving(steps: list[tuple[object, ...]]) -> None:
     """A line of one version is crossed in epochs 1, 2, 3…; depletion and restoration take turns."""
@@ -146,7 +275,7 @@ def test_crossings_alternate_with_leaving(steps: list[tuple[object, ...]]) -> No
             depleted[where] = False
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=400 * TIMES, deadline=None)
 @given(sequences)
 def test_the_fast_way_is_the_slow_way(steps: list[tuple[object, ...]]) -> None:
     """The same entries and alerts, and the same account to the byte, headroom included."""
@@ -159,7 +288,7 @@ def test_the_fast_way_is_the_slow_way(steps: list[tuple[object, ...]]) -> None:
         assert encode_account(account) == encode_account(fast.account(who))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=400 * TIMES, deadline=None)
 @given(sequences)
 def test_it_makes_no_difference_when_timers_run(steps: list[tuple[object, ...]]) -> None:
     """What falls due is written in the same order, in time or late; only `recorded_at` differs."""

@@ -18,15 +18,17 @@ from schemas.enums import (
     Direction,
     EntryKind,
     GrantKind,
+    HoldAction,
     PurchaseKind,
     PurchaseStatus,
     RefundTarget,
     SettingKind,
 )
 from streams.ledger.account import Account, encode_account, new_account
-from streams.ledger.commands import Purchase, Refund, Setting, Transfer, Usage
+from streams.ledger.budgets import Scope, covers, every
+from streams.ledger.commands import Hold, Purchase, Refund, Setting, Transfer, Usage
 from streams.ledger.decide import Command, Context, Source, decide, evolve, settle_due
-from streams.ledger.entry import Alert, Entry, Leg, Outcome
+from streams.ledger.entry import Alert, Entry, HoldDecision, Leg, Outcome, TopupRequest
 from streams.ledger.rating import Price, PriceList
 
 DAY = 86_400 * 1_000_000
@@ -55,10 +57,17 @@ class World:
         self.entries: dict[str, list[Entry]] = defaultdict(list)
         self.alerts: list[Alert] = []
         self.legs: list[Leg] = []
+        self.topup_requests: list[TopupRequest] = []
+        self.decisions: list[HoldDecision] = []
         self._offset = 0
 
     def account(self, org: str = "acme") -> Account:
         return self.accounts.setdefault(org, new_account(org))
+
+    @property
+    def commands(self) -> int:
+        """How many commands were decided; grows with each."""
+        return self._offset
 
     def settled(self, org: str = "acme", unit: str = "USD") -> int:
         return self.account(org).wallets[unit].settled
@@ -79,7 +88,7 @@ class World:
         self.settle(org)
         if not self.fast:
             for wallet in self.account(org).wallets.values():
-                wallet.headroom = 0
+                wallet.headroom = wallet.room = 0
         self._offset += 1
         references = self._references(command)
         context = Context(self.at, self.prices, Source("topic", 0, self._offset), references)
@@ -91,15 +100,22 @@ class World:
             self.do(self.legs.pop(0))
 
     def _references(self, command: Command) -> Mapping[str, Entry]:
-        if not isinstance(command, Refund) or command.target is not RefundTarget.USAGE:
-            return {}
+        match command:
+            case Refund(target=RefundTarget.USAGE):
+                wanted = command.target_id
+            case Usage() if command.revision or command.voided:
+                wanted = command.event_id
+            case _:
+                return {}
         booked = [entry for entry in self.entries[command.org_id] if entry.kind is EntryKind.USAGE]
-        return {entry.event_id: entry for entry in booked}
+        return {entry.event_id: entry for entry in booked if entry.event_id == wanted}
 
     def _collect(self, org: str, outcome: Outcome) -> Outcome:
         self.entries[org] += outcome.entries
         self.alerts += outcome.alerts
         self.legs += outcome.legs
+        self.topup_requests += outcome.topup_requests
+        self.decisions += outcome.decisions
         return outcome
 
     # Commands in few words; amounts as decimal text.
@@ -144,6 +160,18 @@ class World:
     def send(self, amount: str, source: str, target: str, actor: str = "alice", unit: str = "USD") -> Outcome:
         return self.do(Transfer(f"t{self._offset + 1}", source, target, self.at, unit, parse_amount(amount), actor))
 
+    def hold(
+        self,
+        action: HoldAction,
+        hold_id: str,
+        amount: str = "0",
+        org: str = "acme",
+        unit: str = "USD",
+        **more: object,
+    ) -> Outcome:
+        fields = {"hold_id": hold_id, "org_id": org, "occurred_at": self.at, "action": action, "wallet": unit}
+        return self.do(msgspec.convert({**fields, "amount_nanos": parse_amount(amount), **more}, Hold))
+
     def set(
         self,
         kind: SettingKind,
@@ -160,10 +188,13 @@ class World:
     def check(self) -> None:
         for org, account in self.accounts.items():
             check_wallets(account)
+            check_holds(account)
             check_entries(self.entries[org])
             folded, alerts = fold(org, self.entries[org])
             assert encode_account(folded) == encode_account(account), f"the fold of {org} differs"
             assert alerts == [alert for alert in self.alerts if alert.org_id == org]
+        requested = [request.topup_request_id for request in self.topup_requests]
+        assert len(requested) == len(set(requested)), "a topup request stands twice"
         ids = [alert.alert_id for alert in self.alerts]
         assert len(ids) == len(set(ids)), "an alert id stands twice"
         self._check_conservation()
@@ -206,6 +237,20 @@ def check_wallets(account: Account) -> None:
         assert wallet.headroom >= 0
         ids = [grant.grant_id for grant in (*wallet.grants, *wallet.exhausted)]
         assert len(ids) == len(set(ids))
+
+
+def check_holds(account: Account) -> None:
+    """No hold leaks: what is held is what active holds set aside, and each of them has its time-out."""
+    assert account.hold_ends == sorted((hold.expires_at, hold.hold_id) for hold in account.holds.values())
+    for unit, wallet in account.wallets.items():
+        holds = [hold for hold in account.holds.values() if hold.wallet == unit]
+        assert wallet.held == sum(hold.amount for hold in holds)
+        budgets = [] if wallet.budgets is None else list(every(wallet.budgets))
+        for budget in budgets:
+            assert budget.held == sum(hold.amount for hold in holds if covers(budget, Scope(*hold.scope)))
+        if wallet.budgets is not None:
+            assert wallet.budgets.count == len(budgets) > 0
+            assert wallet.budgets.alarms == sum(budget.watch.crossed for budget in budgets)
 
 
 def check_entries(entries: list[Entry]) -> None:

@@ -245,8 +245,11 @@ class LedgerFold:
         moved = 0
         spent = 0
         lots = wallet.grants
-        for grant_id, _, nanos in given:
+        returns = kind == EntryKind.CORRECTION or (kind == EntryKind.REFUND and amount > 0)
+        for grant_id, grant_kind, nanos in given:
             moved += nanos
+            if returns and grant_kind != GrantKind.ALLOWANCE:  # given back as a grant, for its own is forgotten
+                spent -= nanos
             lots[grant_id] = lots.get(grant_id, 0) + nanos
         for grant_id, grant_kind, nanos in drawn:
             moved -= nanos
@@ -264,7 +267,7 @@ class LedgerFold:
                 self.differences.add("grant_negative", place, f"grant {grant_id} would have {left} left")
         if moved != amount:
             self.differences.add("slices", place, f"grants less slices make {moved}, the amount is {amount}")
-        if kind in SPENT or (kind == EntryKind.REFUND and amount > 0):
+        if kind in SPENT or returns:
             wallet.lifetime_spent += spent
         elif kind in (EntryKind.PURCHASE, EntryKind.TRANSFER_IN) or (kind == EntryKind.ADJUSTMENT and amount > 0):
             wallet.lifetime_added += amount

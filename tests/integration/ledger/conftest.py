@@ -1,0 +1,21 @@
+"""An installation with its own topics on the session's broker; its workers are gone when the test ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from streams.settings import Settings
+from tests.integration.ledger.installation import LedgerInstallation
+
+
+@pytest.fixture
+def installation(settings: Settings, tmp_path: Path) -> Iterator[LedgerInstallation]:
+    """Topics, a producer, and no worker yet."""
+    made = LedgerInstallation(settings, tmp_path)
+    try:
+        yield made
+    finally:
+        made.stop()

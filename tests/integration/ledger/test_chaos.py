@@ -1,0 +1,72 @@
+"""Workers killed, stopped and joining while every kind of event flows: the audit finds nothing, and all is booked."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+
+from schemas.enums import InputKind
+from tests.integration.engine.workers import until
+from tests.integration.ledger.events import PRICE_LIST, Traffic, administrators
+from tests.integration.ledger.installation import LedgerInstallation
+
+ROUNDS = 5
+SEED = 20_260_101
+
+
+def begin(installation: LedgerInstallation, traffic: Traffic) -> None:
+    installation.send(InputKind.PRICE, PRICE_LIST)
+    installation.send(InputKind.SETTING, [administrators(f"s-{org}", org, "ann") for org in traffic.orgs])
+    installation.send(InputKind.PURCHASE, traffic.purchases(40))
+
+
+def one_wave(installation: LedgerInstallation, traffic: Traffic, events: int) -> None:
+    used = traffic.usages(events)
+    installation.send(InputKind.USAGE, used)
+    installation.send(InputKind.TRANSFER, traffic.transfers(20))
+    installation.send(InputKind.PURCHASE, traffic.purchases(5))
+    installation.send(InputKind.REFUND, traffic.refunds(used[:5]))
+
+
+def assert_all_is_right(installation: LedgerInstallation) -> None:
+    installation.wait_until_booked()
+    report = installation.report()
+    assert report.ok, report.differences
+    assert all(unit.left_over == 0 for unit in report.units)
+    assert report.transfers_on_the_way == 0
+    assert not report.dead_letters
+    assert report.kinds["transfer_in"] > 0
+    assert report.kinds["transfer_return"] > 0
+    assert report.duplicates > 0
+
+
+def test_a_worker_killed_at_random_moments_books_everything_once(installation: LedgerInstallation) -> None:
+    traffic, chance = Traffic(SEED), random.Random(SEED)
+    begin(installation, traffic)
+    for _ in range(ROUNDS):
+        worker = installation.ready_worker()
+        one_wave(installation, traffic, 3_000)
+        time.sleep(chance.uniform(0.0, 0.6))  # the moment of the kill is what is tried, not something to wait for
+        worker.kill()
+    installation.ready_worker()
+    assert_all_is_right(installation)
+
+
+def test_workers_that_join_leave_and_freeze_share_the_work(installation: LedgerInstallation) -> None:
+    traffic = Traffic(SEED + 1)
+    begin(installation, traffic)
+    first = installation.ready_worker()
+    one_wave(installation, traffic, 2_000)
+    second = installation.ready_worker()
+    one_wave(installation, traffic, 2_000)
+    first.signal(signal.SIGSTOP)
+    one_wave(installation, traffic, 2_000)
+    until(lambda: installation.ended() >= installation.sent, 60, "the second worker to take over")
+    first.signal(signal.SIGCONT)
+    one_wave(installation, traffic, 2_000)
+    second.signal(signal.SIGTERM)
+    assert second.ends_with(30) == 0
+    if first.process.poll() is not None:  # fenced when it woke; a supervisor starts it again
+        installation.ready_worker()
+    assert_all_is_right(installation)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 from urllib.parse import urlsplit
 
 import clickhouse_connect
@@ -17,6 +17,9 @@ from clickhouse_connect.driver.exceptions import ClickHouseError, OperationalErr
 from clickhouse_migrations.connection import ClickhouseConnectConnection
 from clickhouse_migrations.migration import MigrationStorage
 from clickhouse_migrations.migrator import Migrator
+
+AWARE: Final = "aware"
+"""Times are read with their zone: chDB takes the zone off `DateTime('UTC')`, and a naive time would be the host's."""
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -104,6 +107,6 @@ def first_line(error: BaseException) -> str:
 def _client(url: str, database: str | None) -> Client:
     if url.startswith("chdb:"):
         Path(urlsplit(url).path).mkdir(parents=True, exist_ok=True)
-        return clickhouse_connect.get_client(dsn=url, database=database)
+        return clickhouse_connect.get_client(dsn=url, database=database, tz_mode=AWARE)
     # Without a session a client may be used from several threads.
-    return clickhouse_connect.get_client(dsn=url, database=database, autogenerate_session_id=False)
+    return clickhouse_connect.get_client(dsn=url, database=database, tz_mode=AWARE, autogenerate_session_id=False)

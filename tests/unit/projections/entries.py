@@ -130,5 +130,5 @@ def _added(row: Mapping[str, Any]) -> Totals | None:
 def _start(micros: int, column: str) -> datetime | date:
     at = datetime.fromtimestamp(micros // 10**6, UTC)
     if column == "hour":
-        return at.replace(minute=0, second=0, tzinfo=None)
+        return at.replace(minute=0, second=0)
     return at.date() if column == "day" else at.date().replace(day=1)

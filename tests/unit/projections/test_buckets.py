@@ -65,8 +65,6 @@ class Store:
         found: dict[tuple[Any, ...], Totals] = {}
         for row in self.rows.values():
             start = row[self.level.column]
-            if isinstance(start, datetime):
-                start = start.replace(tzinfo=None)
             values = dict(zip((*COUNTS, *SUMS), self._values(row)[1:], strict=True))
             found[start, *(row[name] for name in DIMENSIONS)] = tuple(values[name] for name in SHOWN)  # type: ignore[assignment]
         return found

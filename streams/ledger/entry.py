@@ -29,7 +29,7 @@ PERCENT_STEP_NANOS = 10_000_000
 """Percentages are given with two decimals, rounded down: steps of 0.01 %, in nano-percent."""
 
 
-class Slice(msgspec.Struct, frozen=True):
+class Slice(msgspec.Struct, frozen=True, gc=False):
     """What an entry took from one grant (above 0) or gave back to it (below 0)."""
 
     grant_id: str
@@ -50,7 +50,7 @@ class Lot(msgspec.Struct, frozen=True):
     currency: str | None = None
 
 
-class Entry(msgspec.Struct, frozen=True):
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """One line of the ledger: the contract's `entry`."""
 
     org_id: str

@@ -92,7 +92,7 @@ class Overrides(msgspec.Struct, array_like=True, frozen=True):
     prices: dict[str, Price]
 
 
-class Rated(msgspec.Struct, frozen=True):
+class Rated(msgspec.Struct, frozen=True, gc=False):
     """What a usage costs, and by which price. Amounts in nano-units of `wallet`."""
 
     cost: int

@@ -35,7 +35,7 @@ from streams.ledger.topups import consider_topup, request_of
 DEFAULT_UNIT = "USD"
 
 
-class Booking(msgspec.Struct, frozen=True):
+class Booking(msgspec.Struct, frozen=True, gc=False):
     """What the entry of a booked usage says about money. Nano-units."""
 
     seq: int
@@ -132,8 +132,8 @@ def book_usage(account: Account, wallet: Wallet, cost: int, at: int, scope: Scop
 
     Not for what captures a hold or corrects (`decide` does). Raises DeadLetter `amount_out_of_range` before any change.
     """
-    grant = wallet.grants[0] if wallet.grants else None
-    if grant is not None and advance(account, wallet, cost, at, scope):
+    if wallet.grants and advance(account, wallet, cost, at, scope):
+        grant = wallet.grants[0]  # the fast ways leave something in it
         drawn = (Slice(grant.grant_id, grant.kind, cost, grant.expires_at),)
         return Booking(account.seq, -cost, wallet.settled, wallet.settled - wallet.held, wallet.held, drawn)
     check_spendable(wallet, cost)

@@ -1,0 +1,278 @@
+"""Limits: month limits, budgets, model access, low-credit and negative limit, and who is let in (rules 11-17)."""
+
+from __future__ import annotations
+
+import pytest
+
+from schemas.amounts import NANOS
+from schemas.enums import (
+    AlertKind,
+    BudgetWindow,
+    DecisionCode,
+    EntryKind,
+    Health,
+    RejectReason,
+    SettingKind,
+    WalletStatus,
+)
+from streams.ledger.account import ModelAccess
+from streams.ledger.admission import Admission, AdmissionRequest, admit, model_allowed
+from streams.ledger.balances import health, status
+from streams.ledger.budgets import BUDGETS_MAX, Scope
+from streams.ledger.entry import Outcome
+from tests.unit.ledger.world import DAY, START, World
+
+
+def told(outcome: Outcome) -> list[tuple[AlertKind, str | None]]:
+    return [(alert.kind, alert.rule_id) for alert in outcome.alerts]
+
+
+def rich(amount: str = "1000") -> World:
+    world = World()
+    world.buy(amount)
+    return world
+
+
+def ask(world: World, amount: int = 1, operation: str | None = None, free: bool = False, **scope: str) -> Admission:
+    world.settle("acme")
+    request = AdmissionRequest("USD", amount * NANOS, Scope(**scope), operation, free)
+    return admit(world.account(), request, world.at)
+
+
+def budget(world: World, limit: str, window: str = "month", name: str = "b", **scope: str) -> Outcome:
+    body = {"budget_id": name, "unit": "USD", "scope": scope, "window": window, "limit": limit}
+    return world.set(SettingKind.BUDGET, body)
+
+
+def month_limits(world: World, alert: str | None, allowed: str | None) -> Outcome:
+    return world.set(SettingKind.MONTH_LIMITS, {"unit": "USD", "alert_threshold": alert, "allowed_limit": allowed})
+
+
+def test_an_alert_threshold_above_the_allowed_limit_is_refused() -> None:
+    world = rich()
+    outcome = month_limits(world, "101", "100")
+    assert [entry.reason for entry in outcome.entries] == [RejectReason.INVALID_SETTING]
+    assert not month_limits(world, "100", "100").rejected
+    world.check()
+
+
+def test_the_months_limits_are_told_once_each_and_decide_status_and_health() -> None:
+    world = rich()
+    month_limits(world, "80", "100")
+    wallet = world.account().wallets["USD"]
+    assert told(world.use("79")) == []
+    assert (status(world.account(), wallet), health(wallet)) == (WalletStatus.OK, Health.GREEN)
+    assert told(world.use("1")) == [(AlertKind.LIMIT_ALERT, "alert_threshold")]
+    assert health(wallet) is Health.ORANGE
+    assert told(world.use("20")) == [(AlertKind.LIMIT_REACHED, "allowed_limit")]
+    assert (status(world.account(), wallet), health(wallet)) == (WalletStatus.LIMIT_REACHED, Health.RED)
+    assert told(world.use("5")) == []  # booked all the same
+    world.tick(31 * DAY)
+    (resolved,) = [alert for alert in world.alerts if alert.kind is AlertKind.RESOLVED]
+    assert resolved.thresholds_left == ("alert_threshold", "allowed_limit")
+    assert status(world.account(), wallet) is WalletStatus.OK
+    assert told(world.use("100")) == [
+        (AlertKind.LIMIT_ALERT, "alert_threshold"),
+        (AlertKind.LIMIT_REACHED, "allowed_limit"),
+    ]
+    world.check()
+
+
+def test_a_limit_that_is_raised_is_left_and_one_that_is_lowered_is_judged_at_once() -> None:
+    world = rich()
+    month_limits(world, None, "100")
+    world.use("100")
+    (alert,) = month_limits(world, None, "200").alerts
+    assert (alert.kind, alert.thresholds_left) == (AlertKind.RESOLVED, ("allowed_limit",))
+    assert told(month_limits(world, None, "50")) == [(AlertKind.LIMIT_REACHED, "allowed_limit")]
+    world.check()
+
+
+@pytest.mark.parametrize(
+    ("window", "days"),
+    [("day", 1), ("week", 3), ("month", 31)],  # 2026-05-01 is a Friday: the week ends on the 4th
+)
+def test_a_budget_is_reached_once_a_window(window: str, days: int) -> None:
+    world = rich()
+    budget(world, "10", window, user_id="ann")
+    assert told(world.use("9.999999999", user_id="ann")) == []
+    assert told(world.use("50", user_id="bob")) == []
+    assert told(world.use("50")) == []
+    assert told(world.use("0.000000001", user_id="ann")) == [(AlertKind.BUDGET_REACHED, "b")]
+    assert told(world.use("1", user_id="ann")) == []
+    world.tick(days * DAY - 1)
+    assert told(world.use("1", user_id="ann")) == []
+    world.tick(1)
+    (resolved,) = [alert for alert in world.alerts if alert.kind is AlertKind.RESOLVED]
+    assert resolved.thresholds_left == ("b",)
+    (again,) = world.use("10", user_id="ann").alerts
+    assert (again.kind, again.epoch) == (AlertKind.BUDGET_REACHED, 2)
+    world.check()
+
+
+@pytest.mark.parametrize("field", Scope._fields)
+def test_every_field_may_be_the_scope_of_a_budget(field: str) -> None:
+    world = rich()
+    budget(world, "10", **{field: "x"})
+    assert told(world.use("20", **{field: "y"})) == []
+    assert told(world.use("10", **{field: "x"})) == [(AlertKind.BUDGET_REACHED, "b")]
+    world.check()
+
+
+def test_a_budget_of_two_fields_needs_both() -> None:
+    world = rich()
+    budget(world, "10", user_id="ann", model="gpt")
+    world.use("20", user_id="ann")
+    world.use("20", user_id="ann", model="mini")
+    assert told(world.use("10", user_id="ann", model="gpt")) == [(AlertKind.BUDGET_REACHED, "b")]
+    world.check()
+
+
+def test_days_of_a_budget_are_those_of_the_orgs_time_zone() -> None:
+    world = rich()
+    world.set(SettingKind.ORG, {"time_zone": "Asia/Tokyo"})
+    budget(world, "10", "day")
+    world.use("10")
+    assert ask(world).limit_ends_at == START + 15 * DAY // 24  # midnight in Tokyo
+    world.tick(15 * DAY // 24)
+    assert ask(world).allowed
+    world.check()
+
+
+def test_an_org_wide_budget_decides_the_status_and_knows_the_month() -> None:
+    world = rich()
+    world.use("30")
+    budget(world, "40")
+    assert told(world.use("10")) == [(AlertKind.BUDGET_REACHED, "b")]
+    assert status(world.account(), world.account().wallets["USD"]) is WalletStatus.LIMIT_REACHED
+    assert told(budget(world, "60")) == [(AlertKind.RESOLVED, "resolved")]
+    assert told(world.use("20")) == [(AlertKind.BUDGET_REACHED, "b")]
+    world.check()
+
+
+def test_a_refund_gives_back_to_the_budget() -> None:
+    world = rich()
+    budget(world, "10", user_id="ann")
+    world.use("10", event_id="u", user_id="ann")
+    (alert,) = world.refund("usage", "u", "4").alerts  # type: ignore[arg-type]
+    assert (alert.kind, alert.thresholds_left) == (AlertKind.RESOLVED, ("b",))
+    assert ask(world, 4, user_id="ann").allowed
+    assert not ask(world, 5, user_id="ann").allowed
+    world.check()
+
+
+def test_the_number_of_budgets_is_bounded() -> None:
+    world = rich()
+    for number in range(BUDGETS_MAX):
+        budget(world, "1", name=f"b{number}", user_id=f"u{number}")
+    assert budget(world, "1", name="more").rejected
+    assert not budget(world, "2", name="b7", user_id="u7").rejected
+
+
+def test_the_first_limit_hit_decides_and_names_itself() -> None:
+    world = rich("100")
+    month_limits(world, None, "50")
+    budget(world, "20", "day", "ann-day", user_id="ann")
+    budget(world, "30", "week", "all-week")
+    world.use("20", user_id="ann")
+    answer = ask(world, 1, user_id="ann")
+    assert (answer.code, answer.http_status, answer.limit_id) == (DecisionCode.LIMIT_REACHED, 402, "ann-day")
+    assert (answer.limit_window, answer.limit_ends_at) == (BudgetWindow.DAY, START + DAY)
+    assert ask(world, 1, user_id="bob").allowed
+    world.use("10", user_id="bob")
+    assert ask(world, 1, user_id="ann").limit_id == "all-week"
+    world.use("20", user_id="bob")
+    assert ask(world, 1, user_id="ann").limit_id == "allowed_limit"
+    assert ask(world, 1, user_id="ann").limit_ends_at == START + 31 * DAY
+
+
+def test_what_would_pass_a_limit_is_refused_before() -> None:
+    world = rich()
+    budget(world, "20", "day")
+    assert ask(world, 20).allowed
+    assert (ask(world, 21).code, ask(world, 21).room) == (DecisionCode.LIMIT_REACHED, 20 * NANOS)
+
+
+@pytest.mark.parametrize(
+    ("allow", "deny", "model", "allowed"),
+    [
+        (("*",), (), "gpt-4", True),
+        (("*",), ("gpt-4",), "gpt-4", False),
+        (("*",), ("gpt-4",), "gpt-4o", True),
+        (("gpt-*",), ("*-mini",), "gpt-4o-mini", False),
+        (("gpt-*",), (), "claude", False),
+        ((), (), "gpt-4", False),
+        ((), (), None, True),
+        (("a[b]?",), (), "a[b]?", True),
+        (("a?",), (), "ab", False),
+    ],
+)
+def test_model_access(allow: tuple[str, ...], deny: tuple[str, ...], model: str | None, allowed: bool) -> None:
+    assert model_allowed(ModelAccess(allow, deny), model) is allowed
+
+
+def test_a_model_that_is_denied_is_refused_even_if_free_but_its_usage_is_booked() -> None:
+    world = rich()
+    world.set(SettingKind.MODEL_ACCESS, {"deny": ["gpt"]})
+    answer = ask(world, model="gpt", free=True)
+    assert (answer.code, answer.http_status) == (DecisionCode.MODEL_NOT_ALLOWED, 403)
+    assert world.use("1", model="gpt").entries[0].kind is EntryKind.USAGE
+
+
+def test_free_models_are_let_in_at_zero_balance() -> None:
+    world = World()
+    assert (ask(world).code, ask(world).http_status) == (DecisionCode.CREDITS_NOT_AVAILABLE, 402)
+    assert ask(world, free=True).allowed
+
+
+def test_a_closed_org_is_blocked() -> None:
+    world = rich()
+    world.set(SettingKind.ORG, {"closed": True})
+    assert (ask(world).code, ask(world).http_status) == (DecisionCode.BLOCKED, 403)
+
+
+def negative(world: World, low: str, limit: str) -> None:
+    world.set(SettingKind.WALLET, {"unit": "USD", "low_credit_limit": low, "negative_limit": limit})
+
+
+def test_below_the_low_credit_limit_running_work_goes_on_and_deployments_do_not() -> None:
+    world = rich("100")
+    negative(world, "20", "50")
+    assert ask(world, operation="deployment").allowed
+    world.use("80")
+    refused = ask(world, operation="deployment")
+    assert (refused.code, refused.limit_id) == (DecisionCode.CREDITS_NOT_AVAILABLE, "low_credit_limit")
+    assert ask(world, 60, operation="chat").allowed
+    assert not ask(world, 71, operation="chat").allowed
+    world.use("40")
+    assert ask(world, 30, operation="chat").allowed
+    assert status(world.account(), world.account().wallets["USD"]) is WalletStatus.NEGATIVE
+
+
+def test_the_negative_limit_stops_once_and_is_paid_back() -> None:
+    world = rich("100")
+    negative(world, "0", "50")
+    world.use("149.999999999")
+    (alert,) = world.use("0.000000001").alerts
+    assert alert.kind is AlertKind.NEGATIVE_LIMIT_CROSSED
+    assert alert.message == (
+        "You've used all your available credits. Please add more credits to your account to continue."
+    )
+    wallet = world.account().wallets["USD"]
+    assert status(world.account(), wallet) is WalletStatus.BLOCKED
+    assert ask(world).code is DecisionCode.BLOCKED
+    assert told(world.use("5")) == []
+    left = world.buy("10").alerts
+    assert [(alert.kind, alert.thresholds_left) for alert in left] == [(AlertKind.RESOLVED, ("negative_limit",))]
+    assert wallet.settled == -45 * NANOS
+    assert status(world.account(), wallet) is WalletStatus.NEGATIVE
+    world.buy("60")
+    assert (wallet.settled, wallet.overdraft) == (15 * NANOS, 0)
+    world.check()
+
+
+def test_a_negative_limit_of_zero_is_none() -> None:
+    world = rich("10")
+    world.use("15")
+    assert status(world.account(), world.account().wallets["USD"]) is WalletStatus.NEGATIVE
+    assert AlertKind.NEGATIVE_LIMIT_CROSSED not in {alert.kind for alert in world.alerts}

@@ -214,7 +214,7 @@ def _closing(prefix: str, usage_events: int, sample: list[Booked], at: int) -> P
     for record in buys:
         expected.added_nanos[USD] += record["amount_nanos"]
     failed = {"status": PurchaseStatus.FAILED.value, "failure_reason": "card_declined"}
-    buys.append(purchase(1, f"{prefix}-declined", 10 * NANOS, at, **failed))
+    buys.append(purchase(dry[0], f"{prefix}-declined", 10 * NANOS, at, **failed))
     refunds = _usage_refunds(f"{prefix}-late", [booked for booked in sample if booked.number % 9], at, expected)
     expected.records = len(buys) + len(refunds)
     waves = [wave_of(InputKind.PURCHASE, buys), wave_of(InputKind.REFUND, refunds)]

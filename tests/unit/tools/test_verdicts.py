@@ -1,0 +1,147 @@
+"""The verdict of the demo and the goals of the benchmark: right is right, and one thing wrong is wrong."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from streams.bench.figures import GOAL_IDS, GOAL_ORGS, Figures
+from streams.demo.verdict import Measured, judge
+from streams.demo.watching import quantile
+from streams.demo.waves import Expected
+from streams.verify.audit import Report
+from streams.verify.fold import Difference, UnitSum
+from streams.verify.sources import TopicCount
+
+MEASURED = Measured(
+    seed=1,
+    burst_records=1_000,
+    burst_s=0.5,
+    live_per_second=100,
+    latency_p50_ms=10,
+    latency_p99_ms=40,
+    elapsed_s=30,
+    first_number_s=4,
+)
+
+
+def expected() -> Expected:
+    return Expected(
+        records=100,
+        duplicates=5,
+        rejected=Counter(same_org=2),
+        dead_letters=Counter(too_old=3),
+        usage_cost_nanos=Counter(USD=7),
+        added_nanos=Counter(USD=50),
+        refunded_nanos=Counter(USD=2),
+        taken_back_nanos=Counter(USD=1),
+    )
+
+
+def report(**fields: Any) -> Report:
+    found: dict[str, Any] = {
+        "entries": 95,
+        "orgs": 3,
+        "kinds": {"usage": 90, "transfer_out": 2},
+        "rejected": {"same_org": 2},
+        "dead_letters": {"too_old": 3},
+        "alerts": {"credit_balance_low": 1},
+        "inputs": {
+            "credits.usage.v1": TopicCount(records=100, ledger=92, dead_letters=3, duplicates=5),
+            "credits.internal.transfer-legs.v1": TopicCount(records=9),
+        },
+        "units": [UnitSum("USD")],
+        "totals": {("USD", "usage"): -7, ("USD", "purchase"): 50, ("USD", "refund"): 2, ("USD", "refund_purchase"): -1},
+        "clickhouse_compared": True,
+    }
+    return Report(**{**found, **fields})
+
+
+def test_all_as_expected() -> None:
+    verdict = judge(expected(), report(), MEASURED)
+    assert verdict.ok
+    document = verdict.document
+    counts = ("events_in", "applied", "duplicates", "rejected", "dead_letters")
+    assert [document[name] for name in counts] == [100, 90, 5, 2, 3]
+    assert document["throughput_per_second"] == 2_000
+    assert "ledger = balances = ClickHouse" in [line.name for line in verdict.lines]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"rejected": {"same_org": 3}},
+        {"dead_letters": {"too_old": 2}},
+        {"inputs": {"credits.usage.v1": TopicCount(records=99, ledger=92, dead_letters=3, duplicates=5)}},
+        {"totals": {("USD", "usage"): -8, ("USD", "purchase"): 50}},
+        {"differences": [Difference("seq_gap", "acme", "entry 3 follows entry 1")], "differences_count": 1},
+        {"differences": [Difference("conservation", "USD", "1 too many")], "differences_count": 1},
+    ],
+)
+def test_one_thing_wrong_is_told(wrong: dict[str, Any]) -> None:
+    verdict = judge(expected(), report(**wrong), MEASURED)
+    assert not verdict.ok
+    assert verdict.document["ok"] is False
+    assert any(line.right is False for line in verdict.lines)
+
+
+@pytest.mark.parametrize(("part", "value"), [(0.0, 1), (0.5, 51), (0.99, 100), (1.0, 100)])
+def test_quantiles(part: float, value: float) -> None:
+    assert quantile([float(n) for n in range(100, 0, -1)], part) == value
+    assert quantile([], part) == 0
+
+
+def figures(**fields: Any) -> Figures:
+    met: dict[str, Any] = {
+        "idiomatic_rate": 5_000.0,
+        "ledger_rate": 90_000.0,
+        "plain_rate": 250_000.0,
+        "latency_events_per_second": 8_000,
+        "latency_p50_ms": 10.0,
+        "latency_p99_ms": 99.0,
+        "latency_max_ms": 200.0,
+        "memory_mib": 500.0,
+        "memory_orgs": GOAL_ORGS,
+        "memory_ids": GOAL_IDS,
+        "ready_s": 14.0,
+    }
+    return Figures(**{**met, **fields})
+
+
+def test_goals_that_are_met() -> None:
+    assert figures().ok
+    assert [goal.met for goal in figures().goals()] == [True] * 5
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ledger_rate", 79_999.0),
+        ("idiomatic_rate", 6_001.0),
+        ("latency_p99_ms", 100.0),
+        ("memory_mib", 600.0),
+        ("ready_s", 15.0),
+    ],
+)
+def test_a_goal_that_is_missed(name: str, value: float) -> None:
+    assert not figures(**{name: value}).ok
+
+
+@pytest.mark.parametrize(
+    ("small", "too_small"),
+    [
+        (lambda: figures(memory_ids=GOAL_IDS - 1, memory_mib=700.0), "worker memory"),
+        (lambda: figures(memory_orgs=GOAL_ORGS - 1, ready_s=20.0), "restart to ready"),
+        (lambda: figures(latency_events_per_second=7_999, latency_p99_ms=300.0), "p99 to committed entry"),
+    ],
+)
+def test_a_run_that_is_too_small_says_nothing(small: Callable[[], Figures], too_small: str) -> None:
+    assert {goal.name: goal.met for goal in small().goals()}[too_small] is None
+
+
+def test_what_was_not_measured_has_no_goal() -> None:
+    assert Figures().goals() == []
+    assert Figures().ok

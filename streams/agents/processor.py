@@ -8,22 +8,22 @@ stands here; they are in `streams.ledger`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
-from schemas.codec import DecodedBatch, RegistryUnavailableError, decode_columns, rows_of
-from schemas.enums import InputKind, RefundTarget
+from schemas.codec import DecodedBatch, RegistryUnavailableError, decode_columns
+from schemas.enums import InputKind
 from schemas.topics import INPUT_TOPICS, Topics
 from streams.agents.balances import balance_columns
 from streams.agents.gathered import Gathered
 from streams.agents.judgement import FUTURE_TOLERANCE_US
 from streams.agents.outbound import Outbound
 from streams.agents.prices import PriceReader, PriceSource
-from streams.agents.references import Wanted, look_up
+from streams.agents.references import look_up, wanted_usages
 from streams.agents.rows import RowBooking
 from streams.agents.state import PartitionState
 from streams.agents.usage_booking import UsageBooking
-from streams.agents.usage_guards import UsageGuards
+from streams.agents.usage_guards import UsageGuards, segments
 from streams.agents.usage_rating import unpriced
 from streams.engine.ports import EntrySource, Inbound, Output, Partition, SeenWindow, UnavailableError
 from streams.ledger.rating import PriceList
@@ -152,9 +152,11 @@ class LedgerProcessor:
         self, state: PartitionState, batch: Inbound, decoded: DecodedBatch, gathered: Gathered, outbound: Outbound
     ) -> None:
         seen = state.partition.seen[USAGE_IDS]
-        rows = UsageGuards(state, batch, outbound, self._usage_window_us).admit(decoded, seen)
-        if len(rows):
-            UsageBooking(state, batch, rows, gathered, outbound).book(seen)
+        guards = UsageGuards(state, batch, outbound, self._usage_window_us)
+        for part in segments(guards.admit(decoded)):
+            rows = guards.new(part, seen)
+            if len(rows):
+                UsageBooking(state, batch, rows, gathered, outbound).book(seen)
 
     def tick(self, state: PartitionState, at: int, orgs: Sequence[str]) -> Output | None:
         """Settle what fell due for these orgs."""
@@ -177,17 +179,6 @@ class LedgerProcessor:
     def committed(self, state: PartitionState, output: Output) -> None:
         """The batch is in Kafka: accounts may be let go."""
         state.forget_some()
-
-
-def wanted_usages(decoded: Iterable[DecodedBatch]) -> frozenset[Wanted]:
-    """The usages that refunds of a batch refer to."""
-    wanted = set()
-    for batch in decoded:
-        if batch.record == InputKind.REFUND:
-            for fields in rows_of(batch.batch):
-                if fields["target"] == RefundTarget.USAGE:
-                    wanted.add((fields["org_id"], fields["target_id"]))
-    return frozenset(wanted)
 
 
 def make_processor(settings: Settings) -> LedgerProcessor:

@@ -6,13 +6,16 @@ to look, so the entry is read back from Kafka; one that this very batch wrote is
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from schemas.codec import WriterSchemas, decode_one
-from schemas.enums import RefundTarget
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from schemas.codec import DecodedBatch, WriterSchemas, decode_one
+from schemas.enums import InputKind, RefundTarget
 from streams.engine.ports import EntrySource, SeenIds
 from streams.engine.seen import digests
-from streams.ledger.commands import Refund
+from streams.ledger.commands import Refund, Usage
 from streams.ledger.entry import Entry
 
 Wanted = tuple[str, str]
@@ -29,11 +32,15 @@ class References:
 
     def of(self, command: object) -> Mapping[str, Entry]:
         """The entries that one command refers to, by event id."""
-        if isinstance(command, Refund) and command.target is RefundTarget.USAGE:
-            entry = self._found.get((command.org_id, command.target_id))
-            if entry is not None:
-                return {command.target_id: entry}
-        return {}
+        match command:
+            case Refund(target=RefundTarget.USAGE):
+                event_id = command.target_id
+            case Usage() if command.revision or command.voided:
+                event_id = command.event_id
+            case _:
+                return {}
+        entry = self._found.get((command.org_id, event_id))
+        return {} if entry is None else {event_id: entry}
 
     def note(self, orgs: Sequence[str], event_ids: Sequence[str], values: Sequence[bytes]) -> None:
         """Usage entries that this batch has just written: those that are wanted later in it."""
@@ -52,6 +59,25 @@ def usage_id(org_id: str, event_id: str, revision: int = 0) -> bytes:
     return b"\0".join((org_id.encode(), event_id.encode(), b"%d" % revision))
 
 
+def wanted_usages(decoded: Iterable[DecodedBatch]) -> frozenset[Wanted]:
+    """The usages that refunds and corrections of a batch refer to."""
+    wanted: set[Wanted] = set()
+    for batch in decoded:
+        columns = batch.batch
+        if batch.record == InputKind.REFUND:
+            of_usage = columns.filter(pc.equal(columns.column("target"), RefundTarget.USAGE.value))
+            wanted |= _pairs(of_usage, "target_id")
+        elif batch.record == InputKind.USAGE:
+            revised = pc.or_(pc.not_equal(columns.column("revision"), 0), columns.column("voided"))
+            if pc.any(revised).as_py():
+                wanted |= _pairs(columns.filter(revised), "event_id")
+    return frozenset(wanted)
+
+
+def _pairs(columns: pa.RecordBatch, name: str) -> set[Wanted]:
+    return set(zip(columns.column("org_id").to_pylist(), columns.column(name).to_pylist(), strict=True))
+
+
 async def look_up(
     wanted: frozenset[Wanted], partition: int, seed: int, seen: SeenIds, entries: EntrySource, writers: WriterSchemas
 ) -> References:
@@ -63,13 +89,15 @@ async def look_up(
         for place, (org, event_id) in enumerate(order):
             if known.known[place]:
                 hint = int(known.hints[place])
-                value = await entries.find(partition, hint, org.encode(), _is_usage(event_id, writers))
+                value = await entries.find(partition, hint, org.encode(), _IsUsage(event_id, writers))
                 if value is not None:
                     found[org, event_id] = read_entry(value, writers)
     return References(wanted, found, writers)
 
 
-class _is_usage:  # noqa: N801 - a predicate
+class _IsUsage:
+    """Accepts the ledger entry of one usage event."""
+
     def __init__(self, event_id: str, writers: WriterSchemas) -> None:
         self._event_id = event_id
         self._needle = event_id.encode()

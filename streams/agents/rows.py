@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from schemas.codec import DecodedBatch, rows_of
-from schemas.enums import InputKind
+from schemas.enums import HoldAction, InputKind
 from schemas.events import ID_FIELDS
 from streams.agents.judgement import check_key, check_window, different_content, read
 from streams.agents.outbound import Outbound
@@ -53,6 +53,10 @@ class _Candidate:
     def command(self, kind: InputKind) -> Command:
         return COMMANDS[kind].from_record(self.record)
 
+    def resolves_hold(self, kind: InputKind) -> bool:
+        """Whoever captures or releases a hold again, in whatever words, waits for a decision (product rule 18)."""
+        return kind is InputKind.HOLD and self.record["action"] != HoldAction.PLACE
+
 
 def unique_id(kind: InputKind, record: Mapping[str, Any]) -> bytes:
     """What makes a record one: kind, org and id; a hold is placed and resolved under one id, so its action too."""
@@ -91,6 +95,8 @@ class RowBooking:
                     new.append(place)
                 elif told[digest] == said:
                     self._outbound.count(self._inbound.topic, "duplicates")
+                elif candidate.resolves_hold(kind):  # the ledger answers that it is resolved already
+                    self._decide(candidate.record["org_id"], candidate.command(kind), candidate.index, candidate.at)
                 else:
                     raise DeadLetter(*different_content())
             except DeadLetter as refusal:

@@ -57,8 +57,8 @@ class UsageGuards:
         self._outbound = outbound
         self._window_us = window_us
 
-    def admit(self, decoded: DecodedBatch, seen: SeenIds) -> UsageRows:
-        """The rows to book. The clock of the partition moves to that of the last record."""
+    def admit(self, decoded: DecodedBatch) -> UsageRows:
+        """The rows that may be booked if they are new. The partition's clock moves to that of the last record."""
         inbound = self._inbound
         for failure in decoded.failures:
             self._outbound.dead_letter(inbound, failure.position, failure.code, failure.message)
@@ -79,7 +79,7 @@ class UsageGuards:
         keys = self._keys(places)
         seed = self._state.partition.seed
         ids = digests(usage_ids(keys, batch), seed)
-        rows = UsageRows(
+        return UsageRows(
             batch=batch,
             places=places,
             keys=keys,
@@ -89,7 +89,6 @@ class UsageGuards:
             contents=contents(said, seed),
             repeated=repeats(ids),
         )
-        return self._new(rows, seen)
 
     def _keys(self, places: Int64s) -> list[bytes]:
         keys = self._inbound.keys
@@ -130,7 +129,7 @@ class UsageGuards:
         good[row] = False
         self._outbound.dead_letter(self._inbound, int(places[row]), refusal.code, refusal.message)
 
-    def _new(self, rows: UsageRows, seen: SeenIds) -> UsageRows:
+    def new(self, rows: UsageRows, seen: SeenIds) -> UsageRows:
         """The rows whose id had no effect yet; exact duplicates are counted, others with that id are dead letters."""
         known = seen.lookup(rows.digests)
         if not known.known.any():
@@ -173,3 +172,23 @@ def taken(rows: UsageRows, kept: npt.NDArray[np.intp]) -> UsageRows:
         contents=rows.contents[kept],
         repeated=repeats(rows.digests[kept]),
     )
+
+
+def segments(rows: UsageRows) -> list[UsageRows]:
+    """The rows in parts such that a correction stands in a later part than the usage it corrects.
+
+    What a usage drew is told by its entry, so it must be written before it is corrected. As a rule one part.
+    """
+    revised = pc.or_(pc.not_equal(rows.batch.column("revision"), 0), rows.batch.column("voided"))
+    if not pc.any(revised).as_py():
+        return [rows]
+    parts, begin = [], 0
+    latest: dict[tuple[str, str], int] = {}
+    names = zip(rows.orgs, rows.batch.column("event_id").to_pylist(), strict=True)
+    for row, (name, corrects) in enumerate(zip(names, revised.to_pylist(), strict=True)):
+        if corrects and latest.get(name, -1) >= begin:
+            parts.append(taken(rows, np.arange(begin, row)))
+            begin = row
+        latest[name] = row
+    parts.append(taken(rows, np.arange(begin, len(rows))))
+    return parts

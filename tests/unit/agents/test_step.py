@@ -244,3 +244,42 @@ def test_a_refund_finds_the_usage_in_the_ledger_or_in_its_own_batch(together: bo
         book.feed([refund])
     last = book.rows("ledger")[-1]
     assert (last["kind"], last["amount_nanos"], last["balance_nanos"]) == ("refund", NANOS, 8 * NANOS)
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_a_correction_finds_what_was_booked(together: bool) -> None:
+    book = ledger()
+    first = [purchase("p1"), usage("e1", model="m1", input_tokens=1_000)]
+    amended = usage("e1", model="m1", input_tokens=2_000, revision=1)
+    voided = usage("e1", revision=2, voided=True)
+    if together:
+        book.feed([*first, amended, voided])
+    else:
+        for record in [*first, amended, voided]:
+            book.feed([record])
+    told = [(row["kind"], row["amount_nanos"] // NANOS, row["balance_nanos"] // NANOS) for row in book.rows("ledger")]
+    assert told == [
+        ("purchase", 10, 10),
+        ("usage", -3, 7),
+        ("correction", 3, 10),
+        ("usage", -6, 4),
+        ("correction", 6, 10),
+    ]
+    assert not book.dead_letters()
+
+
+def test_a_hold_is_placed_captured_and_resolved_once() -> None:
+    book = ledger()
+    held = {"hold_id": "h1", "org_id": "acme", "wallet": "USD"}
+    book.feed([purchase("p1"), sent("hold", {**held, "action": "place", "amount_nanos": 4 * NANOS})])
+    assert book.account("acme").wallets["USD"].available == 6 * NANOS
+    capture = {**held, "action": "capture", "amount_nanos": 3 * NANOS}
+    book.feed([sent("hold", capture), sent("hold", capture)])
+    book.feed([sent("hold", {**capture, "amount_nanos": NANOS})])
+    assert [(row["action"], row["code"]) for row in book.rows("decisions")] == [
+        ("place", "ok"),
+        ("capture", "ok"),
+        ("capture", "already_resolved"),
+    ]
+    assert book.account("acme").wallets["USD"].available == 7 * NANOS
+    assert book.outcomes["credits.holds.v1"]["duplicates"] == 1

@@ -40,8 +40,6 @@ APP_NAME = "credits-projection"
 
 FETCH_BYTES_MAX = 4 * 1024 * 1024
 GROUP_OFFSETS_INTERVAL_S = 5.0
-RETRY_FIRST_S = 0.5
-RETRY_MAX_S = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +54,10 @@ class Pace:
     """Rows waiting before fetching pauses."""
     queue_bytes_max: int = 64 * 1024 * 1024
     """Bytes waiting before fetching pauses: records may be up to 1 MiB each."""
+    retry_first_s: float = 0.5
+    """Pause before trying again what could not be written; it doubles each time."""
+    retry_max_s: float = 15.0
+    """The longest pause."""
 
 
 def build_projection_app(settings: Settings, client: Client, pace: Pace | None = None) -> faust.App:
@@ -90,6 +92,14 @@ def build_projection_app(settings: Settings, client: Client, pace: Pace | None =
     return app
 
 
+def waiting_s(app: faust.App, now_s: float) -> float:
+    """For how long the projection has had something to write without writing any of it, at monotonic time `now_s`.
+
+    0 while it keeps up. What it waits for (ClickHouse, the registry) is in the log.
+    """
+    return max((each.waiting_s(now_s) for each in app._extra_services if isinstance(each, Projector)), default=0.0)
+
+
 class Projector(Service):
     """Queues what the app's agent reads, and writes it. A service of the app: it starts and ends with it."""
 
@@ -109,6 +119,11 @@ class Projector(Service):
         self._using_sink = asyncio.Lock()
         self._generation = 0
         self._shown_at_s = 0.0
+        self._waiting_since_s: float | None = None
+
+    def waiting_s(self, now_s: float) -> float:
+        """See the function of this name."""
+        return 0.0 if self._waiting_since_s is None else max(0.0, now_s - self._waiting_since_s)
 
     def bind(self) -> None:
         """Give the app its consumer, its agent and this service."""
@@ -120,6 +135,11 @@ class Projector(Service):
 
         self._app.agent(batch_topic(self._app, *self._names), name="projection")(projection)
         self._app._extra_services.append(self)
+
+    @property
+    def queued_rows(self) -> int:
+        """Rows that wait to be written."""
+        return self._queued_rows
 
     async def seeks(self, assignment: Collection[TP]) -> Mapping[TP, int]:
         """See `streams.engine.transport.Positions`: called after every rebalance, before anything is fetched."""
@@ -167,6 +187,8 @@ class Projector(Service):
         self._queued_rows += len(inbound)
         self._queued_bytes += sum(map(len, filter(None, inbound.values)))
         self._arrived.set()
+        if self._waiting_since_s is None:
+            self._waiting_since_s = time.monotonic()
         if self._queued_rows > self._pace.queue_rows_max or self._queued_bytes > self._pace.queue_bytes_max:
             self._consumer.hold(self._next.keys())
 
@@ -198,7 +220,7 @@ class Projector(Service):
 
     async def _restored(self, places: list[tuple[str, int]]) -> dict[tuple[str, int], int] | None:
         """The sink's positions; waits while ClickHouse is away. None when the app stops meanwhile."""
-        pause_s = RETRY_FIRST_S
+        pause_s = self._pace.retry_first_s
         while not self._app.should_stop:
             try:
                 async with self._using_sink:
@@ -206,12 +228,12 @@ class Projector(Service):
             except ClickHouseUnavailableError as error:
                 self.log.warning("Waiting for ClickHouse: %s", error)
             await asyncio.sleep(pause_s)
-            pause_s = min(2 * pause_s, RETRY_MAX_S)
+            pause_s = min(2 * pause_s, self._pace.retry_max_s)
         return None
 
     async def _written(self, generation: int, batches: list[Inbound]) -> bool:
         """Whether the batches are in ClickHouse; tries until they are, or until a rebalance has made them void."""
-        pause_s = RETRY_FIRST_S
+        pause_s = self._pace.retry_first_s
         while not self.should_stop:
             try:
                 async with self._using_sink:
@@ -221,10 +243,11 @@ class Projector(Service):
             except (ClickHouseUnavailableError, RegistryUnavailableError) as error:
                 self.log.warning("Not written, trying again in %.1f s: %s", pause_s, error)
             else:
+                self._waiting_since_s = time.monotonic() if self._queue else None
                 self.log.debug("Written: %s", applied.rows)
                 return True
             await self.sleep(pause_s)
-            pause_s = min(2 * pause_s, RETRY_MAX_S)
+            pause_s = min(2 * pause_s, self._pace.retry_max_s)
         return False
 
     def _take(self) -> list[Inbound]:
@@ -246,6 +269,7 @@ class Projector(Service):
     def _forget_queued(self) -> None:
         self._queue.clear()
         self._queued_rows = self._queued_bytes = 0
+        self._waiting_since_s = None
         self._arrived.clear()
         self._consumer.release(self._consumer.thread.held)
 

@@ -20,7 +20,7 @@ from streams.kafka_clients import producer_config
 from streams.settings import Settings
 
 WAIT_S = 40.0
-QUICK = Pace(interval_s=0.1)
+QUICK = Pace(interval_s=0.1, retry_first_s=0.1, retry_max_s=0.4)
 
 
 class Ledger:

@@ -157,6 +157,29 @@ def test_entries_by_hour(story: Client) -> None:
     assert story.command("SELECT sum(entries) FROM v_entries_hourly") == len(STORY)
 
 
+def test_burn_rate(client: Client) -> None:
+    """Product rule 31: 7 credits a day for the last days, 70 left: ten days. Older usage does not count."""
+    day = 24 * 3_600 * 10**6
+    used = [
+        entry("acme", seq, -7 * 10**9, operation="chat", occurred_at=NOON - (seq - 1) * day + 1, recorded_at=NOON)
+        for seq in range(1, 12)
+    ]
+    amount_fields = ("held", "allocation", "month_spent", "lifetime_added", "lifetime_spent")
+    wallets = [
+        {"unit": unit, "settled_nanos": 70 * 10**9, "available_nanos": 70 * 10**9, "status": "ok", "health": "green"}
+        | {f"{name}_nanos": 0 for name in amount_fields}
+        for unit in ("USD", "EUR")
+    ]
+    balance = {"org_id": "acme", "seq": 11, "as_of": NOON, "wallets": wallets}
+    sink = Sink(client, TOPICS, BundledSchemas())
+    sink.apply([inbound(used, 0), inbound([balance], 0, topic=TOPICS.name("balances"), record="balance")])
+    columns = "wallet, available, spent_last_day, spent_last_week, spent_per_day, days_left"
+    assert rows(client, f"SELECT {columns} FROM v_burn_rate ORDER BY wallet") == [
+        ("EUR", D(70), D(0), D(0), D(0), None),
+        ("USD", D(70), D(7), D(49), D(7), 10.0),
+    ]
+
+
 def test_freshness(client: Client) -> None:
     sink = Sink(client, TOPICS, BundledSchemas())
     for seq in (1, 2, 3):

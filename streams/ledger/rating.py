@@ -15,6 +15,7 @@ Rules of this file:
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -86,10 +87,16 @@ class Price(msgspec.Struct, frozen=True):
 
 
 class Overrides(msgspec.Struct, array_like=True, frozen=True):
-    """Prices of one org by its settings, and their version: equal versions of one org are equal prices."""
+    """Prices of one org by its settings, and a digest of them, by which plans made with them are told apart."""
 
     version: int
     prices: dict[str, Price]
+
+
+def overrides_of(prices: dict[str, Price]) -> Overrides:
+    """The prices with their digest: 64 bits, never 0. Not a number of the ledger, for a batch may be undone."""
+    digest = hashlib.blake2b(msgspec.msgpack.encode(prices), digest_size=8).digest()
+    return Overrides(int.from_bytes(digest, "big") | 1, prices)
 
 
 class Rated(msgspec.Struct, frozen=True, gc=False):

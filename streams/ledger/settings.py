@@ -65,7 +65,7 @@ from streams.ledger.lines import (
     watch_lines,
 )
 from streams.ledger.months import month_starts_at
-from streams.ledger.rating import Overrides, Price, could_tie
+from streams.ledger.rating import Price, could_tie, overrides_of
 from streams.ledger.refusals import BrokenLedger
 from streams.ledger.setting_words import MICROS_PER_SECOND, before
 from streams.ledger.topups import consider_topup
@@ -280,7 +280,7 @@ def _set_topup(account: Account, body: AutoTopupBody, entry: Entry) -> list[Aler
 def _set_override(account: Account, body: PriceOverrideBody, entry: Entry) -> None:
     prices = {} if account.overrides is None else account.overrides.prices
     price = _override_of(account, body, entry.occurred_at)
-    account.overrides = Overrides(entry.seq, {**prices, price.price_id: price})
+    account.overrides = overrides_of({**prices, price.price_id: price})
 
 
 def _override_of(account: Account, body: PriceOverrideBody, occurred_at: int) -> Price:

@@ -19,8 +19,8 @@ from streams.ledger.entry import Entry
 from streams.ledger.usage import refresh_headroom
 from tests.unit.ledger.world import DAY, World
 
-TIMES = int(os.environ.get("CREDITS_PROPERTY_TIMES", "1"))
-"""The default run is some 2,200 sequences; `CREDITS_PROPERTY_TIMES=46` makes it 100,000."""
+TIMES = int(os.environ.get("CREDITS_TEST_PROPERTY_TIMES", "1"))
+"""The default run is some 2,200 sequences; `CREDITS_TEST_PROPERTY_TIMES=46` makes it 100,000."""
 
 ORGS = ("acme", "beta", "gone")
 UNITS = ("USD", "EUR")

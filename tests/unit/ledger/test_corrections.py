@@ -1,0 +1,161 @@
+"""Corrections of usage by revision: unwound, booked anew, the history stays (product rules 21, 23)."""
+
+from __future__ import annotations
+
+import pytest
+
+from schemas.amounts import NANOS
+from schemas.enums import AlertKind, DeadLetterCode, EntryKind, GrantKind, RefundTarget, RejectReason, SettingKind
+from streams.ledger.entry import Outcome
+from streams.ledger.refusals import DeadLetter
+from tests.unit.ledger.world import DAY, World
+
+
+def used(amount: str = "30", balance: str = "100") -> World:
+    world = World()
+    world.buy(balance)
+    world.use(amount, event_id="u", user_id="ann", quantity_nanos=7)
+    return world
+
+
+def amend(world: World, cost: str, revision: int = 1, **more: object) -> Outcome:
+    return world.use(cost, event_id="u", revision=revision, **more)
+
+
+def kinds(outcome: Outcome) -> list[EntryKind]:
+    return [entry.kind for entry in outcome.entries]
+
+
+def test_an_amendment_takes_back_what_was_and_books_the_new() -> None:
+    world = used()
+    outcome = amend(world, "12")
+    undone, new = outcome.entries
+    assert (undone.kind, undone.amount_nanos, undone.reason) == (EntryKind.CORRECTION, 30 * NANOS, "usage_amended")
+    assert (undone.user_id, undone.quantity_nanos, undone.revision) == ("ann", 7, 1)
+    assert (new.kind, new.amount_nanos, new.revision, new.event_id) == (EntryKind.USAGE, -12 * NANOS, 1, "u")
+    wallet = world.account().wallets["USD"]
+    assert (wallet.settled, wallet.used, wallet.lifetime_spent) == (88 * NANOS, 12 * NANOS, 12 * NANOS)
+    assert next(entry.amount_nanos for entry in world.entries["acme"] if entry.event_id == "u") == -30 * NANOS
+    world.check()
+
+
+def test_a_void_takes_it_back_alone_and_may_be_amended_again() -> None:
+    world = used()
+    outcome = amend(world, "0", voided=True)
+    assert (kinds(outcome), outcome.entries[0].reason) == ([EntryKind.CORRECTION], "usage_voided")
+    assert world.settled() == 100 * NANOS
+    assert kinds(amend(world, "5", 2)) == [EntryKind.CORRECTION, EntryKind.USAGE]
+    assert world.settled() == 95 * NANOS
+    world.check()
+
+
+@pytest.mark.parametrize("revision", [1, 2])
+def test_a_revision_that_is_not_higher_is_a_dead_letter(revision: int) -> None:
+    world = used()
+    amend(world, "12", 2)
+    with pytest.raises(DeadLetter) as refusal:
+        amend(world, "1", revision)
+    assert refusal.value.code is DeadLetterCode.DUPLICATE_WITH_DIFFERENT_CONTENT
+    world.check()
+
+
+def test_a_usage_that_nobody_knows_is_refused() -> None:
+    world = World()
+    world.buy("100")
+    (entry,) = amend(world, "5").entries
+    assert (entry.kind, entry.reason) == (EntryKind.REJECTED, RejectReason.UNKNOWN_USAGE)
+    assert world.settled() == 100 * NANOS
+    world.check()
+
+
+def test_an_unknown_price_leaves_the_usage_as_it_was() -> None:
+    world = used()
+    with pytest.raises(DeadLetter):
+        amend(world, "0", cost_nanos=None, operation="nobody")
+    assert world.settled() == 70 * NANOS
+    world.check()
+
+
+def test_what_was_drawn_goes_back_to_the_same_grants() -> None:
+    world = World()
+    world.give("10", purchase_id="g")
+    world.buy("100", purchase_id="p")
+    world.use("30", event_id="u")
+    amend(world, "4")
+    remaining = {grant.grant_id: grant.remaining for grant in world.account().wallets["USD"].grants}
+    assert remaining == {"purchase/g": 6 * NANOS, "purchase/p": 100 * NANOS}
+    world.check()
+
+
+def test_what_goes_back_to_an_expired_grant_expires_at_once() -> None:
+    world = World()
+    world.give("10", expires_at=world.at + DAY)
+    world.buy("100")
+    world.use("30", event_id="u")
+    world.tick(2 * DAY)
+    outcome = amend(world, "4")
+    assert kinds(outcome) == [EntryKind.CORRECTION, EntryKind.USAGE, EntryKind.EXPIRY]
+    assert (world.settled(), outcome.entries[-1].amount_nanos) == (100 * NANOS, -6 * NANOS)
+    assert AlertKind.FREE_EXPIRED in {alert.kind for alert in outcome.alerts}
+    world.check()
+
+
+def test_an_overdraft_is_paid_by_what_comes_back() -> None:
+    world = used("130")
+    assert world.settled() == -30 * NANOS
+    amend(world, "20")
+    wallet = world.account().wallets["USD"]
+    assert (wallet.settled, wallet.overdraft) == (80 * NANOS, 0)
+    world.check()
+
+
+def test_refunds_are_part_of_what_is_unwound_and_start_anew() -> None:
+    world = used()
+    world.refund(RefundTarget.USAGE, "u", "10")
+    undone, _ = amend(world, "12").entries
+    assert undone.amount_nanos == 20 * NANOS
+    assert world.settled() == 88 * NANOS
+    assert world.refund(RefundTarget.USAGE, "u", "12.1").entries[0].reason == RejectReason.EXCEEDS_REFUNDABLE
+    assert not world.refund(RefundTarget.USAGE, "u", "12").rejected
+    assert world.settled() == 100 * NANOS
+    world.check()
+
+
+def test_a_voided_usage_has_nothing_to_refund() -> None:
+    world = used()
+    amend(world, "0", voided=True)
+    assert world.refund(RefundTarget.USAGE, "u", "1").entries[0].reason == RejectReason.EXCEEDS_REFUNDABLE
+
+
+def test_it_may_move_to_another_wallet() -> None:
+    world = used()
+    world.buy("50", unit="EUR")
+    amend(world, "20", wallet="EUR")
+    assert (world.settled(), world.settled(unit="EUR")) == (100 * NANOS, 30 * NANOS)
+    world.check()
+
+
+def test_budgets_know_of_it() -> None:
+    world = World()
+    world.buy("100")
+    body = {"budget_id": "ann", "unit": "USD", "scope": {"user_id": "ann"}, "window": "day", "limit": "20"}
+    world.set(SettingKind.BUDGET, body)
+    world.use("20", event_id="u", user_id="ann")
+    outcome = amend(world, "5", user_id="bob")
+    assert [alert.thresholds_left for alert in outcome.alerts] == [("ann",)]
+    book = world.account().wallets["USD"].budgets
+    assert book is not None
+    assert book.filed[0]["ann"][0].spent == 0
+    world.check()
+
+
+def test_credits_given_back_keep_their_kind() -> None:
+    world = World()
+    world.set(SettingKind.WALLET, {"unit": "USD", "allowance": "10"})
+    world.buy("100")
+    world.use("15", event_id="u")
+    amend(world, "0", voided=True)
+    kinds_left = [(grant.kind, grant.remaining) for grant in world.account().wallets["USD"].grants]
+    assert kinds_left == [(GrantKind.ALLOWANCE, 10 * NANOS), (GrantKind.PURCHASED, 100 * NANOS)]
+    assert world.account().wallets["USD"].lifetime_spent == 0
+    world.check()

@@ -1,0 +1,77 @@
+"""Prices of an org's own, by setting; tiers, replicas, free models (product rules 7-9)."""
+
+from __future__ import annotations
+
+import pytest
+
+from schemas.amounts import NANOS
+from schemas.enums import BillingUnit, EntryKind, SettingKind
+from streams.ledger.entry import Outcome
+from streams.ledger.rating import Price, PriceList
+from streams.ledger.settings import OVERRIDES_MAX
+from tests.unit.ledger.world import DAY, PRICES, World
+
+
+def override(world: World, price: str = "1", name: str = "own", **more: object) -> Outcome:
+    body = {"price_id": name, "operation": "chat", "unit_price": price, "billing_unit": "1000_tokens", "wallet": "USD"}
+    return world.set(SettingKind.PRICE_OVERRIDE, {**body, "model": "gpt", **more})
+
+
+def cost(world: World, org: str = "acme", tokens: int = 1_000, **more: object) -> int:
+    fields = {"cost_nanos": None, "model": "gpt", "input_tokens": tokens, **more}
+    return -world.use("0", org, None, **fields).entries[-1].amount_nanos
+
+
+def test_an_override_is_for_its_org_alone_and_goes_before_the_list() -> None:
+    world = World()
+    override(world)
+    assert (cost(world), cost(world, "beta")) == (NANOS, 2_500_000)
+    override(world, "2")
+    assert cost(world) == 2 * NANOS
+    world.check()
+
+
+def test_it_counts_from_when_the_setting_occurred() -> None:
+    world = World()
+    world.tick(DAY)
+    override(world)
+    assert cost(world, occurred_at=world.at - 1) == 2_500_000
+    assert cost(world) == NANOS
+
+
+def test_it_may_make_a_model_free_or_price_what_nobody_else_has() -> None:
+    world = World()
+    override(world, "0", free=True)
+    assert cost(world) == 0
+    override(world, "3", "new", model="new-model")
+    assert cost(world, model="new-model") == 3 * NANOS
+
+
+def test_a_tie_is_refused_and_so_is_one_too_many() -> None:
+    world = World()
+    override(world)
+    assert override(world, "2", "other").rejected
+    for number in range(OVERRIDES_MAX - 1):
+        assert not override(world, "1", f"p{number}", model=f"m{number}").rejected
+    assert override(world, "1", "more", model="more").rejected
+    assert override(world, "5").entries[0].kind is EntryKind.SETTING
+
+
+@pytest.mark.parametrize(("tier", "expected"), [(None, 2), ("pro", 1), ("free", 2)])
+def test_rates_by_tier(tier: str | None, expected: int) -> None:
+    prices = PriceList(
+        [
+            Price("all", "run", 2 * NANOS, BillingUnit.REQUEST, "tool_runs", 0),
+            Price("pro", "run", NANOS, BillingUnit.REQUEST, "tool_runs", 0, tier="pro"),
+        ]
+    )
+    world = World(prices)
+    world.set(SettingKind.ORG, {"tier": tier})
+    assert cost(world, operation="run", input_tokens=None) == expected * NANOS
+
+
+@pytest.mark.parametrize(("replicas", "expected"), [(None, 3), (1, 3), (2, 6), (0, 0)])
+def test_hosting_is_charged_per_replica(replicas: int | None, expected: int) -> None:
+    prices = PriceList([*PRICES, Price("host", "hosting", NANOS, BillingUnit.GPU_HOUR, "USD", 0)])
+    more = {"operation": "hosting", "input_tokens": None, "quantity_nanos": 3 * NANOS, "replicas": replicas}
+    assert cost(World(prices), **more) == expected * NANOS

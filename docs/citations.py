@@ -1,7 +1,7 @@
 """Where each rule of `docs/rules.md` lives: the modules and tests that cite it, as a table between two marks.
 
 A file cites a rule by "product rule 21", "product rules 3, 8 and 16" or "product rules 7-10". `make reference` writes
-the table; `tests/deploy/test_reference.py` fails where it is stale.
+the table; `tests/deploy/test_reference.py` fails where it names what is no longer so.
 """
 
 from __future__ import annotations

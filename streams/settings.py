@@ -35,6 +35,7 @@ class Settings(BaseSettings):
     http_host: str = Field("127.0.0.1", description="where `serve` listens")
     http_port: int = Field(8080, ge=0, le=65535)
     worker_metrics_port: int = Field(0, ge=0, le=65535, description="Prometheus metrics of a worker; 0: none")
+    worker_metrics_host: str = Field("127.0.0.1", description="where a worker's metrics listen")
     api_keys_file: Path | None = Field(None, description="API keys of the HTTP interface")
 
     partitions: int = Field(8, ge=1, le=10_000, description="partitions of every topic; fixed at creation")

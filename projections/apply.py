@@ -166,6 +166,8 @@ class Sink:
             applied = self._apply(batches)
         except ClickHouseError as error:
             raise _translated(error) from error
+        except OSError as error:  # the client writes an insert to a temporary file first: no room on the disk
+            raise ClickHouseUnavailableError(first_line(error)) from error
         self._trusted = True
         return applied
 

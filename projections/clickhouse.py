@@ -13,7 +13,13 @@ from urllib.parse import urlsplit
 
 import clickhouse_connect
 from clickhouse_connect.driver.client import Client
-from clickhouse_connect.driver.exceptions import ClickHouseError, OperationalError, ProgrammingError
+from clickhouse_connect.driver.exceptions import (
+    ClickHouseError,
+    DataError,
+    NotSupportedError,
+    OperationalError,
+    ProgrammingError,
+)
 from clickhouse_migrations.connection import ClickhouseConnectConnection
 from clickhouse_migrations.migration import MigrationStorage
 from clickhouse_migrations.migrator import Migrator
@@ -92,10 +98,13 @@ def migrate(client: Client) -> list[int]:
 
 
 def is_passing(error: ClickHouseError) -> bool:
-    """Whether the same statement may succeed later: a state of the server or the network, not of the statement."""
+    """Whether the same statement may succeed later: a state of the server or the network, not of the statement.
+
+    What has no code of the server's came from something between (a proxy, the connection), or is our own mistake.
+    """
     code = getattr(error, "code", None)
     if code is None:
-        return isinstance(error, OperationalError)
+        return not isinstance(error, ProgrammingError | DataError | NotSupportedError)
     return code in PASSING_ERROR_CODES
 
 

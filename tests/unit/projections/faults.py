@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
 from typing import Any
 
@@ -10,7 +11,8 @@ from clickhouse_connect.driver.exceptions import OperationalError
 
 
 class Faulty:
-    """The client of another, whose inserts fail as planned: `lost` before anything happened, `unanswered` after it.
+    """The client of another, whose inserts fail as planned: `lost` before anything happened, `full` as no
+    room is left on the disk, `unanswered` after it was done.
 
     The plan has a word for each insert to come; when it is used up, inserts succeed.
     """
@@ -26,6 +28,8 @@ class Faulty:
         self.inserts += 1
         if fate == "lost":
             raise OperationalError("connection refused")
+        if fate == "full":
+            raise OSError(errno.ENOSPC, "No space left on device")
         answer = self._client.insert_arrow(table, rows, **options)
         if fate == "unanswered":
             raise OperationalError("connection reset")

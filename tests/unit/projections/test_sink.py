@@ -6,13 +6,18 @@ from typing import Any, cast
 
 import pytest
 from clickhouse_connect.driver.client import Client
-from clickhouse_connect.driver.exceptions import DatabaseError
+from clickhouse_connect.driver.exceptions import (
+    ClickHouseError,
+    DatabaseError,
+    OperationalError,
+    ProgrammingError,
+)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from projections.apply import LedgerGapError, Limits, Sink, UnreadableRecordError
 from projections.buckets import DIMENSIONS, LEVELS
-from projections.clickhouse import ClickHouseUnavailableError
+from projections.clickhouse import ClickHouseUnavailableError, is_passing
 from projections.rows import DEAD_LETTER_VALUE_BYTES_MAX
 from projections.verify import TABLES, clickhouse_audit
 from schemas.records import BundledSchemas
@@ -23,7 +28,7 @@ from tests.unit.projections.faults import Faulty
 PLACE = (LEDGER, 0)
 # A few examples of each: an example costs some dozens of inserts into a real engine.
 LAW = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-FATES = st.lists(st.sampled_from(["done", "done", "done", "lost", "unanswered"]), max_size=25)
+FATES = st.lists(st.sampled_from(["done", "done", "done", "done", "lost", "full", "unanswered"]), max_size=25)
 SMALL = Limits(buckets_max=8)
 
 
@@ -152,6 +157,22 @@ def test_the_position_is_written_last(client: Client) -> None:
         assert sink.apply([inbound(rows, 0)]).rows["positions"] == 1
         assert clickhouse_audit(client)["entries"] == 2
         assert clickhouse_audit(client)["usage"]["daily"]["USD"]["cost_nanos"] == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "passing"),
+    [
+        (OperationalError("connection refused"), True),
+        (DatabaseError("Not enough space", code=243), True),
+        (DatabaseError("Memory limit exceeded", code=241), True),
+        (DatabaseError("HTTP 502 Bad Gateway"), True),
+        (DatabaseError("Unknown identifier", code=47), False),
+        (DatabaseError("Type mismatch", code=53), False),
+        (ProgrammingError("a setting that nobody knows"), False),
+    ],
+)
+def test_what_passes_is_tried_again_and_what_is_wrong_is_not(error: ClickHouseError, passing: bool) -> None:
+    assert is_passing(error) is passing
 
 
 def test_a_refusal_of_the_server_is_not_taken_for_an_absence(client: Client) -> None:

@@ -95,12 +95,16 @@ def document(report: Report) -> dict[str, Any]:
         "dead_letters": report.dead_letters,
         "duplicates": report.duplicates,
         "alerts": report.alerts,
+        "transfers": report.transfers,
         "transfers_on_the_way": report.transfers_on_the_way,
         "units": [
             {name: value if name == "unit" else format_amount(value) for name, value in asdict(row).items()}
             for row in report.units
         ],
-        "inputs": {topic: asdict(count) for topic, count in report.inputs.items()},
+        "inputs": {
+            topic: {name: getattr(count, name) for name in ("records", "ledger", "dead_letters", "duplicates")}
+            for topic, count in sorted(report.inputs.items())
+        },
         "clickhouse_compared": report.clickhouse_compared,
         "differences_count": report.differences_count,
         "differences": [asdict(each) for each in report.differences],

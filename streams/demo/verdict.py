@@ -152,8 +152,7 @@ def _audit_lines(report: Report) -> list[Line]:
     codes = {each.code for each in report.differences}
     conserved = not codes & {"conservation", "transfer_amount", "transfer_from_nowhere", "transfer_twice", "grants"}
     units = ", ".join(f"{row.unit} {format_amount(row.left_over)}" for row in report.units)
-    moved = report.kinds.get(EntryKind.TRANSFER_OUT.value, 0)
-    transfers = f"{moved} transfers, {report.transfers_on_the_way} on the way"
+    transfers = f"{report.transfers} transfers, {report.transfers_on_the_way} on the way"
     equal = "ledger = balances = ClickHouse" if report.clickhouse_compared else "ledger = balances"
     lines = [
         Line("conservation", units, conserved, f"in − spent − expired − left; {transfers}"),
@@ -175,6 +174,7 @@ def _document(verdict: Verdict, found: Mapping[str, int], report: Report, measur
         "orgs": report.orgs,
         "sums": {f"{unit} {kind}": format_amount(nanos) for (unit, kind), nanos in sorted(report.totals.items())},
         "conservation": {row.unit: format_amount(row.left_over) for row in report.units},
+        "transfers": report.transfers,
         "transfers_on_the_way": report.transfers_on_the_way,
         "clickhouse_compared": report.clickhouse_compared,
         "differences": [str(each) for each in report.differences],

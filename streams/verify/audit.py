@@ -51,6 +51,7 @@ class Report:
     inputs: dict[str, TopicCount] = field(default_factory=dict)
     units: list[UnitSum] = field(default_factory=list)
     totals: dict[tuple[str, str], int] = field(default_factory=dict)
+    transfers: int = 0
     transfers_on_the_way: int = 0
     clickhouse_compared: bool = False
     differences: list[Difference] = field(default_factory=list)
@@ -121,6 +122,7 @@ class _Audit:
         report.kinds, report.rejected = dict(fold.kinds), dict(fold.rejected)
         report.units = fold.conservation()
         report.totals = dict(fold.totals)
+        report.transfers = len(fold.transfers)
         report.transfers_on_the_way = sum(1 for _ in fold.unfinished())
         report.differences, report.differences_count = self.differences.kept, self.differences.count
         return report

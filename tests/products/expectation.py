@@ -1,12 +1,13 @@
 """What a product's rules say must come out, and where the ledger differs from it.
 
-Rules of this file: an expectation names only what the rules fix; a field that is not there is not compared. Each line of
-`expected.jsonl` is one entry of an organisation, in the order of `seq`, with the alerts, the decision and the top-up
+Rules of this file: an expectation names only what the rules fix; a field that is not there is not compared. Each line
+of `expected.jsonl` is one entry of an organisation, in the order of `seq`, with the alerts, the decision and the top-up
 request that leave with it; everything the ledger says beyond the lines is a difference, except
 
 - a note: an entry that no input record caused, that moves nothing (time came for something), and with which no alert
   or request left;
-- `credits_expiring`, and `credit_resolved` of a note: the contract does not say when they are raised;
+- `credits_expiring`, and `credit_resolved` of a note: the contract does not say when they are raised (of a `group`, the
+  notes' `credit_resolved` count: what was left is what all of them list);
 - alerts marked `optional`, and organisations listed as `silent`.
 
 `group` is several entries in any order (the contract fixes their effect together: `after`); `booked` is the one or more
@@ -20,10 +21,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from schemas.amounts import format_amount, parse_amount
 from schemas.enums import AlertKind, EntryKind
-from schemas.times import format_time, parse_time
+from schemas.times import format_time, parse_time, to_datetime
 from tests.products.scenario import HERE, Results, Row, Told, json_lines
 
 INTERNAL = "credits.internal."
@@ -37,9 +39,16 @@ WORDS = {
     "actor": "actor",
     "revision": "revision",
 }
-ALERT_WORDS = {"kind": "kind", "rule": "rule_id", "wallet": "wallet", "dismissable": "dismissable", "message": "message"}
-NOTE_SILENT = {AlertKind.RESOLVED}
+ALERT_WORDS = {
+    "kind": "kind",
+    "rule": "rule_id",
+    "wallet": "wallet",
+    "dismissable": "dismissable",
+    "message": "message",
+}
 SILENT = {AlertKind.EXPIRING}
+CORRECTED = "usage and correction"
+"""One movement of a statement where usage was amended: how the two kinds share it the contract does not say."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +79,12 @@ class Step:
     @property
     def alarms(self) -> list[Row]:
         """The alerts that are compared."""
-        silent = SILENT | NOTE_SILENT if self.note else SILENT
-        return [alert for alert in self.alerts if alert["kind"] not in silent]
+        return [alert for alert in self.alerts if alert["kind"] not in SILENT]
+
+    @property
+    def quiet(self) -> bool:
+        """A note that an expectation need not name."""
+        return self.note and not self.topups and all(alert["kind"] == AlertKind.RESOLVED for alert in self.alarms)
 
 
 def load(name: str) -> Expected:
@@ -98,6 +111,10 @@ def differences(expected: Expected, told: Told) -> list[str]:
     for name, looks in expected.rest["looks"].items():
         balances = told.looks.get(name, {}) if name != "end" else results.balances
         found += [f"look {name}: {text}" for text in _balances(looks, balances)]
+    for org, wallets in expected.rest.get("statements", {}).items():
+        zone = ZoneInfo(expected.rest.get("time_zones", {}).get(org, "UTC"))
+        entries = [row for row in results.ledger if row["org_id"] == org]
+        found += [f"statement of {org}: {text}" for text in _statements(wallets, entries, zone)]
     found += _identities(results)
     return found
 
@@ -112,7 +129,7 @@ def _steps(org: str, results: Results, sometime: list[Row]) -> list[Step]:
     for request in results.topup_requests:
         if request["org_id"] == org:
             by_seq[request["entry_seq"]].topups.append(request)
-    return [step for step in by_seq.values() if not step.note or step.alarms or step.topups]
+    return list(by_seq.values())
 
 
 def _taken(alert: Row, sometime: list[Row]) -> bool:
@@ -129,6 +146,8 @@ def _entries(lines: Sequence[Row], steps: list[Step]) -> Iterator[str]:
     rest = list(steps)
     for number, line in enumerate(lines, start=1):
         where = f"line {number} ({line.get('cause') or line.get('kind') or 'group'})"
+        while rest and rest[0].quiet and "group" not in line:
+            rest.pop(0)
         taken = _take(line, rest)
         del rest[: len(taken)]
         if not taken:
@@ -139,12 +158,19 @@ def _entries(lines: Sequence[Row], steps: list[Step]) -> Iterator[str]:
         if any("kind: expected" in fault or "cause: expected" in fault for fault in faults):
             yield f"  got {[_told(step.entry) for step in taken]}, then {[_told(step.entry) for step in rest[:3]]}"
             return
-    yield from (f"beyond the lines: {_told(step.entry)} {_kinds(step.alerts)}" for step in rest)
+    beyond = (step for step in rest if not step.quiet)
+    yield from (f"beyond the lines: {_told(step.entry)} {_kinds(step.alerts)}" for step in beyond)
 
 
 def _take(line: Row, rest: Sequence[Step]) -> list[Step]:
     if "group" in line:
-        return list(rest[: len(line["group"])])
+        loud = [place for place, step in enumerate(rest) if not step.quiet][: len(line["group"])]
+        end = loud[-1] + 1 if loud else 0
+        while (
+            end < len(rest) and rest[end].quiet and rest[end].entry["occurred_at"] == rest[end - 1].entry["occurred_at"]
+        ):
+            end += 1
+        return list(rest[:end])
     if "booked" in line:
         count = next((at for at, step in enumerate(rest) if step.entry["event_id"] != line["cause"]), len(rest))
         return list(rest[: max(count, 1)])
@@ -174,11 +200,11 @@ def _line_faults(line: Row, taken: Sequence[Step]) -> Iterator[str]:
 
 
 def _group_faults(members: Sequence[Row], taken: Sequence[Step]) -> Iterator[str]:
-    left = [step.entry for step in taken]
+    left = [step.entry for step in taken if not step.quiet]
     for member in members:
         fitting = next((entry for entry in left if not list(_entry_faults(member, entry))), None)
         if fitting is None:
-            yield f"kind: expected {_shown(member)} among {[_told(step.entry) for step in taken]}"
+            yield f"kind: expected {_shown(member)} among {[_told(entry) for entry in left]}"
         else:
             left.remove(fitting)
 
@@ -186,7 +212,7 @@ def _group_faults(members: Sequence[Row], taken: Sequence[Step]) -> Iterator[str
 def _after_faults(after: Row, taken: Sequence[Step]) -> Iterator[str]:
     """`after` gives, per wallet, the amounts of its last entry here."""
     for wallet, amounts in after.items():
-        last = [step.entry for step in taken if step.entry["wallet"] == wallet][-1:]
+        last = [step.entry for step in taken if step.entry["wallet"] == wallet and not step.quiet][-1:]
         if not last:
             yield f"nothing of wallet {wallet}"
         for entry in last:
@@ -207,6 +233,23 @@ def _entry_faults(line: Row, entry: Row) -> Iterator[str]:
         got = [(piece["kind"], piece["amount_nanos"]) for piece in entry["slices"]]
         if got != wanted:
             yield f"slices: expected {line['slices']}, got {[(kind, format_amount(nanos)) for kind, nanos in got]}"
+    if "grants" in line:
+        yield from _grant_faults(line["grants"], entry)
+
+
+def _grant_faults(wanted: Sequence[Sequence[str | None]], entry: Row) -> Iterator[str]:
+    """Grants that came in, in draw-down order: kind, amount, expiry, what was paid for it."""
+    got = [
+        [
+            grant["kind"],
+            format_amount(grant["amount_nanos"]),
+            None if grant["expires_at"] is None else format_time(grant["expires_at"]),
+            None if grant["price_paid_nanos"] is None else format_amount(grant["price_paid_nanos"]),
+        ]
+        for grant in entry["grants"]
+    ]
+    if got != [list(grant) for grant in wanted]:
+        yield f"grants: expected {wanted}, got {got}"
 
 
 def _merged(alerts: Sequence[Row]) -> list[Row]:
@@ -282,6 +325,33 @@ def _balances(looks: Mapping[str, Mapping[str, Row]], balances: Mapping[str, Row
                 got = format_amount(wallets[unit][amount]) if amount in wallets[unit] else wallets[unit][name]
                 if got != value:
                     yield f"{org} {unit} {name}: expected {value}, got {got}"
+
+
+def _statements(wallets: Mapping[str, Mapping[str, Row]], entries: Sequence[Row], zone: ZoneInfo) -> Iterator[str]:
+    """Product rule 24: each month of a wallet from opening by movements to closing, in the organisation's time zone."""
+    for wallet, months in wallets.items():
+        moves = [
+            (f"{to_datetime(entry['occurred_at']).astimezone(zone):%Y-%m}", entry["kind"], entry["amount_nanos"])
+            for entry in entries
+            if entry["wallet"] == wallet and entry["amount_nanos"]
+        ]
+        for month, want in months.items():
+            opening = sum(nanos for moved, _, nanos in moves if moved < month)
+            movements: dict[str, int] = {}
+            for kind, nanos in ((kind, nanos) for moved, kind, nanos in moves if moved == month):
+                name = (
+                    CORRECTED
+                    if kind in (EntryKind.USAGE, EntryKind.CORRECTION) and CORRECTED in want["movements"]
+                    else kind
+                )
+                movements[name] = movements.get(name, 0) + nanos
+            got = {
+                "opening": format_amount(opening),
+                "closing": format_amount(opening + sum(movements.values())),
+                "movements": {kind: format_amount(nanos) for kind, nanos in movements.items()},
+            }
+            if got != want:
+                yield f"{wallet} {month}: expected {want}, got {got}"
 
 
 def _identities(results: Results) -> Iterator[str]:

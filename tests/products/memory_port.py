@@ -6,26 +6,27 @@ records of their own before anything else arrives. So the size of batches is a p
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from schemas.codec import decode_one
 from schemas.enums import InputKind
 from schemas.events import ID_FIELDS
-from schemas.topics import INPUT_TOPICS
+from schemas.records import bundled_id
 from streams.ledger.rating import Price, PriceList
-from tests.model.memory import TOPICS, FixedPrices, FixedSchemas, MemoryLedger, Sent, legs, sent
+from tests.model.memory import FixedPrices, FixedSchemas, MemoryLedger, Sent, legs, sent
 from tests.products.scenario import Results, Row
 
-KIND_OF = {TOPICS.name(key): kind for kind, key in INPUT_TOPICS.items()}
 ALERT_TOPICS = ("alerts_threshold", "alerts_depletion", "alerts_topup")
 
 
 class MemoryPort:
-    """One partition in memory; `batch_records` records are handed over together."""
+    """One partition in memory; `batch_records` records are handed over together.
 
-    def __init__(self, batch_records: int = 1) -> None:
+    With `timers_first` the timers run before every record, else only when the scenario lets time pass.
+    """
+
+    def __init__(self, batch_records: int = 1, timers_first: bool = False) -> None:
         self.ledger = MemoryLedger(FixedPrices(()))
         self._batch_records = batch_records
+        self._timers_first = timers_first
         self._waiting: list[Sent] = []
         self._legs_fed = 0
 
@@ -35,6 +36,8 @@ class MemoryPort:
             self._flush()
             prices = self.ledger.prices
             prices.prices = PriceList([*prices.prices, Price.from_record(record)])
+        if self._timers_first:
+            self.advance(at)
         self._waiting.append(sent(kind, record, at))
         if kind is InputKind.TRANSFER or len(self._waiting) >= self._batch_records:
             self._flush()
@@ -54,7 +57,7 @@ class MemoryPort:
             alerts=[row for topic in ALERT_TOPICS for row in rows(topic)],
             decisions=rows("decisions"),
             topup_requests=rows("topup_requests"),
-            dead_letters=[(code, _id_of(value)) for code, value in self.ledger.dead_letters()],
+            dead_letters=[(code, id_of(value)) for code, value in self.ledger.dead_letters()],
             balances={row["org_id"]: row for row in rows("balances")},
         )
 
@@ -68,16 +71,9 @@ class MemoryPort:
             self.ledger.feed(fresh)
 
 
-def _id_of(value: bytes | None) -> str:
-    """The id in a dead letter that can be decoded, whatever its kind; else nothing."""
+def id_of(value: bytes | None) -> str:
+    """The id in a dead letter of any kind that was framed as its topic's record; else nothing."""
     for kind, name in ID_FIELDS.items():
-        identified: Callable[[bytes], Row] = lambda read, kind=kind: decode_one(kind.value, read, FixedSchemas())  # type: ignore[misc]
-        if value is not None and value[1:5] == _frame(kind):
-            return str(identified(value)[name])
+        if value is not None and value[1:5] == bundled_id(kind.value).to_bytes(4, "big"):
+            return str(decode_one(kind.value, value, FixedSchemas())[name])
     return ""
-
-
-def _frame(kind: InputKind) -> bytes:
-    from schemas.records import bundled_id
-
-    return bundled_id(kind.value).to_bytes(4, "big")

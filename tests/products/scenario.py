@@ -94,7 +94,10 @@ def load(name: str) -> Scenario:
         late = next(index for index in range(1, len(order)) if order[index] < order[index - 1])
         raise ValueError(f"{name}: line {late + 1} of the scenario arrives before the one above it")
     return Scenario(
-        name, _records(InputKind.PRICE, folder / "prices.jsonl"), _records(InputKind.SETTING, folder / "settings.jsonl"), lines
+        name,
+        _records(InputKind.PRICE, folder / "prices.jsonl"),
+        _records(InputKind.SETTING, folder / "settings.jsonl"),
+        lines,
     )
 
 

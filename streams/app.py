@@ -24,6 +24,7 @@ import faust
 from streams.engine.engine import Engine
 from streams.engine.health import WorkerHealth, serve_health
 from streams.engine.internal_topics import prepare_topics
+from streams.engine.memory import calm_collector
 from streams.engine.ports import EngineMetrics, Processor
 from streams.engine.quiet_logs import quieten
 from streams.errors import OperatorError
@@ -68,6 +69,7 @@ def build_app(settings: Settings) -> faust.App:
 def run_worker(settings: Settings, make_processor: MakeProcessor, metrics: EngineMetrics | None = None) -> int:
     """Run a worker until it is told to stop or fails; returns the exit code. Takes over SIGINT and SIGTERM."""
     quieten()
+    calm_collector()
     processor = make_processor(settings)
     try:
         prepare_topics(settings, processor.inputs, processor.outputs, processor.seen_windows)
@@ -86,7 +88,8 @@ async def _run(settings: Settings, processor: Processor[Any, Any], metrics: Engi
     engine = Engine(settings, processor, metrics)
     engine.bind(app)
     health = WorkerHealth(engine)
-    server = serve_health(health, settings.worker_metrics_port) if settings.worker_metrics_port else None
+    port = settings.worker_metrics_port
+    server = serve_health(health, port, settings.worker_metrics_host) if port else None
     started_s = time.monotonic()
     code = 0
     try:

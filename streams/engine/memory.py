@@ -1,4 +1,8 @@
-"""Memory that a restore needed and nobody needs any more."""
+"""What the interpreter does with memory while a worker serves.
+
+Rules: what a restore needed and nobody needs any more is given back; the cyclic collector looks at the restored state
+once, not again and again (a full collection over 100,000 decoded accounts is a pause of a tenth of a second).
+"""
 
 from __future__ import annotations
 
@@ -6,11 +10,24 @@ import ctypes
 import gc
 import sys
 
+# A batch of 8,192 records makes as many messages; the default (700) would run the collector a dozen times for each.
+YOUNG_OBJECTS_MAX = 50_000
+
+
+def calm_collector() -> None:
+    """Collect cycles less often; for a process that makes few of them. Once, at the start."""
+    gc.set_threshold(YOUNG_OBJECTS_MAX, 20, 50)
+
 
 def give_memory_back() -> None:
-    """Hand freed memory back to the system, where the C library can: a restore's buffers are as large as its state."""
+    """Hand freed memory back to the system, where the C library can: a restore's buffers are as large as its state.
+
+    What is left is set apart from the collector until the next call.
+    """
+    gc.unfreeze()
     gc.collect()
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:
             trim(0)
+    gc.freeze()

@@ -23,7 +23,7 @@ from typing import Any, Protocol
 from schemas.codec import RegistryUnavailableError
 from streams.engine.accounts import frame_account
 from streams.engine.failures import ContractError, FencedError, PartitionLostError, StateLostError
-from streams.engine.intake import Intake
+from streams.engine.intake import Intake, after
 from streams.engine.internal_topics import changelog_topic, seen_topic
 from streams.engine.limits import DeadLetterLimit
 from streams.engine.ports import EngineMetrics, Inbound, Output, Processor, UnavailableError
@@ -36,6 +36,7 @@ from streams.settings import Settings
 log = logging.getLogger(__name__)
 
 TICK_IDLE_S = 1.0
+LINGER_S_MIN = 0.005
 LINGER_S_MAX = 0.02
 LINGER_RECORDS_MAX = 1_000
 TICK_ORGS_MAX = 1_000
@@ -101,6 +102,7 @@ class Pump:
         self._fences: list[float] = []
         self._commit_began_s = time.monotonic()
         self._linger_until_s = 0.0
+        self._ticked = False
         self._idle_since_s = time.monotonic()
         self.progress_at_s = time.monotonic()
         self._install(restored, next_offsets)
@@ -168,6 +170,8 @@ class Pump:
 
     def offer(self, inbound: Inbound) -> None:
         """Queue what was fetched; seeks back when something before it is missing."""
+        if not self.waiting:
+            self.progress_at_s = time.monotonic()
         if not self.intake.offer(inbound):
             self._reseek(inbound.topic, inbound.first_offset)
             return
@@ -213,9 +217,12 @@ class Pump:
     async def _turn(self) -> None:
         clock_at = self._position.clock_at
         due_at = self._accounts.next_due()
-        if due_at is not None and due_at <= clock_at:
+        if due_at is not None and due_at <= clock_at and not (self._ticked and self.intake):
+            self._ticked = True
             await self._tick(clock_at)
         elif self.intake:
+            # In turns, so that the first of a month, when every account is due, does not keep events waiting.
+            self._ticked = False
             await self._let_gather()
             async with self._busy:
                 await self._decide(self.intake.take(self._setup.settings.batch_records_max))
@@ -247,6 +254,7 @@ class Pump:
             await asyncio.wait_for(self._wake.wait(), timeout_s)
 
     async def _decide(self, batch: Sequence[Inbound]) -> None:
+        batch = [fresh for inbound in batch if (fresh := self._undecided(inbound)) is not None]
         positions = {inbound.topic: inbound.next_offset for inbound in batch}
         batch = [inbound for inbound in batch if len(inbound)]
         records = sum(len(inbound) for inbound in batch)
@@ -269,6 +277,19 @@ class Pump:
                 metrics.outcome(topic, outcome, ended)
         metrics.queued(self.number, self.intake.records)
         self._hold_or_release()
+
+    def _undecided(self, inbound: Inbound) -> Inbound | None:
+        """The part of a batch beyond the position.
+
+        A rebalance may forget the queue while a transaction is open that takes longer than anybody waits for it: then
+        what is in that transaction is fetched and queued a second time.
+        """
+        position = self._position.next_offsets[inbound.topic]
+        if inbound.next_offset <= position:
+            return None
+        if inbound.first_offset > position:
+            raise ContractError(f"{inbound.topic} goes on at {inbound.first_offset}, the position is {position}")
+        return inbound if inbound.first_offset == position else after(inbound, position)
 
     async def _gather(self, batch: Sequence[Inbound]) -> Any:
         told = False
@@ -312,16 +333,13 @@ class Pump:
         partition.counters = position.counters
         partition.memory = position.memory
         # A lower bound is enough for a hint, and it is exact: the entries and the commit marker.
-        partition.ledger_end += sum(
-            len(messages) for topic, messages in output.records if topic == self._setup.processor.witness
-        )
-        partition.ledger_end += int(
-            any(topic == self._setup.processor.witness and messages for topic, messages in output.records)
-        )
+        witness = self._setup.processor.witness
+        entries = sum(len(messages) for topic, messages in output.records if topic == witness)
+        partition.ledger_end += entries + (1 if entries else 0)
         for memory in self._seen.values():
             memory.expire(position.clock_at)
         ended_s = self._idle_since_s = self.progress_at_s = time.monotonic()
-        self._linger_until_s = ended_s + min(ended_s - began_s, LINGER_S_MAX)
+        self._linger_until_s = ended_s + min(max(ended_s - began_s, LINGER_S_MIN), LINGER_S_MAX)
         self._setup.processor.committed(self._state, output)
 
     def _writes(self, output: Output, positions: Mapping[str, int]) -> tuple[Writes, dict[str, bytes], PositionRecord]:

@@ -1,0 +1,296 @@
+"""The pump with a small processor and a producer that the test lets succeed, wait or fail: no broker, no clock."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from streams.engine.accounts import Accounts
+from streams.engine.failures import ContractError, PartitionLostError
+from streams.engine.limits import DeadLetterLimit
+from streams.engine.ports import EntrySource, Inbound, NoMetrics, Output, Partition, SeenWindow, UnavailableError
+from streams.engine.positions import POSITION_KEY, PositionRecord, decode_position
+from streams.engine.pump import Pump, PumpSetup
+from streams.engine.restore import Restored
+from streams.engine.transaction import Writes
+from tests.brokers import test_settings
+
+TOPIC = "in"
+OUT = "out"
+
+
+@dataclass
+class Log:
+    """What is durable: the fake broker's side."""
+
+    values: list[bytes] = field(default_factory=list)
+    position: PositionRecord = field(default_factory=PositionRecord)
+    gate: threading.Event = field(default_factory=threading.Event)
+    failures: list[Exception] = field(default_factory=list)
+    went_through_anyway: bool = False
+    commits: int = 0
+
+    def commit(self, writes: Writes) -> None:
+        """One transaction: all or nothing."""
+        assert self.gate.wait(10)
+        if self.failures and not self.went_through_anyway:
+            raise self.failures.pop()
+        for topic, messages in writes.batches:
+            for message in messages:
+                if topic == OUT:
+                    self.values.append(message["value"])
+                elif message.get("key") == POSITION_KEY:
+                    self.position = decode_position(message["value"])
+        self.commits += 1
+        if self.failures:
+            raise self.failures.pop()
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+@dataclass
+class Echo:
+    """Writes each value out; knows how many it has decided since it was loaded."""
+
+    inputs: Sequence[str] = (TOPIC,)
+    outputs: Sequence[str] = (OUT,)
+    witness: str = OUT
+    seen_windows: Sequence[SeenWindow] = ()
+    unavailable: int = 0
+    loads: int = 0
+    drops_outcomes: bool = False
+
+    async def start(self, entries: EntrySource) -> None:
+        """Nothing."""
+
+    async def stop(self) -> None:
+        """Nothing."""
+
+    def load(self, partition: Partition) -> Partition:
+        """Counts the restores."""
+        self.loads += 1
+        return partition
+
+    async def gather(self, state: Partition, inbound: Sequence[Inbound]) -> None:
+        """Unavailable as often as it is told."""
+        if self.unavailable:
+            self.unavailable -= 1
+            raise UnavailableError("not now")
+
+    def step(self, state: Partition, gathered: None, inbound: Sequence[Inbound]) -> Output:
+        """Writes out what comes in."""
+        messages = [{"key": b"k", "value": value} for batch in inbound for value in batch.values]
+        outcomes: Mapping[str, Any] = {batch.topic: {"entries": len(batch)} for batch in inbound}
+        return Output(state.clock_at, [(OUT, messages)], outcomes={} if self.drops_outcomes else dict(outcomes))
+
+    def tick(self, state: Partition, at: int, orgs: Sequence[str]) -> Output | None:
+        """Nothing is due."""
+        return None
+
+    def committed(self, state: Partition, output: Output) -> None:
+        """Nothing."""
+
+
+@dataclass
+class Fetching:
+    """Records what the pump asks of the consumer."""
+
+    held: bool = False
+    seeks: list[dict[str, int]] = field(default_factory=list)
+
+    def hold(self, partition: int) -> None:
+        """Remember."""
+        self.held = True
+
+    def release(self, partition: int) -> None:
+        """Remember."""
+        self.held = False
+
+    async def seek(self, partition: int, next_offsets: Mapping[str, int]) -> None:
+        """Remember."""
+        self.seeks.append(dict(next_offsets))
+
+    def caught_up(self, partition: int, next_offsets: Mapping[str, int]) -> bool:
+        """Always."""
+        return True
+
+
+@dataclass
+class Bench:
+    """A pump and everything around it."""
+
+    log: Log
+    echo: Echo
+    fetching: Fetching
+    pump: Pump
+    stopped: list[BaseException]
+
+
+def restored(log: Log) -> Restored:
+    """The partition as the log has it."""
+    partition = Partition(0, Accounts(), {}, clock_at=log.position.clock_at)
+    return Restored(partition, Accounts(), {}, log.position, log, 0, 0.0)  # type: ignore[arg-type]
+
+
+def inbound(first: int, count: int) -> Inbound:
+    """Records `first` to `first + count - 1`, each with its number as value."""
+    offsets = list(range(first, first + count))
+    values: list[bytes | None] = [b"%d" % offset for offset in offsets]
+    return Inbound(TOPIC, 0, first, first + count, offsets, [0] * count, [b"k"] * count, values)
+
+
+def numbers(count: int) -> list[bytes]:
+    """What must be in the log after `count` records."""
+    return [b"%d" % number for number in range(count)]
+
+
+def with_pump(test: Callable[[Bench], Coroutine[Any, Any, None]], tmp_path: Path, **values: int) -> None:
+    """Run a test's coroutine with a started pump."""
+
+    async def main() -> None:
+        log, echo, fetching = Log(), Echo(), Fetching()
+        stopped: list[BaseException] = []
+        settings = test_settings(tmp_path, session_timeout_ms=6_000, **values)
+        with ThreadPoolExecutor(1) as executor:
+            setup = PumpSetup(
+                settings=settings,
+                processor=echo,
+                metrics=NoMetrics(),
+                executor=executor,
+                fetching=fetching,
+                dead_letters=DeadLetterLimit(10),
+                restore=lambda number, wanted: restored(log),
+                now=lambda: 0,
+                stop_worker=stopped.append,
+            )
+            pump = Pump(setup, restored(log), {TOPIC: 0})
+            pump.start()
+            log.gate.set()
+            try:
+                async with asyncio.timeout(20):
+                    await test(Bench(log, echo, fetching, pump, stopped))
+            finally:
+                log.gate.set()
+                await pump.close(5.0)
+
+    asyncio.run(main())
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait for a condition; the test's time limit ends it."""
+    while not condition():
+        await asyncio.sleep(0.002)
+
+
+def test_what_gathers_during_a_commit_becomes_one_transaction(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        bench.log.gate.clear()
+        bench.pump.offer(inbound(0, 2))
+        await until(lambda: not bench.pump.intake)
+        for first in range(2, 10):
+            bench.pump.offer(inbound(first, 1))
+        bench.log.gate.set()
+        await until(lambda: len(bench.log.values) == 10)
+        assert bench.log.values == numbers(10)
+        assert bench.log.commits == 2
+        assert bench.log.position.next_offsets == {TOPIC: 10}
+
+    with_pump(test, tmp_path)
+
+
+def test_a_rebalance_during_a_long_transaction_decides_nothing_twice(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        bench.log.gate.clear()
+        bench.pump.offer(inbound(0, 5))
+        await until(lambda: not bench.pump.intake)
+        await bench.pump.drain(0.01)
+        # Faust seeks back to what is committed, which is nothing yet, and the records come again.
+        bench.pump.offer(inbound(0, 8))
+        bench.log.gate.set()
+        await until(lambda: bench.log.position.next_offsets.get(TOPIC) == 8)
+        assert bench.log.values == numbers(8)
+        assert not bench.stopped
+
+    with_pump(test, tmp_path)
+
+
+@pytest.mark.parametrize("went_through", [False, True])
+def test_a_transaction_whose_outcome_is_unknown_is_looked_up(tmp_path: Path, went_through: bool) -> None:
+    async def test(bench: Bench) -> None:
+        bench.log.went_through_anyway = went_through
+        bench.log.failures.append(PartitionLostError("timed out"))
+        bench.pump.offer(inbound(0, 4))
+        await until(lambda: bench.fetching.seeks)
+        assert bench.echo.loads == 2
+        expected = 4 if went_through else 0
+        assert bench.fetching.seeks == [{TOPIC: expected}]
+        # Whatever was on its way before the seek is refused or cut, what comes after it is decided.
+        bench.pump.offer(inbound(3, 3))
+        bench.pump.offer(inbound(expected, 6 - expected))
+        await until(lambda: bench.log.position.next_offsets.get(TOPIC) == 6)
+        assert bench.log.values == numbers(6)
+
+    with_pump(test, tmp_path)
+
+
+def test_what_is_missing_is_sought(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        bench.pump.offer(inbound(3, 1))
+        await until(lambda: bench.fetching.seeks == [{TOPIC: 0}])
+        assert bench.log.values == []
+
+    with_pump(test, tmp_path)
+
+
+def test_a_full_queue_holds_the_fetching_and_releases_it(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        bench.log.gate.clear()
+        for first in range(12):
+            bench.pump.offer(inbound(first, 1))
+            if first == 0:
+                await until(lambda: not bench.pump.intake)
+        assert bench.fetching.held
+        bench.log.gate.set()
+        await until(lambda: len(bench.log.values) == 12)
+        await until(lambda: not bench.fetching.held)
+
+    with_pump(test, tmp_path, queue_records_max=10, batch_records_max=3)
+
+
+def test_it_asks_again_with_the_same_batch(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        bench.echo.unavailable = 2
+        bench.pump.offer(inbound(0, 3))
+        await until(lambda: len(bench.log.values) == 3)
+        assert bench.log.values == numbers(3)
+
+    with_pump(test, tmp_path)
+
+
+def test_records_without_an_end_stop_the_worker_before_the_commit(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        bench.echo.drops_outcomes = True
+        bench.pump.offer(inbound(0, 3))
+        await until(lambda: bench.stopped)
+        assert isinstance(bench.stopped[0], ContractError)
+        assert bench.log.commits == 0
+
+    with_pump(test, tmp_path)
+
+
+def test_markers_alone_cost_no_transaction(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        bench.pump.offer(Inbound(TOPIC, 0, 0, 3, [], [], [], []))
+        bench.pump.offer(inbound(3, 1))
+        await until(lambda: bench.log.position.next_offsets.get(TOPIC) == 4)
+        assert bench.log.commits == 1
+
+    with_pump(test, tmp_path)

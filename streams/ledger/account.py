@@ -105,8 +105,8 @@ class Budget(msgspec.Struct, array_like=True):
     """Usage booked in the window, net of what was given back; may fall below 0."""
     held: int = 0
     """What active holds of its scope set aside."""
-    further: tuple[tuple[int, str], ...] = ()
-    """The fields that it names beyond the first: place in `budgets.Scope`, value. They follow from `scope`."""
+    several: bool = False
+    """It names more fields than the one it is filed under."""
 
 
 class BudgetBook(msgspec.Struct, array_like=True):
@@ -210,7 +210,7 @@ class Wallet(msgspec.Struct, array_like=True):
     budgets: BudgetBook | None = None
     """None: the wallet has no budgets."""
     room: int = 0
-    """What `headroom` would be if the wallet had no budgets; 0 when it has none. See `usage.advance_budgeted`."""
+    """What `headroom` would be if the wallet had no budgets; 0 when it has none. See `usage.advance`."""
 
     @property
     def available(self) -> int:

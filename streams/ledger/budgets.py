@@ -51,10 +51,7 @@ def matching(book: BudgetBook, scope: Scope) -> list[Budget]:
         named = filed.get(scope[place])  # type: ignore[arg-type]  # None is no key
         if named is not None:
             for budget in named:
-                for further, value in budget.further:
-                    if scope[further] != value:
-                        break
-                else:
+                if not budget.several or covers(budget, scope):
                     found.append(budget)
     return found
 
@@ -145,8 +142,8 @@ def new_budget(
     """A budget in the window of `at`, nothing spent yet."""
     number = window_of(window, at, time_zone)
     ends_at = window_starts_at(window, number + 1, time_zone)
-    further = tuple(_named(scope))[1:]
-    return Budget(budget_id, tuple(scope), window, limit, Watch(version), number, ends_at, further=further)
+    several = sum(value is not None for value in scope) > 1
+    return Budget(budget_id, tuple(scope), window, limit, Watch(version), number, ends_at, several=several)
 
 
 def enter_window(budget: Budget, time_zone: str, at: int) -> None:

@@ -18,9 +18,10 @@ from schemas.enums import DeadLetterCode, EntryKind, RejectReason
 from schemas.settings_bodies import Body, InvalidSettingError, WalletBody, parse_body
 from streams.ledger.account import Account
 from streams.ledger.authority import may_set
+from streams.ledger.budgets import ANYTHING
 from streams.ledger.commands import Hold, Purchase, Refund, Setting, Transfer, Usage
 from streams.ledger.corrections import decide_correction
-from streams.ledger.entry import Leg, Outcome
+from streams.ledger.entry import Leg, Outcome, Slice
 from streams.ledger.evolve import evolve
 from streams.ledger.hold_decisions import capture_by_usage, decide_hold
 from streams.ledger.journal import Journal
@@ -31,7 +32,7 @@ from streams.ledger.settings import details_of, refuse, unit_of
 from streams.ledger.settle import grant_allowance, settle, settle_due
 from streams.ledger.source import Context, Source
 from streams.ledger.transfers import decide_leg, decide_transfer
-from streams.ledger.usage import book_usage, default_unit, scope_of, usage_entry, wallet_for
+from streams.ledger.usage import advance, book_usage, default_unit, scope_of, usage_entry, wallet_for
 
 __all__ = ["Context", "Source", "decide", "evolve", "rate", "settle_due"]
 
@@ -48,7 +49,8 @@ def decide(account: Account, command: Command, context: Context) -> Outcome:
         raise BrokenLedger(f"{account.org_id}: settle what is due at {account.due_at} before deciding at {context.at}")
     outcome = Outcome()
     if isinstance(command, Usage):
-        _decide_usage(account, command, context, outcome)
+        if _decide_usage(account, command, context, outcome):
+            return outcome
     else:
         journal = Journal(account, context.at, outcome, context.source)
         match command:
@@ -80,7 +82,7 @@ def rate(account: Account, usage: Usage, prices: PriceList) -> Rated:
         return Rated(usage.cost_nanos, usage.wallet or default_unit(account))
     plan = prices.plan(
         account.org_id,
-        account.tier,
+        None if account.org is None else account.org.tier,
         usage.operation,
         usage.category,
         usage.model,
@@ -91,21 +93,30 @@ def rate(account: Account, usage: Usage, prices: PriceList) -> Rated:
     return plan.cost(usage.occurred_at, usage.input_tokens, usage.output_tokens, usage.quantity_nanos, usage.replicas)
 
 
-def _decide_usage(account: Account, usage: Usage, context: Context, outcome: Outcome) -> None:
+def _decide_usage(account: Account, usage: Usage, context: Context, outcome: Outcome) -> bool:
+    """Book a usage; True: nothing can have become due by it, for it went into one grant without a word."""
     if usage.voided or usage.revision:
         rated = None if usage.voided else rate(account, usage, context.prices)
         decide_correction(Journal(account, context.at, outcome, context.source), usage, rated, context.references)
-        return
+        return False
     rated = rate(account, usage, context.prices)
     hold = None if usage.hold_id is None else account.holds.get(usage.hold_id)
     if hold is not None:
         capture_by_usage(Journal(account, context.at, outcome, context.source), usage, rated, hold)
-        return
-    wallet = wallet_for(account, rated.wallet)
-    booking = book_usage(account, wallet, rated.cost, context.at, scope_of(usage))
-    outcome.entries.append(usage_entry(account, booking, usage, rated, context.at, context.source))
+        return False
+    wallet = account.wallets.get(rated.wallet) or wallet_for(account, rated.wallet)
+    scope = ANYTHING if wallet.budgets is None else scope_of(usage)
+    at, cost = context.at, rated.cost
+    if advance(account, wallet, cost, at, scope):
+        grant = wallet.grants[0]  # the fast ways leave something in it
+        slices = (Slice(grant.grant_id, grant.kind, cost, grant.expires_at),)
+        outcome.entries.append(usage_entry(account, wallet, slices, usage, rated, at, context.source))
+        return True
+    booking = book_usage(account, wallet, cost, at, scope)
+    outcome.entries.append(usage_entry(account, wallet, booking.slices, usage, rated, at, context.source))
     outcome.alerts += booking.alerts
     outcome.topup_requests += booking.topup_requests
+    return False
 
 
 def _decide_setting(journal: Journal, setting: Setting) -> None:

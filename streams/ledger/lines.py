@@ -368,8 +368,11 @@ def notice(
     message: str,
     epoch: int = 1,
 ) -> Alert:
-    """An alert about something that happens once, such as an expiry of `subject`, rather than about a line."""
-    now, watch = figures(wallet), Watch(epoch=epoch)
+    """An alert about something that happened, such as an expiry of `subject`, rather than about a line.
+
+    Its version is the number of the entry: what comes back to a grant that has expired makes it expire again.
+    """
+    now, watch = figures(wallet), Watch(account.seq, epoch)
     return _Report(account, wallet, at, now, now).of(kind, subject, watch, level, ALL_CHANNELS, True, message, ())
 
 

@@ -210,7 +210,9 @@ class RatingPlan:
         replicas: int | None = None,
     ) -> Rated:
         """Rate one usage that occurred at `at`. Raises DeadLetter `unknown_price`, `amount_out_of_range`."""
-        tariff = self.tariff(at)
+        tariff = self._current
+        if tariff is None or not tariff.valid_from <= at < tariff.valid_to:
+            tariff = self.tariff(at)
         return Rated(
             tariff.cost(input_tokens, output_tokens, quantity, replicas),
             tariff.wallet,

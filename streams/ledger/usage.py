@@ -5,7 +5,7 @@ Rules of this file:
 - The fast way and the slow way give the same account and the same entry (a property test holds them together). The
   fast way is open while `0 < cost < wallet.headroom`, and its whole effect is `advance_fast`. A cost of 0 in a wallet
   that exists only takes a number: `account.seq += 1`.
-- A wallet with budgets has no headroom but `room`, of the same meaning; its fast way is `advance_budgeted`, which also
+- A wallet with budgets has no headroom but `room`, of the same meaning; its fast way, in `advance`, also
   counts the usage towards the budgets it is about.
 - Before a booking at `at`, everything due at or before `at` is settled (`due.settle_due`).
 """
@@ -23,7 +23,7 @@ from streams.ledger.budgets import ANYTHING, Scope, charge, matching
 from streams.ledger.burn import enter_day, idle
 from streams.ledger.commands import Usage
 from streams.ledger.due import enter_month, refresh_due
-from streams.ledger.entry import CARRIED, Alert, Entry, Slice, TopupRequest, entry_id
+from streams.ledger.entry import CARRIED, Alert, Entry, Slice, TopupRequest
 from streams.ledger.grants import draw, move
 from streams.ledger.holds import take_from_hold
 from streams.ledger.lines import figures, nearest_line, watch_lines
@@ -51,7 +51,8 @@ class Booking(msgspec.Struct, frozen=True, gc=False):
 
 def scope_of(usage: Usage) -> Scope:
     """What budgets know a usage by."""
-    return Scope(usage.user_id, usage.project_id, usage.model, usage.tool, usage.team, usage.department)
+    named = (usage.user_id, usage.project_id, usage.model, usage.tool, usage.team, usage.department)
+    return tuple.__new__(Scope, named)  # half the time of calling Scope
 
 
 def wallet_for(account: Account, unit: str) -> Wallet:
@@ -78,10 +79,17 @@ def advance_fast(account: Account, wallet: Wallet, cost: int) -> None:
     account.seq += 1
 
 
-def advance_budgeted(account: Account, wallet: Wallet, cost: int, at: int, scope: Scope) -> bool:
-    """Book `cost`, given that `0 < cost < wallet.room`; False, and nothing changed, if a budget stands in the way."""
-    assert wallet.budgets is not None
-    budgets = matching(wallet.budgets, scope)
+def advance(account: Account, wallet: Wallet, cost: int, at: int, scope: Scope) -> bool:
+    """Book `cost` the fast way, if one is open; False: nothing changed.
+
+    In a wallet with budgets the usage counts towards those of its scope, unless one of them stands in the way.
+    """
+    if 0 < cost < wallet.headroom:
+        advance_fast(account, wallet, cost)
+        return True
+    if not 0 < cost < wallet.room:
+        return False
+    budgets = matching(wallet.budgets, scope)  # type: ignore[arg-type]  # there is room, so there are budgets
     for budget in budgets:
         if at >= budget.ends_at or (budget.spent + cost >= budget.limit and not budget.watch.crossed):
             return False
@@ -95,14 +103,6 @@ def advance_budgeted(account: Account, wallet: Wallet, cost: int, at: int, scope
     wallet.room -= cost
     account.seq += 1
     return True
-
-
-def advance(account: Account, wallet: Wallet, cost: int, at: int, scope: Scope) -> bool:
-    """Book `cost` the fast way, if one is open; False: nothing changed."""
-    if 0 < cost < wallet.headroom:
-        advance_fast(account, wallet, cost)
-        return True
-    return 0 < cost < wallet.room and advance_budgeted(account, wallet, cost, at, scope)
 
 
 def refresh_headroom(wallet: Wallet) -> None:
@@ -132,10 +132,11 @@ def book_usage(account: Account, wallet: Wallet, cost: int, at: int, scope: Scop
 
     Not for what captures a hold or corrects (`decide` does). Raises DeadLetter `amount_out_of_range` before any change.
     """
-    if wallet.grants and advance(account, wallet, cost, at, scope):
+    if advance(account, wallet, cost, at, scope):
         grant = wallet.grants[0]  # the fast ways leave something in it
         drawn = (Slice(grant.grant_id, grant.kind, cost, grant.expires_at),)
-        return Booking(account.seq, -cost, wallet.settled, wallet.settled - wallet.held, wallet.held, drawn)
+        settled = wallet.settled
+        return Booking(account.seq, -cost, settled, settled - wallet.held, wallet.held, drawn)
     check_spendable(wallet, cost)
     slices = draw(wallet, cost) if cost else ()
     alerts = apply_usage(account, wallet, slices, cost, at, scope)
@@ -193,25 +194,34 @@ def spent_of(slices: tuple[Slice, ...]) -> int:
     return sum(part.amount_nanos for part in slices if part.kind is not GrantKind.ALLOWANCE)
 
 
-def usage_entry(account: Account, booking: Booking, usage: Usage, rated: Rated, at: int, source: Source) -> Entry:
-    """The ledger entry of a booked usage. Positional, in the order of the fields of Entry: it is made often."""
+def usage_entry(
+    account: Account,
+    wallet: Wallet,
+    slices: tuple[Slice, ...],
+    usage: Usage,
+    rated: Rated,
+    at: int,
+    source: Source,
+) -> Entry:
+    """The ledger entry of the usage that was just booked. Positional, in the order of Entry: it is made often."""
+    settled, held, seq = wallet.settled, wallet.held, account.seq
     return Entry(
         account.org_id,
-        booking.seq,
-        entry_id(account.org_id, booking.seq),
+        seq,
+        f"{account.org_id}:{seq}",  # `entry_id`, without the call
         EntryKind.USAGE,
         rated.wallet,
-        booking.amount,
-        booking.balance,
-        booking.available,
-        booking.held,
+        -rated.cost,
+        settled,
+        settled - held,
+        held,
         usage.occurred_at,
         at,
         usage.event_id,
         source.topic,
         source.partition,
         source.offset,
-        booking.slices,
+        slices,
         (),
         usage.operation,
         usage.source,

@@ -210,7 +210,9 @@ def _latest(world: World, who: str, prefix: str) -> str:
 
 
 def _answer(world: World, paid: bool) -> None:
-    """The payment service answers the oldest request that waits."""
+    """The payment service answers the oldest request that waits; what is due by then is known to it."""
+    for who in list(world.accounts):
+        world.settle(who)
     if world.topup_requests:
         number = sum(
             purchase.startswith("answer") for entries in world.entries.values() for purchase in _purchases(entries)
@@ -234,6 +236,17 @@ def _nth(world: World, who: str, kind: EntryKind, number: int) -> str:
 
 def _later(world: World, valid: object) -> int | None:
     return world.at + valid * DAY if isinstance(valid, int) else None
+
+
+def test_a_gift_that_comes_back_expires_again_under_another_alert_id() -> None:
+    """Found by the sequences below: a refund to an expired grant."""
+    world = World()
+    world.give("1", expires_at=world.at + DAY)
+    world.use("0.5", event_id="u")
+    world.tick(2 * DAY)
+    world.refund(RefundTarget.USAGE, "u", "0.5")
+    assert [alert.kind for alert in world.alerts].count(AlertKind.FREE_EXPIRED) == 2
+    world.check()
 
 
 def run(steps: list[tuple[object, ...]], world: World) -> World:

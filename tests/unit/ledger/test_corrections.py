@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from schemas.amounts import NANOS
@@ -18,7 +20,7 @@ def used(amount: str = "30", balance: str = "100") -> World:
     return world
 
 
-def amend(world: World, cost: str, revision: int = 1, **more: object) -> Outcome:
+def amend(world: World, cost: str, revision: int = 1, **more: Any) -> Outcome:
     return world.use(cost, event_id="u", revision=revision, **more)
 
 

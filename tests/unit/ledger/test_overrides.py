@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from schemas.amounts import NANOS
@@ -12,12 +14,12 @@ from streams.ledger.settings import OVERRIDES_MAX
 from tests.unit.ledger.world import DAY, PRICES, World
 
 
-def override(world: World, price: str = "1", name: str = "own", **more: object) -> Outcome:
+def override(world: World, price: str = "1", name: str = "own", **more: Any) -> Outcome:
     body = {"price_id": name, "operation": "chat", "unit_price": price, "billing_unit": "1000_tokens", "wallet": "USD"}
     return world.set(SettingKind.PRICE_OVERRIDE, {**body, "model": "gpt", **more})
 
 
-def cost(world: World, org: str = "acme", tokens: int = 1_000, **more: object) -> int:
+def cost(world: World, org: str = "acme", tokens: int = 1_000, **more: Any) -> int:
     fields = {"cost_nanos": None, "model": "gpt", "input_tokens": tokens, **more}
     return -world.use("0", org, None, **fields).entries[-1].amount_nanos
 
@@ -73,5 +75,10 @@ def test_rates_by_tier(tier: str | None, expected: int) -> None:
 @pytest.mark.parametrize(("replicas", "expected"), [(None, 3), (1, 3), (2, 6), (0, 0)])
 def test_hosting_is_charged_per_replica(replicas: int | None, expected: int) -> None:
     prices = PriceList([*PRICES, Price("host", "hosting", NANOS, BillingUnit.GPU_HOUR, "USD", 0)])
-    more = {"operation": "hosting", "input_tokens": None, "quantity_nanos": 3 * NANOS, "replicas": replicas}
+    more: dict[str, Any] = {
+        "operation": "hosting",
+        "input_tokens": None,
+        "quantity_nanos": 3 * NANOS,
+        "replicas": replicas,
+    }
     assert cost(World(prices), **more) == expected * NANOS

@@ -41,7 +41,11 @@ class Results:
 
 
 class Port(Protocol):
-    """The way to a ledger, whatever it runs on."""
+    """The way to a ledger, whatever it runs on.
+
+    Records arrive in the order in which they are sent, over all topics and organisations; a transfer has come to its
+    end (arrived and acknowledged, or returned) before the next record is taken.
+    """
 
     def send(self, kind: InputKind, record: Row, at: int) -> None:
         """Let a record (as in Avro) arrive at `at`, microseconds; prices are known from then on."""

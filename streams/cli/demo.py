@@ -77,20 +77,27 @@ def show(verdict: Verdict) -> None:
 
 def show_next(given: Settings, ran: Settings, log: Path, keep: bool) -> None:
     """Where to look next."""
-    here = ran.data_dir.is_relative_to(Path.cwd())
-    prefix = f"CREDITS_DATA_DIR={ran.data_dir.relative_to(Path.cwd()) if here else ran.data_dir}"
+    variables = {"CREDITS_DATA_DIR": _short(ran.data_dir)}
     if given.kafka_bootstrap_servers is not None:
-        prefix += f" CREDITS_NAMESPACE={ran.namespace}"
-    print("\nWhere to look next")
+        variables["CREDITS_NAMESPACE"] = ran.namespace
     if keep:
-        print(f"  http://127.0.0.1:{ran.http_port}/v1/orgs/org-009/balance   still running; Ctrl-C ends it")
-        prefix += f" CREDITS_KAFKA_BOOTSTRAP_SERVERS={ran.bootstrap_servers}"
+        variables |= {"CREDITS_KAFKA_BOOTSTRAP_SERVERS": ran.bootstrap_servers, "CREDITS_HTTP_PORT": str(ran.http_port)}
+    print("\nWhere to look next")
+    print("  export " + " ".join(f"{name}={value}" for name, value in variables.items()))
+    if keep:
+        print(f"  curl http://127.0.0.1:{ran.http_port}/v1/orgs/org-009/balance   (still running; Ctrl-C ends it)")
     else:
-        print(f"  {prefix} credits up                      this data again, to look at with the next two")
-    print(f"  {prefix} credits balance org-009         one that ran dry and bought again")
-    print(f"  {prefix} credits tail ledger --org org-009 --no-follow")
-    print("  credits up                               an empty system for your own events")
-    print(f"  {log}   what the parts said")
+        print("  credits up                         what the demo left, running again; in another terminal:")
+    print("  credits balance org-009            one that ran dry and bought again")
+    print("  credits tail ledger --org org-009  its last entries")
+    print("  credits dead-letters list          what could not be booked, and why")
+    print(f"What the parts said: {_short(log)}", flush=True)
+
+
+def _short(path: Path) -> str:
+    """A path as one would type it here."""
+    full = path.absolute()
+    return str(full.relative_to(Path.cwd())) if full.is_relative_to(Path.cwd()) else str(full)
 
 
 def _until_told() -> None:

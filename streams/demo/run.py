@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from array import array
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -86,16 +86,25 @@ def demonstration(settings: Settings, options: Options, screen: Screen, base_at:
     Raises `OperatorError` when a part does not start, or when the ledger stops making progress.
     """
     begun = time.monotonic()
-    with beside(settings, FOLDER, f"{base_at // 1_000_000:x}", screen.say) as own:
-        system = LocalSystem(own, workers=options.workers, say=screen.log, step=screen.log)
-        with system, _Starting(system) as starting:
-            run = _Run(own, options, screen, begun)
-            try:
-                verdict = run.play(script(options.seed, options.usage_events, base_at), starting)
-            except StalledError as error:
-                system.watch()  # a part that ended says more
-                raise OperatorError(f"the ledger made no progress: {error}", f"see {own.data_dir}") from error
-            yield Finished(verdict, own)
+    mark = f"{base_at // 1_000_000:x}"
+    with ThreadPoolExecutor(1, "script") as pool:
+        written = pool.submit(script, options.seed, options.usage_events, base_at)
+        with beside(settings, FOLDER, mark, screen.say) as own:
+            yield from _run(own, options, screen, begun, written)
+
+
+def _run(
+    own: Settings, options: Options, screen: Screen, begun: float, written: Future[list[Phase]]
+) -> Iterator[Finished]:
+    system = LocalSystem(own, workers=options.workers, say=screen.log, step=screen.log)
+    with system, _Starting(system) as starting:
+        run = _Run(own, options, screen, begun)
+        try:
+            verdict = run.play(written.result(), starting)
+        except StalledError as error:
+            system.watch()  # a part that ended says more
+            raise OperatorError(f"the ledger made no progress: {error}", f"see {own.data_dir}") from error
+        yield Finished(verdict, own)
 
 
 class _Starting:
@@ -163,11 +172,12 @@ class _Run:
 
     def _play(self, phase: Phase, encoded: Sequence[Messages], watcher: Watcher, steps: Steps) -> None:
         """Send a phase and wait until the ledger has committed all of it; the bar shows what is committed."""
-        shown = base = watcher.read_of(self.sender.next_offsets)
+        topics = {self.sender.topic(batch) for batch in encoded}
+        shown = base = watcher.read_of(topics)
 
         def show() -> None:
             nonlocal shown
-            done = watcher.read_of(self.sender.next_offsets)
+            done = watcher.read_of(topics)
             steps.advance(done - shown)
             shown = done
 

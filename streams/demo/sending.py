@@ -105,6 +105,10 @@ class Sender:
         """The wave's messages, with the registry's id of its schema."""
         return messages(wave, self._registry.schema_id(INPUT_TOPICS[wave.kind]))
 
+    def topic(self, batch: Messages) -> str:
+        """Physical name of the topic that they go to."""
+        return self._topics.name(INPUT_TOPICS[batch.kind])
+
     def send(self, batch: Messages, advance: Advance) -> None:
         """As fast as it goes; returns when Kafka has all of it. Raises `DeliveryError`."""
         for start in range(0, len(batch), CHUNK_RECORDS):
@@ -140,7 +144,7 @@ class Sender:
             raise DeliveryError(f"Kafka did not take {len(self._failures) + left} records ({reason})", "")
 
     def _hand_over(self, batch: Messages, start: int, end: int) -> None:
-        topic = self._topics.name(INPUT_TOPICS[batch.kind])
+        topic = self.topic(batch)
         produce = self._producer.produce
         for position in range(start, end):
             while True:

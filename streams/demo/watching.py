@@ -11,7 +11,7 @@ import threading
 import time
 from array import array
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -70,9 +70,9 @@ class Watcher:
         """Entries seen so far."""
         return self.kinds.total()
 
-    def read_of(self, places: Mapping[tuple[str, int], int]) -> int:
+    def read_of(self, topics: Collection[str]) -> int:
         """How many records of these topics the ledger has read, if they began at offset 0."""
-        return sum(self._next_offsets.get(place, 0) for place in places)
+        return sum(offset for (topic, _), offset in list(self._next_offsets.items()) if topic in topics)
 
     def wait_until_read(self, ends: Mapping[tuple[str, int], int], tick: Callable[[], None] = lambda: None) -> None:
         """Return when the ledger has committed what everything before `ends` caused. Raises `StalledError`."""

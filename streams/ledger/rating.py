@@ -293,9 +293,11 @@ class PriceList:
         `overrides`: the org's own prices by setting (`Account.overrides`); they go before those of the list as any
         price of the org does.
         """
-        own = overrides is not None or org_id in self.overridden
-        version = 0 if overrides is None else overrides.version
-        owner = org_id if own else None
+        owner, version = None, 0
+        if overrides is not None:
+            owner, version = org_id, overrides.version
+        elif org_id in self.overridden:
+            owner = org_id
         key = (owner, version, tier, operation, category, model, tool, provider)
         plan = self._plans.get(key)
         if plan is None:

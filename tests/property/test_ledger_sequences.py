@@ -103,6 +103,20 @@ operation = st.one_of(
 )
 
 
+LINES = frozenset(
+    {
+        AlertKind.THRESHOLD_CROSSED,
+        AlertKind.DAYS_LEFT,
+        AlertKind.BALANCE_LOW,
+        AlertKind.BALANCE_DEPLETED,
+        AlertKind.NEGATIVE_LIMIT_CROSSED,
+        AlertKind.LIMIT_ALERT,
+        AlertKind.LIMIT_REACHED,
+        AlertKind.BUDGET_REACHED,
+    }
+)
+"""Kinds of alert that tell of a line that is crossed, once an epoch."""
+
 sequences = st.integers(1, 60).flatmap(lambda size: st.lists(operation, min_size=size, max_size=size))
 
 
@@ -275,7 +289,7 @@ def test_crossings_alternate_with_leaving(steps: list[tuple[object, ...]]) -> No
     epochs: dict[tuple[str, str, str, str | None, int], int] = {}
     depleted: dict[tuple[str, str], bool] = {}
     for alert in world.alerts:
-        if alert.kind in (AlertKind.THRESHOLD_CROSSED, AlertKind.BALANCE_LOW, AlertKind.BALANCE_DEPLETED):
+        if alert.kind in LINES:
             key = (alert.org_id, alert.wallet, alert.kind.value, alert.rule_id, alert.rule_version)
             assert alert.epoch == epochs.get(key, 0) + 1
             epochs[key] = alert.epoch

@@ -80,6 +80,10 @@ class UsageBooking:
         """Rows without an effect."""
         self._alone: set[int] = set()
         """Rows that are decided as commands: corrections, and what names a hold."""
+        self._watched: set[int] = set()
+        """Rows that share their id with another row."""
+        self._first: dict[bytes, int] = {}
+        """Of the watched ids, the row that was tried last."""
         self._scopes: list[list[str | None]] | None = None
 
     def book(self, seen: SeenIds) -> None:
@@ -91,7 +95,7 @@ class UsageBooking:
         for row in sorted(ratings.refused.keys() - self._alone):
             self._drop(row, ratings.refused[row])
         if rows.repeated.any():
-            self._drop_repeats()
+            self._watched = self._watch_repeats()
         self._loop(ratings)
         booked = self._without(self._dropped)
         effective = rows if booked is None else taken(rows, booked)
@@ -107,33 +111,21 @@ class UsageBooking:
         kept[list(some)] = False
         return np.flatnonzero(kept)
 
-    def _drop_repeats(self) -> None:
-        """Among rows of one id the first that can be booked is; the others are duplicates, or something else."""
-        rows = self._rows
-        first: dict[bytes, int] = {}
-        for row in range(len(rows)):
-            if row in self._dropped:
-                continue
-            earlier = first.setdefault(rows.digests[row].tobytes(), row)
-            if earlier == row:
-                continue
-            if rows.contents[earlier] == rows.contents[row]:
-                self._dropped.add(row)
-                self._outbound.count(self._inbound.topic, "duplicates")
-            else:
-                self._drop(row, DeadLetter(*different_content()))
+    def _watch_repeats(self) -> set[int]:
+        """The rows that share their id with another row of the batch."""
+        digests = [self._rows.digests[row].tobytes() for row in range(len(self._rows))]
+        repeated = {digests[row] for row in np.flatnonzero(self._rows.repeated).tolist()}
+        return {row for row, digest in enumerate(digests) if digest in repeated}
 
     def _loop(self, ratings: Ratings) -> None:
         live, rows = self._state.live, self._rows
         seqs, settled, held = self._seqs, self._settled, self._held
         drawn, drawn_amounts = self._drawn.append, self._drawn_amounts.append
-        aside = self._dropped | self._alone
+        aside = self._dropped | self._alone | self._watched
         for row, org, at, cost, unit in zip(
             range(len(rows)), rows.orgs, rows.clocks.tolist(), ratings.costs, ratings.units, strict=True
         ):
-            if aside and row in aside:
-                if row not in self._dropped:
-                    self._decide_alone(row, at)
+            if aside and row in aside and self._is_done(row, at):
                 continue
             account = live[org]
             wallet = account.wallets.get(unit)
@@ -154,6 +146,32 @@ class UsageBooking:
                 drawn_amounts(cost)
             else:
                 self._book_slowly(row, account, unit, cost, at)
+
+    def _is_done(self, row: int, at: int) -> bool:
+        """Whether a row that stands aside has its end now; else it is booked like any other."""
+        if row in self._dropped:
+            return True
+        if row in self._watched and self._repeats_a_booked(row):
+            return True
+        if row in self._alone:
+            self._decide_alone(row, at)
+            return True
+        return False
+
+    def _repeats_a_booked(self, row: int) -> bool:
+        """Among rows of one id the first that can be booked is; later ones are duplicates, or something else."""
+        rows = self._rows
+        digest = rows.digests[row].tobytes()
+        earlier = self._first.get(digest)
+        if earlier is None or earlier in self._dropped:
+            self._first[digest] = row
+            return False
+        if rows.contents[earlier] == rows.contents[row]:
+            self._dropped.add(row)
+            self._outbound.count(self._inbound.topic, "duplicates")
+        else:
+            self._drop(row, DeadLetter(*different_content()))
+        return True
 
     def _book_slowly(self, row: int, account: Account, unit: str, cost: int, at: int) -> None:
         """One event with everything that may come with it: what is due before it, several slices, alerts."""

@@ -283,3 +283,15 @@ def test_a_hold_is_placed_captured_and_resolved_once() -> None:
     ]
     assert book.account("acme").wallets["USD"].available == 7 * NANOS
     assert book.outcomes["credits.holds.v1"]["duplicates"] == 1
+
+
+def test_a_repeat_of_what_could_not_be_booked_is_judged_by_itself() -> None:
+    whole, cut = ledger(), ledger()
+    full = usage("e0", cost_nanos=AMOUNT_MAX)
+    too_much = usage("e1", cost_nanos=AMOUNT_MAX)
+    records = [full, too_much, too_much, usage("e1", cost_nanos=0), usage("e1", cost_nanos=0)]
+    whole.feed(records)
+    for record in records:
+        cut.feed([record])
+    assert whole.outcomes == cut.outcomes == {"credits.usage.v1": {"entries": 2, "dead_letters": 2, "duplicates": 1}}
+    assert whole.rows("ledger") == cut.rows("ledger")

@@ -42,6 +42,9 @@ POLL_S = 0.05
 # LogAppendTime: the ledger's clock is the input log's. cleanup.policy: a compacted ledger is no ledger.
 ESSENTIAL = ("cleanup.policy", "message.timestamp.type")
 
+# The farthest that a producer's time may lie ahead of the broker's: as far as can be said.
+AHEAD_MS_MAX = 2**63 - 1
+
 Result = TypeVar("Result")
 
 
@@ -156,10 +159,16 @@ def compare(admin: AdminClient, topics: Topics, names: Sequence[str], settings: 
 
 
 def _configuration(topic: Topic, settings: Settings) -> dict[str, str]:
-    """What the catalogue says; with `CREDITS_CLOCK=log` producers set the time of their records."""
+    """What the catalogue says; with `CREDITS_CLOCK=log` producers set the time of their records.
+
+    Then nothing expires: the broker would hold a replayed year's times against today's date.
+    """
     configuration = topic.configuration()
     if settings.clock == "log":
         configuration["message.timestamp.type"] = "CreateTime"
+        configuration["message.timestamp.after.max.ms"] = str(AHEAD_MS_MAX)
+        if "retention.ms" in configuration:
+            configuration["retention.ms"] = "-1"
     return configuration
 
 

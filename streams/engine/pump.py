@@ -361,7 +361,9 @@ class Pump:
         changed = [{"key": org.encode(), "value": value} for org, value in framed.items()]
         changed.append({"key": POSITION_KEY, "value": position.encode()})
         batches.append((self._changelog, changed))
-        return Writes(batches, output.keyed), framed, position
+        # Where time is the log's, a transfer's leg arrives when it left; else when the broker takes it.
+        keyed_at_ms = output.clock_at // 1_000 if self._setup.settings.clock == "log" else 0
+        return Writes(batches, output.keyed, keyed_at_ms), framed, position
 
     async def _recover(self, lost: PartitionLostError) -> None:
         """Throw the state away and restore the partition, as often as it takes, unless it is taken from us."""

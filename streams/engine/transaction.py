@@ -53,10 +53,14 @@ Messages = list[dict[str, Any]]
 
 @dataclass(slots=True)
 class Writes:
-    """Everything one transaction writes: (topic, messages) for the own partition, and single records."""
+    """Everything one transaction writes: (topic, messages) for the own partition, and single records.
+
+    `keyed_at_ms`: the Kafka timestamp of the single records, which may be inputs again; 0: when they are written.
+    """
 
     batches: list[tuple[str, Messages]]
     keyed: Sequence[Keyed]
+    keyed_at_ms: int = 0
 
     def count(self) -> int:
         """How many records."""
@@ -121,7 +125,7 @@ class PartitionProducer:
         for topic, messages in writes.batches:
             self._produce_batch(topic, messages)
         for record in writes.keyed:
-            self._produce_keyed(record)
+            self._produce_keyed(record, writes.keyed_at_ms)
         self._attempt(lambda: self._producer.commit_transaction(COMMIT_TIMEOUT_S), retry=True)
 
     def close(self) -> None:
@@ -136,7 +140,7 @@ class PartitionProducer:
             error = next(message["_error"] for message in messages if "_error" in message)
             raise self._failure(error)
 
-    def _produce_keyed(self, record: Keyed) -> None:
+    def _produce_keyed(self, record: Keyed, at_ms: int) -> None:
         options: dict[str, Any] = {}
         if record.partition is not None:
             options["partition"] = record.partition
@@ -146,6 +150,7 @@ class PartitionProducer:
                 value=record.value,
                 key=record.key,
                 headers=list(record.headers),
+                timestamp=at_ms,
                 on_delivery=self._delivered,
                 **options,
             )

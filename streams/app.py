@@ -24,7 +24,7 @@ import faust
 from streams.engine.engine import Engine
 from streams.engine.health import WorkerHealth, serve_health
 from streams.engine.internal_topics import prepare_topics
-from streams.engine.memory import calm_collector
+from streams.engine.memory import set_up_memory
 from streams.engine.ports import EngineMetrics, Processor
 from streams.engine.quiet_logs import quieten
 from streams.errors import OperatorError
@@ -69,7 +69,7 @@ def build_app(settings: Settings) -> faust.App:
 def run_worker(settings: Settings, make_processor: MakeProcessor, metrics: EngineMetrics | None = None) -> int:
     """Run a worker until it is told to stop or fails; returns the exit code. Takes over SIGINT and SIGTERM."""
     quieten()
-    calm_collector()
+    set_up_memory()
     processor = make_processor(settings)
     try:
         prepare_topics(settings, processor.inputs, processor.outputs, processor.seen_windows)

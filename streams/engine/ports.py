@@ -247,7 +247,9 @@ class Processor(Protocol[State, Gathered]):
         ...
 
     def committed(self, state: State, output: Output) -> None:
-        """The output's transaction is in Kafka; `partition.accounts` holds its account states."""
+        """The output's transaction is in Kafka; `partition.accounts` holds its account states.
+
+        The lists in `output.records` are empty by now."""
         ...
 
 

@@ -119,11 +119,13 @@ class PartitionProducer:
         for every record to be acknowledged. A crash before the end of 4 has no effect: the next owner's `open` aborts
         what is there; a crash after it has had its effect, positions included.
 
-        Raises `FencedError` or `PartitionLostError` (restore the partition) or `CommitRefusedError` (stop).
+        The lists of messages are empty afterwards. Raises `FencedError` or `PartitionLostError` (restore the
+        partition) or `CommitRefusedError` (stop).
         """
         self._attempt(self._producer.begin_transaction)
         for topic, messages in writes.batches:
             self._produce_batch(topic, messages)
+            messages.clear()  # librdkafka has its copy; with several partitions in this state the other one is felt
         for record in writes.keyed:
             self._produce_keyed(record, writes.keyed_at_ms)
         self._attempt(lambda: self._producer.commit_transaction(COMMIT_TIMEOUT_S), retry=True)

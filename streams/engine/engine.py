@@ -26,7 +26,7 @@ from streams.engine.ledger_lookup import LedgerLookup
 from streams.engine.limits import DeadLetterLimit
 from streams.engine.memory import give_memory_back
 from streams.engine.ports import EngineMetrics, Inbound, NoMetrics, Processor
-from streams.engine.pump import Pump, PumpSetup
+from streams.engine.pump import LARGE_BATCHES_MAX, Pump, PumpSetup
 from streams.engine.restore import Restored, restore
 from streams.engine.table import LedgerConsumer, account_table
 from streams.engine.transport import batch_topic, commit_offsets, use_batches
@@ -78,6 +78,7 @@ class Engine:
             processor=processor,
             metrics=self._metrics,
             executor=self._executor,
+            large_batches=asyncio.Semaphore(LARGE_BATCHES_MAX),
             fetching=self,
             dead_letters=DeadLetterLimit(settings.dead_letters_per_minute_max),
             restore=self._restore,

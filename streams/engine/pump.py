@@ -35,15 +35,15 @@ from streams.settings import Settings
 
 log = logging.getLogger(__name__)
 
+TICK_IDLE_S = 1.0
 # A turn costs about 5 ms of processor time in worker and broker together, whatever its size. With 8 partitions, turns
 # as fast as they go would take both cores of a small machine for a few records each, and everything would wait for a
 # core; 33 a second and partition leave room, and a record waits 15 ms more on the average.
 TURN_INTERVAL_S = 0.03
-TURN_RECORDS_ENOUGH = 1_000
-TICK_IDLE_S = 1.0
-LINGER_S_MIN = 0.005
-LINGER_S_MAX = 0.02
-LINGER_RECORDS_MAX = 1_000
+# From here on a batch is worth a turn at once. It and what it causes take 20 to 40 MiB until they are committed. Two at a time are committed while one is
+# decided: that keeps a worker's core busy, more would only cost memory.
+LARGE_RECORDS_MIN = 1_000
+LARGE_BATCHES_MAX = 3
 TICK_ORGS_MAX = 1_000
 UNAVAILABLE_PAUSE_S = 0.5
 RESTORE_PAUSE_S = 1.0
@@ -82,6 +82,7 @@ class PumpSetup:
     processor: Processor[Any, Any]
     metrics: EngineMetrics
     executor: Executor
+    large_batches: asyncio.Semaphore
     fetching: Fetching
     dead_letters: DeadLetterLimit
     restore: Callable[[int, Callable[[], bool]], Restored]
@@ -106,10 +107,9 @@ class Pump:
         self._reseeking: set[asyncio.Task[None]] = set()
         self._fences: list[float] = []
         self._commit_began_s = time.monotonic()
-        self._linger_until_s = 0.0
+        self._turn_began_s = 0.0
         self._ticked = False
         self._idle_since_s = time.monotonic()
-        self._turn_began_s = 0.0
         self.progress_at_s = time.monotonic()
         self._install(restored, next_offsets)
 
@@ -240,21 +240,9 @@ class Pump:
                 await self._sleep(None if due_at is None else TICK_IDLE_S)
 
     async def _let_gather(self) -> None:
-        """After a commit of t, wait up to t for a batch worth the next one.
-
-        A small transaction costs the worker and the broker a millisecond each, whatever is in it. At 8,000 events/s
-        over 8 partitions, one after the other without this, they took both cores. An event that comes alone does not
-        wait: then the last commit is long past.
-        """
-        if self.intake.records < LINGER_RECORDS_MAX:
-            wait_s = self._linger_until_s - time.monotonic()
-            if wait_s > 0:
-                await asyncio.sleep(wait_s)
-
-    async def _let_gather(self) -> None:
         """Wait out `TURN_INTERVAL_S` since the last turn began, unless much is queued; a lone record never waits."""
         wait_s = self._turn_began_s + TURN_INTERVAL_S - time.monotonic()
-        if wait_s > 0 and self.intake.records < TURN_RECORDS_ENOUGH and not self._closing:
+        if wait_s > 0 and self.intake.records < LARGE_RECORDS_MIN and not self._closing:
             await asyncio.sleep(wait_s)
         self._turn_began_s = time.monotonic()
 
@@ -275,6 +263,10 @@ class Pump:
             # Only markers and compacted offsets: remembered with the next transaction that has something to say.
             self._position.next_offsets.update(positions)
             return
+        async with self._setup.large_batches if records >= LARGE_RECORDS_MIN else contextlib.nullcontext():
+            await self._decide_and_commit(batch, records, positions)
+
+    async def _decide_and_commit(self, batch: Sequence[Inbound], records: int, positions: Mapping[str, int]) -> None:
         started_s = time.perf_counter()
         gathered = await self._gather(batch)
         gathered_s = time.perf_counter()
@@ -339,7 +331,7 @@ class Pump:
         witness = self._setup.processor.witness
         entries = sum(len(messages) for topic, messages in output.records if topic == witness)
         writes, framed, position = self._writes(output, positions)
-        began_s = self._commit_began_s = time.monotonic()
+        self._commit_began_s = time.monotonic()
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._setup.executor, self._producer.commit, writes)
         self._accounts.apply(framed)
@@ -352,8 +344,7 @@ class Pump:
         partition.ledger_end += entries + (1 if entries else 0)
         for memory in self._seen.values():
             memory.expire(position.clock_at)
-        ended_s = self._idle_since_s = self.progress_at_s = time.monotonic()
-        self._linger_until_s = ended_s + min(max(ended_s - began_s, LINGER_S_MIN), LINGER_S_MAX)
+        self._idle_since_s = self.progress_at_s = time.monotonic()
         self._setup.processor.committed(self._state, output)
 
     def _writes(self, output: Output, positions: Mapping[str, int]) -> tuple[Writes, dict[str, bytes], PositionRecord]:

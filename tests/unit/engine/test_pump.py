@@ -165,6 +165,7 @@ def with_pump(test: Callable[[Bench], Coroutine[Any, Any, None]], tmp_path: Path
                 processor=echo,
                 metrics=NoMetrics(),
                 executor=executor,
+                large_batches=asyncio.Semaphore(1),
                 fetching=fetching,
                 dead_letters=DeadLetterLimit(10),
                 restore=lambda number, wanted: restored(log),

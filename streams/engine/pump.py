@@ -40,8 +40,8 @@ TICK_IDLE_S = 1.0
 # as fast as they go would take both cores of a small machine for a few records each, and everything would wait for a
 # core; 33 a second and partition leave room, and a record waits 15 ms more on the average.
 TURN_INTERVAL_S = 0.03
-# From here on a batch is worth a turn at once. It and what it causes take 20 to 40 MiB until they are committed. Two at a time are committed while one is
-# decided: that keeps a worker's core busy, more would only cost memory.
+# From here on a batch is worth a turn at once. It and what it causes take 20 to 40 MiB until they are committed: two
+# are committed while one is decided, which keeps a worker's core busy; more would only cost memory.
 LARGE_RECORDS_MIN = 1_000
 LARGE_BATCHES_MAX = 3
 TICK_ORGS_MAX = 1_000

@@ -407,7 +407,7 @@ def _conform(record: str, batch: pa.RecordBatch) -> pa.RecordBatch:
     unknown = set(batch.schema.names) - set(schema.names)
     if unknown:
         raise ValueError(f"{record} has no field {', '.join(sorted(unknown))}")
-    fields = {field["name"]: field for field in plain_schema(avro_schema(record))["fields"]}
+    fields = _plain_fields(record)
     columns = []
     for field in schema:
         index = batch.schema.get_field_index(field.name)
@@ -424,6 +424,11 @@ def _conform(record: str, batch: pa.RecordBatch) -> pa.RecordBatch:
         if not field.nullable and column.null_count:
             raise ValueError(f"{record}.{field.name} has no value in {column.null_count} rows")
     return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+@functools.cache
+def _plain_fields(record: str) -> dict[str, Mapping[str, Any]]:
+    return {field["name"]: field for field in plain_schema(avro_schema(record))["fields"]}
 
 
 def _constant(field: Mapping[str, Any], arrow_type: pa.DataType, rows: int) -> pa.Array:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from streams.ledger.account import Account
-from streams.ledger.rating import PriceList, Tariff
+from streams.ledger.rating import PriceList, RatingPlan, Tariff
 from streams.ledger.refusals import DeadLetter
 from streams.ledger.usage import default_unit
 
@@ -70,11 +70,15 @@ def unpriced(batch: pa.RecordBatch, prices: PriceList) -> bool:
         return False
     times = batch.column("occurred_at").to_numpy(zero_copy_only=False)
     span = (int(times.min()), int(times.max()))
-    return any(
-        prices.find("", kind[0], at, category=kind[1], model=kind[2], tool=kind[3], provider=kind[4]) is None
-        for kind in kinds_of(batch)[1]
-        for at in span
-    )
+    return any(not _priced(prices.plan("", None, *kind), at) for kind in kinds_of(batch)[1] for at in span)
+
+
+def _priced(plan: RatingPlan, at: int) -> bool:
+    try:
+        plan.tariff(at)
+    except DeadLetter:
+        return False
+    return True
 
 
 def rate(batch: pa.RecordBatch, orgs: Sequence[str], accounts: Mapping[str, Account], prices: PriceList) -> Ratings:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.codec import DecodedBatch, WriterSchemas, decode_one
-from schemas.enums import InputKind, RefundTarget
+from schemas.enums import EntryKind, InputKind, RefundTarget
 from streams.engine.ports import EntrySource, SeenIds
 from streams.engine.seen import digests
 from streams.ledger.commands import Refund, Usage
@@ -47,6 +47,12 @@ class References:
         for org, event_id, value in zip(orgs, event_ids, values, strict=True):
             if (org, event_id) in self.wanted:
                 self._found[org, event_id] = read_entry(value, self._writers)
+
+    def note_entries(self, entries: Iterable[Entry]) -> None:
+        """The same for what was decided as a command, such as usage that captures a hold."""
+        for entry in entries:
+            if entry.kind is EntryKind.USAGE and (entry.org_id, entry.event_id) in self.wanted:
+                self._found[entry.org_id, entry.event_id] = entry
 
 
 def read_entry(value: bytes, writers: WriterSchemas) -> Entry:

@@ -9,7 +9,7 @@ Rules of this file:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, TypeVar
 
 import numpy as np
@@ -92,6 +92,7 @@ class UsageBooking:
         accounts = {org: self._state.account(org) for org in set(rows.orgs)}
         ratings = rate(rows.batch, rows.orgs, accounts, self._gathered.prices)
         self._alone = set(np.flatnonzero(decided_alone(rows.batch)).tolist())
+        self._alone |= self._of_revised_usages(accounts)
         for row in sorted(ratings.refused.keys() - self._alone):
             self._drop(row, ratings.refused[row])
         if rows.repeated.any():
@@ -102,6 +103,16 @@ class UsageBooking:
         seen.add(effective.digests, effective.contents, self._state.partition.ledger_end, self._state.clock_at)
         in_columns = self._without(self._dropped | self._alone)
         self._emit(ratings, np.arange(len(rows)) if in_columns is None else in_columns)
+
+    def _of_revised_usages(self, accounts: Mapping[str, Account]) -> set[int]:
+        """Rows of usages that have a revision already, or may get one earlier in this batch: the core judges them."""
+        rows, event_ids = self._rows, self._rows.batch.column("event_id")
+        known = {org: account.corrected for org, account in accounts.items() if account.corrected}
+        here = {(rows.orgs[row], event_ids[row].as_py()) for row in np.flatnonzero(is_revised(rows.batch)).tolist()}
+        if not known and not here:
+            return set()
+        names = zip(rows.orgs, event_ids.to_pylist(), strict=True)
+        return {row for row, name in enumerate(names) if name in here or name[1] in known.get(name[0], ())}
 
     def _without(self, some: set[int]) -> Places | None:
         """All rows but some; None: all."""
@@ -214,6 +225,7 @@ class UsageBooking:
             self._drop(row, refusal)
             return
         self._before.setdefault(row, []).extend(outcome.entries)
+        self._gathered.references.note_entries(outcome.entries)
         self._outbound.beside(outcome)
         self._outbound.count(inbound.topic, "rejected" if outcome.rejected else "entries")
 
@@ -295,9 +307,16 @@ class UsageBooking:
 
 def decided_alone(batch: pa.RecordBatch) -> npt.NDArray[np.bool_]:
     """Rows that are more than a new usage: a revision, a void, or a usage that captures a hold."""
-    revised = pc.or_(pc.not_equal(batch.column("revision"), 0), batch.column("voided"))
-    alone: npt.NDArray[np.bool_] = pc.or_(revised, pc.is_valid(batch.column("hold_id"))).to_numpy(zero_copy_only=False)
-    return alone
+    named: npt.NDArray[np.bool_] = pc.is_valid(batch.column("hold_id")).to_numpy(zero_copy_only=False)
+    return is_revised(batch) | named
+
+
+def is_revised(batch: pa.RecordBatch) -> npt.NDArray[np.bool_]:
+    """Rows that are a revision or a void of a usage."""
+    revised: npt.NDArray[np.bool_] = pc.or_(pc.not_equal(batch.column("revision"), 0), batch.column("voided")).to_numpy(
+        zero_copy_only=False
+    )
+    return revised
 
 
 class _Selection:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import msgspec
 
 from schemas.amounts import NANOS
-from schemas.enums import BudgetWindow, GrantKind, MemberRole, ThresholdType
+from schemas.enums import BillingUnit, BudgetWindow, GrantKind, MemberRole, ThresholdType
 from streams.ledger.entry import Slice
 from streams.ledger.rating import Overrides
 
@@ -262,7 +262,7 @@ class ActiveHold(msgspec.Struct, array_like=True):
 
 
 class CorrectedUsage(msgspec.Struct, array_like=True):
-    """The latest revision of a usage that was corrected (product rule 23)."""
+    """The latest revision of a usage that was corrected, or came as a revision at first (product rule 23)."""
 
     revision: int
     recorded_at: int
@@ -272,6 +272,8 @@ class CorrectedUsage(msgspec.Struct, array_like=True):
     voided: bool
     carried: dict[str, str | int]
     """Dimensions and quantities, as in its entry."""
+    occurred_at: int = 0
+    billing_unit: BillingUnit | None = None
 
 
 class RefundedUsage(msgspec.Struct, array_like=True):
@@ -303,7 +305,7 @@ class Account(msgspec.Struct, array_like=True):
     holds_resolved: list[int] = msgspec.field(default_factory=list)
     """Digests of the holds resolved last, oldest first; see `holds.RESOLVED_MAX`."""
     corrected: dict[str, CorrectedUsage] = msgspec.field(default_factory=dict)
-    """By event id, as long as a usage can be refunded."""
+    """By event id, the latest last, as long as a usage can be refunded."""
     overrides: Overrides | None = None
     """Prices of its own, by setting; None: none (product rules 7, 9)."""
 

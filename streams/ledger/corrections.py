@@ -5,7 +5,9 @@ Rules of this file:
   `correction` that carries what it takes back, and a `usage` of the new revision; a void makes the first alone.
 - What is given back goes to the grants that were drawn, the last drawn first, less what was refunded already; the
   refunds are part of what is unwound, so the new revision can be refunded as if it were the first.
-- A usage that nobody knows is `unknown_usage`; a revision that is not higher than the booked one is a dead letter.
+- A revision of a usage of which nothing is booked is booked as it stands, and remembered like a corrected one, so that
+  a lower revision is refused when it comes after all; a void of it is `unknown_usage`.
+- A revision that is not higher than the booked one is a dead letter.
 - The latest revision of a corrected usage is kept for as long as usage can be refunded; before a first correction the
   usage's own entry says what it drew, looked up by the caller.
 """
@@ -22,8 +24,9 @@ from streams.ledger.account import Account, CorrectedUsage
 from streams.ledger.budgets import Scope
 from streams.ledger.commands import Usage
 from streams.ledger.entry import Entry
-from streams.ledger.evolve import USAGE_REFUND_WINDOW_MICROS, Unwound, carried_by
+from streams.ledger.evolve import USAGE_REFUND_WINDOW_MICROS, Unwound, revision_of
 from streams.ledger.grants import draw, give_back, lot_of, undrawn
+from streams.ledger.hold_decisions import capture_by_usage
 from streams.ledger.journal import Journal
 from streams.ledger.rating import Rated
 from streams.ledger.refusals import DeadLetter, check_range
@@ -41,17 +44,22 @@ def latest_usage(account: Account, event_id: str, references: Mapping[str, Entry
     entry = references.get(event_id)
     if entry is None:
         return None
-    return CorrectedUsage(entry.revision, entry.recorded_at, entry.wallet, entry.slices, False, carried_by(entry))
+    return revision_of(entry)
 
 
 def decide_correction(journal: Journal, usage: Usage, rated: Rated | None, references: Mapping[str, Entry]) -> None:
-    """Amend or void; `rated`: the new revision, None when it is voided.
+    """Amend or void, or book what comes as a revision at first; `rated`: the new revision, None when it is voided.
 
     Raises DeadLetter `duplicate_with_different_content` for a revision that is not higher, `amount_out_of_range`, and
     `invalid_field` when there are too many corrections.
     """
     account = journal.account
     booked = latest_usage(account, usage.event_id, references)
+    if booked is None and rated is not None:  # nothing to unwind, and it is not lost (product rule 16)
+        _check_remembered(account, usage)
+        check_spendable(wallet_for(account, rated.wallet), rated.cost)
+        _book(journal, usage, rated)
+        return
     if booked is None or booked.recorded_at + USAGE_REFUND_WINDOW_MICROS < journal.at:
         journal.reject(
             usage.wallet or "",
@@ -64,22 +72,37 @@ def decide_correction(journal: Journal, usage: Usage, rated: Rated | None, refer
     if usage.revision <= booked.revision:
         message = f"revision {booked.revision} is booked; a correction needs a higher one"
         raise DeadLetter(DeadLetterCode.DUPLICATE_WITH_DIFFERENT_CONTENT, message)
-    if usage.event_id not in account.corrected and len(account.corrected) >= CORRECTED_MAX:
-        raise DeadLetter(DeadLetterCode.INVALID_FIELD, f"more than {CORRECTED_MAX} usages were corrected in 35 days")
+    _check_remembered(account, usage)
     if rated is not None:
         check_spendable(wallet_for(account, rated.wallet), rated.cost)
     _unwind(journal, usage, booked)
     if rated is not None:
-        wallet = wallet_for(account, rated.wallet)
-        journal.write(
-            EntryKind.USAGE,
-            rated.wallet,
-            -rated.cost,
-            event_id=usage.event_id,
-            occurred_at=usage.occurred_at,
-            slices=draw(wallet, rated.cost) if rated.cost else (),
-            **usage_words(usage, rated),
-        )
+        _book(journal, usage, rated)
+
+
+def _check_remembered(account: Account, usage: Usage) -> None:
+    if usage.event_id not in account.corrected and len(account.corrected) >= CORRECTED_MAX:
+        message = f"more than {CORRECTED_MAX} usages had a revision in 35 days"
+        raise DeadLetter(DeadLetterCode.INVALID_FIELD, message)
+
+
+def _book(journal: Journal, usage: Usage, rated: Rated) -> None:
+    """The entry of the new revision, for which there is room; it resolves the hold that it names."""
+    account = journal.account
+    hold = None if usage.hold_id is None else account.holds.get(usage.hold_id)
+    if hold is not None:
+        capture_by_usage(journal, usage, rated, hold)
+        return
+    wallet = wallet_for(account, rated.wallet)
+    journal.write(
+        EntryKind.USAGE,
+        rated.wallet,
+        -rated.cost,
+        event_id=usage.event_id,
+        occurred_at=usage.occurred_at,
+        slices=draw(wallet, rated.cost) if rated.cost else (),
+        **usage_words(usage, rated),
+    )
 
 
 def _unwind(journal: Journal, usage: Usage, booked: CorrectedUsage) -> None:
@@ -100,11 +123,12 @@ def _unwind(journal: Journal, usage: Usage, booked: CorrectedUsage) -> None:
         wallet.unit,
         amount,
         event_id=usage.event_id,
-        occurred_at=usage.occurred_at,
+        occurred_at=booked.occurred_at,
         slices=slices,
         grants=anew,
         reason=EntryReason.USAGE_VOIDED if usage.voided else EntryReason.USAGE_AMENDED,
         revision=usage.revision,
+        billing_unit=booked.billing_unit,
         details=msgspec.json.encode(Unwound(spent, booked.recorded_at, booked.revision)).decode(),
         **carried,
     )

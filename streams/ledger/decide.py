@@ -95,7 +95,7 @@ def rate(account: Account, usage: Usage, prices: PriceList) -> Rated:
 
 def _decide_usage(account: Account, usage: Usage, context: Context, outcome: Outcome) -> bool:
     """Book a usage; True: nothing can have become due by it, for it went into one grant without a word."""
-    if usage.voided or usage.revision:
+    if usage.voided or usage.revision or usage.event_id in account.corrected:
         rated = None if usage.voided else rate(account, usage, context.prices)
         decide_correction(Journal(account, context.at, outcome, context.source), usage, rated, context.references)
         return False

@@ -273,8 +273,6 @@ def _unwind(movement: _Movement) -> Unwound:
     horizon = entry.recorded_at - USAGE_REFUND_WINDOW_MICROS
     for event_id in [key for key, known in account.refunded.items() if known.usage_recorded_at < horizon]:
         del account.refunded[event_id]
-    for event_id in [key for key, booked in account.corrected.items() if booked.recorded_at < horizon]:
-        del account.corrected[event_id]
     return unwound
 
 
@@ -292,12 +290,28 @@ def _correct_usage(movement: _Movement) -> None:
     account, entry = movement.account, movement.entry
     _unwind(movement)
     account.refunded.pop(entry.event_id, None)
-    account.corrected[entry.event_id] = CorrectedUsage(
-        entry.revision, entry.recorded_at, entry.wallet, (), True, carried_by(entry)
+    _remember_revision(account, msgspec.structs.replace(entry, slices=()), voided=True)
+
+
+def revision_of(entry: Entry, voided: bool = False) -> CorrectedUsage:
+    """The usage of an entry, as corrections and refunds ask for it."""
+    return CorrectedUsage(
+        entry.revision,
+        entry.recorded_at,
+        entry.wallet,
+        entry.slices,
+        voided,
+        carried_by(entry),
+        entry.occurred_at,
+        entry.billing_unit,
     )
 
 
-def _remember_revision(account: Account, entry: Entry) -> None:
-    account.corrected[entry.event_id] = CorrectedUsage(
-        entry.revision, entry.recorded_at, entry.wallet, entry.slices, False, carried_by(entry)
-    )
+def _remember_revision(account: Account, entry: Entry, voided: bool = False) -> None:
+    """Keep the revision of the entry as the latest of its usage, and forget those that can be refunded no longer."""
+    corrected = account.corrected
+    corrected.pop(entry.event_id, None)
+    corrected[entry.event_id] = revision_of(entry, voided)
+    horizon = entry.recorded_at - USAGE_REFUND_WINDOW_MICROS
+    while (oldest := next(iter(corrected))) and corrected[oldest].recorded_at < horizon:
+        del corrected[oldest]

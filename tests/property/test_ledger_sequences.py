@@ -16,6 +16,7 @@ from schemas.amounts import format_amount
 from schemas.enums import AlertKind, EntryKind, HoldAction, PurchaseStatus, RefundTarget, SettingKind
 from streams.ledger.account import encode_account
 from streams.ledger.entry import Entry
+from streams.ledger.refusals import DeadLetter
 from streams.ledger.usage import refresh_headroom
 from tests.unit.ledger.world import DAY, World
 
@@ -64,6 +65,7 @@ operation = st.one_of(
     st.tuples(st.just("release"), org, hold_id),
     st.tuples(st.just("amend"), org, st.integers(0, 9), amount, unit),
     st.tuples(st.just("void"), org, st.integers(0, 9)),
+    st.tuples(st.just("revision first"), org, unit, amount, st.integers(0, 2), st.sampled_from(("e1", "e2")), hold_id),
     st.tuples(
         st.just("budget"),
         org,
@@ -186,6 +188,8 @@ def perform_more(world: World, step: tuple[object, ...]) -> None:
         case ("void", str(who), int(number)):
             revision = world.commands + 1
             world.use("0", who, event_id=_nth(world, who, EntryKind.USAGE, number), revision=revision, voided=True)
+        case ("revision first", str(who), str(where), str(much), int(revision), str(event), str(hold)):
+            _use_in_any_order(world, who, where, much, f"{who}/{event}", revision, _latest(world, who, hold))
         case ("answer", bool(paid)):
             _answer(world, paid)
         case ("override", str(who), str(price)):
@@ -221,6 +225,23 @@ def _latest(world: World, who: str, prefix: str) -> str:
     """The latest hold of the org under that prefix, active or not; or one that never was."""
     placed = [entry.hold_id for entry in world.entries[who] if entry.kind is EntryKind.HOLD]
     return next((hold for hold in reversed(placed) if hold and hold.startswith(f"{prefix}/")), "nothing")
+
+
+def _use_in_any_order(world: World, who: str, where: str, much: str, event_id: str, revision: int, hold: str) -> None:
+    """Revisions as they come: one that is not higher than what is booked changes nothing."""
+    booked = [entry.revision for entry in world.entries[who] if entry.event_id == event_id]
+    if 0 in booked and not revision:
+        return  # a record that was here before never gets to the core
+    world.settle(who)
+    known = event_id in world.account(who).corrected
+    before = encode_account(world.account(who))
+    try:
+        world.use(much, who, where, event_id=event_id, revision=revision, hold_id=hold)
+    except DeadLetter:
+        assert known
+        assert revision <= max(booked)
+        if world.fast:
+            assert encode_account(world.account(who)) == before
 
 
 def _answer(world: World, paid: bool) -> None:

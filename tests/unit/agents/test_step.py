@@ -268,6 +268,38 @@ def test_a_correction_finds_what_was_booked(together: bool) -> None:
     assert not book.dead_letters()
 
 
+@pytest.mark.parametrize("together", [True, False])
+def test_a_revision_that_comes_first_is_booked_and_its_original_refused(together: bool) -> None:
+    book = ledger()
+    records = [
+        purchase("p1"),
+        usage("e1", model="m1", input_tokens=2_000, revision=1),
+        usage("e2", cost_nanos=NANOS),
+        usage("e1", model="m1", input_tokens=1_000),
+        usage("e1", "bolt", model="m1", input_tokens=1_000),
+    ]
+    for part in [records] if together else [[record] for record in records]:
+        book.feed(part)
+    told = [(row["org_id"], row["kind"], row["amount_nanos"] // NANOS, row["revision"]) for row in book.rows("ledger")]
+    assert told == [
+        ("acme", "purchase", 10, 0),
+        ("acme", "usage", -6, 1),
+        ("acme", "usage", -1, 0),
+        ("bolt", "usage", -3, 0),
+    ]
+    assert [code for code, _ in book.dead_letters()] == [DeadLetterCode.DUPLICATE_WITH_DIFFERENT_CONTENT]
+
+
+def test_a_usage_that_captures_a_hold_is_corrected_in_its_own_batch() -> None:
+    book = ledger()
+    held = {"hold_id": "h1", "org_id": "acme", "wallet": "USD", "action": "place", "amount_nanos": 4 * NANOS}
+    book.feed([purchase("p1"), sent("hold", held)])
+    captured = usage("e1", cost_nanos=3 * NANOS, wallet="USD", hold_id="h1")
+    book.feed([captured, usage("e1", cost_nanos=NANOS, wallet="USD", revision=1)])
+    assert [row["kind"] for row in book.rows("ledger")][2:] == ["usage", "hold_release", "correction", "usage"]
+    assert book.account("acme").wallets["USD"].available == 9 * NANOS
+
+
 def test_a_hold_is_placed_captured_and_resolved_once() -> None:
     book = ledger()
     held = {"hold_id": "h1", "org_id": "acme", "wallet": "USD"}

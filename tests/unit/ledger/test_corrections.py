@@ -7,7 +7,17 @@ from typing import Any
 import pytest
 
 from schemas.amounts import NANOS
-from schemas.enums import AlertKind, DeadLetterCode, EntryKind, GrantKind, RefundTarget, RejectReason, SettingKind
+from schemas.enums import (
+    AlertKind,
+    BillingUnit,
+    DeadLetterCode,
+    EntryKind,
+    GrantKind,
+    HoldAction,
+    RefundTarget,
+    RejectReason,
+    SettingKind,
+)
 from streams.ledger.entry import Outcome
 from streams.ledger.refusals import DeadLetter
 from tests.unit.ledger.world import DAY, World
@@ -61,12 +71,72 @@ def test_a_revision_that_is_not_higher_is_a_dead_letter(revision: int) -> None:
     world.check()
 
 
-def test_a_usage_that_nobody_knows_is_refused() -> None:
+def test_a_void_of_a_usage_that_nobody_knows_is_refused() -> None:
     world = World()
     world.buy("100")
-    (entry,) = amend(world, "5").entries
+    (entry,) = amend(world, "5", voided=True).entries
     assert (entry.kind, entry.reason) == (EntryKind.REJECTED, RejectReason.UNKNOWN_USAGE)
     assert world.settled() == 100 * NANOS
+    world.check()
+
+
+def test_a_revision_of_what_never_came_is_booked_as_it_stands() -> None:
+    """Product rule 16: usage that has happened is booked; what is left of its history is known from here on."""
+    world = World()
+    world.buy("100")
+    (entry,) = amend(world, "5", 2).entries
+    assert (entry.kind, entry.amount_nanos, entry.revision) == (EntryKind.USAGE, -5 * NANOS, 2)
+    for late in (0, 1, 2):
+        with pytest.raises(DeadLetter) as refusal:
+            amend(world, "7", late)
+        assert refusal.value.code is DeadLetterCode.DUPLICATE_WITH_DIFFERENT_CONTENT
+    assert world.settled() == 95 * NANOS
+    assert kinds(amend(world, "6", 3)) == [EntryKind.CORRECTION, EntryKind.USAGE]
+    assert not world.refund(RefundTarget.USAGE, "u", "6").rejected
+    assert world.settled() == 100 * NANOS
+    world.check()
+
+
+@pytest.mark.parametrize("amended", [False, True])
+def test_a_revision_resolves_the_hold_that_it_names(amended: bool) -> None:
+    world = used() if amended else World()
+    world.buy("100")
+    world.hold(HoldAction.PLACE, "h", "20")
+    outcome = amend(world, "5", hold_id="h")
+    assert kinds(outcome)[-2:] == [EntryKind.USAGE, EntryKind.HOLD_RELEASE]
+    assert (world.account().wallets["USD"].held, world.account().holds) == (0, {})
+    world.check()
+
+
+def test_revisions_are_forgotten_when_they_can_be_corrected_no_longer() -> None:
+    world = World()
+    world.buy("100")
+    amend(world, "5")
+    world.use("1", event_id="v", revision=1)
+    world.tick(20 * DAY)
+    amend(world, "6", 2)
+    world.tick(20 * DAY)
+    world.use("1", event_id="w", revision=1)
+    assert list(world.account().corrected) == ["u", "w"]
+    world.check()
+
+
+def test_a_correction_stands_where_the_usage_stood() -> None:
+    """Its time and billing unit are the original's, so that it takes back from the same bucket of usage."""
+    world = World()
+    world.buy("100")
+    fields: dict[str, Any] = {"cost_nanos": None, "model": "gpt", "input_tokens": 1_000, "event_id": "u"}
+    first = world.use("0", unit=None, **fields).entries[0]
+    world.tick(DAY)
+    second = world.use("0", unit=None, revision=1, **{**fields, "input_tokens": 2_000}).entries
+    world.tick(DAY)
+    third = world.use("0", unit=None, revision=2, voided=True, **fields).entries
+    assert [(each.occurred_at, each.billing_unit) for each in (first, second[0], second[1], third[0])] == [
+        (world.at - 2 * DAY, BillingUnit.TOKEN),
+        (world.at - 2 * DAY, BillingUnit.TOKEN),
+        (world.at - DAY, BillingUnit.TOKEN),
+        (world.at - DAY, BillingUnit.TOKEN),
+    ]
     world.check()
 
 

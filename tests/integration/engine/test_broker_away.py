@@ -15,6 +15,7 @@ from tests.integration.engine.workers import Installation, until, wait_for_count
 AWAY_S = 20.0  # longer than a session and than a transaction may be open
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bounces", [("stop", "kill", "stop", "kill", "away")], ids=["five"])
 def test_a_broker_that_bounces(
     own_broker: Callable[..., LocalBroker], namespace: str, tmp_path: Path, bounces: tuple[str, ...]

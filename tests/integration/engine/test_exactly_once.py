@@ -7,11 +7,14 @@ import random
 import signal
 import time
 
+import pytest
+
 from tests.integration.engine.workers import Installation, wait_for_counts
 
 ROUNDS = 5
 
 
+@pytest.mark.slow  # tests/integration/ledger/test_chaos.py does it with the whole ledger
 def test_kill_9_at_random_moments(installation: Installation) -> None:
     installation.create_topics()
     seed = int(os.environ.get("CREDITS_TEST_SEED", "0")) or random.randrange(1, 10**6)
@@ -55,6 +58,7 @@ def test_two_workers_share_and_hand_over(installation: Installation) -> None:
     assert "serves partitions [0, 1, 2, 3]" in second.said
 
 
+@pytest.mark.slow  # tests/integration/ledger/test_chaos.py does it with the whole ledger
 def test_a_worker_that_was_paused_past_its_session_is_fenced(installation: Installation) -> None:
     installation.create_topics()
     first = installation.ready_worker()

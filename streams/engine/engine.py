@@ -14,11 +14,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import faust
+from aiokafka.errors import KafkaError, KafkaTimeoutError
 from faust.types import TP
 
 from streams.engine.failures import ContractError, PositionBeyondEndError, RetentionGapError
@@ -52,6 +53,9 @@ def _wall_clock() -> int:
 def _no_clock() -> int:
     """With `CREDITS_CLOCK=log` timers are due when the records' own time has passed them, never before."""
     return 0
+
+
+AskOffsets = Callable[..., Awaitable[Mapping[TP, int]]]
 
 
 class Engine:
@@ -238,17 +242,27 @@ class Engine:
         number = restored.partition.number
         known = restored.position.next_offsets
         unread = [TP(topic, number) for topic in self._inputs if topic not in known]
-        firsts = await self._consumer.thread.earliest_offsets(*unread) if unread else {}
+        firsts = await self._asked(self._consumer.thread.earliest_offsets, unread)
         for tp, offset in firsts.items():
             if offset > 0:
                 log.warning("Partition %s of %s is read for the first time, from offset %s", number, tp.topic, offset)
         return {**{tp.topic: offset for tp, offset in firsts.items()}, **known}
 
+    async def _asked(self, ask: AskOffsets, partitions: Collection[TP]) -> Mapping[TP, int]:
+        """Ask the brokers for offsets, for as long as it takes while they are away."""
+        while partitions:
+            try:
+                return await ask(*partitions)
+            except KafkaError as error:
+                if self._stopping or not (error.retriable or isinstance(error, KafkaTimeoutError)):
+                    raise
+                log.warning("Waiting for Kafka: %r", error)
+                await asyncio.sleep(RESTORE_PAUSE_S)
+        return {}
+
     async def _check_positions(self, sought: Mapping[TP, int]) -> None:
-        if not sought:
-            return
-        firsts = await self._consumer.thread.earliest_offsets(*sought)
-        ends = await self._consumer.thread.log_ends(*sought)
+        firsts = await self._asked(self._consumer.thread.earliest_offsets, sought)
+        ends = await self._asked(self._consumer.thread.log_ends, sought)
         for tp, offset in sought.items():
             if offset < firsts[tp]:
                 raise RetentionGapError(

@@ -1,27 +1,38 @@
 """The 500 organisations of the demonstration: who they are, how they pay, what their rules are.
 
-Rules of this file: pure functions of the number of usage events and of the base time. Three parts of the 500:
+Rules of this file: pure functions of the number of usage events and of the base time. The parts of the 500:
 
-- active ones (`org-001` to `org-440`) use models and tools; a few have much of the traffic. What they paid is a share
-  of what they will spend, from half of it (they run dry) to twenty times.
-- quiet ones (`org-441` to `org-470`) buy credits, give some back, and pass some on to an active one.
-- sleeping ones (`org-471` to `org-500`) got free credits that expire a moment after the start, and do nothing.
+- active ones (`org-001` to `org-410`) use models and tools; a few have much of the traffic. What they paid is a share
+  of what they will spend, from half of it (they run dry) to twenty times. Some have budgets (`limits`), some month
+  limits, some prices of their own.
+- quiet ones (`org-411` to `org-440`) buy credits, give some back, and pass some on to an active one.
+- sleeping ones (`org-441` to `org-470`) got free credits that expire a moment after the start, and do nothing.
+- agents (`org-471` to `org-480`) hold credits before they work (`holds`), cards (`org-481` to `org-490`) top up by
+  themselves (`topups`), debtors (`org-491` to `org-500`) may go below zero (`debts`).
+
+It is the middle of the day in every organisation's time zone, so no day and no month ends anywhere during a run.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from schemas.amounts import NANOS, format_amount
 from schemas.enums import ActorRole, Channel, PurchaseKind, SettingKind
 from streams.demo.pricelist import MODEL_CREDITS, TOOL_RUNS, USD
 
-ACTIVE = 440
+ACTIVE = 410
 QUIET = 30
 SLEEPING = 30
-ORGS = ACTIVE + QUIET + SLEEPING
+ORGS = 500
+AGENTS = range(471, 481)
+CARDS = range(481, 491)
+DEBTORS = range(491, 501)
 
 CENT_NANOS = NANOS // 100
 AVERAGE_COST_NANOS = 7_300_000
@@ -34,7 +45,22 @@ ALLOWANCE_NANOS = NANOS
 FREE_TRIAL_NANOS = 5 * NANOS
 QUIET_PURCHASE_NANOS = 500 * NANOS
 TIERS = ("free", "pro", "scale")
-TIME_ZONES = ("UTC", "Europe/Madrid", "America/New_York", "Asia/Tokyo")
+TIME_ZONES = (
+    "UTC",
+    "Europe/Madrid",
+    "America/New_York",
+    "Asia/Tokyo",
+    "America/Los_Angeles",
+    "Australia/Sydney",
+    "Asia/Kolkata",
+    "America/Sao_Paulo",
+    "Asia/Dubai",
+    "Pacific/Honolulu",
+    "Pacific/Auckland",
+    "Asia/Bangkok",
+)
+DAYTIME_HOURS = range(6, 23)
+ZONES_USED = 4
 SLEEPERS_EXPIRE_AFTER_US = 12_000_000
 PERCENT_LEVELS = (20, 50, 70, 80, 90, 100)
 
@@ -52,6 +78,13 @@ def traffic_weight(number: int) -> int:
 TRAFFIC_TOTAL = sum(traffic_weight(number) for number in range(1, ACTIVE + 1))
 
 
+def time_zones(base_at: int) -> tuple[str, ...]:
+    """Four time zones in which the six hours before the run and the hour after it are of one day."""
+    now = datetime.fromtimestamp(base_at // 1_000_000, UTC)
+    daytime = [zone for zone in TIME_ZONES if now.astimezone(ZoneInfo(zone)).hour in DAYTIME_HOURS]
+    return tuple(daytime[:ZONES_USED])
+
+
 @dataclass(frozen=True, slots=True)
 class TransferPair:
     """A quiet organisation that gives, an active one that takes, and who administers both."""
@@ -66,11 +99,15 @@ def transfer_pairs() -> list[TransferPair]:
     return [TransferPair(ACTIVE + 1 + index, 9 * (1 + index), f"treasurer-{index + 1:02d}") for index in range(QUIET)]
 
 
+def spend_nanos(number: int, usage_events: int) -> int:
+    """What an active organisation is going to spend, about."""
+    return usage_events * AVERAGE_COST_NANOS * traffic_weight(number) // TRAFFIC_TOTAL
+
+
 def bought_nanos(number: int, usage_events: int) -> int:
     """What an active organisation buys before its usage: a share of what it is going to spend, at least 1 dollar."""
-    spend_nanos = usage_events * AVERAGE_COST_NANOS * traffic_weight(number) // TRAFFIC_TOTAL
     percent = FUNDING_PERCENT[number % len(FUNDING_PERCENT)]
-    return max(NANOS, spend_nanos * percent // 100 // CENT_NANOS * CENT_NANOS)
+    return max(NANOS, spend_nanos(number, usage_events) * percent // 100 // CENT_NANOS * CENT_NANOS)
 
 
 def has_allowance(number: int) -> bool:
@@ -109,7 +146,7 @@ class Settings:
         )
 
 
-def opening_settings(prefix: str, usage_events: int, at: int) -> list[dict[str, Any]]:
+def opening_settings(prefix: str, usage_events: int, at: int, zones: Sequence[str]) -> list[dict[str, Any]]:
     """Time zone, administrators and tier of every organisation, and the wallets of the active ones."""
     settings = Settings(prefix, at)
     treasurers = {pair.source: pair.actor for pair in transfer_pairs()}
@@ -119,7 +156,7 @@ def opening_settings(prefix: str, usage_events: int, at: int) -> list[dict[str, 
         if number in treasurers:
             administrators.append(treasurers[number])
         body = {
-            "time_zone": TIME_ZONES[number % len(TIME_ZONES)],
+            "time_zone": zones[number % len(zones)],
             "administrators": administrators,
             "tier": TIERS[number % len(TIERS)],
         }
@@ -188,7 +225,7 @@ def opening_purchases(prefix: str, usage_events: int, at: int) -> list[dict[str,
             records.append(purchase(number, f"{prefix}-trial", FREE_TRIAL_NANOS, at, **trial))
     quiet = range(ACTIVE + 1, ACTIVE + QUIET + 1)
     records += [purchase(number, f"{prefix}-first", QUIET_PURCHASE_NANOS, at) for number in quiet]
-    for number in range(ACTIVE + QUIET + 1, ORGS + 1):
+    for number in range(ACTIVE + QUIET + 1, ACTIVE + QUIET + SLEEPING + 1):
         expiring = {**gift, "expires_at": at + SLEEPERS_EXPIRE_AFTER_US}
         records.append(purchase(number, f"{prefix}-welcome", FREE_TRIAL_NANOS, at, **expiring))
     return records

@@ -8,11 +8,11 @@ not theirs to the cent.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from schemas.amounts import NANOS
+from schemas.amounts import NANOS, format_amount
 from schemas.enums import BillingUnit, Direction
 
 VALID_FROM_AT = 1_704_067_200_000_000
@@ -101,6 +101,40 @@ def price_list() -> Iterator[dict[str, Any]]:
             "free": False,
             "display_name": item.operation.replace(".", " "),
         }
+
+
+OWN_PRICE_PERCENT = 80
+OWN_PRICE_MODEL = MODELS[0]
+
+
+def has_own_price(number: int) -> bool:
+    """Whether the active organisation with this number has agreed on prices of its own, for one model."""
+    return number % 10 == 1
+
+
+def own_prices() -> Iterator[dict[str, Any]]:
+    """Bodies of settings: the prices of those who have their own, a fifth below the list."""
+    model = OWN_PRICE_MODEL
+    sides = ((Direction.INPUT, model.input_token_nanos), (Direction.OUTPUT, model.output_token_nanos))
+    for direction, token_nanos in sides:
+        own_nanos = token_nanos * OWN_PRICE_PERCENT // 100
+        yield {
+            "price_id": f"own-{model.name}-{direction.value}",
+            "operation": "chat.completion",
+            "model": model.name,
+            "direction": direction.value,
+            "unit_price": format_amount(own_nanos * TOKENS_PER_MILLION),
+            "billing_unit": BillingUnit.MILLION_TOKENS.value,
+            "wallet": USD,
+            "valid_from": "2024-01-01T00:00:00Z",
+        }
+
+
+def own_cost_nanos(number: int, row: Mapping[str, Any], listed_nanos: int) -> int | None:
+    """What a usage costs at the organisation's own price; None where the list's holds. Exact: see the token prices."""
+    if not has_own_price(number) or row.get("model") != OWN_PRICE_MODEL.name:
+        return None
+    return listed_nanos * OWN_PRICE_PERCENT // 100
 
 
 def _token_price(model: Model, operation: str, direction: Direction, token_nanos: int) -> dict[str, Any]:

@@ -4,21 +4,24 @@ Rules of this file:
 1. It runs beside a real installation, never in it: a data folder, ports and topics of its own. With a Kafka that is
    given, the topics have a namespace of their own; what a former run left in the folder is removed first.
 2. The first records are sent while the workers are still starting: that is what a log is for.
-3. Steady usage is sent open loop, and its latency measured; the burst is timed until the ledger has committed all.
+3. A payment service runs beside it and answers top-up requests; a phase may have to wait for its answers.
+4. Steady usage is sent open loop, and its latency measured; the burst is timed until the ledger has committed all.
 """
 
 from __future__ import annotations
 
 import time
 from array import array
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from schemas.enums import EntryKind
 from streams.demo.beside import beside
-from streams.demo.organisations import SLEEPING
+from streams.demo.payments import Payments
 from streams.demo.script import script
 from streams.demo.sending import Messages, Sender
 from streams.demo.verdict import Measured, Verdict, judge
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
 
 FOLDER = "demo"
 LIVE_PER_SECOND = 4_000
+PURCHASE = EntryKind.PURCHASE.value
 
 
 class Steps(Protocol):
@@ -144,8 +148,9 @@ class _Run:
         self.first_number_s = 0.0
 
     def play(self, phases: Sequence[Phase], starting: _Starting) -> Verdict:
-        """1. phases, with their transfers' arrivals; 2. expiries, which time brings; 3. the audit; 4. the verdict."""
-        with Watcher(self.settings, self.registry) as watcher:
+        """1. phases, with their transfers' arrivals; 2. what time brings; 3. the audit; 4. the verdict."""
+        watcher = Watcher(self.settings, self.registry)
+        with watcher, Payments(self.settings, self.registry, watcher.tally) as payments:
             for phase in phases:
                 self.expected.add(phase.expected)
                 encoded = [self.sender.encode(wave) for wave in phase.waves]
@@ -156,7 +161,11 @@ class _Run:
                         continue
                     starting.wait()
                     self._play(phase, encoded, watcher, steps)
-            watcher.wait_for_kinds(lambda kinds: kinds["expiry"] >= SLEEPING, "expiries of free credits")
+                if phase.settled:
+                    # Here and not inside `_play`: answers are not in the burst's time.
+                    watcher.wait_for_kinds(self._answered, "answers to top-up requests")
+            watcher.wait_for_kinds(lambda kinds: kinds >= self.expected.entries, "expiries, or ends of holds")
+            watcher.wait_until_read(payments.next_offsets())
         self.screen.say("auditing: every record is read again, by code that shares nothing with the ledger's")
         with self.screen.progress("records read", None) as steps:
             report = audit(
@@ -164,7 +173,10 @@ class _Run:
                 advance=lambda _what, count: steps.advance(count),
                 clickhouse=ask_serve(f"http://127.0.0.1:{self.settings.http_port}"),
             )
-        return judge(self.expected, report, self._measured())
+        return judge(self.expected, report, watcher.tally.with_alerts(report.alerts), self._measured())
+
+    def _answered(self, kinds: Counter[str]) -> bool:
+        return kinds[PURCHASE] >= self.expected.entries[PURCHASE]
 
     def _send(self, encoded: Sequence[Messages], advance: Callable[[int], None] = lambda _: None) -> None:
         for batch in encoded:

@@ -1,24 +1,37 @@
 """The whole demonstration as data: phases of waves, from one seed.
 
 Rules of this file: a pure function of (seed, number of usage events, base time). The base time moves every
-`occurred_at` and `expires_at` alike, and nothing else: counts, sums and ids are the same on every day. All times lie
-in the calendar month of the base time in every time zone that an organisation has, so that no monthly reset comes in
-between.
+`occurred_at` and `expires_at` alike, and chooses time zones in which it is day, and nothing else: counts, sums and ids
+are the same on every day. All times lie in one day of every time zone that an organisation has, so that no window and
+no month ends in between. What is expected is said where the records are made.
 """
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from schemas.amounts import NANOS
-from schemas.enums import ActorRole, InputKind, PurchaseStatus, RefundTarget, RejectReason, SettingKind
+from schemas.enums import (
+    ActorRole,
+    EntryKind,
+    EntryReason,
+    InputKind,
+    PurchaseStatus,
+    RefundTarget,
+    RejectReason,
+    SettingKind,
+)
+from streams.demo.corrections import corrected
+from streams.demo.debts import asks, asks_again, debtor_purchases, debtor_settings, pays, spends_first, spends_then
+from streams.demo.holds import agent_purchases, agent_settings, asked_by_agents, late_work
+from streams.demo.limits import limit_settings, reached
 from streams.demo.organisations import (
     ACTIVE,
     QUIET,
     QUIET_PURCHASE_NANOS,
-    TIME_ZONES,
+    SLEEPING,
     Settings,
     alert_settings,
     bought_nanos,
@@ -26,14 +39,17 @@ from streams.demo.organisations import (
     opening_settings,
     org_id,
     purchase,
+    time_zones,
     transfer_pairs,
 )
-from streams.demo.pricelist import USD, price_list
+from streams.demo.pricelist import USD, has_own_price, own_prices, price_list
+from streams.demo.tally import EXPIRIES
+from streams.demo.topups import card_purchases, card_round, topup_settings
 from streams.demo.usage import Booked, usage_wave
 from streams.demo.waves import Expected, Phase, Wave, wave_of
 
 WINDOW_US = 6 * 3600 * 1_000_000
-"""The usage spreads over so much time before the base time (less in the first hours of a month)."""
+"""The usage spreads over so much time before the base time."""
 
 LIVE_PERCENT = 20
 """Part of the usage that is sent at a steady rate; the rest goes as fast as it can."""
@@ -43,32 +59,33 @@ TOO_MUCH_NANOS = 10**6 * NANOS
 QUIET_REFUND_NANOS = 20 * NANOS
 
 
-def window_start(base_at: int) -> int:
-    """The earliest `occurred_at` (microseconds): six hours before, but not before the month began anywhere."""
-    base = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=base_at)
-    starts = [base.astimezone(ZoneInfo(zone)).replace(day=1, hour=0, minute=0, second=0) for zone in TIME_ZONES]
-    latest = max(start.astimezone(UTC) for start in starts).replace(microsecond=0)
-    return max(base_at - WINDOW_US, int(latest.timestamp()) * 1_000_000)
-
-
 def script(seed: int, usage_events: int, base_at: int) -> list[Phase]:
     """The phases in sending order. `base_at`: the time of the run, in microseconds."""
     prefix = f"d{seed}"
-    start_at = window_start(base_at)
+    start_at = base_at - WINDOW_US
     live_events = usage_events * LIVE_PERCENT // 100
     middle_at = start_at + (base_at - start_at) * LIVE_PERCENT // 100
     live = usage_wave(seed, f"{prefix}-live", live_events, start_at, middle_at)
     burst = usage_wave(seed + 1, f"{prefix}-burst", usage_events - live_events, middle_at, base_at)
-    return [
+    limits = reached(live.spent + burst.spent, usage_events)
+    burst.expected.add(limits)
+    phases = [
         _prices(),
-        _settings(prefix, usage_events, start_at),
+        _settings(prefix, usage_events, start_at, time_zones(base_at)),
         _purchases(prefix, usage_events, start_at, base_at),
-        _rules(prefix, start_at),
-        Phase("live", "usage at a steady rate", [live.wave], live.expected, paced=True),
-        _moves(prefix, live.sample, middle_at),
-        Phase("burst", "usage as fast as it goes", [burst.wave], burst.expected),
-        _closing(prefix, usage_events, burst.sample, base_at),
+        _rules(prefix, usage_events, start_at),
+        _first_work(prefix, start_at),
+        _holds(prefix, start_at, base_at),
+        Phase("live", "usage at a steady rate", [live.wave], live.expected, paced=True, settled=True),
+        _moves(prefix, live.sample[::2], middle_at),
+        _second_thoughts(prefix, live.sample[1::2], middle_at),
+        Phase("burst", "usage as fast as it goes", [burst.wave], burst.expected, settled=True),
+        _last_thoughts(prefix, burst.sample[1::2], base_at),
+        _closing(prefix, usage_events, burst.sample[::2], base_at),
     ]
+    for phase in phases:
+        phase.waves = [wave for wave in phase.waves if len(wave)]
+    return phases
 
 
 def _prices() -> Phase:
@@ -76,18 +93,24 @@ def _prices() -> Phase:
     return Phase("prices", "the price list", [wave_of(InputKind.PRICE, records)], Expected(records=len(records)))
 
 
-def _settings(prefix: str, usage_events: int, at: int) -> Phase:
-    """Organisations and wallets; and three who try what they may not, or write nonsense."""
+def _settings(prefix: str, usage_events: int, at: int, zones: Sequence[str]) -> Phase:
+    """Organisations and wallets, prices of their own; and some who try what they may not, or write nonsense."""
     settings = Settings(f"{prefix}-try", at)
     for number in (7, 17, 27):
         body = {"unit": USD, "allowance": "1000000"}
         settings.add(org_id(number), SettingKind.WALLET, body, role=ActorRole.MEMBER, actor="mallory")
     for number in (8, 18):
         settings.add(org_id(number), SettingKind.WALLET, {"unit": USD, "alowance": "5"})
-    records = opening_settings(f"{prefix}-open", usage_events, at) + settings.records
+    settings.add(org_id(28), SettingKind.MONTH_LIMITS, {"unit": USD, "alert_threshold": "9", "allowed_limit": "8"})
+    own = Settings(f"{prefix}-own", at)
+    for number in filter(has_own_price, range(1, ACTIVE + 1)):
+        for body in own_prices():
+            own.add(org_id(number), SettingKind.PRICE_OVERRIDE, body)
+    records = opening_settings(f"{prefix}-open", usage_events, at, zones) + settings.records + own.records
+    records += agent_settings(f"{prefix}-agent", at) + debtor_settings(f"{prefix}-debtor", at)
     expected = Expected(records=len(records))
     expected.rejected[RejectReason.NOT_AUTHORIZED.value] = 3
-    expected.rejected[RejectReason.INVALID_SETTING.value] = 2
+    expected.rejected[RejectReason.INVALID_SETTING.value] = 3
     return Phase("settings", "500 organisations and their wallets", [wave_of(InputKind.SETTING, records)], expected)
 
 
@@ -97,7 +120,11 @@ def _purchases(prefix: str, usage_events: int, at: int, base_at: int) -> Phase:
     for record in records:
         if "welcome" in record["purchase_id"]:
             record["expires_at"] += base_at - at
+    records += agent_purchases(prefix, at) + card_purchases(prefix, at) + debtor_purchases(prefix, at)
     expected = Expected(records=len(records))
+    expected.entries[EntryKind.PURCHASE.value] += len(records)
+    expected.entries[EntryKind.EXPIRY.value] += SLEEPING
+    expected.at_work[EXPIRIES] = Counter({EntryReason.GRANT_EXPIRED.value: SLEEPING})
     for record in records:
         expected.added_nanos[record["wallet"]] += record["amount_nanos"]
     wave = wave_of(InputKind.PURCHASE, records)
@@ -128,8 +155,9 @@ def _refund(refund_id: str, number: int, target: RefundTarget, target_id: str, n
     }
 
 
-def _rules(prefix: str, at: int) -> Phase:
-    """Alert rules of the active; the quiet give back a part of what they bought, some more than they have."""
+def _rules(prefix: str, usage_events: int, at: int) -> Phase:
+    """Alert rules and limits of the active, auto top-up of the cards; the quiet give back a part of what they bought,
+    some more than they have."""
     records = []
     expected = Expected()
     for number in range(ACTIVE + 1, ACTIVE + QUIET + 1):
@@ -145,14 +173,30 @@ def _rules(prefix: str, at: int) -> Phase:
             lost = f"{prefix}-lost-{org_id(number)}"
             records.append(_refund(lost, number, RefundTarget.PURCHASE, "never-bought", NANOS, at))
             expected.rejected[RejectReason.UNKNOWN_PURCHASE.value] += 1
-    settings = alert_settings(f"{prefix}-rules", at)
+    settings = alert_settings(f"{prefix}-rules", at) + topup_settings(f"{prefix}-card", at)
+    settings += limit_settings(f"{prefix}-limit", usage_events, at)
     expected.records = len(records) + len(settings)
     waves = [wave_of(InputKind.REFUND, records), wave_of(InputKind.SETTING, settings)]
-    return Phase("rules", "alert rules, and refunds of purchases", waves, expected)
+    return Phase("rules", "alert rules, limits, refunds of purchases", waves, expected)
+
+
+def _first_work(prefix: str, at: int) -> Phase:
+    """The cards' first round; the debtors spend more than they have."""
+    expected = Expected()
+    records = card_round(prefix, 0, at, expected) + spends_first(prefix, at, expected)
+    return Phase("first work", "auto top-up, and a debt", [wave_of(InputKind.USAGE, records)], expected)
+
+
+def _holds(prefix: str, at: int, base_at: int) -> Phase:
+    """Credits held before work, in every way that it can go."""
+    expected = Expected()
+    records = asked_by_agents(f"{prefix}-h", at, base_at, expected) + asks(f"{prefix}-h", at, expected)
+    return Phase("holds", "holds: placed, refused, captured, released", [wave_of(InputKind.HOLD, records)], expected)
 
 
 def _moves(prefix: str, sample: list[Booked], at: int) -> Phase:
-    """Transfers from the quiet to the dry, some that must be refused; refunds of usage of everybody else."""
+    """Transfers from the quiet to the dry, some that must be refused; refunds of usage of everybody else. The cards'
+    second round; a hold taken by usage; the debtors cross their limit."""
     pairs = transfer_pairs()
     expected = Expected()
     records = [
@@ -169,10 +213,28 @@ def _moves(prefix: str, sample: list[Booked], at: int) -> Phase:
     apart = {pair.target for pair in pairs}
     refunds = _usage_refunds(prefix, [booked for booked in sample if booked.number not in apart], at, expected)
     transfers = wave_of(InputKind.TRANSFER, records)
-    expected.records = len(records) + len(refunds)
+    expected.records += len(records) + len(refunds)
     _repeat(transfers, expected, range(0, 3))
-    waves = [transfers, wave_of(InputKind.REFUND, refunds)]
-    return Phase("moves", "transfers, and refunds of usage", waves, expected)
+    work = card_round(prefix, 1, at, expected) + late_work(f"{prefix}-h", at, expected)
+    work += spends_then(prefix, at, expected)
+    waves = [transfers, wave_of(InputKind.REFUND, refunds), wave_of(InputKind.USAGE, work)]
+    return Phase("moves", "transfers, refunds of usage, a second top-up", waves, expected)
+
+
+def _second_thoughts(prefix: str, sample: list[Booked], at: int) -> Phase:
+    """Corrections of the steady usage; the debtors ask in vain."""
+    expected = Expected()
+    waves = [wave_of(InputKind.USAGE, corrected(sample, expected))]
+    waves.append(wave_of(InputKind.HOLD, asks_again(f"{prefix}-h", at, expected)))
+    return Phase("second thoughts", "corrections of usage", waves, expected)
+
+
+def _last_thoughts(prefix: str, sample: list[Booked], at: int) -> Phase:
+    """Corrections of the fast usage; the cards' third round, which the cap stops for some."""
+    expected = Expected()
+    waves = [wave_of(InputKind.USAGE, corrected(sample, expected))]
+    waves.append(wave_of(InputKind.USAGE, card_round(prefix, 2, at, expected)))
+    return Phase("last thoughts", "more corrections, a third top-up", waves, expected)
 
 
 def _transfer(transfer_id: str, number: int, target_org_id: str, actor: str, nanos: int, at: int) -> dict[str, Any]:
@@ -189,9 +251,9 @@ def _transfer(transfer_id: str, number: int, target_org_id: str, actor: str, nan
 
 
 def _usage_refunds(prefix: str, sample: list[Booked], at: int, expected: Expected) -> list[dict[str, Any]]:
-    """Every other sampled usage is refunded: a half, then the rest, then a nano-unit more, by turns less far."""
+    """Sampled usage is refunded: a half, then the rest, then a nano-unit more, by turns less far."""
     records = []
-    for turn, booked in enumerate(sample[::2]):
+    for turn, booked in enumerate(sample):
         half_nanos = booked.cost_nanos // 2
         parts = [half_nanos, booked.cost_nanos - half_nanos, 1][: turn % 3 + 1]
         for part, nanos in enumerate(parts):
@@ -207,15 +269,17 @@ def _usage_refunds(prefix: str, sample: list[Booked], at: int, expected: Expecte
 
 
 def _closing(prefix: str, usage_events: int, sample: list[Booked], at: int) -> Phase:
-    """Those who ran dry buy again; one charge fails; every other sampled usage of the burst of the others goes back."""
+    """The dry buy again, debtors pay; one charge fails; sampled usage of the burst of the others goes back."""
     expected = Expected()
     dry = [number for number in range(1, ACTIVE + 1) if number % 9 == 0]
     buys = [purchase(number, f"{prefix}-again", bought_nanos(number, usage_events), at) for number in dry]
+    buys += pays(prefix, at)
     for record in buys:
         expected.added_nanos[USD] += record["amount_nanos"]
     failed = {"status": PurchaseStatus.FAILED.value, "failure_reason": "card_declined"}
     buys.append(purchase(dry[0], f"{prefix}-declined", 10 * NANOS, at, **failed))
     refunds = _usage_refunds(f"{prefix}-late", [booked for booked in sample if booked.number % 9], at, expected)
     expected.records = len(buys) + len(refunds)
+    expected.entries[EntryKind.PURCHASE.value] += len(buys)
     waves = [wave_of(InputKind.PURCHASE, buys), wave_of(InputKind.REFUND, refunds)]
-    return Phase("closing", "the dry buy again; late refunds", waves, expected)
+    return Phase("closing", "the dry buy again; late refunds", waves, expected, settled=True)

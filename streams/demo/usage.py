@@ -16,6 +16,7 @@ from typing import Any
 from schemas.amounts import NANOS
 from schemas.enums import DeadLetterCode, InputKind
 from streams.demo.chance import Chance, Weighted
+from streams.demo.limits import Limit, has_limits, limits_of
 from streams.demo.organisations import ACTIVE, org_id, traffic_weight
 from streams.demo.pricelist import (
     API_CALL,
@@ -30,6 +31,7 @@ from streams.demo.pricelist import (
     USD,
     Item,
     Model,
+    own_cost_nanos,
 )
 from streams.demo.waves import Damage, Expected, Wave
 
@@ -126,23 +128,33 @@ ORG_CHOICE = Weighted(range(1, ACTIVE + 1), [traffic_weight(number) for number i
 
 @dataclass(frozen=True, slots=True)
 class Booked:
-    """A usage event that must have been booked, for refunds later."""
+    """A usage event that must have been booked, for refunds and corrections later."""
 
-    event_id: str
+    row: dict[str, Any]
     number: int
     cost_nanos: int
+
+    @property
+    def event_id(self) -> str:
+        """The event's id."""
+        return str(self.row["event_id"])
 
 
 @dataclass(slots=True)
 class UsageWave:
-    """The wave, what must come of it, and every `SAMPLE_EVERY`-th of the dollars it must have cost."""
+    """The wave, what must come of it, a sample of the dollars it must have cost, and what it spent of
+    each limit (`limits`)."""
 
     wave: Wave
     expected: Expected
     sample: list[Booked]
+    spent: Counter[Limit]
 
 
-SAMPLE_EVERY = 499
+SAMPLE_EVERY_MAX = 499
+SAMPLES_MIN = 40
+"""One of so many events is sampled; more where a wave has too few for so many samples."""
+
 REPEAT_WITHIN = 5_000
 """A copy follows its original within so many events: in the same batch or a later one."""
 
@@ -160,6 +172,7 @@ class _Maker:
         self.prefix = prefix
         self.count = count
         self.first_at = first_at
+        self.sample_every = max(1, min(SAMPLE_EVERY_MAX, count // SAMPLES_MIN))
         self.step_us = max(0, (last_at - first_at) // max(1, count))
         self.columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
         self.wave = Wave(InputKind.USAGE, self.columns)
@@ -167,6 +180,7 @@ class _Maker:
         self.costs: Counter[str] = self.expected.usage_cost_nanos
         self.sample: list[Booked] = []
         self.good: list[int] = []
+        self.spent: Counter[Limit] = Counter()
 
     def make(self) -> UsageWave:
         names, columns = COLUMNS, self.columns
@@ -175,7 +189,7 @@ class _Maker:
             row = self._event(position)
             for append, name in zip(appends, names, strict=True):
                 append(row.get(name))
-        return UsageWave(self.wave, self.expected, self.sample)
+        return UsageWave(self.wave, self.expected, self.sample, self.spent)
 
     def _event(self, position: int) -> dict[str, Any]:
         flaw = FLAWS.draw(self.chance)
@@ -184,12 +198,19 @@ class _Maker:
         number = ORG_CHOICE.draw(self.chance)
         row = self._context(position, number)
         wallet, cost_nanos = self._content(row)
+        own_nanos = own_cost_nanos(number, row, cost_nanos)
         self._spoil(position, flaw, row)
         if flaw in (Flaw.NONE, Flaw.SENT_TWICE, Flaw.ID_REUSED):
             self.good.append(position)
+            if own_nanos is not None:
+                cost_nanos = own_nanos
+                self.expected.own_prices += 1
             self.costs[wallet] += cost_nanos
-            if position % SAMPLE_EVERY == 0 and wallet == USD and cost_nanos:
-                self.sample.append(Booked(row["event_id"], number, cost_nanos))
+            if wallet == USD and has_limits(number):
+                for limit in limits_of(number, row):
+                    self.spent[limit] += cost_nanos
+            elif position % self.sample_every == 0 and wallet == USD and cost_nanos:
+                self.sample.append(Booked(row, number, cost_nanos))
         return row
 
     def _again(self, position: int, flaw: Flaw) -> dict[str, Any]:

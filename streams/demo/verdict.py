@@ -7,16 +7,21 @@ the same for the same seed. Counts are of records, sums in decimal strings, time
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from schemas.amounts import format_amount
 from schemas.enums import EntryKind
+from streams.demo.pricelist import USD
+from streams.demo.tally import CORRECTIONS, EXPIRIES, HOLDS, LIMITS, TOPUPS
 from streams.demo.waves import Expected
 from streams.verify.audit import Report
 
 DIFFERENCES_SHOWN_MAX = 5
+LINES = (HOLDS, TOPUPS, LIMITS, CORRECTIONS, EXPIRIES)
+HEADLINES = ("placed", "asked for")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +61,13 @@ class Verdict:
         return all(line.right is not False for line in self.lines)
 
 
-def judge(expected: Expected, report: Report, measured: Measured) -> Verdict:
-    """Compare what had to come with what the audit found."""
+def judge(expected: Expected, report: Report, at_work: Mapping[str, Counter[str]], measured: Measured) -> Verdict:
+    """Compare what had to come with what the audit found; `at_work`: what the rules did, as `tally` counts it."""
     verdict = Verdict()
     found = _counts(report)
     wanted = _expected_counts(expected)
     verdict.lines += _count_lines(found, wanted, report)
+    verdict.lines += _work_lines(expected.at_work, at_work)
     verdict.lines += _sum_lines(expected, report)
     verdict.lines += _audit_lines(report)
     verdict.lines += [
@@ -74,7 +80,7 @@ def judge(expected: Expected, report: Report, measured: Measured) -> Verdict:
         ),
         Line("time", f"{measured.elapsed_s:.1f} s", None, f"first figures after {measured.first_number_s:.1f} s"),
     ]
-    verdict.document = _document(verdict, found, report, measured)
+    verdict.document = _document(verdict, found, report, at_work, measured)
     return verdict
 
 
@@ -122,6 +128,21 @@ def _count_lines(found: Mapping[str, int], wanted: Mapping[str, int], report: Re
     return lines
 
 
+def _work_lines(wanted: Mapping[str, Counter[str]], found: Mapping[str, Counter[str]]) -> list[Line]:
+    """What the rules did: the first of a line's words and how often, the others beside it."""
+    lines = []
+    for line in LINES:
+        had, must = found.get(line, Counter()), wanted.get(line, Counter())
+        words = [word for word in HEADLINES if word in must] or [""]
+        rest = Counter({word: count for word, count in had.items() if word != words[0]})
+        value = f"{had[words[0]]:,} {words[0]}" if words[0] else f"{had.total():,}"
+        note = _listed(rest)
+        if had != must:
+            note = f"{_listed(must)} had to come; {_listed(had)} came"
+        lines.append(Line(line, value, had == must, note))
+    return lines
+
+
 def _listed(counts: Mapping[str, int]) -> str:
     ordered = sorted(counts.items(), key=lambda each: (-each[1], each[0]))
     return ", ".join(f"{count:,} {name}" for name, count in ordered)
@@ -134,6 +155,7 @@ def _sum_lines(expected: Expected, report: Report) -> list[Line]:
         ("bought and given", 1, EntryKind.PURCHASE.value, expected.added_nanos),
         ("of usage refunded", 1, EntryKind.REFUND.value, expected.refunded_nanos),
         ("of purchases taken back", -1, "refund_purchase", expected.taken_back_nanos),
+        ("of usage corrected", 1, EntryKind.CORRECTION.value, expected.corrected_nanos),
     )
     pairs = [
         (f"{unit} {what}", sign * nanos, (unit, kind))
@@ -144,6 +166,8 @@ def _sum_lines(expected: Expected, report: Report) -> list[Line]:
     for name, wanted, key in sorted(pairs):
         found = report.totals.get(key, 0)
         note = "" if found == wanted else f"{format_amount(abs(wanted))} had to come"
+        if key == (USD, EntryKind.USAGE.value) and not note:
+            note = f"{expected.own_prices:,} events at an organisation's own price"
         lines.append(Line(name, format_amount(abs(found)), found == wanted, note))
     return lines
 
@@ -161,7 +185,13 @@ def _audit_lines(report: Report) -> list[Line]:
     return [*lines, *(Line("differs", str(each), False) for each in report.differences[:DIFFERENCES_SHOWN_MAX])]
 
 
-def _document(verdict: Verdict, found: Mapping[str, int], report: Report, measured: Measured) -> dict[str, Any]:
+def _document(
+    verdict: Verdict,
+    found: Mapping[str, int],
+    report: Report,
+    at_work: Mapping[str, Counter[str]],
+    measured: Measured,
+) -> dict[str, Any]:
     return {
         "ok": verdict.ok,
         "seed": measured.seed,
@@ -169,6 +199,7 @@ def _document(verdict: Verdict, found: Mapping[str, int], report: Report, measur
         "rejected_by_reason": dict(sorted(report.rejected.items())),
         "dead_letters_by_code": dict(sorted(report.dead_letters.items())),
         "alerts": dict(sorted(report.alerts.items())),
+        "at_work": {line: dict(sorted(counts.items())) for line, counts in sorted(at_work.items())},
         "entries": report.entries,
         "entries_by_kind": dict(sorted(report.kinds.items())),
         "orgs": report.orgs,

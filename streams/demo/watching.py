@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from schemas.codec import decode_columns
 from schemas.topics import Topics
 from streams.client.reader import Follower, committed_ends
+from streams.demo.tally import Tally
 from streams.verify.sources import POSITION_KEY, positions_of
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class Watcher:
         self._next_offsets: dict[tuple[str, int], int] = {}
         self._arrived: dict[str, float] = {}
         self.kinds: Counter[str] = Counter()
+        self.tally = Tally()
         self.dead_letters = 0
         self.keep_arrivals = False
         """Whether to remember when the entry of each event arrived (for latencies)."""
@@ -127,6 +129,7 @@ class Watcher:
                 for event_id in batch.column("event_id").to_pylist():
                     self._arrived.setdefault(event_id, now)
             self.kinds.update(batch.column("kind").to_pylist())
+            self.tally.take(batch)
         positions = {
             message.partition(): message.value()
             for message in messages

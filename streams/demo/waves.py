@@ -55,7 +55,9 @@ class Expected:
 
     Counts are of input records. `usage_cost_nanos`: by wallet, what the booked usage costs. `added_nanos`: by wallet,
     what booked purchases and grants added. `refunded_nanos`: by wallet, usage given back. `taken_back_nanos`: by
-    wallet, purchases taken back.
+    wallet, purchases taken back. `corrected_nanos`: by wallet, usage unwound by a correction. `entries`: how many of a
+    kind there must be, of the kinds that are known. `at_work`: by line of the verdict, what the rules must have done,
+    in the words of `tally`.
     """
 
     records: int = 0
@@ -66,6 +68,16 @@ class Expected:
     added_nanos: Counter[str] = field(default_factory=Counter)
     refunded_nanos: Counter[str] = field(default_factory=Counter)
     taken_back_nanos: Counter[str] = field(default_factory=Counter)
+    corrected_nanos: Counter[str] = field(default_factory=Counter)
+    entries: Counter[str] = field(default_factory=Counter)
+    at_work: dict[str, Counter[str]] = field(default_factory=dict)
+    own_prices: int = 0
+    """Usage records that were rated by a price of their organisation's own."""
+
+    def works(self, line: str, **counts: int) -> None:
+        """Expect so much more of a line of the verdict; a word's spaces are written as underscores."""
+        row = self.at_work.setdefault(line, Counter())
+        row.update({name.replace("_", " "): count for name, count in counts.items() if count})
 
     @property
     def applied(self) -> int:
@@ -83,16 +95,25 @@ class Expected:
             "added_nanos",
             "refunded_nanos",
             "taken_back_nanos",
+            "corrected_nanos",
+            "entries",
         ):
             getattr(self, name).update(getattr(other, name))
+        self.own_prices += other.own_prices
+        for line, counts in other.at_work.items():
+            self.at_work.setdefault(line, Counter()).update(counts)
 
 
 @dataclass(slots=True)
 class Phase:
-    """What may be sent side by side, with a title for people. `paced`: at a steady rate, to measure latency."""
+    """What may be sent side by side, with a title for people. `paced`: at a steady rate, to measure latency.
+
+    `settled`: at its end everything must be there that answers to the ledger have brought so far (`topups`).
+    """
 
     name: str
     title: str
     waves: list[Wave]
     expected: Expected
     paced: bool = False
+    settled: bool = False

@@ -19,7 +19,7 @@ from streams.agents.gathered import Gathered
 from streams.agents.judgement import FUTURE_TOLERANCE_US
 from streams.agents.outbound import Outbound
 from streams.agents.prices import PriceReader, PriceSource
-from streams.agents.references import look_up, wanted_usages
+from streams.agents.references import look_up
 from streams.agents.rows import RowBooking
 from streams.agents.state import PartitionState
 from streams.agents.usage_booking import UsageBooking
@@ -107,7 +107,7 @@ class LedgerProcessor:
         assert self._entries is not None, "start comes first"
         partition = state.partition
         references = await look_up(
-            wanted_usages(decoded),
+            decoded,
             partition.number,
             partition.seed,
             partition.seen[USAGE_IDS],

@@ -1,7 +1,9 @@
 """The usage entries that a batch's commands refer to: refunds of usage, and corrections.
 
 Which slices a usage drew is told by its ledger entry and nowhere else. The memory of seen ids says where in the ledger
-to look, so the entry is read back from Kafka; one that this very batch wrote is taken from the batch.
+to look, so the entry is read back from Kafka; one that this very batch wrote is taken from the batch. A refund has no
+time limit (product rule 21) and the memory has: what is no longer remembered is looked for in the whole ledger of the
+partition, which takes the longer the more there is. A correction is as young as its usage must be; it is not.
 """
 
 from __future__ import annotations
@@ -65,19 +67,33 @@ def usage_id(org_id: str, event_id: str, revision: int = 0) -> bytes:
     return b"\0".join((org_id.encode(), event_id.encode(), b"%d" % revision))
 
 
-def wanted_usages(decoded: Iterable[DecodedBatch]) -> frozenset[Wanted]:
-    """The usages that refunds and corrections of a batch refer to."""
-    wanted: set[Wanted] = set()
+def refunded_usages(decoded: Iterable[DecodedBatch]) -> frozenset[Wanted]:
+    """The usages that refunds of a batch refer to."""
+    refunded: set[Wanted] = set()
     for batch in decoded:
-        columns = batch.batch
         if batch.record == InputKind.REFUND:
-            of_usage = columns.filter(pc.equal(columns.column("target"), RefundTarget.USAGE.value))
-            wanted |= _pairs(of_usage, "target_id")
-        elif batch.record == InputKind.USAGE:
+            of_usage = batch.batch.filter(pc.equal(batch.batch.column("target"), RefundTarget.USAGE.value))
+            refunded |= _pairs(of_usage, "target_id")
+    return frozenset(refunded)
+
+
+def corrected_usages(decoded: Iterable[DecodedBatch]) -> frozenset[Wanted]:
+    """The usages that corrections of a batch refer to."""
+    corrected: set[Wanted] = set()
+    for batch in decoded:
+        if batch.record == InputKind.USAGE:
+            columns = batch.batch
             revised = pc.or_(pc.not_equal(columns.column("revision"), 0), columns.column("voided"))
             if pc.any(revised).as_py():
-                wanted |= _pairs(columns.filter(revised), "event_id")
-    return frozenset(wanted)
+                corrected |= _pairs(columns.filter(revised), "event_id")
+    return frozenset(corrected)
+
+
+def arriving_usages(decoded: Iterable[DecodedBatch]) -> frozenset[Wanted]:
+    """The usages of a batch: those that it may write, or repeat."""
+    return frozenset(
+        pair for batch in decoded if batch.record == InputKind.USAGE for pair in _pairs(batch.batch, "event_id")
+    )
 
 
 def _pairs(columns: pa.RecordBatch, name: str) -> set[Wanted]:
@@ -85,16 +101,27 @@ def _pairs(columns: pa.RecordBatch, name: str) -> set[Wanted]:
 
 
 async def look_up(
-    wanted: frozenset[Wanted], partition: int, seed: int, seen: SeenIds, entries: EntrySource, writers: WriterSchemas
+    decoded: Sequence[DecodedBatch],
+    partition: int,
+    seed: int,
+    seen: SeenIds,
+    entries: EntrySource,
+    writers: WriterSchemas,
 ) -> References:
-    """Read back the wanted entries that are committed. Raises `UnavailableError` while the broker cannot be asked."""
+    """Read back the entries that a batch refers to, as far as they are committed.
+
+    Raises `UnavailableError` while the broker cannot be asked.
+    """
     found: dict[Wanted, Entry] = {}
-    order = sorted(wanted)
-    if order:
+    refunded = refunded_usages(decoded)
+    wanted = refunded | corrected_usages(decoded)
+    if wanted:
+        order = sorted(wanted)
         known = seen.lookup(digests([usage_id(org, event_id) for org, event_id in order], seed))
+        forgotten = refunded - arriving_usages(decoded)
         for place, (org, event_id) in enumerate(order):
-            if known.known[place]:
-                hint = int(known.hints[place])
+            if known.known[place] or (org, event_id) in forgotten:
+                hint = int(known.hints[place])  # 0 where it is not known
                 value = await entries.find(partition, hint, org.encode(), _IsUsage(event_id, writers))
                 if value is not None:
                     found[org, event_id] = read_entry(value, writers)

@@ -196,6 +196,22 @@ def test_counters_that_say_otherwise_are_told() -> None:
     assert count(VALUES, {0: "a", 1: "b"}, [2], {**ENDS, "entries": 3}) == ["records", "counters"]
 
 
+@pytest.mark.parametrize(
+    ("topic", "left", "codes"),
+    [("prices", 2, []), ("prices", 3, []), ("prices", 4, ["records"]), ("transfer_legs", 2, ["records"])],
+)
+def test_only_a_compacted_topic_may_have_fewer_records_than_were_counted(
+    topic: str, left: int, codes: list[str]
+) -> None:
+    topics, differences = Topics(), Differences()
+    counted = {topics.name(topic): {"entries": 3}}
+    positions = {0: Positions({}, {}, counted)}
+    counting = InputCount(topics, positions, Named(), Named(), array("q"), BundledSchemas(), differences)
+    counting.scan(topics.name(topic), 0, [Message(offset, b"") for offset in range(left)])
+    counting.finish()
+    assert sorted(each.code for each in differences.kept) == codes
+
+
 def test_the_position_record_is_read_and_nothing_else_is() -> None:
     record = {"version": 1, "next_offsets": {USAGE: 7}, "starts": {}, "counters": {USAGE: {"entries": 7}}, "more": 1}
     positions = positions_of(msgspec.msgpack.encode(record))

@@ -274,6 +274,8 @@ class CorrectedUsage(msgspec.Struct, array_like=True):
     """Dimensions and quantities, as in its entry."""
     occurred_at: int = 0
     billing_unit: BillingUnit | None = None
+    rebooking: int = 0
+    """What a correction has given back, when the next entry is the new revision and judges the lines for both."""
 
 
 class RefundedUsage(msgspec.Struct, array_like=True):

@@ -23,7 +23,7 @@ from schemas.enums import DeadLetterCode, EntryKind, EntryReason, RejectReason
 from streams.ledger.account import Account, CorrectedUsage
 from streams.ledger.budgets import Scope
 from streams.ledger.commands import Usage
-from streams.ledger.entry import Entry
+from streams.ledger.entry import DIMENSIONS, Entry
 from streams.ledger.evolve import USAGE_REFUND_WINDOW_MICROS, Unwound, revision_of
 from streams.ledger.grants import draw, give_back, lot_of, undrawn
 from streams.ledger.hold_decisions import capture_by_usage
@@ -75,7 +75,7 @@ def decide_correction(journal: Journal, usage: Usage, rated: Rated | None, refer
     _check_remembered(account, usage)
     if rated is not None:
         check_spendable(wallet_for(account, rated.wallet), rated.cost)
-    _unwind(journal, usage, booked)
+    _unwind(journal, usage, booked, rebooked=_rebooked(booked, usage, rated))
     if rated is not None:
         _book(journal, usage, rated)
 
@@ -105,7 +105,7 @@ def _book(journal: Journal, usage: Usage, rated: Rated) -> None:
     )
 
 
-def _unwind(journal: Journal, usage: Usage, booked: CorrectedUsage) -> None:
+def _unwind(journal: Journal, usage: Usage, booked: CorrectedUsage, *, rebooked: bool) -> None:
     account = journal.account
     wallet = account.wallets[booked.wallet]
     refunded = account.refunded.get(usage.event_id)
@@ -129,12 +129,18 @@ def _unwind(journal: Journal, usage: Usage, booked: CorrectedUsage) -> None:
         reason=EntryReason.USAGE_VOIDED if usage.voided else EntryReason.USAGE_AMENDED,
         revision=usage.revision,
         billing_unit=booked.billing_unit,
-        details=msgspec.json.encode(Unwound(spent, booked.recorded_at, booked.revision)).decode(),
+        details=msgspec.json.encode(Unwound(spent, booked.recorded_at, booked.revision, rebooked)).decode(),
         **carried,
     )
 
 
-def scope_carried(booked: CorrectedUsage) -> Scope:
-    """What budgets know a booked usage by."""
-    named = {name: str(value) for name, value in booked.carried.items() if name in Scope._fields}
-    return Scope(**named)
+def dimensions_carried(booked: CorrectedUsage) -> dict[str, str | int]:
+    """What a booked usage is told apart by."""
+    return {name: value for name, value in booked.carried.items() if name in DIMENSIONS}
+
+
+def _rebooked(booked: CorrectedUsage, usage: Usage, rated: Rated | None) -> bool:
+    """The new revision touches the same wallet and budgets, so that lines are judged once, when it is booked."""
+    if rated is None or not rated.cost or rated.wallet != booked.wallet:
+        return False
+    return all(booked.carried.get(name) == getattr(usage, name) for name in Scope._fields)

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from enum import IntEnum
 from typing import NamedTuple
 
+from schemas.amounts import AMOUNT_MAX
 from schemas.enums import GrantKind
 from streams.ledger.account import Account, ActiveHold, Budget, Grant, Wallet
 from streams.ledger.budgets import change_window_zone, every
@@ -72,6 +73,12 @@ def turns(wallet: Wallet) -> bool:
         or (wallet.topup is not None and (wallet.topup.charged != 0 or wallet.topup.capped))
         or any(own_monthly(grant) for grant in wallet.grants)
     )
+
+
+def allowance_due(account: Account, wallet: Wallet) -> int:
+    """The allowance to be granted now: as much of it as the bound of amounts leaves room for; 0 or below: none."""
+    room = AMOUNT_MAX - max(wallet.settled, wallet.allocation) - account.on_the_way(wallet.unit)
+    return min(wallet.terms.allowance, room)
 
 
 def notice_at(grant: Grant) -> int | None:

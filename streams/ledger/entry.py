@@ -110,7 +110,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
         return msgspec.convert(record, cls)
 
 
-CARRIED = (
+DIMENSIONS = (
     "operation",
     "source",
     "category",
@@ -123,12 +123,10 @@ CARRIED = (
     "provider",
     "endpoint",
     "deployment",
-    "input_tokens",
-    "output_tokens",
-    "quantity_nanos",
-    "unit_of_measure",
-    "replicas",
 )
+"""What usage is told apart by; the entry of a usage carries it, and those that give back some of it."""
+
+CARRIED = (*DIMENSIONS, "input_tokens", "output_tokens", "quantity_nanos", "unit_of_measure", "replicas")
 """Dimensions and quantities of a usage that its entry carries, and the `correction` that takes it back."""
 
 

@@ -14,10 +14,10 @@ import msgspec
 
 from schemas.amounts import format_amount
 from schemas.enums import AlertKind, EntryKind, EntryReason, GrantKind, OnShortage
-from streams.ledger.account import Account, ActiveHold, CorrectedUsage, RefundedUsage, Transit, Wallet
+from streams.ledger.account import Account, ActiveHold, CorrectedUsage, Grant, RefundedUsage, Transit, Wallet
 from streams.ledger.budgets import Charged, Scope, end_window, every, give_back
 from streams.ledger.burn import end_day, enter_day
-from streams.ledger.due import enter_month, refresh_due
+from streams.ledger.due import allowance_due, enter_month, own_monthly, refresh_due
 from streams.ledger.entry import CARRIED, Alert, Entry
 from streams.ledger.grants import find_grant, move
 from streams.ledger.holds import place, release
@@ -39,6 +39,8 @@ class Unwound(msgspec.Struct, frozen=True):
     usage_recorded_at: int
     replaced_revision: int = 0
     """Of a correction: the revision that it takes back."""
+    rebooked: bool = False
+    """Of a correction: the next entry is the new revision, of the same wallet and budgets."""
 
 
 class HoldTerms(msgspec.Struct, frozen=True):
@@ -96,15 +98,18 @@ def _check_balance(wallet: Wallet, entry: Entry) -> None:
 def _usage(account: Account, entry: Entry) -> list[Alert]:
     wallet, cost = wallet_for(account, entry.wallet), -entry.amount_nanos
     at, scope = entry.recorded_at, scope_by(entry)
+    given_back = 0
     if entry.revision:
+        corrected = account.corrected.get(entry.event_id)
+        given_back = 0 if corrected is None else corrected.rebooking
         _remember_revision(account, entry)
-    if entry.hold_id is None and wallet.grants:
+    if entry.hold_id is None and wallet.grants and not given_back:
         first = wallet.grants[0].grant_id
         if advance(account, wallet, cost, at, scope):
             if len(entry.slices) != 1 or entry.slices[0].grant_id != first:
                 raise BrokenLedger(f"{entry.entry_id} draws on other grants than the first")
             return []
-    return list(apply_usage(account, wallet, entry.slices, cost, at, scope, entry.hold_id))
+    return list(apply_usage(account, wallet, entry.slices, cost, at, scope, entry.hold_id, given_back > cost))
 
 
 class _Movement:
@@ -115,14 +120,16 @@ class _Movement:
         self.wallet = wallet
         self.entry = entry
         self.at = entry.recorded_at if entry.source_topic else entry.occurred_at
+        self.judged_later = False
+        """The next entry judges the lines for this one too."""
+        self.replenished = entry.amount_nanos > 0
         self.alerts: list[Alert] = []
         """About what happens once, rather than about a line."""
         self.left: tuple[str, ...] = ()
         self.charged: list[Charged] = []
 
     def notice(self, kind: AlertKind, subject: str, level: str | None, message: str) -> None:
-        told_at = self.entry.recorded_at
-        self.alerts.append(notice(self.account, self.wallet, told_at, kind, subject, level, message))
+        self.alerts.append(notice(self.account, self.wallet, self.at, kind, subject, level, message))
 
 
 def _movement(account: Account, entry: Entry) -> list[Alert]:
@@ -137,11 +144,10 @@ def _movement(account: Account, entry: Entry) -> list[Alert]:
     if entry.amount_nanos:
         wallet.opened = True
     _count(movement)
-    begins_month = entry.kind is EntryKind.ROLLOVER and entry.reason is None
-    replenished = entry.amount_nanos > 0 or begins_month
-    alerts = movement.alerts
-    alerts += watch_lines(account, wallet, entry.recorded_at, before, replenished, movement.left, movement.charged)
-    alerts += consider_topup(account, wallet, movement.at, entry.recorded_at)
+    alerts, at = movement.alerts, movement.at
+    if not movement.judged_later:
+        alerts += watch_lines(account, wallet, at, before, movement.replenished, movement.left, movement.charged)
+        alerts += consider_topup(account, wallet, at)
     refresh_headroom(wallet)
     refresh_due(account)
     return alerts
@@ -159,11 +165,7 @@ def _count(movement: _Movement) -> None:
             wallet.allowance_month = wallet.month
             wallet.funded = True
         case EntryKind.ROLLOVER if entry.reason is None:
-            if wallet.burn is not None:
-                wallet.burn.mark -= wallet.used
-            wallet.used = 0
-            wallet.allocation = wallet.settled - lapsing(wallet, entry.occurred_at)
-            begin_month(wallet.topup)
+            _begin_month(movement)
         case EntryKind.ROLLOVER:
             _pass_time(movement)
         case EntryKind.EXPIRY:
@@ -186,6 +188,18 @@ def _count(movement: _Movement) -> None:
             raise AssertionError("folded elsewhere")
         case _:
             assert_never(entry.kind)
+
+
+def _begin_month(movement: _Movement) -> None:
+    wallet, turned_at = movement.wallet, movement.entry.occurred_at
+    if wallet.burn is not None:
+        wallet.burn.mark -= wallet.used
+    wallet.used = 0
+    wallet.allocation = wallet.settled - lapsing(wallet, turned_at)
+    begin_month(wallet.topup)
+    movement.replenished = True
+    left = sum(grant.remaining for grant in wallet.grants if own_monthly(grant) and reached_end(grant, turned_at))
+    movement.judged_later = left > 0 or allowance_due(movement.account, wallet) > 0
 
 
 def _added(movement: _Movement) -> None:
@@ -233,6 +247,9 @@ def _note_expiring(movement: _Movement, grant_id: str) -> None:
 
 
 def _note_expiry(movement: _Movement) -> None:
+    if movement.entry.reason == EntryReason.ALLOWANCE_LAPSED:
+        movement.replenished = True
+        movement.judged_later = allowance_due(movement.account, movement.wallet) > 0
     for part in movement.entry.slices:
         if part.kind is GrantKind.PROMOTIONAL:
             amount = format_amount(part.amount_nanos)
@@ -249,7 +266,12 @@ def _place(account: Account, entry: Entry) -> None:
 
 def lapsing(wallet: Wallet, at: int) -> int:
     """What is left in grants that have reached their end at `at`: no part of the allocation of the month to come."""
-    return sum(grant.remaining for grant in wallet.grants if grant.expires_at is not None and grant.expires_at <= at)
+    return sum(grant.remaining for grant in wallet.grants if reached_end(grant, at))
+
+
+def reached_end(grant: Grant, at: int) -> bool:
+    """The grant expires, or lapses, at `at` or did before."""
+    return grant.expires_at is not None and grant.expires_at <= at
 
 
 def _send(account: Account, wallet: Wallet, entry: Entry) -> None:
@@ -288,9 +310,12 @@ def _refund_usage(movement: _Movement) -> None:
 def _correct_usage(movement: _Movement) -> None:
     """The revision that was booked is no more; a new one is remembered by its own entry."""
     account, entry = movement.account, movement.entry
-    _unwind(movement)
+    unwound = _unwind(movement)
     account.refunded.pop(entry.event_id, None)
     _remember_revision(account, msgspec.structs.replace(entry, slices=()), voided=True)
+    if unwound.rebooked and entry.amount_nanos:
+        account.corrected[entry.event_id].rebooking = entry.amount_nanos
+        movement.judged_later = True
 
 
 def revision_of(entry: Entry, voided: bool = False) -> CorrectedUsage:

@@ -8,7 +8,7 @@ been used; partial refunds add up, at most to the usage.
 
 from __future__ import annotations
 
-from typing import assert_never
+from typing import Any, assert_never
 
 import msgspec
 
@@ -25,7 +25,7 @@ from schemas.enums import (
 from streams.ledger.account import Account, CorrectedUsage, Wallet
 from streams.ledger.authority import may_pay
 from streams.ledger.commands import Purchase, Refund
-from streams.ledger.corrections import latest_usage, scope_carried
+from streams.ledger.corrections import dimensions_carried, latest_usage
 from streams.ledger.entry import Lot, Slice
 from streams.ledger.evolve import USAGE_REFUND_WINDOW_MICROS, Unwound
 from streams.ledger.grants import draw, find_grant, give_back, lot_of, pay_overdraft, undrawn
@@ -222,7 +222,8 @@ def _refund_usage(journal: Journal, refund: Refund, usage: CorrectedUsage | None
         actor=refund.actor,
         correlation_id=refund.target_id,
         details=msgspec.json.encode(Unwound(spent, usage.recorded_at)).decode(),
-        **scope_carried(usage)._asdict(),
+        billing_unit=usage.billing_unit,
+        **dict[str, Any](dimensions_carried(usage)),
     )
 
 

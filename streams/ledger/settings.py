@@ -151,7 +151,7 @@ def _set_org(account: Account, body: OrgBody, entry: Entry) -> list[Alert]:
         change_time_zone(account)
     alerts: list[Alert] = []
     for wallet in account.wallets.values():  # an org that opens again may want credits
-        alerts += consider_topup(account, wallet, entry.recorded_at, entry.recorded_at)
+        alerts += consider_topup(account, wallet, entry.recorded_at)
     return alerts
 
 
@@ -339,6 +339,6 @@ def _judge_again(
 ) -> list[Alert]:
     at = entry.recorded_at
     alerts = watch_lines(account, wallet, at, figures(wallet), replenished=False, left=left, charged=charged)
-    alerts += consider_topup(account, wallet, at, at)
+    alerts += consider_topup(account, wallet, at)
     refresh_headroom(wallet)
     return alerts

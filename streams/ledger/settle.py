@@ -1,8 +1,8 @@
 """Writing what fell due: allowances, lapses, roll-overs, expiries, time-outs (product rules 4, 5, 11, 18, 20, 26).
 
-Rules of this file: at the turn of the month a wallet's entries are, in this order: the new allowance; `rollover`, which
-begins the month (used is 0 again) and carries what may be kept of the old allowance; the lapse of the rest. So the
-balance never dips on the way, and no line is crossed that is not crossed afterwards. Each entry's `occurred_at` is the
+Rules of this file: at the turn of the month a wallet's entries are, in this order: `rollover`, which begins the month
+(used is 0 again) and carries what may be kept of the old allowance; the lapse of the rest; the new allowance. The last
+of them judges the lines and the top-up for all of them, by the figures of the new month alone (`evolve`). Each entry's `occurred_at` is the
 instant it fell due, however late it is written. What time alone changes without moving credits (a day or a budget's
 window that ends, a back-off that is over, a notice of an expiry to come) is a `rollover` of amount 0 with a reason.
 """
@@ -11,11 +11,10 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from schemas.amounts import AMOUNT_MAX
 from schemas.enums import EntryKind, EntryReason, GrantKind
 from streams.ledger.account import Account, ActiveHold, Budget, Grant, Wallet
 from streams.ledger.commands import PRIORITY_DEFAULT
-from streams.ledger.due import MONTHLY_GRANT_PREFIX, Due, DueKind, next_due, own_monthly
+from streams.ledger.due import MONTHLY_GRANT_PREFIX, Due, DueKind, allowance_due, next_due, own_monthly
 from streams.ledger.entry import Lot, Outcome, Slice
 from streams.ledger.grants import pay_overdraft
 from streams.ledger.hold_decisions import write_release
@@ -83,13 +82,11 @@ def _pass_time(journal: Journal, due: Due, reason: EntryReason, subject: str) ->
 
 
 def grant_allowance(journal: Journal, wallet: Wallet, month: int, occurred_at: int, correlation_id: str | None) -> None:
-    """Grant the allowance of `month`; as much of it as the bound of amounts leaves room for."""
-    account = journal.account
-    room = AMOUNT_MAX - max(wallet.settled, wallet.allocation) - account.on_the_way(wallet.unit)
-    amount = min(wallet.terms.allowance, room)
+    """Grant the allowance of `month`, as far as there is one and room for it."""
+    amount = allowance_due(journal.account, wallet)
     if amount <= 0:
         return
-    ends_at = month_starts_at(month + 1, account.time_zone)
+    ends_at = month_starts_at(month + 1, journal.account.time_zone)
     lot = Lot(_monthly_id(wallet, month), GrantKind.ALLOWANCE, amount, PRIORITY_DEFAULT, ends_at)
     journal.write(
         EntryKind.ALLOWANCE,
@@ -110,7 +107,6 @@ def _monthly_id(wallet: Wallet, month: int) -> str:
 def _turn_month(journal: Journal, wallet: Wallet) -> None:
     turned_at, month = wallet.month_ends_at, wallet.month + 1
     old = [grant for grant in wallet.grants if own_monthly(grant) and (grant.expires_at or 0) <= turned_at]
-    grant_allowance(journal, wallet, month, turned_at, None)
     _begin_month(journal, wallet, month, turned_at, old)
     left = tuple(_all_of(grant) for grant in old if grant.remaining)
     if left:
@@ -123,6 +119,7 @@ def _turn_month(journal: Journal, wallet: Wallet) -> None:
             slices=left,
             reason=EntryReason.ALLOWANCE_LAPSED,
         )
+    grant_allowance(journal, wallet, month, turned_at, None)
 
 
 def _begin_month(journal: Journal, wallet: Wallet, month: int, turned_at: int, old: list[Grant]) -> None:

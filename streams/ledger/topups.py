@@ -36,7 +36,7 @@ def wants_credits(account: Account, wallet: Wallet) -> bool:
     )
 
 
-def consider_topup(account: Account, wallet: Wallet, at: int, told_at: int) -> list[Alert]:
+def consider_topup(account: Account, wallet: Wallet, at: int) -> list[Alert]:
     """Ask for credits, if it is time: the last step of the fold of an entry that took effect at `at`.
 
     The request is then to be read off with `request_of`. Returns the alert of a cap that stands in the way.
@@ -51,7 +51,7 @@ def consider_topup(account: Account, wallet: Wallet, at: int, told_at: int) -> l
         topup.caps += 1
         cap = format_amount(topup.monthly_cap)
         message = f"Auto top-up of {wallet.unit} has reached its monthly cap of {cap}."
-        return [notice(account, wallet, told_at, AlertKind.AUTO_RECHARGE_CAPPED, CAP_SUBJECT, cap, message, topup.caps)]
+        return [notice(account, wallet, at, AlertKind.AUTO_RECHARGE_CAPPED, CAP_SUBJECT, cap, message, topup.caps)]
     topup.requests += 1
     topup.requested_seq = account.seq
     topup.in_flight = _request_id(account.org_id, wallet.unit, topup.requests)

@@ -171,8 +171,12 @@ def apply_usage(
     at: int,
     scope: Scope = ANYTHING,
     hold_id: str | None = None,
+    replenished: bool = False,
 ) -> tuple[Alert, ...]:
-    """The fold of a usage entry: the slow way, also taken by `evolve`. A usage that names a hold takes from it."""
+    """The fold of a usage entry: the slow way, also taken by `evolve`. A usage that names a hold takes from it.
+
+    `replenished`: it is the end of an amendment that has given back more.
+    """
     account.seq += 1
     if account.wallets.setdefault(wallet.unit, wallet).month and not cost:
         return ()
@@ -188,8 +192,8 @@ def apply_usage(
     wallet.lifetime_spent += spent_of(slices)
     wallet.opened = True
     charged = charge(wallet, scope, cost, account.time_zone, at)
-    alerts = watch_lines(account, wallet, at, before, replenished=False, charged=charged)
-    alerts += consider_topup(account, wallet, at, at)
+    alerts = watch_lines(account, wallet, at, before, replenished, charged=charged)
+    alerts += consider_topup(account, wallet, at)
     refresh_headroom(wallet)
     refresh_due(account)
     return tuple(alerts)

@@ -44,9 +44,9 @@ def test_it_resets_on_the_first_and_the_rest_lapses() -> None:
     assert world.account().due_at == june
     assert world.tick(june - 1 - world.at) == []
     entries = world.tick(1)
-    assert moved(entries) == [(ALLOWANCE, 100), (ROLLOVER, 0), (EXPIRY, -70)]
+    assert moved(entries) == [(ROLLOVER, 0), (EXPIRY, -70), (ALLOWANCE, 100)]
     assert {entry.occurred_at for entry in entries} == {june}
-    assert entries[-1].reason == "allowance_lapsed"
+    assert entries[1].reason == "allowance_lapsed"
     usd = world.account().wallets["USD"]
     assert (usd.settled, usd.allocation, usd.used) == (100 * NANOS, 100 * NANOS, 0)
     world.check()
@@ -90,7 +90,7 @@ def test_months_that_nobody_looked_at_are_caught_up_one_by_one() -> None:
     world = World()
     wallet(world, "100")
     entries = world.tick(31 * DAY + 30 * DAY + 31 * DAY)
-    assert moved(entries) == 3 * [(ALLOWANCE, 100), (ROLLOVER, 0), (EXPIRY, -100)]
+    assert moved(entries) == 3 * [(ROLLOVER, 0), (EXPIRY, -100), (ALLOWANCE, 100)]
     assert [entry.event_id for entry in entries if entry.kind is ALLOWANCE] == [
         f"allowance/USD/2026-{month:02d}" for month in (6, 7, 8)
     ]
@@ -120,7 +120,7 @@ def test_a_new_time_zone_moves_the_end_of_the_month() -> None:
     world.set(SettingKind.ORG, {"time_zone": "Asia/Tokyo"})
     assert world.account().due_at == micros("2026-05-31T15:00:00+00:00")
     world.at = micros("2026-05-31T20:00:00+00:00")
-    assert moved(world.settle("acme").entries) == [(ALLOWANCE, 100), (ROLLOVER, 0), (EXPIRY, -100)]
+    assert moved(world.settle("acme").entries) == [(ROLLOVER, 0), (EXPIRY, -100), (ALLOWANCE, 100)]
     world.check()
 
 
@@ -129,7 +129,7 @@ def test_a_zone_where_the_month_has_begun_turns_it_at_once_and_only_once() -> No
     world.at = micros("2026-05-31T20:00:00+00:00")
     wallet(world, "100")
     outcome = world.set(SettingKind.ORG, {"time_zone": "Asia/Tokyo"})
-    assert moved(outcome.entries)[1:] == [(ALLOWANCE, 100), (ROLLOVER, 0), (EXPIRY, -100)]
+    assert moved(outcome.entries)[1:] == [(ROLLOVER, 0), (EXPIRY, -100), (ALLOWANCE, 100)]
     world.set(SettingKind.ORG, {"time_zone": "UTC"})
     assert world.tick(5 * DAY) == []
     assert world.account().due_at == micros("2026-07-01T00:00:00+00:00")

@@ -231,3 +231,44 @@ def test_credits_given_back_keep_their_kind() -> None:
     assert kinds_left == [(GrantKind.ALLOWANCE, 10 * NANOS), (GrantKind.PURCHASED, 100 * NANOS)]
     assert world.account().wallets["USD"].lifetime_spent == 0
     world.check()
+
+
+def watched() -> World:
+    world = used("60")
+    world.set(SettingKind.BUDGET, {"budget_id": "all", "unit": "USD", "scope": {}, "window": "month", "limit": "40"})
+    rules = [{"rule_id": "half", "type": "used_percent", "level": "50"}]
+    world.set(SettingKind.THRESHOLDS, {"unit": "USD", "rules": rules})
+    assert {alert.rule_id for alert in world.alerts} == {"all", "half"}
+    return world
+
+
+def test_an_amendment_that_ends_on_the_same_side_of_a_line_says_nothing() -> None:
+    world = watched()
+    assert amend(world, "55", user_id="ann").alerts == []
+    assert amend(world, "99", 2, user_id="ann").alerts != []  # low: another line
+    assert amend(world, "70", 3, user_id="ann").alerts[0].thresholds_left == ("low",)
+    world.check()
+
+
+@pytest.mark.parametrize("user", ["ann", "bob"])
+def test_an_amendment_that_leaves_a_line_says_so_once(user: str) -> None:
+    world = watched()
+    (resolved,) = amend(world, "30", user_id=user).alerts
+    assert set(resolved.thresholds_left) == {"half", "all"}
+    (crossed, other) = amend(world, "60", 2, user_id=user).alerts
+    assert {(crossed.rule_id, crossed.epoch), (other.rule_id, other.epoch)} == {("half", 2), ("all", 2)}
+    world.check()
+
+
+def test_an_amendment_that_gives_back_nothing_in_the_end_arms_nothing() -> None:
+    world = used("5")
+    world.set(
+        SettingKind.THRESHOLDS,
+        {"unit": "USD", "rules": [{"rule_id": "b", "type": "balance_at_or_below", "level": "50"}]},
+    )
+    world.hold(HoldAction.PLACE, "h", "60")
+    world.hold(HoldAction.RELEASE, "h")
+    assert amend(world, "6", user_id="ann").alerts == []
+    (resolved,) = amend(world, "4", 2, user_id="ann").alerts
+    assert resolved.thresholds_left == ("b",)
+    world.check()

@@ -242,3 +242,42 @@ def test_credits_that_are_no_longer_held_do_not_rearm_a_line() -> None:
     (alert,) = watch_lines(account, wallet, 0, before, replenished=True)
     assert alert.kind is RESOLVED
     assert wallet.low == Watch(epoch=2)
+
+
+def test_the_turn_of_the_month_is_judged_once_by_the_new_month_alone() -> None:
+    """One `credit_resolved` lists all lines left; nothing is crossed for the old month, or between the entries."""
+    world = World()
+    world.set(SettingKind.WALLET, {"unit": "USD", "allowance": "100", "low_balance_threshold": "90"})
+    rules(
+        world, ("u50", "used_percent", "50"), ("b120", "balance_at_or_below", "120"), ("m60", "month_spend_above", "60")
+    )
+    world.set(SettingKind.AUTO_TOPUP, {"unit": "USD", "enabled": False, "threshold": "5", "purchase_amount": "50"})
+    world.use("80")
+    heard = len(world.alerts)
+    entries = world.tick(31 * DAY)
+    (alert,) = world.alerts[heard:]
+    assert (alert.kind, alert.thresholds_left) == (RESOLVED, ("low", "u50", "m60"))
+    assert (alert.entry_seq, alert.occurred_at) == (entries[-1].seq, entries[-1].occurred_at)
+    world.check()
+
+
+def test_the_turn_asks_for_no_credits_while_the_allowance_is_on_its_way() -> None:
+    world = World()
+    world.set(SettingKind.WALLET, {"unit": "USD", "allowance": "100"})
+    world.set(SettingKind.AUTO_TOPUP, {"unit": "USD", "enabled": True, "threshold": "50", "purchase_amount": "50"})
+    world.use("20")
+    world.tick(31 * DAY)
+    assert (world.settled(), world.topup_requests) == (100 * NANOS, [])
+    world.check()
+
+
+def test_an_alert_of_what_fell_due_is_of_the_time_it_fell_due() -> None:
+    world = World(timers=False)
+    expires_at = world.at + 3 * DAY
+    world.give("50", expires_at=expires_at)
+    world.tick(10 * DAY)
+    world.settle("acme")
+    due = [alert for alert in world.alerts if alert.occurred_at == expires_at]
+    assert {alert.kind for alert in due} == {AlertKind.FREE_EXPIRED, LOW, DEPLETED}
+    assert due == world.alerts
+    world.check()

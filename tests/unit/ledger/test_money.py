@@ -5,7 +5,16 @@ from __future__ import annotations
 import pytest
 
 from schemas.amounts import AMOUNT_MAX, NANOS
-from schemas.enums import AlertKind, DeadLetterCode, EntryKind, GrantKind, RefundTarget, SettingKind
+from schemas.enums import (
+    AlertKind,
+    DeadLetterCode,
+    EntryKind,
+    GrantKind,
+    HoldAction,
+    RefundTarget,
+    RejectReason,
+    SettingKind,
+)
 from streams.ledger.account import encode_account
 from streams.ledger.commands import Purchase
 from streams.ledger.grants import EXHAUSTED_MAX
@@ -363,4 +372,30 @@ def test_room_is_kept_for_what_may_come_back() -> None:
         world.buy("5000000000")
     world.deliver()
     assert world.settled() == 5_000_000_000 * NANOS
+    world.check()
+
+
+def test_a_refund_of_usage_is_told_apart_as_the_usage_was() -> None:
+    """All its dimensions and its billing unit, for reports by them; no quantity, for none is given back."""
+    world = World()
+    world.buy("100")
+    named = {"provider": "p", "endpoint": "e", "deployment": "d", "category": "c", "user_id": "ann", "model": "gpt"}
+    world.use("0", unit=None, event_id="u", cost_nanos=None, input_tokens=1_000, **named)
+    (entry,) = world.refund(RefundTarget.USAGE, "u", "0.001").entries
+    assert {name: getattr(entry, name) for name in named} == named
+    assert (entry.operation, entry.billing_unit, entry.input_tokens) == ("chat", "token", None)
+    world.check()
+
+
+def test_the_usage_of_a_captured_hold_is_refunded_by_the_id_of_the_hold() -> None:
+    world = World()
+    world.buy("100")
+    world.hold(HoldAction.PLACE, "h", "30", user_id="ann")
+    world.hold(HoldAction.CAPTURE, "h", "20")
+    (entry,) = world.refund(RefundTarget.USAGE, "h", "5").entries
+    assert (entry.kind, entry.amount_nanos, entry.correlation_id) == (EntryKind.REFUND, 5 * NANOS, "h")
+    assert entry.user_id == "ann"
+    assert world.refund(RefundTarget.USAGE, "h", "15.1").entries[0].reason == RejectReason.EXCEEDS_REFUNDABLE
+    assert not world.refund(RefundTarget.USAGE, "h", "15").rejected
+    assert world.settled() == 100 * NANOS
     world.check()

@@ -89,7 +89,9 @@ def show_next(given: Settings, ran: Settings, log: Path, keep: bool) -> None:
     else:
         print("  credits up                         what the demo left, running again; in another terminal:")
     print("  credits balance org-009            one that ran dry and bought again")
-    print("  credits tail ledger --org org-009  its last entries")
+    print("  credits tail ledger --org org-471  an agent's holds: placed, refused, captured, released")
+    print("  credits tail ledger --org org-481  auto top-up: a charge that failed, and was tried again")
+    print("  credits tail ledger --org org-500  below zero, and stopped")
     print("  credits dead-letters list          what could not be booked, and why")
     print(f"What the parts said: {_short(log)}", flush=True)
 

@@ -17,7 +17,7 @@ from streams.demo.waves import Expected
 
 
 def corrected(sample: Sequence[Booked], expected: Expected) -> list[dict[str, Any]]:
-    """Of the events: a third voided, a third amended, a third amended and then voided; and a void of one nobody knows."""
+    """A third voided, a third amended, a third amended and then voided; and a void of an event that nobody knows."""
     records = []
     for turn, booked in enumerate(sample):
         half_nanos = booked.cost_nanos // 2

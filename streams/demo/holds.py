@@ -13,7 +13,7 @@ from schemas.amounts import NANOS
 from schemas.enums import BudgetWindow, EntryKind, EntryReason, HoldAction, OnShortage, SettingKind
 from streams.demo.organisations import AGENTS, Settings, org_id, purchase
 from streams.demo.pricelist import USD
-from streams.demo.tally import HOLDS, refusal_words
+from streams.demo.tally import HOLDS, REFUSED_HOLDS, refusal_words
 from streams.demo.waves import Expected
 
 BOUGHT = 100
@@ -149,4 +149,4 @@ def late_work(prefix: str, at: int, expected: Expected) -> list[dict[str, Any]]:
 def refuse(expected: Expected, reason: EntryReason, count: int) -> None:
     """Expect so many more refusals of holds with this reason."""
     expected.rejected[reason.value] += count
-    expected.at_work.setdefault(HOLDS, Counter())[refusal_words(reason.value)] += count
+    expected.at_work.setdefault(REFUSED_HOLDS, Counter())[refusal_words(reason.value)] += count

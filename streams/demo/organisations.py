@@ -59,7 +59,7 @@ TIME_ZONES = (
     "Pacific/Auckland",
     "Asia/Bangkok",
 )
-DAYTIME_HOURS = range(6, 23)
+DAYTIME_HOURS = range(7, 23)
 ZONES_USED = 4
 SLEEPERS_EXPIRE_AFTER_US = 12_000_000
 PERCENT_LEVELS = (20, 50, 70, 80, 90, 100)

@@ -16,7 +16,8 @@ import pyarrow.compute as pc
 
 from schemas.enums import AlertKind, EntryKind, EntryReason
 
-HOLDS, TOPUPS, LIMITS, CORRECTIONS, EXPIRIES = "holds", "top-ups", "limits", "corrections", "expiries"
+HOLDS, REFUSED_HOLDS = "holds", "holds refused"
+TOPUPS, LIMITS, CORRECTIONS, EXPIRIES = "top-ups", "limits", "corrections", "expiries"
 
 TOLD_BY_KIND = pa.array([EntryKind.HOLD_RELEASE.value, EntryKind.CORRECTION.value, EntryKind.EXPIRY.value])
 
@@ -25,8 +26,8 @@ READ = ("kind", "reason", "hold_id", "amount_nanos", "correlation_id", "details"
 RELEASES = {EntryReason.HOLD_RELEASED.value: "released", EntryReason.HOLD_TIMED_OUT.value: "timed out"}
 CORRECTED = {EntryReason.USAGE_AMENDED.value: "amended", EntryReason.USAGE_VOIDED.value: "voided"}
 REFUSED = {
-    EntryReason.CREDITS_HELD.value: "refused: held by other work",
-    EntryReason.CREDITS_NOT_AVAILABLE.value: "refused: out of credits",
+    EntryReason.CREDITS_HELD.value: "held by other work",
+    EntryReason.CREDITS_NOT_AVAILABLE.value: "out of credits",
 }
 ALERTS = {
     AlertKind.AUTO_RECHARGE_TRIGGERED.value: (TOPUPS, "charged"),
@@ -40,7 +41,7 @@ ALERTS = {
 
 def refusal_words(reason: str) -> str:
     """How the verdict names the refusal of a hold."""
-    return REFUSED.get(reason, f"refused: {reason}")
+    return REFUSED.get(reason, reason)
 
 
 class Tally:
@@ -89,7 +90,7 @@ class Tally:
                 how = "for less" if over_nanos < 0 else "for more" if over_nanos else "as held"
                 yield HOLDS, f"captured {how}"
             case EntryKind.REJECTED:
-                yield HOLDS, refusal_words(reason)
+                yield REFUSED_HOLDS, refusal_words(reason)
             case EntryKind.PURCHASE:
                 if entry["correlation_id"] is not None:
                     yield TOPUPS, "failed"

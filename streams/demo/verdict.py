@@ -15,12 +15,12 @@ from typing import Any
 from schemas.amounts import format_amount
 from schemas.enums import EntryKind
 from streams.demo.pricelist import USD
-from streams.demo.tally import CORRECTIONS, EXPIRIES, HOLDS, LIMITS, TOPUPS
+from streams.demo.tally import CORRECTIONS, EXPIRIES, HOLDS, LIMITS, REFUSED_HOLDS, TOPUPS
 from streams.demo.waves import Expected
 from streams.verify.audit import Report
 
 DIFFERENCES_SHOWN_MAX = 5
-LINES = (HOLDS, TOPUPS, LIMITS, CORRECTIONS, EXPIRIES)
+LINES = (HOLDS, REFUSED_HOLDS, TOPUPS, LIMITS, CORRECTIONS, EXPIRIES)
 HEADLINES = ("placed", "asked for")
 
 

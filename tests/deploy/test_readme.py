@@ -50,6 +50,13 @@ def test_the_reasons_are_those_of_the_seed(shown: str, expected: Expected) -> No
         assert f"{count:,} {name}" in shown
 
 
+def test_what_the_rules_did_is_that_of_the_seed(shown: str, expected: Expected) -> None:
+    for line, counts in expected.at_work.items():
+        assert f"✓ {line} " in shown
+        for name, count in counts.items():
+            assert f"{count:,} {name}" in shown, f"README: {line}: {count:,} {name}"
+
+
 def each(*groups: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
     return [(str(name), count) for group in groups for name, count in group]
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import pytest
 
-from schemas.amounts import div_half_up
+from schemas.amounts import NANOS, div_half_up, parse_amount
 from schemas.enums import BillingUnit, Direction, InputKind
 from schemas.events import INPUTS
-from streams.demo.organisations import ORGS, TIME_ZONES, transfer_pairs
-from streams.demo.pricelist import MODELS, TOKENS_PER_MILLION, price_list
-from streams.demo.script import WINDOW_US, script, window_start
+from streams.demo.limits import Limit, alert_level_nanos, has_limits, level_nanos, reached
+from streams.demo.organisations import ORGS, TIME_ZONES, ZONES_USED, time_zones, transfer_pairs
+from streams.demo.payments import answers
+from streams.demo.pricelist import MODELS, TOKENS_PER_MILLION, has_own_price, own_prices, price_list
+from streams.demo.script import WINDOW_US, script
 from streams.demo.usage import usage_wave
 from streams.demo.waves import Damage, Expected, Phase
 
@@ -22,9 +26,18 @@ SMALL = 2_000
 
 
 def moved(phases: list[Phase]) -> list[object]:
-    """Everything of a script but the times."""
+    """Everything of a script but the times, and the time zones that are chosen by them."""
+    zone = re.compile("|".join(f'"{name}"' for name in TIME_ZONES))
     return [
-        (phase.name, wave.kind, {name: column for name, column in wave.columns.items() if not name.endswith("_at")})
+        (
+            phase.name,
+            wave.kind,
+            {
+                name: [zone.sub("zone", body) for body in column] if name == "body" else column
+                for name, column in wave.columns.items()
+                if not name.endswith("_at")
+            },
+        )
         for phase in phases
         for wave in phase.waves
     ]
@@ -38,7 +51,7 @@ def expected(phases: list[Phase]) -> Expected:
 
 
 def test_the_same_seed_says_the_same_on_another_day() -> None:
-    one, other = script(3, SMALL, JUNE), script(3, SMALL, JUNE + 400 * DAY_US + 12_345)
+    one, other = script(3, SMALL, JUNE), script(3, SMALL, JUNE + 400 * DAY_US + 9 * 3600 * 1_000_000 + 12_345)
     assert moved(one) == moved(other)
     assert expected(one) == expected(other)
     assert [wave.repeats for phase in one for wave in phase.waves] == [w.repeats for p in other for w in p.waves]
@@ -91,6 +104,7 @@ def test_usage_costs_what_the_price_list_says() -> None:
         {name: column[position] for name, column in made.wave.columns.items()} for position in range(len(made.wave))
     ]
     dead = Counter(made.expected.dead_letters)
+    own = 0
     costs: Counter[str] = Counter()
     seen: set[str] = set()
     for position, row in enumerate(rows):
@@ -100,8 +114,14 @@ def test_usage_costs_what_the_price_list_says() -> None:
             continue
         seen.add(row["event_id"])
         unit, cost = rated(row)
+        if has_own_price(int(row["org_id"].removeprefix("org-"))) and row["model"] == "gpt-4o":
+            prices = {price["direction"]: parse_amount(price["unit_price"]) for price in own_prices()}
+            tokens = row["input_tokens"] * prices["input"] + row["output_tokens"] * prices["output"]
+            unit, cost = "USD", div_half_up(tokens, TOKENS_PER_MILLION)
+            own += 1
         costs[unit] += cost
     assert costs == made.expected.usage_cost_nanos
+    assert own == made.expected.own_prices > 0
     assert dead.total() > 0
 
 
@@ -138,29 +158,92 @@ def test_no_organisation_takes_part_in_two_transfers() -> None:
     assert len(set(parties)) == len(parties)
 
 
-@pytest.mark.parametrize(
-    "now",
-    [
-        datetime(2026, 3, 1, 0, 0, 30, tzinfo=UTC),
-        datetime(2026, 2, 28, 15, 5, tzinfo=UTC),  # the month has begun in Tokyo
-        datetime(2026, 7, 31, 22, 10, tzinfo=UTC),  # and in Madrid
-        datetime(2026, 6, 17, 12, 0, tzinfo=UTC),
-    ],
-)
-def test_no_event_lies_before_the_month_anywhere(now: datetime) -> None:
-    from zoneinfo import ZoneInfo
+@pytest.mark.parametrize("hour", range(24))
+@pytest.mark.parametrize("day", [(2026, 1, 1), (2026, 2, 28), (2026, 3, 29), (2026, 6, 17), (2026, 10, 31)])
+def test_it_is_day_in_every_zone_so_nothing_ends_during_a_run(day: tuple[int, int, int], hour: int) -> None:
+    base = datetime(*day, hour, 29, 59, tzinfo=UTC)
+    zones = time_zones(int(base.timestamp()) * 1_000_000)
+    assert len(zones) == len(set(zones)) == ZONES_USED
+    window = timedelta(microseconds=WINDOW_US)
+    for zone in map(ZoneInfo, zones):
+        days = {at.astimezone(zone).date() for at in (base - window, base, base + timedelta(minutes=30))}
+        assert len(days) == 1, zone
 
-    base_at = int(now.timestamp()) * 1_000_000
-    start = window_start(base_at)
-    assert base_at - WINDOW_US <= start <= base_at
-    for zone in TIME_ZONES:
-        first = datetime.fromtimestamp(start // 1_000_000, UTC).astimezone(ZoneInfo(zone))
-        last = now.astimezone(ZoneInfo(zone))
-        assert (first.year, first.month) == (last.year, last.month)
+
+def test_limits_are_reached_on_the_line_and_by_spending_alone() -> None:
+    month, user = Limit(6, "month"), Limit(3, "user")
+    level, alert = level_nanos(month, SMALL), alert_level_nanos(month, SMALL)
+    assert alert < level
+    assert reached(Counter({month: alert - 1}), SMALL).at_work["limits"] == Counter()
+    assert reached(Counter({month: alert}), SMALL).at_work["limits"] == Counter(credit_limit_alert=1)
+    both = Counter(credit_limit_alert=1, credit_limit_reached=1)
+    assert reached(Counter({month: level}), SMALL).at_work["limits"] == both
+    assert reached(Counter({user: level_nanos(user, SMALL) - 1}), SMALL).at_work["limits"] == Counter()
+    spent = Counter({user: level_nanos(user, SMALL)})
+    assert reached(spent, SMALL).at_work["limits"] == Counter(budget_reached=1)
+
+
+def test_nothing_is_given_back_where_limits_are_counted() -> None:
+    for phase in script(9, 20_000, JUNE):
+        for wave in phase.waves:
+            given_back = wave.kind is InputKind.REFUND or any(wave.columns.get("revision", []))
+            if given_back:
+                numbers = {int(org.removeprefix("org-")) for org in wave.columns["org_id"]}
+                assert not any(has_limits(number) and number <= 410 for number in numbers), phase.name
+
+
+def test_every_rule_has_something_to_do() -> None:
+    at_work = expected(script(42, 200_000, JUNE)).at_work
+    assert {line: set(counts) for line, counts in at_work.items()} == {
+        "holds": {
+            "placed",
+            "placed for less",
+            "captured for less",
+            "captured as held",
+            "captured for more",
+            "released",
+            "timed out",
+        },
+        "holds refused": {
+            "held by other work",
+            "out of credits",
+            "limit_reached",
+            "model_not_allowed",
+            "blocked",
+            "already_resolved",
+            "unknown_hold",
+        },
+        "top-ups": {"asked for", "charged", "failed", "asked again", "stopped by the cap"},
+        "limits": {
+            "budget_reached",
+            "credit_limit_alert",
+            "credit_limit_reached",
+            "credit_negative_limit_crossed",
+        },
+        "corrections": {"amended", "voided"},
+        "expiries": {"grant_expired"},
+    }
+
+
+def test_the_payment_service_answers_by_the_request_alone() -> None:
+    request = {
+        "topup_request_id": "topup-1",
+        "org_id": "org-481",
+        "wallet": "USD",
+        "amount_nanos": 50 * NANOS,
+        "occurred_at": JUNE,
+    }
+    (declined,) = answers(request, first=True)
+    (charged,) = answers(request, first=False)
+    assert (declined["status"], charged["status"]) == ("failed", "completed")
+    assert declined["topup_request_id"] == charged["topup_request_id"] == "topup-1"
+    twice = answers({**request, "org_id": "org-486"}, first=True)
+    assert len(twice) == 2
+    assert twice[0] == twice[1]
 
 
 def test_waves_of_a_phase_touch_no_organisation_twice_where_order_would_matter() -> None:
-    """Refunds and transfers are sent side by side: no organisation has both."""
+    """Refunds, transfers, holds and usage of one phase are sent side by side: no organisation has two of them."""
     for phase in script(9, 20_000, JUNE):
         orgs = [
             set(wave.columns["org_id"]) | set(wave.columns.get("target_org_id", []))

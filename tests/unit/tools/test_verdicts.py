@@ -38,6 +38,7 @@ def expected() -> Expected:
         added_nanos=Counter(USD=50),
         refunded_nanos=Counter(USD=2),
         taken_back_nanos=Counter(USD=1),
+        at_work={"holds": Counter({"placed": 4, "released": 2}), "limits": Counter(budget_reached=3)},
     )
 
 
@@ -60,13 +61,21 @@ def report(**fields: Any) -> Report:
     return Report(**{**found, **fields})
 
 
+def at_work() -> dict[str, Counter[str]]:
+    return {line: Counter(counts) for line, counts in expected().at_work.items()}
+
+
 def test_all_as_expected() -> None:
-    verdict = judge(expected(), report(), MEASURED)
+    verdict = judge(expected(), report(), at_work(), MEASURED)
     assert verdict.ok
     document = verdict.document
     counts = ("events_in", "applied", "duplicates", "rejected", "dead_letters")
     assert [document[name] for name in counts] == [100, 90, 5, 2, 3]
     assert document["throughput_per_second"] == 2_000
+    assert document["at_work"]["holds"] == {"placed": 4, "released": 2}
+    shown = {line.name: (line.value, line.note) for line in verdict.lines}
+    assert shown["holds"] == ("4 placed", "2 released")
+    assert shown["limits"] == ("3", "3 budget_reached")
     assert "ledger = balances = ClickHouse" in [line.name for line in verdict.lines]
 
 
@@ -82,10 +91,26 @@ def test_all_as_expected() -> None:
     ],
 )
 def test_one_thing_wrong_is_told(wrong: dict[str, Any]) -> None:
-    verdict = judge(expected(), report(**wrong), MEASURED)
+    verdict = judge(expected(), report(**wrong), at_work(), MEASURED)
     assert not verdict.ok
     assert verdict.document["ok"] is False
     assert any(line.right is False for line in verdict.lines)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"holds": Counter({"placed": 4, "released": 1}), "limits": Counter(budget_reached=3)},
+        {"holds": Counter({"placed": 4, "released": 2})},
+        {
+            "holds": Counter({"placed": 4, "released": 2}),
+            "limits": Counter(budget_reached=3),
+            "expiries": Counter(grant_expired=1),
+        },
+    ],
+)
+def test_a_rule_that_did_something_else_is_told(wrong: dict[str, Counter[str]]) -> None:
+    assert not judge(expected(), report(), wrong, MEASURED).ok
 
 
 @pytest.mark.parametrize(("part", "value"), [(0.0, 1), (0.5, 51), (0.99, 100), (1.0, 100)])

@@ -1,0 +1,473 @@
+"""The ledger and the auditor, fed alike, one operation at a time; and the same commands again, in batches.
+
+After every operation both must have said the same: entries, alerts, answers to holds, requests for credits, and what
+each wallet shows. What the auditor leaves to the ledger (ids, which of several equal limits is named) is not compared.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from schemas.amounts import parse_amount
+from schemas.codec import encode_one
+from schemas.enums import ActorRole, AlertKind, DecisionCode, EntryKind, HoldAction, PurchaseKind, RefundTarget
+from schemas.enums import SettingKind as Setting
+from schemas.records import bundled_id
+from streams.ledger.account import encode_account
+from streams.ledger.balances import status as shown_status
+from streams.ledger.commands import Purchase, Refund, Transfer, Usage
+from streams.ledger.commands import Setting as SettingCommand
+from streams.ledger.decide import Command
+from streams.ledger.entry import Alert, Entry, HoldDecision, Leg, Outcome, TopupRequest
+from streams.ledger.rating import Price, PriceList
+from streams.ledger.refusals import DeadLetter
+from tests.model.audited import Scope
+from tests.model.audited_rates import Price as AuditedPrice
+from tests.model.audited_rates import Work
+from tests.model.auditor import (
+    ARRIVED,
+    NOTHING_LEFT,
+    Alarm,
+    Auditor,
+    Decision,
+    Line,
+    Request,
+    Unbookable,
+    status,
+)
+from tests.model.memory import TOPICS, FixedPrices, MemoryLedger, Sent, sent
+from tests.unit.ledger.world import DAY, World
+
+PRICES: tuple[dict[str, Any], ...] = (
+    {"price_id": "in", "unit_price_nanos": 2_500, "billing_unit": "token", "model": "gpt", "direction": "input"},
+    {
+        "price_id": "out",
+        "unit_price_nanos": 7_001,
+        "billing_unit": "1000_tokens",
+        "model": "gpt",
+        "direction": "output",
+    },
+    {"price_id": "any", "unit_price_nanos": 333, "billing_unit": "1000000_tokens", "model": "mini"},
+    {"price_id": "pro", "unit_price_nanos": 111, "billing_unit": "1000000_tokens", "model": "mini", "tier": "pro"},
+    {"price_id": "free", "unit_price_nanos": 0, "billing_unit": "token", "model": "gift", "free": True},
+    {"price_id": "host", "unit_price_nanos": 10**9 + 1, "billing_unit": "gpu_hour", "operation": "deployment"},
+)
+LISTED = [{"operation": "chat", "wallet": "USD", "valid_from": 0, **price} for price in PRICES]
+
+NOT_SPOKEN_OF = {AlertKind.EXPIRING, AlertKind.DAYS_LEFT}
+ONLY_NOTES = {EntryKind.ROLLOVER, EntryKind.SETTING, EntryKind.TRANSFER_OUT}
+HTTP_STATUS = {"ok": 200, "credits_not_available": 402, "credits_held": 402, "limit_reached": 402}
+
+Step = tuple[Any, ...]
+Doing = Callable[[], object]
+
+
+class Recorder(World):
+    """A world that remembers what it was asked to do."""
+
+    def __init__(self) -> None:
+        super().__init__(PriceList(Price.from_record(price) for price in LISTED))
+        self.asked: list[tuple[int, Command | None]] = []
+        """What was done, and when; None: time passed."""
+
+    def do(self, command: Command) -> Outcome:
+        self.asked.append((self.at, command))
+        return super().do(command)
+
+    def tick(self, micros: int) -> list[Entry]:
+        entries = super().tick(micros)
+        self.asked.append((self.at, None))
+        return entries
+
+
+class Both:
+    """The ledger and the auditor."""
+
+    def __init__(self) -> None:
+        self.world = Recorder()
+        self.auditor = Auditor(_audited(price) for price in LISTED)
+        self.number = 0
+        self.held: dict[str, list[str]] = {}
+        self.revised: set[tuple[str, str, int]] = set()
+        self._seen = {"alerts": 0, "decisions": 0, "requests": 0}
+
+    def perform(self, step: Step) -> None:
+        """One operation, and the comparison."""
+        self.number += 1
+        self.auditor.forget()
+        before = {name: len(entries) for name, entries in self.world.entries.items()}
+        if step[0] == "deliver":
+            self._deliver()
+        elif step[0] == "tick":
+            self._tick(step[1])
+        else:
+            told = self._do(step, f"n{self.number}", self.world.at)
+            if told is not None:
+                ledger, auditor = told
+                assert _dead_letter(ledger) == _dead_letter(auditor), step
+        entries = [entry for name in self.world.entries for entry in self.world.entries[name][before.get(name, 0) :]]
+        self._compare(step, entries)
+
+    def finish(self) -> None:
+        """Everything is delivered, every hold times out; then nothing is held, and what must always hold does."""
+        self.perform(("deliver",))
+        self.perform(("tick", DAY))
+        for account in self.world.accounts.values():
+            assert not account.holds
+            assert not any(wallet.held for wallet in account.wallets.values())
+        open_holds = Counter(entry.hold_id for entry in self._of(EntryKind.HOLD))
+        closed = Counter(entry.hold_id for entry in self._of(EntryKind.HOLD_RELEASE))
+        assert max(open_holds.values(), default=0) <= 1
+        assert max(closed.values(), default=0) <= 1
+        self.world.check()
+
+    def _of(self, kind: EntryKind) -> Iterator[Entry]:
+        return (entry for entries in self.world.entries.values() for entry in entries if entry.kind is kind)
+
+    # --- operations
+
+    def _tick(self, micros: int) -> None:
+        self.world.tick(micros)
+        for who in list(self.world.accounts):
+            self.auditor.settle(who, self.world.at)
+
+    def _do(self, step: Step, name: str, at: int) -> tuple[Doing, Doing] | None:
+        """The operation for the ledger and for the auditor; None: there is nothing to do it to."""
+        world, auditor = self.world, self.auditor
+        match step:
+            case ("use", who, where, much, scope, hold):
+                named = None if hold is None else self._hold(who, hold)
+                return (
+                    lambda: world.use(much, who, where, event_id=name, hold_id=named, **scope),
+                    lambda: auditor.use(who, name, where, parse_amount(much), at, _scope(scope), named),
+                )
+            case ("work", who, operation, model, tokens, replicas):
+                work = Work(operation, model, tokens, tokens * 3, None, replicas)
+                return (
+                    lambda: world.do(_work(name, who, at, work)),
+                    lambda: auditor.work(who, name, work, at, _scope({"model": model})),
+                )
+            case ("buy", who, where, much, kind, days, priority, actor):
+                ends_at = None if days is None else at + days * DAY
+                more = {"expires_at": ends_at, "priority": priority, "actor": actor}
+                bought = {"purchase_id": name, "kind": PurchaseKind(kind), **more}
+                return (
+                    lambda: world.buy(much, who, where, **bought),
+                    lambda: auditor.buy(who, name, where, parse_amount(much), at, kind, **more),
+                )
+            case ("answer", who, where, failed, late):
+                return self._answer(who, where, failed, late, name, at)
+            case ("send", source, target, where, much, actor):
+                transfer = Transfer(name, source, target, at, where, parse_amount(much), actor)
+                return (
+                    lambda: world.do(transfer),
+                    lambda: auditor.send(name, source, target, where, parse_amount(much), actor, at),
+                )
+            case ("set", who, kind, body, actor, role):
+                text = msgspec.json.encode(body).decode()
+                setting = SettingCommand(name, who, at, actor, ActorRole(role), Setting(kind), text)
+                return lambda: world.do(setting), lambda: auditor.change(who, kind, body, actor, role, at)
+            case _:
+                return self._refer(step, name, at)
+
+    def _refer(self, step: Step, name: str, at: int) -> tuple[Doing, Doing] | None:
+        """Operations on something that was there before."""
+        world, auditor = self.world, self.auditor
+        match step:
+            case ("refund purchase", who, number, much):
+                bought = self._nth(who, EntryKind.PURCHASE, number)
+                refund = Refund(name, who, at, RefundTarget.PURCHASE, bought, parse_amount(much))
+                return lambda: world.do(refund), lambda: auditor.refund_purchase(who, bought, parse_amount(much), at)
+            case ("refund usage", who, number, much, actor):
+                used = self._nth(who, EntryKind.USAGE, number)
+                refund = Refund(name, who, at, RefundTarget.USAGE, used, parse_amount(much), actor)
+                return (
+                    lambda: world.do(refund),
+                    lambda: auditor.refund_usage(who, used, parse_amount(much), at, actor),
+                )
+            case ("correct", who, number, revision, where, much, scope):
+                used = self._nth(who, EntryKind.USAGE, number)
+                if (who, used, revision) in self.revised:  # the engine's to find
+                    return None
+                self.revised.add((who, used, revision))
+                cost = None if much is None else parse_amount(much)
+                fields = {"wallet": where, "revision": revision, "voided": cost is None, "cost_nanos": cost, **scope}
+                usage = msgspec.convert(
+                    {"event_id": used, "org_id": who, "occurred_at": at, "operation": "chat", **fields}, Usage
+                )
+                return (
+                    lambda: world.do(usage),
+                    lambda: auditor.correct(who, used, revision, where, cost, at, _scope(scope)),
+                )
+            case ("place", who, where, much, scope, operation, on_shortage, minutes):
+                self.held.setdefault(who, []).append(name)
+                ends_at = None if minutes is None else at + minutes * 60_000_000
+                words = {"operation": operation, "on_shortage": on_shortage, "expires_at": ends_at, **scope}
+                return (
+                    lambda: world.hold(HoldAction.PLACE, name, much, who, where, **words),
+                    lambda: auditor.place(
+                        who, name, where, parse_amount(much), at, _scope(scope), operation, on_shortage, ends_at
+                    ),
+                )
+            case ("capture", who, number, where, much):
+                hold = self._hold(who, number)
+                if not self._once(who, hold, "capture"):
+                    return None
+                return (
+                    lambda: world.hold(HoldAction.CAPTURE, hold, much, who, where),
+                    lambda: auditor.capture(who, hold, where, parse_amount(much), at),
+                )
+            case ("release", who, number, where):
+                hold = self._hold(who, number)
+                if not self._once(who, hold, "release"):
+                    return None
+                return (
+                    lambda: world.hold(HoldAction.RELEASE, hold, "0", who, where),
+                    lambda: auditor.release(who, hold, where, at),
+                )
+            case _:
+                raise AssertionError(step)
+
+    def _answer(self, who: str, where: str, failed: bool, late: bool, name: str, at: int) -> tuple[Doing, Doing] | None:
+        """A purchase that answers the latest request of a wallet, or (`late`) the first."""
+        asked = [each for each in self.world.topup_requests if (each.org_id, each.wallet) == (who, where)]
+        if not asked:
+            return None
+        number = 1 if late else len(asked)
+        request = asked[number - 1]
+        purchase = msgspec.convert(
+            {
+                "purchase_id": name,
+                "org_id": who,
+                "occurred_at": at,
+                "wallet": where,
+                "amount_nanos": request.amount_nanos,
+                "status": "failed" if failed else "completed",
+                "topup_request_id": request.topup_request_id,
+            },
+            Purchase,
+        )
+        return (
+            lambda: self.world.do(purchase),
+            lambda: self.auditor.buy(who, name, where, request.amount_nanos, at, answers=number, failed=failed),
+        )
+
+    def _deliver(self) -> None:
+        """Hand on legs until none travels; the auditor follows each."""
+        world, auditor = self.world, self.auditor
+        while world.legs:
+            leg: Leg = world.legs.pop(0)
+            answers = len(world.legs)
+            world.do(leg)
+            match leg.kind.value:
+                case "credit":
+                    taken = auditor.arrive(leg.transfer_id, world.at)
+                    answer = world.legs[answers]
+                    assert answer.kind.value == ("acknowledge" if taken else "return")
+                case "return":
+                    auditor.come_back(leg.transfer_id, world.at)
+                case _:
+                    auditor.acknowledged(leg.source_org_id, world.at)
+
+    def _nth(self, who: str, kind: EntryKind, number: int) -> str:
+        ids = [entry.event_id for entry in self.world.entries[who] if entry.kind is kind and entry.amount_nanos]
+        return ids[number % len(ids)] if ids else "nothing"
+
+    def _hold(self, who: str, number: int) -> str:
+        ids = self.held.get(who)
+        return ids[-1 - number % len(ids)] if ids else "nothing"
+
+    def _once(self, who: str, hold: str, action: str) -> bool:
+        """Whether this is the first record of its kind about a hold; the second is the engine's to find."""
+        key = (who, f"{action} {hold}", 0)
+        first = key not in self.revised
+        self.revised.add(key)
+        return first
+
+    # --- the comparison
+
+    def _compare(self, step: Step, entries: Sequence[Entry]) -> None:
+        world, auditor = self.world, self.auditor
+        said = Counter(line for entry in entries if (line := _line(entry)) is not None)
+        if any(line.reason == NOTHING_LEFT for line in auditor.lines):
+            said = Counter(map(_nothing_left, said.elements()))
+        assert said == Counter(auditor.lines), step
+        alerts = self._new("alerts", world.alerts)
+        told = Counter(_alarm(alert) for alert in alerts if alert.kind not in NOT_SPOKEN_OF)
+        assert told == Counter(auditor.alarms), step
+        decisions = self._new("decisions", world.decisions)
+        for decision, predicted in zip(decisions, auditor.decisions, strict=True):
+            assert _answered(decision, predicted), (step, decision, predicted)
+        asked = Counter(map(_request, self._new("requests", world.topup_requests)))
+        assert asked == Counter(auditor.requests), step
+        for who in {entry.org_id for entry in entries}:
+            self._compare_wallets(step, who)
+
+    def _compare_wallets(self, step: Step, who: str) -> None:
+        account, org = self.world.accounts[who], self.auditor.org(who)
+        assert account.wallets.keys() == org.wallets.keys(), step
+        for unit, wallet in account.wallets.items():
+            known = org.wallets[unit]
+            got = (
+                wallet.settled,
+                wallet.held,
+                wallet.allocation,
+                wallet.used,
+                wallet.lifetime_added,
+                wallet.lifetime_spent,
+                shown_status(account, wallet).value,
+            )
+            expected = (
+                known.balance,
+                known.held,
+                known.allocation,
+                known.used,
+                known.added,
+                known.spent,
+                status(org, known),
+            )
+            assert got == expected, (step, who, unit)
+
+    def _new(self, page: str, everything: list[Any]) -> list[Any]:
+        new = everything[self._seen[page] :]
+        self._seen[page] = len(everything)
+        return new
+
+    # --- in batches
+
+    def replay(self, sizes: Sequence[int]) -> MemoryLedger:
+        """The same commands through the processor, in batches of these sizes (in turn); it must come to the same."""
+        book = MemoryLedger(FixedPrices(LISTED))
+        batch: list[Sent] = []
+        full = 0
+        for at, command in self.world.asked:
+            if command is not None:
+                batch.append(_sent(command, at))
+            if batch and (command is None or len(batch) >= sizes[full % len(sizes)]):
+                book.feed(batch)
+                batch, full = [], full + 1
+            if command is None:
+                book.tick(at)
+        if batch:
+            book.feed(batch)
+        self._compare_books(book)
+        return book
+
+    def _compare_books(self, book: MemoryLedger) -> None:
+        world = self.world
+        entries = book.rows("ledger")
+        for who, alone in world.entries.items():
+            batched = [_unplaced(row) for row in entries if row["org_id"] == who]
+            assert batched == [_unplaced(entry.to_record()) for entry in alone], who
+        alerts = [row["alert_id"] for key in ("threshold", "depletion", "topup") for row in book.rows(f"alerts_{key}")]
+        assert Counter(alerts) == Counter(alert.alert_id for alert in world.alerts)
+        requested = [row["topup_request_id"] for row in book.rows("topup_requests")]
+        assert Counter(requested) == Counter(request.topup_request_id for request in world.topup_requests)
+        decided = Counter((row["org_id"], row["hold_id"], row["code"]) for row in book.rows("decisions"))
+        assert decided == Counter((each.org_id, each.hold_id, each.code.value) for each in world.decisions)
+        for who, account in world.accounts.items():
+            if account.seq:
+                assert encode_account(book.account(who)) == encode_account(account), who
+
+
+def _dead_letter(doing: Doing) -> str | None:
+    try:
+        doing()
+    except DeadLetter as letter:
+        return letter.code.value
+    except Unbookable as unbookable:
+        return str(unbookable)
+    return None
+
+
+def _audited(price: Mapping[str, Any]) -> AuditedPrice:
+    fields = {"name": price["price_id"], "unit_price": price["unit_price_nanos"]}
+    return AuditedPrice(
+        **fields, **{name: value for name, value in price.items() if name not in ("price_id", "unit_price_nanos")}
+    )
+
+
+def _scope(words: Mapping[str, str | None]) -> Scope:
+    return frozenset((name, value) for name, value in words.items() if value is not None)
+
+
+def _work(name: str, who: str, at: int, work: Work) -> Usage:
+    return Usage(
+        name,
+        who,
+        at,
+        work.operation,
+        model=work.model,
+        input_tokens=work.input_tokens,
+        output_tokens=work.output_tokens,
+        replicas=work.replicas,
+    )
+
+
+def _sent(command: Command, at: int) -> Sent:
+    if isinstance(command, Leg):
+        value = encode_one("leg", command.to_record(), bundled_id("leg"))
+        return Sent(TOPICS.name("transfer_legs"), command.org_id.encode(), value, at)
+    return sent(type(command).__name__.lower(), msgspec.to_builtins(command), at)
+
+
+def _unplaced(row: Mapping[str, Any]) -> dict[str, Any]:
+    """An entry without its place in the log; lists and words as in JSON."""
+    plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(row))
+    return {name: value for name, value in plain.items() if not name.startswith("source_")}
+
+
+def _line(entry: Entry) -> Line | None:
+    """The entry as the auditor would say it; None for one that only notes something."""
+    if not entry.amount_nanos and entry.kind in ONLY_NOTES:
+        return None
+    drawn: Counter[str] = Counter()
+    if entry.amount_nanos < 0 and entry.kind is not EntryKind.EXPIRY:
+        for part in entry.slices:
+            drawn[part.kind.value] += part.amount_nanos
+    told = entry.kind in (EntryKind.REJECTED, EntryKind.EXPIRY, EntryKind.HOLD_RELEASE)
+    return Line(
+        entry.org_id,
+        entry.kind.value,
+        entry.wallet,
+        entry.amount_nanos,
+        entry.balance_nanos,
+        entry.held_nanos,
+        str(entry.reason) if told else None,
+        tuple(sorted(drawn.items())),
+    )
+
+
+def _nothing_left(line: Line) -> Line:
+    either = line.reason in NOTHING_LEFT.split(" or ") if line.reason else False
+    return dataclasses.replace(line, unit="", balance=0, held=0, reason=NOTHING_LEFT) if either else line
+
+
+def _alarm(alert: Alert) -> Alarm:
+    rule = ARRIVED if alert.rule_id is not None and alert.rule_id.startswith(ARRIVED) else alert.rule_id
+    if alert.kind is AlertKind.AUTO_RECHARGE_TRIGGERED:  # the rule is the request's id
+        rule = None
+    return Alarm(alert.org_id, alert.wallet, alert.kind.value, rule, frozenset(alert.thresholds_left))
+
+
+def _answered(decision: HoldDecision, predicted: Decision) -> bool:
+    code = decision.code.value
+    said = (decision.org_id, decision.hold_id, decision.action.value, code)
+    named = {decision.limit_id} if decision.limit_id is not None else set()
+    return (
+        said == (predicted.org, predicted.hold, predicted.action, predicted.code)
+        and (decision.granted_nanos, decision.available_nanos) == (predicted.granted, predicted.available)
+        and decision.allowed is (decision.code is DecisionCode.OK)
+        and bool(named) is bool(predicted.limits)
+        and named <= predicted.limits
+        and decision.http_status == HTTP_STATUS.get(code, decision.http_status)
+    )
+
+
+def _request(request: TopupRequest) -> Request:
+    return Request(request.org_id, request.wallet, request.amount_nanos, request.reason.value == "retry")

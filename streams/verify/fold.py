@@ -3,9 +3,11 @@
 Rules of this file, in plain arithmetic on what the contract says of an entry:
 1. `seq` of an org is 1, 2, 3… without gaps (and an entry with a number that was there before is told).
 2. `balance` = balance before + `amount`; `amount` = sum of `grants` added − sum of `slices` drawn.
-3. `available` = `balance` − `held`; holds change by entries that may change holds, and by no other.
+3. `available` = `balance` − `held`, and `held` is the sum of the open holds: placing one adds what it sets aside, usage
+   that names it takes at most its cost from it, a release takes the rest. A hold is placed once and ends once.
 4. No grant is drawn below zero. What no grant covers is the overdraft; grants less the overdraft are the balance.
-5. An id has one effect: no two entries of one org share kind, cause and revision where the kind allows one only.
+5. An id has one effect: no two entries of one org share kind, topic, cause and revision where the kind allows one only.
+   (The capture of a hold is usage whose cause is the hold's record: its id may be that of a usage event as well.)
 6. A transfer that left arrives once or returns once, with the same amount. What did neither is on the way. The source
    notes the arrival once, by a `transfer_out` of 0; it does not note one of a transfer that returned.
 7. Every unit adds up: in + spent + taken back + expired + moved = what the wallets hold; moved = −(on the way).
@@ -16,6 +18,7 @@ Amounts are ints of any size: nothing overflows here, whatever the ledger wrote.
 from __future__ import annotations
 
 import itertools
+import json
 from array import array
 from collections import Counter
 from collections.abc import Iterator
@@ -34,7 +37,6 @@ SPENT = {EntryKind.USAGE, EntryKind.CORRECTION}
 MOVED = {EntryKind.TRANSFER_OUT, EntryKind.TRANSFER_IN, EntryKind.TRANSFER_RETURN}
 STILL = {EntryKind.HOLD, EntryKind.HOLD_RELEASE, EntryKind.SETTING, EntryKind.REJECTED}
 """Kinds that never change a settled balance."""
-MAY_CHANGE_HELD = {EntryKind.HOLD, EntryKind.HOLD_RELEASE, EntryKind.USAGE}
 ONCE = {
     EntryKind.USAGE,
     EntryKind.PURCHASE,
@@ -59,6 +61,7 @@ COLUMNS = (
     "hold_id",
     "correlation_id",
     "counterparty_org_id",
+    "source_topic",
 )
 
 
@@ -106,11 +109,20 @@ class WalletFold:
 
 
 @dataclass(slots=True)
+class OpenHold:
+    """A hold that was placed and not resolved; `left` is what it still sets aside, in nano-units."""
+
+    wallet: str
+    left: int
+
+
+@dataclass(slots=True)
 class OrgFold:
     """What the entries say of one org."""
 
     seq: int = 0
     wallets: dict[str, WalletFold] = field(default_factory=dict)
+    holds: dict[str, OpenHold] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -163,11 +175,21 @@ class LedgerFold:
         slices = _parts(batch.column("slices"), "kind")
         grants = _parts(batch.column("grants"), "kind")
         reasons = batch.column("reason").to_pylist()
-        for row, drawn, given, reason in zip(zip(*columns, strict=True), slices, grants, reasons, strict=True):
-            self._entry(row, drawn, given, reason)
+        details = batch.column("details").to_pylist()
+        for row, *rest in zip(zip(*columns, strict=True), slices, grants, reasons, details, strict=True):
+            self._entry(row, *rest)
 
-    def _entry(self, row: tuple, drawn: list[Part], given: list[Part], reason: str | None) -> None:  # type: ignore[type-arg]
-        org_id, seq, kind, unit, amount, balance, available, held, event_id, revision, hold_id, cause, other = row
+    def _entry(
+        self,
+        row: tuple,  # type: ignore[type-arg]
+        drawn: list[Part],
+        given: list[Part],
+        reason: str | None,
+        details: str | None,
+    ) -> None:
+        org_id, seq, kind, unit, amount, balance, available, held, event_id, revision, hold_id, cause, other, topic = (
+            row
+        )
         self.entries += 1
         self.kinds[kind] += 1
         self.causes.append(hash((org_id, event_id)))
@@ -181,13 +203,16 @@ class LedgerFold:
         if kind == EntryKind.REJECTED:
             self.rejected[reason or ""] += 1
         if kind in ONCE and (amount or kind != EntryKind.TRANSFER_OUT):  # a second one of 0 is the acknowledgement
-            self._effect_once(org_id, seq, kind, event_id, revision)
+            self._effect_once(org_id, seq, kind, topic, event_id, revision)
         if unit:
             wallet = org.wallets.get(unit)
             if wallet is None:
                 wallet = org.wallets[unit] = WalletFold()
-            self._money(f"{org_id}:{seq}", wallet, kind, amount, balance, available, held, hold_id)
-            self._grants(f"{org_id}:{seq}", wallet, kind, amount, drawn, given)
+            change = (
+                0 if hold_id is None else self._hold(f"{org_id}:{seq}", org, unit, kind, amount, held, hold_id, details)
+            )
+            self._money(f"{org_id}:{seq}", wallet, kind, amount, balance, available, held, change)
+            self._grants(f"{org_id}:{seq}", wallet, kind, amount, drawn, given, details)
             total_kind = "refund_purchase" if kind == EntryKind.REFUND and amount < 0 else kind
             self.totals[unit, total_kind] += amount
             if kind in MOVED:
@@ -204,9 +229,9 @@ class LedgerFold:
                 },
             )
 
-    def _effect_once(self, org_id: str, seq: int, kind: str, event_id: str, revision: int) -> None:
+    def _effect_once(self, org_id: str, seq: int, kind: str, topic: str | None, event_id: str, revision: int) -> None:
         """Rule 5. Of the causes only a 64-bit hash is kept: two in ten million share one by chance once in 10⁵ runs."""
-        effect = hash((org_id, kind, event_id, revision))
+        effect = hash((org_id, kind, topic, event_id, revision))
         if effect in self._once:
             self.differences.add("effect_twice", f"{org_id}:{seq}", f"a second {kind} for {event_id}")
         self._once.add(effect)
@@ -220,28 +245,68 @@ class LedgerFold:
         balance: int,
         available: int,
         held: int,
-        hold_id: str | None,
+        change: int,
     ) -> None:
-        """Rules 2 (the balance) and 3."""
+        """Rules 2 (the balance) and 3; `change`: what the entry does to what is held."""
         if amount and kind in STILL:
             self.differences.add("amount_of_kind", place, f"{kind} changes the balance by {amount}")
         if balance != wallet.settled + amount:
             message = f"balance {balance}, but {wallet.settled} before and {amount} in this entry"
             self.differences.add("balance", place, message)
         wallet.settled = balance
-        if held != wallet.held:
-            if kind not in MAY_CHANGE_HELD or hold_id is None:
-                self.differences.add("held", place, f"{kind} changes what is held from {wallet.held} to {held}")
-            wallet.held = held
+        if held != wallet.held + change:
+            message = f"{kind} changes what is held from {wallet.held} to {held}, not by {change}"
+            self.differences.add("held", place, message)
+        wallet.held = held
         if held < 0:
             self.differences.add("held_negative", place, f"held {held}")
         if available != balance - held:
             self.differences.add("available", place, f"available {available} is not balance {balance} less held {held}")
 
+    def _hold(
+        self, place: str, org: OrgFold, unit: str, kind: str, amount: int, held: int, hold_id: str, details: str | None
+    ) -> int:
+        """Rule 3: what an entry about a hold changes of what is held in its wallet."""
+        hold = org.holds.get(hold_id)
+        match kind:
+            case EntryKind.HOLD:
+                if hold is not None:
+                    self.differences.add("hold_twice", place, f"hold {hold_id} is placed while it is open")
+                aside = _told(details, "amount_nanos")
+                if aside is None:
+                    aside = held - org.wallets[unit].held
+                org.holds[hold_id] = OpenHold(unit, aside)
+                return aside
+            case EntryKind.USAGE if hold is not None and hold.wallet == unit and amount:
+                taken = min(-amount, hold.left)
+                hold.left -= taken
+                if not hold.left:
+                    del org.holds[hold_id]
+                return -taken
+            case EntryKind.HOLD_RELEASE:
+                if hold is None:
+                    self.differences.add("hold_released_twice", place, f"hold {hold_id} is not open")
+                    return 0
+                del org.holds[hold_id]
+                return -hold.left
+            case _:
+                return 0
+
     def _grants(
-        self, place: str, wallet: WalletFold, kind: str, amount: int, drawn: list[Part], given: list[Part]
+        self,
+        place: str,
+        wallet: WalletFold,
+        kind: str,
+        amount: int,
+        drawn: list[Part],
+        given: list[Part],
+        details: str | None,
     ) -> None:
-        """Rules 2 (the slices) and 4; and what counts as added and spent over the wallet's life."""
+        """Rules 2 (the slices) and 4; and what counts as added and spent over the wallet's life.
+
+        How much of what comes back had counted as spent its entry says (`spent_nanos`): the grants that it goes to do
+        not tell, where a debt was paid meanwhile. Without that word it is worked out from the grants.
+        """
         moved = 0
         spent = 0
         lots = wallet.grants
@@ -267,6 +332,11 @@ class LedgerFold:
                 self.differences.add("grant_negative", place, f"grant {grant_id} would have {left} left")
         if moved != amount:
             self.differences.add("slices", place, f"grants less slices make {moved}, the amount is {amount}")
+        told = _told(details, "spent_nanos") if returns else None
+        if told is not None:
+            if not 0 <= told <= amount:
+                self.differences.add("spent", place, f"{amount} come back, of which {told} are said to be spent")
+            spent = -told
         if kind in SPENT or returns:
             wallet.lifetime_spent += spent
         elif kind in (EntryKind.PURCHASE, EntryKind.TRANSFER_IN) or (kind == EntryKind.ADJUSTMENT and amount > 0):
@@ -306,6 +376,9 @@ class LedgerFold:
                 if covered != wallet.settled:
                     message = f"grants less overdraft are {covered}, the balance {wallet.settled}"
                     self.differences.add("grants", f"{org_id} {unit}", message)
+                aside = sum(hold.left for hold in org.holds.values() if hold.wallet == unit)
+                if aside != wallet.held:
+                    self.differences.add("held", f"{org_id} {unit}", f"open holds are {aside}, held is {wallet.held}")
                 if wallet.overdraft < 0:
                     self.differences.add("overdraft_negative", f"{org_id} {unit}", f"overdraft {wallet.overdraft}")
         for transfer_id, transfer in self.transfers.items():
@@ -372,6 +445,14 @@ class UnitSum:
     def left_over(self) -> int:
         """What does not add up; 0 in a true ledger."""
         return self.balances + self.on_the_way - (self.added + self.spent + self.expired + self.taken_back)
+
+
+def _told(details: str | None, name: str) -> int | None:
+    """A number that the details of an entry give; None where they do not."""
+    if details is None:
+        return None
+    number = json.loads(details).get(name)
+    return number if isinstance(number, int) else None
 
 
 Part = tuple[str, str, int]

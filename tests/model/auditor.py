@@ -793,7 +793,7 @@ class Auditor:
         return lot.monthly and lot.expires_at == month_starts(wallet.month + 1, org.zone)
 
     def _turn(self, name: str, org: Org, wallet: Wallet) -> None:
-        """Rule 5: the roll-over up to its limit, the rest lapses, the new allowance; lines are judged when all is done."""
+        """Rule 5: the roll-over up to its limit, the rest lapses, the new allowance; then lines are judged."""
         turned_at = month_starts(wallet.month + 1, org.zone)
         month = wallet.month + 1
         old = [lot for lot in wallet.order() if lot.monthly and (lot.expires_at or 0) <= turned_at]

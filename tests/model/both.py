@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from schemas.amounts import parse_amount
-from schemas.codec import encode_one
+from schemas.codec import decode_columns, encode_one
 from schemas.enums import ActorRole, AlertKind, DecisionCode, EntryKind, HoldAction, PurchaseKind, RefundTarget
 from schemas.enums import SettingKind as Setting
 from schemas.records import bundled_id
@@ -26,6 +26,7 @@ from streams.ledger.decide import Command
 from streams.ledger.entry import Alert, Entry, HoldDecision, Leg, Outcome, TopupRequest
 from streams.ledger.rating import Price, PriceList
 from streams.ledger.refusals import DeadLetter
+from streams.verify.fold import LedgerFold
 from tests.model.audited import Scope
 from tests.model.audited_rates import Price as AuditedPrice
 from tests.model.audited_rates import Work
@@ -40,7 +41,7 @@ from tests.model.auditor import (
     Unbookable,
     status,
 )
-from tests.model.memory import TOPICS, FixedPrices, MemoryLedger, Sent, sent
+from tests.model.memory import TOPICS, FixedPrices, FixedSchemas, MemoryLedger, Sent, sent
 from tests.unit.ledger.world import DAY, World
 
 PRICES: tuple[dict[str, Any], ...] = (
@@ -356,7 +357,21 @@ class Both:
         if batch:
             book.feed(batch)
         self._compare_books(book)
+        self.verify(book)
         return book
+
+    def verify(self, book: MemoryLedger) -> None:
+        """What `credits verify` makes of the ledger: no difference, and the auditor's wallets."""
+        values = [value for _, value, _ in book.written.get(TOPICS.name("ledger"), [])]
+        fold = LedgerFold()
+        fold.add(decode_columns("entry", values, FixedSchemas()).batch)
+        fold.finish()
+        assert not fold.differences.kept, [str(difference) for difference in fold.differences.kept]
+        for who, folded in fold.orgs.items():
+            for unit, wallet in folded.wallets.items():
+                known = self.auditor.look(who, unit)
+                got = (wallet.settled, wallet.held, wallet.lifetime_added, wallet.lifetime_spent)
+                assert got == (known.balance, known.held, known.added, known.spent), (who, unit)
 
     def _compare_books(self, book: MemoryLedger) -> None:
         world = self.world

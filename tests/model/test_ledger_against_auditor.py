@@ -43,7 +43,24 @@ minutes = st.sampled_from((None, 0, 10, 600, 3_000))
 rules = st.lists(st.tuples(rule_kind, level), max_size=4).map(
     lambda wanted: [{"rule_id": f"r{n}", "type": kind, "level": text} for n, (kind, text) in enumerate(wanted)]
 )
-bodies = {
+
+
+def _own_price(named: str | None) -> st.SearchStrategy[dict[str, Any]]:
+    """A price of the org's own, for one model or for all; its id says which, so that no two tie."""
+    return st.fixed_dictionaries(
+        {
+            "price_id": st.just(f"own {named}"),
+            "operation": st.just("chat"),
+            "model": st.just(named),
+            "unit_price": st.sampled_from(("0.000001", "0.0000015")),
+            "billing_unit": st.sampled_from(("token", "1000_tokens", "request")),
+            "wallet": unit,
+            "free": st.sampled_from((False, False, True)),
+        }
+    )
+
+
+bodies: dict[str, st.SearchStrategy[dict[str, Any]]] = {
     "org": st.fixed_dictionaries(
         {
             "closed": st.sampled_from((False, False, True)),
@@ -92,20 +109,7 @@ bodies = {
     "model_access": st.fixed_dictionaries(
         {"allow": st.sampled_from((["*"], ["g*"])), "deny": st.sampled_from(([], [], ["gpt"], ["m*"]))}
     ),
-    "price_override": st.one_of(
-        st.fixed_dictionaries(
-            {
-                "price_id": st.just(f"own {named}"),
-                "operation": st.just("chat"),
-                "model": st.just(named),
-                "unit_price": st.sampled_from(("0.000001", "0.0000015")),
-                "billing_unit": st.sampled_from(("token", "1000_tokens", "request")),
-                "wallet": unit,
-                "free": st.sampled_from((False, False, True)),
-            }
-        )
-        for named in (None, "gpt")
-    ),
+    "price_override": st.sampled_from((None, "gpt")).flatmap(_own_price),
 }
 setting = st.one_of(
     *(

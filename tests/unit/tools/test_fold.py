@@ -150,6 +150,15 @@ LIES: dict[str, tuple[str, Callable[[Rows], None]]] = {
     "usage without a hold changes what is held": ("held", change(5, hold_id=None)),
     "a purchase changes what is held": ("held", change(1, held_nanos=5, available_nanos=95)),
     "held below zero": ("held_negative", change(4, held_nanos=-1, available_nanos=61)),
+    "a hold that never ends": ("held", change(6, kind="setting", held_nanos=0, available_nanos=45)),
+    "a hold of more than its terms": ("held", change(4, details='{"amount_nanos": 19}')),
+    "a hold released twice": ("hold_released_twice", add(kind="hold_release", hold_id="h")),
+    "a hold placed while it is open": (
+        "hold_twice",
+        change(6, kind="hold", hold_id="h", held_nanos=5, available_nanos=40),
+    ),
+    "usage that takes less from its hold than it costs": ("held", change(5, held_nanos=6, available_nanos=39)),
+    "more counted as spent than comes back": ("spent", change(10, details='{"spent_nanos": 6}')),
     "slices that do not make the amount": ("slices", change(2, slices=[part("g2", "purchased", 129)])),
     "a grant drawn below zero": ("grant_negative", change(2, slices=[part("g2", "purchased", 130)])),
     "an overdraft paid that was not there": (
@@ -202,6 +211,24 @@ def test_a_second_revision_of_a_usage_is_no_second_effect() -> None:
     rows = true_ledger()
     add(event_id="usage-acme-3", kind="usage", amount=0, balance=0, revision=1)(rows)
     assert "effect_twice" not in codes(rows)
+
+
+def test_a_hold_and_a_usage_may_have_one_id() -> None:
+    rows = true_ledger()
+    rows[5].update(event_id="usage-acme-3", source_topic="credits.holds.v1")
+    rows[2].update(source_topic="credits.usage.v1")
+    assert codes(rows) == set()
+
+
+def test_what_comes_back_says_how_much_of_it_was_spent() -> None:
+    """3 of 5 were an allowance's, and pay a debt: the grants that they go to do not tell."""
+    rows = true_ledger()
+    rows[10].update(details='{"spent_nanos": 2}')
+    fold = LedgerFold()
+    fold.add(batch_of("entry", rows))
+    fold.finish()
+    assert not fold.differences.kept
+    assert fold.orgs["acme"].wallets["USD"].lifetime_spent == 143
 
 
 def test_amounts_near_the_bound_do_not_overflow() -> None:

@@ -221,4 +221,5 @@ class _Run:
             latency_p99_ms=quantile(self.latencies, 0.99),
             elapsed_s=time.monotonic() - self.begun,
             first_number_s=self.first_number_s,
+            workers=self.options.workers,
         )

@@ -36,6 +36,7 @@ class Measured:
     latency_p99_ms: float
     elapsed_s: float
     first_number_s: float
+    workers: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,8 @@ def judge(expected: Expected, report: Report, at_work: Mapping[str, Counter[str]
 
 
 def _burst_note(measured: Measured) -> str:
-    return f"{measured.burst_records:,} in {measured.burst_s:.1f} s, one worker, exactly once"
+    workers = "one worker" if measured.workers == 1 else f"{measured.workers} workers"
+    return f"{measured.burst_records:,} in {measured.burst_s:.1f} s, {workers}, exactly once"
 
 
 def _counts(report: Report) -> dict[str, int]:

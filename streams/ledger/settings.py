@@ -75,6 +75,10 @@ OVERRIDES_MAX = 256
 """Prices of its own an org may have by setting, about 200 bytes each."""
 
 
+OVERRIDE_KEPT_MICROS = 35 * 86_400 * 1_000_000
+"""How long a version of such a price is kept after its end, for usage of its time; at most `OVERRIDES_MAX` versions."""
+
+
 class Change(msgspec.Struct, frozen=True):
     """`details` of a setting entry."""
 
@@ -133,7 +137,7 @@ def refuse(account: Account, body: Body, occurred_at: int) -> str | None:
             return f"an organisation has at most {BUDGETS_MAX} budgets"
         case PriceOverrideBody():
             known = {} if account.overrides is None else account.overrides.prices
-            if body.price_id not in known and len(known) >= OVERRIDES_MAX:
+            if body.price_id not in known and sum(key == each.price_id for key, each in known.items()) >= OVERRIDES_MAX:
                 return f"an organisation has at most {OVERRIDES_MAX} prices of its own"
             price = _override_of(account, body, occurred_at)
             tie = next(
@@ -278,9 +282,23 @@ def _set_topup(account: Account, body: AutoTopupBody, entry: Entry) -> list[Aler
 
 
 def _set_override(account: Account, body: PriceOverrideBody, entry: Entry) -> None:
-    prices = {} if account.overrides is None else account.overrides.prices
+    """A new version holds from its `valid_from`; for usage before that, the versions before it still do (rule 7)."""
+    known = {} if account.overrides is None else account.overrides.prices
     price = _override_of(account, body, entry.occurred_at)
-    account.overrides = overrides_of({**prices, price.price_id: price})
+    horizon = entry.recorded_at - OVERRIDE_KEPT_MICROS
+    prices: dict[str, Price] = {}
+    ended: list[tuple[str, Price]] = []
+    for key, each in known.items():
+        ends_at = each.valid_to
+        if each.price_id == price.price_id:
+            ends_at = price.valid_from if ends_at is None else min(ends_at, price.valid_from)
+            key = f"{each.price_id}\0{each.valid_from}"
+        if key == each.price_id:
+            prices[key] = each
+        elif ends_at is not None and ends_at > max(each.valid_from, horizon):
+            ended.append((key, msgspec.structs.replace(each, valid_to=ends_at)))
+    prices[price.price_id] = price
+    account.overrides = overrides_of(prices | dict(ended[-OVERRIDES_MAX:]))
 
 
 def _override_of(account: Account, body: PriceOverrideBody, occurred_at: int) -> Price:

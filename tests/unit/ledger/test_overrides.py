@@ -82,3 +82,46 @@ def test_hosting_is_charged_per_replica(replicas: int | None, expected: int) -> 
         "replicas": replicas,
     }
     assert cost(World(prices), **more) == expected * NANOS
+
+
+def test_a_new_version_leaves_the_price_of_usage_before_it() -> None:
+    """Product rule 7: the price as of the usage's time."""
+    world = World()
+    override(world, "1")
+    world.tick(2 * DAY)
+    override(world, "2")
+    world.tick(2 * DAY)
+    override(world, "3", model="gpt")
+    times = (world.at - 3 * DAY, world.at - 2 * DAY, world.at - 1, world.at)
+    assert [cost(world, occurred_at=at) for at in times] == [NANOS, 2 * NANOS, 2 * NANOS, 3 * NANOS]
+    override(world, "4", valid_from="2026-05-04T00:00:00Z")
+    assert [cost(world, occurred_at=at) for at in times] == [NANOS, 2 * NANOS, 4 * NANOS, 4 * NANOS]
+    world.check()
+
+
+def test_a_version_that_begins_later_does_not_end_the_one_in_force() -> None:
+    world = World()
+    override(world, "1")
+    override(world, "2", valid_from="2026-05-03T00:00:00Z")
+    assert cost(world) == NANOS
+    world.tick(2 * DAY)
+    assert cost(world) == 2 * NANOS
+    world.check()
+
+
+def test_versions_are_forgotten_and_bounded() -> None:
+    world = World()
+    for number in range(OVERRIDES_MAX + 10):
+        override(world, str(number + 1))
+        world.tick(1)
+    overrides = world.account().overrides
+    assert overrides is not None
+    assert len(overrides.prices) == OVERRIDES_MAX + 1
+    world.tick(40 * DAY)
+    override(world, "5")
+    world.tick(40 * DAY)
+    override(world, "6")
+    overrides = world.account().overrides
+    assert overrides is not None
+    assert [price.unit_price_nanos for price in overrides.prices.values()] == [6 * NANOS, 5 * NANOS]
+    world.check()

@@ -16,12 +16,11 @@ from hypothesis import strategies as st
 from tests.model.both import Both, Step
 
 ORGS = ("acme", "beta", "gone")
-UNITS = ("USD", "EUR")
 ZONES = ("UTC", "Asia/Tokyo", "America/Los_Angeles", "Pacific/Kiritimati")
 DAY_MS = 86_400_000
 
-org = st.sampled_from(ORGS)
-unit = st.sampled_from(("USD", "USD", "EUR"))
+org = st.sampled_from(("acme", "acme", "acme", "beta", "gone"))
+unit = st.sampled_from(("USD", "USD", "USD", "EUR"))
 amount = st.sampled_from(("0.000000001", "0.5", "1", "2.5", "7", "10", "19.999999999", "40", "100"))
 days = st.sampled_from((None, 0, 1, 3, 20, 40))
 level = st.sampled_from(("0", "5", "20", "50", "80", "100"))
@@ -99,9 +98,9 @@ bodies: dict[str, st.SearchStrategy[dict[str, Any]]] = {
     "auto_topup": st.fixed_dictionaries(
         {
             "unit": unit,
-            "enabled": st.sampled_from((True, True, False)),
-            "threshold": st.sampled_from(("0", "10", "20")),
-            "purchase_amount": st.sampled_from(("0.5", "10", "20", "50", "100001")),
+            "enabled": st.sampled_from((True, True, True, False)),
+            "threshold": st.sampled_from(("20", "10", "20", "0")),
+            "purchase_amount": st.sampled_from(("20", "50", "20", "10", "0.5", "100001")),
             "monthly_cap": st.sampled_from((None, "30", "100")),
             "backoff_seconds": st.sampled_from((60, 3_600, 604_800)),
         }
@@ -134,6 +133,7 @@ anything: st.SearchStrategy[Step] = st.one_of(
     st.tuples(st.just("buy"), org, unit, amount, bought, days, st.sampled_from((0, 50, 50, 100)), actor),
     st.tuples(st.just("buy"), org, unit, amount.map("-{}".format), st.just("adjustment"), days, st.just(50), actor),
     st.tuples(st.just("answer"), org, unit, st.booleans(), st.sampled_from((False, False, True))),
+    st.tuples(st.just("answer"), st.just("acme"), st.just("USD"), st.booleans(), st.just(False)),
     st.tuples(st.just("send"), org, org, unit, amount, st.sampled_from(("alice", "alice", "mallory"))),
     st.tuples(st.just("deliver")),
     st.tuples(st.just("refund purchase"), org, place, amount),
@@ -148,8 +148,8 @@ anything: st.SearchStrategy[Step] = st.one_of(
     setting,
     setting,
 )
-sequences = st.integers(1, 40).flatmap(lambda size: st.lists(anything, min_size=size, max_size=size))
-sizes = st.lists(st.sampled_from((1, 2, 5, 13, 100)), min_size=1, max_size=4)
+sequences = st.integers(4, 26).flatmap(lambda size: st.lists(anything, min_size=size, max_size=size))
+sizes = st.lists(st.sampled_from((100, 13, 5, 2, 1)), min_size=1, max_size=4)
 
 
 def _follow(steps: list[Step]) -> Both:
@@ -157,6 +157,8 @@ def _follow(steps: list[Step]) -> Both:
     for who in ORGS[:2]:
         body: dict[str, Any] = {"closed": False, "time_zone": "UTC", "administrators": ["alice"]}
         both.perform(("set", who, "org", body, "root", "system"))
+    for who, much in (("acme", "100"), ("beta", "19.999999999")):
+        both.perform(("buy", who, "USD", much, "purchased", None, 50, None))
     for step in steps:
         both.perform(step)
     both.finish()

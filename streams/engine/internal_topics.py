@@ -13,6 +13,7 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from schemas.topics import BY_KEY
 from streams.engine.ports import SeenWindow
 from streams.engine.seen import BUCKETS_PER_WINDOW
 from streams.engine.transaction import MESSAGE_BYTES_MAX
@@ -21,9 +22,6 @@ from streams.kafka_clients import admin_config
 from streams.settings import Settings
 
 ANSWER_TIMEOUT_S = 30.0
-DAY_MS = 24 * 3600 * 1000
-# Kafka compacts closed segments only: what a restart reads is about one segment and the accounts, each once.
-CHANGELOG_SEGMENT_BYTES = 32 * 1024 * 1024
 SEGMENT_MS_MIN = 60 * 60 * 1000
 
 
@@ -38,23 +36,16 @@ def seen_topic(app_id: str, window: str) -> str:
 
 
 def changelog_config() -> dict[str, str]:
-    """Compacted soon and in small segments, so that a restart is short."""
-    return {
-        "cleanup.policy": "compact",
-        "segment.bytes": str(CHANGELOG_SEGMENT_BYTES),
-        "min.cleanable.dirty.ratio": "0.2",
-        "delete.retention.ms": str(DAY_MS),
-        "max.message.bytes": str(MESSAGE_BYTES_MAX),
-    }
+    """Compacted soon and in small segments, so that a restart is short; as the catalogue says."""
+    return BY_KEY["accounts"].configuration()
 
 
 def seen_config(window: SeenWindow) -> dict[str, str]:
-    """Kept for the window, the bucket that is still open, and a day for clocks that differ."""
-    window_ms = window.window_us // 1000
-    bucket_ms = window_ms // BUCKETS_PER_WINDOW
+    """Kept for ever by Kafka: what has passed the window by the ledger's own clock is deleted by `trim`."""
+    bucket_ms = window.window_us // 1000 // BUCKETS_PER_WINDOW
     return {
         "cleanup.policy": "delete",
-        "retention.ms": str(window_ms + 2 * bucket_ms + DAY_MS),
+        "retention.ms": "-1",
         "retention.bytes": "-1",
         "segment.ms": str(max(SEGMENT_MS_MIN, bucket_ms)),
         "max.message.bytes": str(MESSAGE_BYTES_MAX),

@@ -189,6 +189,14 @@ class EntrySource(Protocol):
         """
         ...
 
+    async def find_recent(self, partition: int, wanted: Mapping[Any, tuple[bytes, EntryMatch]]) -> dict[Any, bytes]:
+        """For each name in `wanted` (key, match) the value of the first such record among the partition's last ones.
+
+        One pass over at most `ledger_lookup.LOOK_BACK_RECORDS_MAX` records; a name without a record is left out.
+        Raises `UnavailableError` while the broker cannot be asked.
+        """
+        ...
+
 
 class EntryMatch(Protocol):
     """Says of a record's value whether it is the wanted one."""

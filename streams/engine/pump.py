@@ -30,6 +30,7 @@ from streams.engine.ports import EngineMetrics, Inbound, Output, Processor, Unav
 from streams.engine.positions import POSITION_KEY, PositionRecord
 from streams.engine.restore import Restored
 from streams.engine.transaction import Writes
+from streams.engine.trim import trim
 from streams.errors import KafkaUnavailableError
 from streams.settings import Settings
 
@@ -103,6 +104,8 @@ class Pump:
         self._held = False
         self._task: asyncio.Task[None] | None = None
         self._busy = asyncio.Lock()
+        self._arrived_at: dict[str, int] = {}
+        self._forgotten: dict[str, int] = {}
         self._reseeks: dict[str, float] = {}
         self._reseeking: set[asyncio.Task[None]] = set()
         self._fences: list[float] = []
@@ -273,6 +276,8 @@ class Pump:
         output = self._setup.processor.step(self._state, gathered, batch)
         decided_s = time.perf_counter()
         _check_outcomes(batch, output)
+        for inbound in batch:
+            self._arrived_at[inbound.topic] = inbound.timestamps_ms[-1] * 1_000
         del gathered, batch
         await self._commit(output, positions)
         committed_s = time.perf_counter()
@@ -342,10 +347,30 @@ class Pump:
         partition.memory = position.memory
         # A lower bound is enough for a hint, and it is exact: the entries and the commit marker.
         partition.ledger_end += entries + (1 if entries else 0)
-        for memory in self._seen.values():
-            memory.expire(position.clock_at)
+        self._forget_ids()
         self._idle_since_s = self.progress_at_s = time.monotonic()
         self._setup.processor.committed(self._state, output)
+
+    def _forget_ids(self) -> None:
+        """Forget ids whose repeat would be too old, whatever is still to come.
+
+        The clock is the latest time of all inputs; one of them may be days behind it, with a repeat in its backlog
+        that is not too old by its own time. So only what every input has passed is forgotten. What was forgotten
+        before this commit, the committed state no longer counts: that is deleted from Kafka.
+        """
+        for name, oldest in self._forgotten.items():
+            self._setup.executor.submit(trim, self._setup.settings, name, self.number, oldest)
+        self._forgotten = {}
+        passed_at = min(self._passed_at(topic, offset) for topic, offset in self._position.next_offsets.items())
+        for name, memory in self._seen.items():
+            if memory.expire(passed_at):
+                self._forgotten[name] = memory.oldest_bucket(passed_at)
+
+    def _passed_at(self, topic: str, next_offset: int) -> int:
+        """No record of the topic that is still to come arrived before this; microseconds."""
+        if self._setup.fetching.caught_up(self.number, {topic: next_offset}):
+            return self._position.clock_at
+        return min(self._position.clock_at, self._arrived_at.get(topic, 0))
 
     def _writes(self, output: Output, positions: Mapping[str, int]) -> tuple[Writes, dict[str, bytes], PositionRecord]:
         app_id = self._setup.settings.app_id

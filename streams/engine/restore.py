@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -123,7 +123,7 @@ class CommittedReader:
             raise KafkaUnavailableError(f"{topic}/{partition} cannot be read: {failure.args[0].str()}") from failure
         return low, high
 
-    def read(self, topic: str, partition: int, start: int, end: int) -> Iterator[list[Message]]:
+    def read(self, topic: str, partition: int, start: int, end: int) -> Generator[list[Message], None, None]:
         """The committed records from `start` up to `end`, in lists. Raises `KafkaUnavailableError` on silence."""
         if start >= end:
             return
@@ -188,8 +188,10 @@ def _read_seen(
     reader: CommittedReader, topic: str, number: int, window: SeenWindow, position: PositionRecord
 ) -> SeenMemory:
     memory = SeenMemory(window.window_us)
-    oldest = memory.oldest_bucket(position.clock_at)
     counted = position.seen.get(window.name, {})
+    if not counted:
+        return memory
+    oldest = min(counted)  # older ones were forgotten, and may be on the topic still
     low, high = reader.ends(topic, number)
     blobs: list[Blob] = []
     last_commit = 0
@@ -204,12 +206,11 @@ def _read_seen(
             last_commit = max(last_commit, blob.commit)
             if blob.bucket >= oldest:
                 blobs.append(blob)
-    memory.load(blobs, position.clock_at)
-    wanted = {bucket: ids for bucket, ids in counted.items() if bucket >= oldest}
-    if last_commit > position.commit or memory.counts != wanted:
+    memory.load(blobs, 0)
+    if last_commit > position.commit or memory.counts != counted:
         raise StateLostError(
             f"{topic}/{number} holds {len(memory)} ids up to transaction {last_commit}, "
-            f"the state says {sum(wanted.values())} up to {position.commit}",
+            f"the state says {sum(counted.values())} up to {position.commit}",
             REBUILD,
         )
     return memory

@@ -168,4 +168,7 @@ class PriceReader:
         except (UndecodableError, ValidationError) as error:
             log.warning("price_ignored", partition=message.partition(), offset=message.offset(), error=str(error))
             return None
+        if message.key() != record.price_id.encode():  # a dead letter, as everywhere (`judgement.check_key`)
+            log.warning("price_ignored", partition=message.partition(), offset=message.offset(), error="key mismatch")
+            return None
         return Price.from_record(record.to_record())

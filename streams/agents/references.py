@@ -1,15 +1,16 @@
 """The usage entries that a batch's commands refer to: refunds of usage, and corrections.
 
 Which slices a usage drew is told by its ledger entry and nowhere else. The memory of seen ids says where in the ledger
-to look, so the entry is read back from Kafka; one that this very batch wrote is taken from the batch. A refund has no
-time limit (product rule 21) and the memory has: what is no longer remembered is looked for in the whole ledger of the
-partition, which takes the longer the more there is. A correction is as young as its usage must be; it is not.
+to look, so the entry is read back from Kafka; one that this very batch wrote is taken from the batch. What is not
+remembered (older than the window, or booked by the capture of a hold) is looked for among the last entries of the
+partition, in one pass for all of a batch (`engine.ledger_lookup.LOOK_BACK_RECORDS_MAX`). Beyond that it is unknown.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -67,33 +68,33 @@ def usage_id(org_id: str, event_id: str, revision: int = 0) -> bytes:
     return b"\0".join((org_id.encode(), event_id.encode(), b"%d" % revision))
 
 
-def refunded_usages(decoded: Iterable[DecodedBatch]) -> frozenset[Wanted]:
-    """The usages that refunds of a batch refer to."""
-    refunded: set[Wanted] = set()
+def wanted_usages(decoded: Iterable[DecodedBatch]) -> frozenset[Wanted]:
+    """The usages that refunds and corrections of a batch refer to."""
+    wanted: set[Wanted] = set()
     for batch in decoded:
         if batch.record == InputKind.REFUND:
             of_usage = batch.batch.filter(pc.equal(batch.batch.column("target"), RefundTarget.USAGE.value))
-            refunded |= _pairs(of_usage, "target_id")
-    return frozenset(refunded)
-
-
-def corrected_usages(decoded: Iterable[DecodedBatch]) -> frozenset[Wanted]:
-    """The usages that corrections of a batch refer to."""
-    corrected: set[Wanted] = set()
-    for batch in decoded:
-        if batch.record == InputKind.USAGE:
-            columns = batch.batch
-            revised = pc.or_(pc.not_equal(columns.column("revision"), 0), columns.column("voided"))
+            wanted |= _pairs(of_usage, "target_id")
+        elif batch.record == InputKind.USAGE:
+            revised = revisions(batch.batch)
             if pc.any(revised).as_py():
-                corrected |= _pairs(columns.filter(revised), "event_id")
-    return frozenset(corrected)
+                wanted |= _pairs(batch.batch.filter(revised), "event_id")
+    return frozenset(wanted)
 
 
-def arriving_usages(decoded: Iterable[DecodedBatch]) -> frozenset[Wanted]:
-    """The usages of a batch: those that it may write, or repeat."""
+def first_usages(decoded: Iterable[DecodedBatch]) -> frozenset[Wanted]:
+    """The usages of a batch that are no corrections: it may write them, and they need not be looked for far back."""
     return frozenset(
-        pair for batch in decoded if batch.record == InputKind.USAGE for pair in _pairs(batch.batch, "event_id")
+        pair
+        for batch in decoded
+        if batch.record == InputKind.USAGE
+        for pair in _pairs(batch.batch.filter(pc.invert(revisions(batch.batch))), "event_id")
     )
+
+
+def revisions(usages: pa.RecordBatch) -> pa.BooleanArray:
+    """True for the rows that correct an earlier usage."""
+    return pc.or_(pc.not_equal(usages.column("revision"), 0), usages.column("voided"))
 
 
 def _pairs(columns: pa.RecordBatch, name: str) -> set[Wanted]:
@@ -113,18 +114,21 @@ async def look_up(
     Raises `UnavailableError` while the broker cannot be asked.
     """
     found: dict[Wanted, Entry] = {}
-    refunded = refunded_usages(decoded)
-    wanted = refunded | corrected_usages(decoded)
+    wanted = wanted_usages(decoded)
     if wanted:
         order = sorted(wanted)
         known = seen.lookup(digests([usage_id(org, event_id) for org, event_id in order], seed))
-        forgotten = refunded - arriving_usages(decoded)
-        for place, (org, event_id) in enumerate(order):
-            if known.known[place] or (org, event_id) in forgotten:
-                hint = int(known.hints[place])  # 0 where it is not known
-                value = await entries.find(partition, hint, org.encode(), _IsUsage(event_id, writers))
-                if value is not None:
-                    found[org, event_id] = read_entry(value, writers)
+        for place in np.flatnonzero(known.known).tolist():
+            org, event_id = order[place]
+            match = _IsUsage(event_id, writers)
+            value = await entries.find(partition, int(known.hints[place]), org.encode(), match)
+            if value is not None:
+                found[org, event_id] = read_entry(value, writers)
+        forgotten = {order[place] for place in np.flatnonzero(~known.known).tolist()} - first_usages(decoded)
+        if forgotten:
+            asked = {pair: (pair[0].encode(), _IsUsage(pair[1], writers)) for pair in forgotten}
+            values = await entries.find_recent(partition, asked)
+            found.update({pair: read_entry(value, writers) for pair, value in values.items()})
     return References(wanted, found, writers)
 
 

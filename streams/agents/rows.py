@@ -90,9 +90,13 @@ class RowBooking:
             try:
                 digest, said = ids[place].tobytes(), int(hashes[place])
                 if digest not in told:
-                    self._decide(candidate.record["org_id"], candidate.command(kind), candidate.index, candidate.at)
-                    told[digest] = said
-                    new.append(place)
+                    booked = self._decide(
+                        candidate.record["org_id"], candidate.command(kind), candidate.index, candidate.at
+                    )
+                    # A refused capture has resolved nothing: sent again, it asks again.
+                    if booked or not candidate.resolves_hold(kind):
+                        told[digest] = said
+                        new.append(place)
                 elif told[digest] == said:
                     self._outbound.count(self._inbound.topic, "duplicates")
                 elif candidate.resolves_hold(kind):  # the ledger answers that it is resolved already
@@ -125,7 +129,8 @@ class RowBooking:
                 candidates.append(_Candidate(index, at, record, said, unique_id(kind, record)))
         return candidates
 
-    def _decide(self, org_id: str, command: Command, index: int, at: int) -> None:
+    def _decide(self, org_id: str, command: Command, index: int, at: int) -> bool:
+        """Decide one command; whether no rule refused it."""
         inbound = self._inbound
         source = Source(inbound.topic, inbound.partition, inbound.offsets[index])
         references = self._references.of(command)
@@ -133,7 +138,9 @@ class RowBooking:
         self._outbound.outcome(settle_due(account, at))
         outcome = decide(account, command, Context(at, self._prices, source, references))
         self._outbound.outcome(outcome)
+        self._references.note_entries(outcome.entries)
         self._outbound.count(inbound.topic, "rejected" if outcome.rejected else "entries")
+        return not outcome.rejected
 
     def book_legs(self, decoded: DecodedBatch) -> None:
         """Transfer legs. Ledgers alone write them, so they need no guards; what is not one changes nothing."""

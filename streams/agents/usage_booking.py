@@ -91,7 +91,7 @@ class UsageBooking:
         rows = self._rows
         accounts = {org: self._state.account(org) for org in set(rows.orgs)}
         ratings = rate(rows.batch, rows.orgs, accounts, self._gathered.prices)
-        self._alone = set(np.flatnonzero(decided_alone(rows.batch)).tolist())
+        self._alone = set(np.flatnonzero(decided_alone(rows.batch)).tolist()) | self._without_wallet(accounts)
         self._alone |= self._of_revised_usages(accounts)
         for row in sorted(ratings.refused.keys() - self._alone):
             self._drop(row, ratings.refused[row])
@@ -113,6 +113,15 @@ class UsageBooking:
             return set()
         names = zip(rows.orgs, event_ids.to_pylist(), strict=True)
         return {row for row, name in enumerate(names) if name in here or name[1] in known.get(name[0], ())}
+
+    def _without_wallet(self, accounts: Mapping[str, Account]) -> set[int]:
+        """Rows for the default wallet of an org that has none yet: which one it is, an earlier row may decide."""
+        batch, orgs = self._rows.batch, self._rows.orgs
+        new = {org for org, account in accounts.items() if not account.wallets}
+        given = pc.and_(pc.is_valid(batch.column("cost_nanos")), pc.is_null(batch.column("wallet")))
+        if not new or not pc.any(given).as_py():
+            return set()
+        return {row for row, takes_default in enumerate(given.to_pylist()) if takes_default and orgs[row] in new}
 
     def _without(self, some: set[int]) -> Places | None:
         """All rows but some; None: all."""

@@ -19,6 +19,7 @@ from schemas.checks import invalid_rows
 from schemas.codec import DecodedBatch
 from streams.agents.judgement import FUTURE_TOLERANCE_US, check_key, check_window, different_content
 from streams.agents.outbound import Outbound
+from streams.agents.references import revisions
 from streams.agents.state import PartitionState
 from streams.engine.ports import Inbound, SeenIds
 from streams.engine.seen import contents, digests, repeats
@@ -179,7 +180,7 @@ def segments(rows: UsageRows) -> list[UsageRows]:
 
     What a usage drew is told by its entry, so it must be written before it is corrected. As a rule one part.
     """
-    revised = pc.or_(pc.not_equal(rows.batch.column("revision"), 0), rows.batch.column("voided"))
+    revised = revisions(rows.batch)
     if not pc.any(revised).as_py():
         return [rows]
     parts, begin = [], 0

@@ -16,7 +16,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from schemas.enums import DeadLetterCode
 from streams.ledger.account import Account
 from streams.ledger.rating import PriceList, RatingPlan, Tariff
 from streams.ledger.refusals import DeadLetter
@@ -70,14 +72,23 @@ def unpriced(batch: pa.RecordBatch, prices: PriceList) -> bool:
         return False
     times = batch.column("occurred_at").to_numpy(zero_copy_only=False)
     span = (int(times.min()), int(times.max()))
-    return any(not _priced(prices.plan("", None, *kind), at) for kind in kinds_of(batch)[1] for at in span)
+    numbers, kinds = kinds_of(batch)
+    tokens = [
+        set(numbers[pc.fill_null(pc.greater(batch.column(name), 0), False).to_numpy(zero_copy_only=False)].tolist())
+        for name in ("input_tokens", "output_tokens")
+    ]
+    return any(
+        not _priced(prices.plan("", None, *kind), at, *(int(number in some) for some in tokens))
+        for number, kind in enumerate(kinds)
+        for at in span
+    )
 
 
-def _priced(plan: RatingPlan, at: int) -> bool:
+def _priced(plan: RatingPlan, at: int, input_tokens: int, output_tokens: int) -> bool:
     try:
-        plan.tariff(at)
-    except DeadLetter:
-        return False
+        plan.tariff(at).cost(input_tokens, output_tokens, None, None)
+    except DeadLetter as refusal:
+        return refusal.code is not DeadLetterCode.UNKNOWN_PRICE
     return True
 
 

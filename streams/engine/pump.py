@@ -104,8 +104,6 @@ class Pump:
         self._held = False
         self._task: asyncio.Task[None] | None = None
         self._busy = asyncio.Lock()
-        self._arrived_at: dict[str, int] = {}
-        self._forgotten: dict[str, int] = {}
         self._reseeks: dict[str, float] = {}
         self._reseeking: set[asyncio.Task[None]] = set()
         self._fences: list[float] = []
@@ -134,6 +132,8 @@ class Pump:
             seen=position.seen,
             memory=position.memory,
         )
+        self._arrived_at: dict[str, int] = {}
+        self._forgotten: dict[str, int] = {}
         self._state = self._setup.processor.load(self._partition)
         self.intake = Intake(positions)
 

@@ -112,6 +112,11 @@ class MemoryLedger:
                 return value
         return None
 
+    async def find_recent(self, partition: int, wanted: Mapping[Any, tuple[bytes, EntryMatch]]) -> dict[Any, bytes]:
+        """The engine's look-up without a hint."""
+        found = {name: await self.find(partition, 0, key, match) for name, (key, match) in wanted.items()}
+        return {name: value for name, value in found.items() if value is not None}
+
     def feed(self, records: Sequence[Sent]) -> None:
         """One batch, as the engine would hand it over: runs of one topic stay together."""
         inbound: list[Inbound] = []

@@ -43,14 +43,15 @@ def setting(setting_id: str, kind: str, body: str, org_id: str = "acme", at: int
 ORGS = st.sampled_from(["acme", "bolt", "core"])
 SMALL_IDS = st.integers(0, 30).map("e{}".format)
 USAGES = st.builds(
-    lambda event_id, org, model, tokens, cost: usage(
-        event_id, org, model=model, input_tokens=tokens, output_tokens=tokens // 2, cost_nanos=cost
+    lambda event_id, org, model, tokens, cost, wallet: usage(
+        event_id, org, model=model, input_tokens=tokens, output_tokens=tokens // 2, cost_nanos=cost, wallet=wallet
     ),
     SMALL_IDS,
     ORGS,
     st.sampled_from(["m1", "m0", "unknown"]),
     st.integers(0, 2_000),
     st.none() | st.integers(0, 5 * NANOS),
+    st.sampled_from([None, None, "EUR"]),
 )
 PURCHASES = st.builds(
     lambda purchase_id, org, units, kind: purchase(purchase_id, org, units * NANOS, kind=kind),
@@ -327,3 +328,20 @@ def test_a_repeat_of_what_could_not_be_booked_is_judged_by_itself() -> None:
         cut.feed([record])
     assert whole.outcomes == cut.outcomes == {"credits.usage.v1": {"entries": 2, "dead_letters": 2, "duplicates": 1}}
     assert whole.rows("ledger") == cut.rows("ledger")
+
+
+def test_a_refused_capture_may_be_sent_again() -> None:
+    book = ledger()
+    held = {"hold_id": "h1", "org_id": "acme", "wallet": "USD"}
+    capture = sent("hold", {**held, "action": "capture", "amount_nanos": 3 * NANOS})
+    book.feed([purchase("p1"), capture, sent("hold", {**held, "action": "place", "amount_nanos": 4 * NANOS}), capture])
+    assert [row["code"] for row in book.rows("decisions")] == ["unknown_hold", "ok", "ok"]
+    assert book.account("acme").wallets["USD"].settled == 7 * NANOS
+
+
+def test_both_directions_are_looked_for_before_a_price_is_unknown() -> None:
+    later = {**PRICE_LIST[1], "price_id": "late-out", "model": "new"}
+    now = {**PRICE_LIST[0], "price_id": "now-in", "model": "new"}
+    book = MemoryLedger(FixedPrices([now], later=[later]))
+    book.feed([usage("e1", model="new", input_tokens=1_000, output_tokens=1_000)])
+    assert [row["amount_nanos"] for row in book.rows("ledger")] == [-10 * NANOS]

@@ -133,3 +133,7 @@ class Setting(Command, frozen=True):
     actor_role: ActorRole
     kind: SettingKind
     body: str
+
+
+for _command in (Usage, Purchase, Transfer, Refund, Hold, Setting):
+    msgspec.json.Decoder(_command)  # see the end of `entry`: not for two threads at once

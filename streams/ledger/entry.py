@@ -247,3 +247,9 @@ class Outcome(msgspec.Struct):
 def _record(struct: msgspec.Struct) -> dict[str, Any]:
     record: dict[str, Any] = msgspec.to_builtins(struct)
     return record
+
+
+# msgspec works out how to read a struct when it first does, and two threads doing that at once crash the process
+# (entries are read back from Kafka in threads). So it is done here, while the module is imported by one.
+for _struct in (Entry, Leg):
+    msgspec.json.Decoder(_struct)

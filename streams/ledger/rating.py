@@ -99,6 +99,9 @@ def overrides_of(prices: dict[str, Price]) -> Overrides:
     return Overrides(int.from_bytes(digest, "big") | 1, prices)
 
 
+msgspec.json.Decoder(Price)  # see the end of `entry`: prices are read in a thread of their own
+
+
 class Rated(msgspec.Struct, frozen=True, gc=False):
     """What a usage costs, and by which price. Amounts in nano-units of `wallet`."""
 

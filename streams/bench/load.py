@@ -5,6 +5,7 @@ Rules of this file: a pure function of (seed, counts, time). Organisations are d
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,13 +16,14 @@ import pyarrow as pa
 
 from schemas.amounts import NANOS
 from schemas.codec import arrow_schema, encode_columns
-from schemas.enums import InputKind
+from schemas.enums import InputKind, SettingKind
 from streams.demo.pricelist import MODELS, USD
 from streams.demo.waves import Wave, wave_of
 
 CHUNK_RECORDS = 50_000
 PAID_MODELS = tuple(model for model in MODELS if not model.free)
 CREDITS_NANOS = 10**6 * NANOS
+BUDGETS_EVERY = 5
 USERS = 50
 TEAMS = ("search", "support", "growth", "data", "platform", "research")
 
@@ -54,6 +56,47 @@ def purchases(orgs: int, at: int) -> Wave:
         for number in range(orgs)
     ]
     return wave_of(InputKind.PURCHASE, records)
+
+
+def rules(orgs: int, at: int) -> Wave:
+    """What organisations set: all of them ten alert rules, month limits and auto top-up, every fifth three budgets.
+
+    Nothing of it is reached: what is measured is the cost of looking.
+    """
+    bodies = [(number, kind, body) for number in range(orgs) for kind, body in _bodies(number)]
+    return wave_of(
+        InputKind.SETTING,
+        [
+            {
+                "setting_id": f"bench-{number}-{place}",
+                "org_id": org_name(number),
+                "occurred_at": at,
+                "actor": "bench",
+                "actor_role": "system",
+                "kind": kind.value,
+                "body": json.dumps({"unit": USD, **body}),
+            }
+            for place, (number, kind, body) in enumerate(bodies)
+        ],
+    )
+
+
+def _bodies(number: int) -> Iterator[tuple[SettingKind, dict[str, Any]]]:
+    percents = [
+        {"rule_id": f"used-{level}", "type": "used_percent", "level": str(level)} for level in range(55, 100, 5)
+    ]
+    yield (
+        SettingKind.THRESHOLDS,
+        {"rules": [{"rule_id": "low", "type": "balance_at_or_below", "level": "100"}, *percents]},
+    )
+    yield SettingKind.MONTH_LIMITS, {"alert_threshold": "800000", "allowed_limit": "900000"}
+    yield SettingKind.AUTO_TOPUP, {"enabled": True, "threshold": "10", "purchase_amount": "50", "monthly_cap": "500"}
+    if number % BUDGETS_EVERY == 0:
+        for place, scope in enumerate(({}, {"user_id": "user-007"}, {"model": PAID_MODELS[0].name})):
+            yield (
+                SettingKind.BUDGET,
+                {"budget_id": f"b{place}", "scope": scope, "window": "month", "limit": "900000"},
+            )
 
 
 def usage(seed: int, prefix: str, count: int, orgs: int, at: int, schema_id: int) -> Iterator[Chunk]:

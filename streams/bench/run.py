@@ -85,9 +85,12 @@ class _Bench:
         self.sender = Sender(settings, self.registry)
         self.ledger = Topics(settings.namespace).name("ledger")
 
-    def prepare(self, orgs: int) -> None:
-        """Prices, and credits for everybody."""
-        for wave in (wave_of(InputKind.PRICE, list(price_list())), load.purchases(orgs, _now())):
+    def prepare(self, orgs: int, *, rules: bool) -> None:
+        """Prices, credits for everybody, and what they set."""
+        waves = [wave_of(InputKind.PRICE, list(price_list())), load.purchases(orgs, _now())]
+        if rules:
+            waves.append(load.rules(orgs, _now()))
+        for wave in waves:
             self.sender.send(self.sender.encode(wave), lambda _: None)
 
     def fill(self, prefix: str, events: int, orgs: int) -> None:
@@ -144,7 +147,7 @@ def _now() -> int:
 
 def _throughput(bench: _Bench, options: Options, figures: Figures) -> None:
     """The three readers of the same topic, one after the other."""
-    bench.prepare(options.orgs)
+    bench.prepare(options.orgs, rules=True)
     with bench.workers(1) as workers:  # purchases are booked before, so that the measured work is usage alone
         workers.start()
         bench.wait_until_read(workers)
@@ -166,7 +169,7 @@ def _throughput(bench: _Bench, options: Options, figures: Figures) -> None:
 
 def _latency(bench: _Bench, options: Options, figures: Figures) -> None:
     rate, seconds = options.latency_per_second, options.latency_s
-    bench.prepare(options.orgs)
+    bench.prepare(options.orgs, rules=True)
     schema_id = bench.registry.schema_id(INPUT_TOPICS[InputKind.USAGE])
     chunks = list(load.usage(SEED, "l", int(rate * (seconds + WARM_S)), options.orgs, _now(), schema_id))
     messages = Messages(
@@ -202,7 +205,7 @@ def _note_latency(figures: Figures, options: Options, found: array[float]) -> No
 
 def _memory(bench: _Bench, options: Options, figures: Figures) -> None:
     """Fill, measure, restart, measure again; the larger of the two memories is told."""
-    bench.prepare(options.memory_orgs)
+    bench.prepare(options.memory_orgs, rules=False)
     bench.fill("m", options.memory_ids, options.memory_orgs)
     with bench.workers(1) as workers:
         workers.start()

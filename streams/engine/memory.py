@@ -19,7 +19,10 @@ YOUNG_OBJECTS_MAX = 50_000
 # glibc keeps an arena for each thread that allocates, up to 8 per core, and gives hardly anything of them back: with
 # eight committing threads that was 120 MiB, Arrow's own pool another 40.
 ARENAS_MAX = 2
+# Left alone, glibc raises this to 32 MiB with use, and columns of ids that are merged and freed leave holes.
+MMAP_BYTES_MIN = 256 * 1024
 _M_ARENA_MAX = -8
+_M_MMAP_THRESHOLD = -3
 
 
 def set_up_memory() -> None:
@@ -30,6 +33,7 @@ def set_up_memory() -> None:
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
         if mallopt is not None:
             mallopt(_M_ARENA_MAX, ARENAS_MAX)
+            mallopt(_M_MMAP_THRESHOLD, MMAP_BYTES_MIN)
 
 
 def give_memory_back() -> None:

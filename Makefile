@@ -70,7 +70,7 @@ format: $(VENV)/dev.stamp ## let ruff put the code in its form
 
 .PHONY: reference
 reference: $(VENV)/run.stamp ## write docs/reference.md from the code
-	@$(BIN)/python -m docs.reference
+	@$(BIN)/python -m docs.reference && $(BIN)/python -m docs.schemas_reference
 
 .PHONY: clean
 clean: ## remove the environment and caches; the data folder .credits stays

@@ -170,7 +170,7 @@ class Wallet(msgspec.Struct, array_like=True):
     settled: int = 0
     held: int = 0
     used: int = 0
-    """Usage booked in the calendar month (org's time zone), net of refunds; never below 0."""
+    """Usage booked in the calendar month (org's time zone), net of refunds and corrections in it: may be below 0."""
     lifetime_spent: int = 0
     """Usage ever drawn from anything but an allowance, net of refunds."""
     headroom: int = 0

@@ -45,7 +45,7 @@ class PartitionState:
         return changed
 
     def forget_some(self) -> None:
-        """Keep at most `ACCOUNTS_LIVE_MAX` accounts decoded, the latest touched. Call when all bytes are committed."""
+        """Keep at most `ACCOUNTS_LIVE_MAX` accounts decoded, those decoded last. Call when all bytes are committed."""
         surplus = len(self.live) - ACCOUNTS_LIVE_MAX
         if surplus > 0:
             for org_id in list(self.live)[:surplus]:

@@ -34,7 +34,7 @@ from streams.settings import Settings
 log = logging.getLogger(__name__)
 
 STOP_TIMEOUT_S = 15.0
-FETCH_BYTES_MAX = 2 * 1024 * 1024
+FETCH_BYTES_MAX = 1024 * 1024
 
 MakeProcessor = Callable[[Settings], Processor[Any, Any]]
 

@@ -36,7 +36,8 @@ Columns = dict[TP, Inbound]
 
 # The broker answers one request of a connection after the other: whatever we ask for (the end of a log, at every
 # rebalance several times) waits until a fetch that finds nothing is over. Faust's fixed 1.5 s made a start take 9 s.
-FETCH_WAIT_MS = 200
+FETCH_WAIT_MS = 20
+FETCH_BYTES_MIN = 256 * 1024
 FETCH_RECENT_MS = 5_000
 
 
@@ -328,6 +329,7 @@ def _message(tp: TP, inbound: Inbound, generation: int) -> Any:
 def _as_wanted(consumer: Any) -> Any:
     consumer._isolation_level = "read_committed"
     consumer._fetch_max_wait_ms = FETCH_WAIT_MS
+    consumer._fetch_min_bytes = FETCH_BYTES_MIN
     return consumer
 
 

@@ -96,7 +96,7 @@ def _place(journal: Journal, hold: Hold, context: Context) -> None:
     if len(account.holds) >= HOLDS_MAX:
         message = f"The organisation has {HOLDS_MAX} active holds."
         admission = Admission(DecisionCode.LIMIT_REACHED, 0, HOLDS_LIMIT_ID, message=message)
-    granted = 0 if free else _granted(account, hold, admission)
+    granted = _granted(account, hold, admission, free)
     if granted is None:
         _refuse(journal, hold, admission)
         return
@@ -117,11 +117,11 @@ def _place(journal: Journal, hold: Hold, context: Context) -> None:
     _decide(journal, hold.hold_id, hold.action, hold.wallet, DecisionCode.OK, granted, expires_at)
 
 
-def _granted(account: Account, hold: Hold, admission: Admission) -> int | None:
-    """How much is set aside; None: refused."""
+def _granted(account: Account, hold: Hold, admission: Admission, free: bool) -> int | None:
+    """How much is set aside; None: refused, which free work can be too (closed, model not allowed, too many holds)."""
     if admission.allowed:
-        return hold.amount_nanos
-    if admission.limit_id == HOLDS_LIMIT_ID:
+        return 0 if free else hold.amount_nanos
+    if free or admission.limit_id == HOLDS_LIMIT_ID:
         return None
     short = admission.code in _SHORT and admission.limit_id is None
     if hold.on_shortage is OnShortage.OVERFLOW and short:

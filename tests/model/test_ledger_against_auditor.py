@@ -7,6 +7,7 @@ for credits and statuses; and whatever the batches, the processor must come to w
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
@@ -14,6 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.model.both import Both, Step
+
+LONG_SEQUENCES = int(os.environ.get("CREDITS_TEST_LONG_SEQUENCES", "100000"))
+"""Of the long run; fewer make a piece of it, and pieces of different `--hypothesis-seed` add up."""
 
 ORGS = ("acme", "beta", "gone")
 ZONES = ("UTC", "Asia/Tokyo", "America/Los_Angeles", "Pacific/Kiritimati")
@@ -173,7 +177,7 @@ def test_the_ledger_says_what_the_rules_say(steps: list[Step], sizes: list[int])
 
 @pytest.mark.slow
 @pytest.mark.timeout(14_400)
-@settings(max_examples=100_000)
+@settings(max_examples=LONG_SEQUENCES)
 @given(sequences, sizes)
 def test_the_ledger_says_what_the_rules_say_for_long(steps: list[Step], sizes: list[int]) -> None:
     _follow(steps).replay(sizes)

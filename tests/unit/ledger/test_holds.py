@@ -169,6 +169,25 @@ def test_free_work_sets_nothing_aside_and_needs_no_credits() -> None:
     world.check()
 
 
+@pytest.mark.parametrize(
+    ("kind", "body", "code"),
+    [
+        (SettingKind.ORG, {"closed": True}, DecisionCode.BLOCKED),
+        (SettingKind.MODEL_ACCESS, {"deny": ["free"]}, DecisionCode.MODEL_NOT_ALLOWED),
+    ],
+)
+@pytest.mark.parametrize("shortage", list(OnShortage))
+def test_free_work_is_refused_like_any_where_it_may_not_be_done(
+    kind: SettingKind, body: dict[str, object], code: DecisionCode, shortage: OnShortage
+) -> None:
+    world = rich()
+    world.set(kind, body)
+    outcome = world.hold(PLACE, "h", "30", operation="chat", model="free", on_shortage=shortage)
+    assert (decision(outcome).code, kinds(outcome)) == (code, [EntryKind.REJECTED])
+    assert not world.account().holds
+    world.check()
+
+
 def test_lines_look_at_what_is_available() -> None:
     world = rich()
     assert [alert.kind for alert in world.hold(PLACE, "h", "95").alerts] == [AlertKind.BALANCE_LOW]

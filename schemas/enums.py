@@ -175,7 +175,10 @@ class Channel(StrEnum):
 
 
 class RejectReason(StrEnum):
-    """Why a rule refused a record: the `reason` of a `rejected` entry."""
+    """Why a rule refused a record: the `reason` of a `rejected` entry. The last five are this ledger's own.
+
+    A refused hold has its decision's code as the reason (`EntryReason` has those).
+    """
 
     NOT_AUTHORIZED = "not_authorized"
     INVALID_SETTING = "invalid_setting"
@@ -188,6 +191,11 @@ class RejectReason(StrEnum):
     UNKNOWN_PURCHASE = "unknown_purchase"
     UNKNOWN_USAGE = "unknown_usage"
     UNKNOWN_ORG = "unknown_org"
+    TOO_MANY_WALLETS = "too_many_wallets"
+    TOO_MANY_GRANTS = "too_many_grants"
+    TOO_MANY_TRANSFERS = "too_many_transfers"
+    TOO_MANY_REFUNDS = "too_many_refunds"
+    ACCOUNT_FULL = "account_full"
 
 
 class EntryReason(StrEnum):

@@ -240,6 +240,8 @@ class Transit(msgspec.Struct, array_like=True):
     target_org_id: str
     left_at: int
     month: int
+    lots: int = 0
+    """How many grants they were drawn from, and may come back to."""
 
 
 class ModelAccess(msgspec.Struct, array_like=True, frozen=True):
@@ -310,6 +312,10 @@ class Account(msgspec.Struct, array_like=True):
     """By event id, the latest last, as long as a usage can be refunded."""
     overrides: Overrides | None = None
     """Prices of its own, by setting; None: none (product rules 7, 9)."""
+    weight: int = 0
+    """What the account takes at most when encoded, in bytes (`bounds.weigh`)."""
+    weigh_after: int = 0
+    """Not measured again before this `seq`."""
 
     @property
     def time_zone(self) -> str:

@@ -21,6 +21,7 @@ import msgspec
 
 from schemas.enums import DeadLetterCode, EntryKind, EntryReason, RejectReason
 from streams.ledger.account import Account, CorrectedUsage
+from streams.ledger.bounds import full, no_return, told
 from streams.ledger.budgets import Scope
 from streams.ledger.commands import Usage
 from streams.ledger.entry import DIMENSIONS, Entry
@@ -56,8 +57,8 @@ def decide_correction(journal: Journal, usage: Usage, rated: Rated | None, refer
     account = journal.account
     booked = latest_usage(account, usage.event_id, references)
     if booked is None and rated is not None:  # nothing to unwind, and it is not lost (product rule 16)
-        _check_remembered(account, usage)
-        check_spendable(wallet_for(account, rated.wallet), rated.cost)
+        _check_remembered(account, usage, journal.at)
+        check_spendable(account, wallet_for(account, rated.wallet), rated.cost)
         _book(journal, usage, rated)
         return
     if booked is None or booked.recorded_at + USAGE_REFUND_WINDOW_MICROS < journal.at:
@@ -72,16 +73,35 @@ def decide_correction(journal: Journal, usage: Usage, rated: Rated | None, refer
     if usage.revision <= booked.revision:
         message = f"revision {booked.revision} is booked; a correction needs a higher one"
         raise DeadLetter(DeadLetterCode.DUPLICATE_WITH_DIFFERENT_CONTENT, message)
-    _check_remembered(account, usage)
+    _check_remembered(account, usage, journal.at)
     if rated is not None:
-        check_spendable(wallet_for(account, rated.wallet), rated.cost)
+        check_spendable(account, wallet_for(account, rated.wallet), rated.cost)
+    crowd = no_return(account, booked.wallet, booked.slices)
+    if crowd is not None:
+        journal.reject(
+            booked.wallet,
+            crowd.reason,
+            event_id=usage.event_id,
+            occurred_at=usage.occurred_at,
+            revision=usage.revision,
+            details=msgspec.json.encode(told(crowd)).decode(),
+        )
+        return
     _unwind(journal, usage, booked, rebooked=_rebooked(booked, usage, rated))
     if rated is not None:
         _book(journal, usage, rated)
 
 
-def _check_remembered(account: Account, usage: Usage) -> None:
-    if usage.event_id not in account.corrected and len(account.corrected) >= CORRECTED_MAX:
+def _check_remembered(account: Account, usage: Usage, at: int) -> None:
+    """Raise DeadLetter `invalid_field` when one more usage with a revision cannot be remembered."""
+    if usage.event_id in account.corrected:
+        return
+    crowd = full(account)
+    if crowd is not None:
+        raise DeadLetter(DeadLetterCode.INVALID_FIELD, f"revision: {crowd.message}")
+    oldest = next(iter(account.corrected.values()), None)
+    horizon = at - USAGE_REFUND_WINDOW_MICROS  # those before it are forgotten by the next entry
+    if len(account.corrected) >= CORRECTED_MAX and oldest is not None and oldest.recorded_at >= horizon:
         message = f"more than {CORRECTED_MAX} usages had a revision in 35 days"
         raise DeadLetter(DeadLetterCode.INVALID_FIELD, message)
 

@@ -15,6 +15,7 @@ import msgspec
 from schemas.amounts import format_amount
 from schemas.enums import AlertKind, EntryKind, EntryReason, GrantKind, OnShortage
 from streams.ledger.account import Account, ActiveHold, CorrectedUsage, Grant, RefundedUsage, Transit, Wallet
+from streams.ledger.bounds import weigh
 from streams.ledger.budgets import Charged, Scope, end_window, every, give_back
 from streams.ledger.burn import end_day, enter_day
 from streams.ledger.due import allowance_due, enter_month, own_monthly, refresh_due
@@ -75,14 +76,16 @@ def evolve(account: Account, entry: Entry) -> list[Alert]:
             alerts = _usage(account, entry)
         case EntryKind.REJECTED:
             account.seq = entry.seq
-            return []
+            alerts = []
         case EntryKind.SETTING:
             account.seq = entry.seq
             alerts = apply_setting(account, entry)
         case _:
             account.seq = entry.seq
             alerts = _movement(account, entry)
-    if entry.wallet:
+    if entry.kind is not EntryKind.USAGE or entry.revision:
+        weigh(account, entry)
+    if entry.wallet and entry.kind is not EntryKind.REJECTED:
         _check_balance(account.wallets[entry.wallet], entry)
     return alerts
 
@@ -278,7 +281,12 @@ def _send(account: Account, wallet: Wallet, entry: Entry) -> None:
     """Credits leave; or, with an amount of 0, the target has confirmed that they arrived."""
     if entry.amount_nanos:
         account.transits[entry.event_id] = Transit(
-            wallet.unit, -entry.amount_nanos, entry.counterparty_org_id or "", entry.recorded_at, wallet.month
+            wallet.unit,
+            -entry.amount_nanos,
+            entry.counterparty_org_id or "",
+            entry.recorded_at,
+            wallet.month,
+            len(entry.slices),
         )
     else:
         del account.transits[entry.event_id]

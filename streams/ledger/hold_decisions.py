@@ -20,6 +20,7 @@ import msgspec
 from schemas.enums import DeadLetterCode, DecisionCode, EntryKind, EntryReason, HoldAction, OnShortage
 from streams.ledger.account import Account, ActiveHold
 from streams.ledger.admission import HTTP_STATUS, Admission, AdmissionRequest, admit, spendable_in
+from streams.ledger.bounds import full, no_wallet
 from streams.ledger.budgets import Scope
 from streams.ledger.commands import Hold, Usage
 from streams.ledger.entry import HoldDecision
@@ -36,7 +37,8 @@ HOLD_MAX_MICROS = 24 * 3_600 * 1_000_000
 """The longest a hold lasts (product rule 18); also how long one lasts that does not say."""
 
 HOLDS_MAX = 10_000
-"""Active holds per org, about 100 bytes each; one more is refused as over the limit `active_holds`."""
+"""Active holds per org, about 200 bytes each: 2 MB. One more is refused as over the limit `active_holds`; so is one
+that the account has no room for (`bounds`), with the reason of that as the limit's name."""
 
 HOLDS_LIMIT_ID = "active_holds"
 
@@ -93,11 +95,10 @@ def _place(journal: Journal, hold: Hold, context: Context) -> None:
     free = _is_free(account, hold, context.prices)
     request = AdmissionRequest(hold.wallet, hold.amount_nanos, _scope_of(hold), hold.operation, free)
     admission = admit(account, request, journal.at)
-    if len(account.holds) >= HOLDS_MAX:
-        message = f"The organisation has {HOLDS_MAX} active holds."
-        admission = Admission(DecisionCode.LIMIT_REACHED, 0, HOLDS_LIMIT_ID, message=message)
     granted = _granted(account, hold, admission, free)
-    if granted is None:
+    crowd = None if granted is None else _crowd(account, hold)
+    if granted is None or crowd is not None:
+        admission = crowd or admission
         _refuse(journal, hold, admission)
         return
     latest = journal.at + HOLD_MAX_MICROS
@@ -117,11 +118,22 @@ def _place(journal: Journal, hold: Hold, context: Context) -> None:
     _decide(journal, hold.hold_id, hold.action, hold.wallet, DecisionCode.OK, granted, expires_at)
 
 
+def _crowd(account: Account, hold: Hold) -> Admission | None:
+    """The refusal of one hold more than the account can keep; there is nothing to grant less of."""
+    if len(account.holds) >= HOLDS_MAX:
+        message = f"The organisation has {HOLDS_MAX} active holds."
+        return Admission(DecisionCode.LIMIT_REACHED, 0, HOLDS_LIMIT_ID, message=message)
+    crowd = no_wallet(account, hold.wallet) or full(account)
+    if crowd is None:
+        return None
+    return Admission(DecisionCode.LIMIT_REACHED, 0, crowd.reason.value, message=crowd.message)
+
+
 def _granted(account: Account, hold: Hold, admission: Admission, free: bool) -> int | None:
-    """How much is set aside; None: refused, which free work can be too (closed, model not allowed, too many holds)."""
+    """How much is set aside; None: refused, which free work can be too (the org is closed, the model not allowed)."""
     if admission.allowed:
         return 0 if free else hold.amount_nanos
-    if free or admission.limit_id == HOLDS_LIMIT_ID:
+    if free:
         return None
     short = admission.code in _SHORT and admission.limit_id is None
     if hold.on_shortage is OnShortage.OVERFLOW and short:
@@ -155,7 +167,7 @@ def _book_capture(
     """The usage, which takes from the hold where both are of one wallet; then what is left of the hold."""
     account = journal.account
     wallet = wallet_for(account, unit)
-    check_spendable(wallet, cost)
+    check_spendable(account, wallet, cost)
     taken = min(cost, hold.amount) if hold.wallet == unit else 0
     slices = draw(wallet, cost) if cost else ()
     journal.write(

@@ -32,6 +32,9 @@ HUNDRED_PERCENT_NANOS = 100 * NANOS
 OUT_OF_REACH = 2**63 - 1
 """A distance that no spending covers."""
 
+MESSAGE_CHARACTERS_MAX = 500
+"""Of an alert's sentence; `thresholds_left` has all that it lists: 1,000 budgets of 512 bytes are half of a record."""
+
 ALL_CHANNELS = (Channel.BANNER, Channel.EMAIL, Channel.WEBHOOK)
 RESOLVED_RULE_ID = "resolved"
 LOW_RULE_ID = "low"
@@ -321,7 +324,7 @@ class _Report:
 
     def resolved(self, left: tuple[str, ...]) -> Alert:
         count = Watch(epoch=self._wallet.resolved)
-        message = f"No longer in alarm for {self._wallet.unit}: {', '.join(left)}."
+        message = f"No longer in alarm for {self._wallet.unit}: {', '.join(left)}."[:MESSAGE_CHARACTERS_MAX]
         return self.of(AlertKind.RESOLVED, RESOLVED_RULE_ID, count, None, ALL_CHANNELS, True, message, left)
 
     def of(

@@ -1,6 +1,7 @@
 """Money in and out: purchases, gifts, adjustments, failed charges, refunds (product rules 19, 21).
 
-Rules of this file: guards in this order: validity, authority, what is referred to, limits; then the range of amounts;
+Rules of this file: guards in this order: validity, authority, what is referred to, limits, those of growth (`bounds`)
+last; then the range of amounts;
 then the entry, which nothing refuses any more. A refund of more than is left to refund is refused whole. What a refund
 of usage gives back goes to the grants it was drawn from, the last drawn first, so that the grants stand as if less had
 been used; partial refunds add up, at most to the usage.
@@ -24,6 +25,7 @@ from schemas.enums import (
 )
 from streams.ledger.account import Account, CorrectedUsage, Wallet
 from streams.ledger.authority import may_pay
+from streams.ledger.bounds import no_credits, no_refund, no_return, no_wallet
 from streams.ledger.commands import Purchase, Refund
 from streams.ledger.corrections import dimensions_carried, latest_usage
 from streams.ledger.entry import Lot, Slice
@@ -58,7 +60,7 @@ def check_room(account: Account, wallet: Wallet, amount: int) -> None:
 def decide_purchase(journal: Journal, purchase: Purchase) -> None:
     """Credits bought, given or adjusted, or a charge that failed. Raises DeadLetter `amount_out_of_range`."""
     account = journal.account
-    refusal = _refuse_purchase(account, purchase)
+    refusal = _refuse_purchase(account, purchase) or _refuse_growth(account, purchase)
     if refusal is not None:
         journal.reject(
             purchase.wallet,
@@ -117,6 +119,12 @@ def _refuse_purchase(account: Account, purchase: Purchase) -> RejectReason | Non
             return None
         case _:
             assert_never(purchase.kind)
+
+
+def _refuse_growth(account: Account, purchase: Purchase) -> RejectReason | None:
+    failed = purchase.status is PurchaseStatus.FAILED
+    crowd = no_wallet(account, purchase.wallet) if failed else no_credits(account, purchase.wallet, 1)
+    return None if crowd is None or purchase.amount_nanos < 0 else crowd.reason
 
 
 def _bought(purchase: Purchase) -> Lot:
@@ -200,11 +208,15 @@ def _refund_usage(journal: Journal, refund: Refund, usage: CorrectedUsage | None
     so_far = known.amount if known is not None else 0
     if refusal is None and amount > sum(part.amount_nanos for part in usage.slices) - so_far:
         refusal = RejectReason.EXCEEDS_REFUNDABLE
+    returned = undrawn(usage.slices, so_far, amount)
+    if refusal is None:
+        horizon = journal.at - USAGE_REFUND_WINDOW_MICROS
+        crowd = no_refund(account, refund.target_id, horizon) or no_return(account, usage.wallet, returned)
+        refusal = None if crowd is None else crowd.reason
     if refusal is not None:
         _reject_refund(journal, refund, usage.wallet, refusal)
         return
     wallet = account.wallets[usage.wallet]
-    returned = undrawn(usage.slices, so_far, amount)
     spent = spent_of(returned)
     check_range(wallet.settled + account.on_the_way(wallet.unit) + amount, wallet.used - amount)
     check_range(wallet.lifetime_spent - spent)

@@ -38,6 +38,7 @@ from streams.ledger.account import (
     WalletTerms,
     Watch,
 )
+from streams.ledger.bounds import MEMBERS_MAX, full, no_wallet
 from streams.ledger.budgets import (
     ANYTHING,
     BUDGETS_MAX,
@@ -132,7 +133,13 @@ def apply_setting(account: Account, entry: Entry) -> list[Alert]:
 
 def refuse(account: Account, body: Body, occurred_at: int) -> str | None:
     """Why the account as it stands does not take a body that is right in itself; None when it does."""
+    unit = unit_of(body)
+    crowd = (no_wallet(account, unit) if unit else None) or (full(account) if _adds(account, body) else None)
+    if crowd is not None:
+        return crowd.message
     match body:
+        case MemberBody() if len(account.members) >= MEMBERS_MAX and _adds(account, body):
+            return f"an organisation has at most {MEMBERS_MAX} members"
         case BudgetBody() if count_of(account) >= BUDGETS_MAX and find_budget(account, body.budget_id) is None:
             return f"an organisation has at most {BUDGETS_MAX} budgets"
         case PriceOverrideBody():
@@ -146,6 +153,19 @@ def refuse(account: Account, body: Body, occurred_at: int) -> str | None:
             return None if tie is None else f"price {price.price_id} could tie with {tie.price_id}"
         case _:
             return None
+
+
+def _adds(account: Account, body: Body) -> bool:
+    """The body comes beside those of its kind, rather than in the place of one."""
+    match body:
+        case MemberBody():
+            return body.role is not MemberRole.NONE and body.user_id not in account.members
+        case BudgetBody():
+            return find_budget(account, body.budget_id) is None
+        case PriceOverrideBody():
+            return True  # the version before it stays
+        case _:
+            return False
 
 
 def _set_org(account: Account, body: OrgBody, entry: Entry) -> list[Alert]:

@@ -20,6 +20,7 @@ from schemas.amounts import AMOUNT_MAX
 from schemas.enums import DeadLetterCode, EntryKind, LegKind, RejectReason
 from streams.ledger.account import Account, Wallet
 from streams.ledger.authority import administers
+from streams.ledger.bounds import no_credits, no_transit
 from streams.ledger.commands import Transfer
 from streams.ledger.entry import Leg, Lot, Slice
 from streams.ledger.grants import draw, find_grant, give_back, pay_overdraft
@@ -86,7 +87,8 @@ def _refuse_transfer(account: Account, transfer: Transfer) -> RejectReason | Non
         return RejectReason.ORG_CLOSED
     if transfer.amount_nanos > wallet_for(account, transfer.wallet).available:
         return RejectReason.INSUFFICIENT_CREDITS
-    return None
+    crowd = no_transit(account)
+    return None if crowd is None else crowd.reason
 
 
 def _lot_of(wallet: Wallet, part: Slice) -> Lot:
@@ -164,7 +166,8 @@ def _refuse_credit(account: Account, leg: Leg) -> str | None:
     fullest = max(wallet.settled + account.on_the_way(leg.wallet), wallet.allocation, wallet.lifetime_added)
     if fullest + leg.amount_nanos > AMOUNT_MAX:
         return DeadLetterCode.AMOUNT_OUT_OF_RANGE
-    return None
+    crowd = no_credits(account, leg.wallet, len(leg.grants))
+    return None if crowd is None else crowd.reason
 
 
 def _acknowledged(journal: Journal, leg: Leg) -> None:

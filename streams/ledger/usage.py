@@ -1,7 +1,8 @@
 """Booking of usage: the only thing the ledger does often, so it has a fast way (product rules 3, 8, 9, 16).
 
 Rules of this file:
-- Usage that has happened is always booked, into the negative if need be; only an amount out of range refuses it.
+- Usage that has happened is always booked, into the negative if need be; only an amount out of range refuses it, and
+  one wallet more than an org may have (`bounds`): a dead letter, which can be replayed.
 - The fast way and the slow way give the same account and the same entry (a property test holds them together). The
   fast way is open while `0 < cost < wallet.headroom`, and its whole effect is `advance_fast`. A cost of 0 in a wallet
   that exists only takes a number: `account.seq += 1`.
@@ -17,8 +18,9 @@ from typing import Any
 import msgspec
 
 from schemas.amounts import AMOUNT_MAX
-from schemas.enums import EntryKind, GrantKind
+from schemas.enums import DeadLetterCode, EntryKind, GrantKind
 from streams.ledger.account import Account, Wallet
+from streams.ledger.bounds import no_wallet
 from streams.ledger.budgets import ANYTHING, Scope, charge, matching
 from streams.ledger.burn import enter_day, idle
 from streams.ledger.commands import Usage
@@ -28,7 +30,7 @@ from streams.ledger.grants import draw, move
 from streams.ledger.holds import take_from_hold
 from streams.ledger.lines import figures, nearest_line, watch_lines
 from streams.ledger.rating import Rated
-from streams.ledger.refusals import check_range
+from streams.ledger.refusals import DeadLetter, check_range
 from streams.ledger.source import Source
 from streams.ledger.topups import consider_topup, request_of
 
@@ -136,14 +138,14 @@ def _fast_until(wallet: Wallet) -> int:
 def book_usage(account: Account, wallet: Wallet, cost: int, at: int, scope: Scope = ANYTHING) -> Booking:
     """Book a usage of `cost` (at least 0) recorded at `at`; `wallet` comes from `wallet_for`.
 
-    Not for what captures a hold or corrects (`decide` does). Raises DeadLetter `amount_out_of_range` before any change.
+    Not for what captures a hold or corrects (`decide` does). Raises DeadLetter as `check_spendable`, before any change.
     """
     if advance(account, wallet, cost, at, scope):
         grant = wallet.grants[0]  # the fast ways leave something in it
         drawn = (Slice(grant.grant_id, grant.kind, cost, grant.expires_at),)
         settled = wallet.settled
         return Booking(account.seq, -cost, settled, settled - wallet.held, wallet.held, drawn)
-    check_spendable(wallet, cost)
+    check_spendable(account, wallet, cost)
     slices = draw(wallet, cost) if cost else ()
     alerts = apply_usage(account, wallet, slices, cost, at, scope)
     request = request_of(account, wallet, at)
@@ -152,8 +154,12 @@ def book_usage(account: Account, wallet: Wallet, cost: int, at: int, scope: Scop
     return Booking(account.seq, -cost, settled, settled - wallet.held, wallet.held, slices, alerts, requests)
 
 
-def check_spendable(wallet: Wallet, cost: int) -> None:
-    """Raise DeadLetter `amount_out_of_range` when the wallet's numbers have no room for `cost`."""
+def check_spendable(account: Account, wallet: Wallet, cost: int) -> None:
+    """Raise DeadLetter: `amount_out_of_range` when the wallet's numbers have no room for `cost`, `invalid_field` when
+    it would be one wallet too many."""
+    crowd = no_wallet(account, wallet.unit)
+    if crowd is not None:
+        raise DeadLetter(DeadLetterCode.INVALID_FIELD, f"wallet: {crowd.message}")
     check_range(
         cost,
         wallet.settled - cost,

@@ -20,13 +20,14 @@ Rules of this file:
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from operator import attrgetter
 
 import msgspec
 
 from schemas.enums import RejectReason
 from schemas.topics import ACCOUNT_BYTES_MAX
 from streams.ledger.account import Account, encode_account
-from streams.ledger.entry import Entry, Slice
+from streams.ledger.entry import CARRIED, Entry, Slice
 
 WALLETS_MAX = 64
 """Units of an org. A wallet without grants is some 150 bytes, and a line of 50 in every balance record."""
@@ -59,8 +60,16 @@ entries more than it is."""
 
 NEARLY_FULL_BYTES = FULL_BYTES * 7 // 8
 
+_KEPT = attrgetter(
+    "wallet", "event_id", "slices", "grants", *CARRIED, "hold_id", "counterparty_org_id", "correlation_id", "details"
+)
+"""What of an entry may come to stand in an account; its place in the log does not."""
+
 _COPIES_MAX = 3
-"""How often one text of an entry may stand in an account: a hold's id does so three times."""
+"""How often one text of an entry may stand there: a hold's id does so three times."""
+
+_NUMBERS_BYTES = 128
+"""What stands there beside the texts."""
 
 
 class Refused(msgspec.Struct, frozen=True):
@@ -71,12 +80,12 @@ class Refused(msgspec.Struct, frozen=True):
 
 
 def weigh(account: Account, entry: Entry) -> None:
-    """Note that `entry`, just folded, has made the account larger: by at most `_COPIES_MAX` times itself.
+    """Note that `entry`, just folded, has made the account larger: by at most `_COPIES_MAX` times what is kept of it.
 
     Part of the fold, for every entry but plain usage, which only moves numbers. The sum of those bounds is what the
     account weighs at most; only when that passes the limit is the account encoded to see.
     """
-    account.weight += _COPIES_MAX * len(msgspec.msgpack.encode(entry))
+    account.weight += _COPIES_MAX * len(msgspec.msgpack.encode(_KEPT(entry))) + _NUMBERS_BYTES
     if account.weight > FULL_BYTES and account.seq >= account.weigh_after:
         account.weight = len(encode_account(account))
         if account.weight > NEARLY_FULL_BYTES:

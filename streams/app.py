@@ -4,22 +4,21 @@ The rules of this file:
 1. Everything is put together here, once; nothing below reads the environment or makes its own clients by accident.
 2. A worker ends in one of two ways: stopped by a signal, with code 0, or by a failure, with code 1 and one line that
    says what to do. In both nothing is half committed.
-3. Stopping has a time limit: what hangs is left behind, because what was not committed has no effect.
+3. Stopping has a time limit (`streams.stopping`): what hangs is left behind, because what was not committed has no
+   effect. Stopped before it serves, it has nothing to finish and ends at once.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import signal
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import faust
+from aiokafka.errors import KafkaError
 
 from streams.engine.engine import Engine
 from streams.engine.health import WorkerHealth, serve_health
@@ -27,13 +26,15 @@ from streams.engine.internal_topics import prepare_topics
 from streams.engine.memory import set_up_memory
 from streams.engine.ports import EngineMetrics, Processor
 from streams.engine.quiet_logs import quieten
-from streams.errors import OperatorError
+from streams.errors import KafkaUnavailableError, OperatorError
 from streams.kafka_clients import faust_broker_urls, faust_credentials
 from streams.settings import Settings
+from streams.stopping import Stopping, leave
 
 log = logging.getLogger(__name__)
 
-STOP_TIMEOUT_S = 15.0
+# Everything is committed by then; all that is left is to tell the group.
+LEAVE_TIMEOUT_S = 5.0
 FETCH_BYTES_MAX = 1024 * 1024
 
 MakeProcessor = Callable[[Settings], Processor[Any, Any]]
@@ -66,8 +67,17 @@ def build_app(settings: Settings) -> faust.App:
     )
 
 
-def run_worker(settings: Settings, make_processor: MakeProcessor, metrics: EngineMetrics | None = None) -> int:
-    """Run a worker until it is told to stop or fails; returns the exit code. Takes over SIGINT and SIGTERM."""
+def run_worker(
+    settings: Settings,
+    make_processor: MakeProcessor,
+    metrics: EngineMetrics | None = None,
+    stopping: Stopping | None = None,
+) -> int:
+    """Run a worker until it is told to stop or fails; returns the exit code.
+
+    `stopping` listens for SIGINT and SIGTERM; without one, it is made here.
+    """
+    stopping = stopping or Stopping(settings.stop_grace_s)
     quieten()
     set_up_memory()
     processor = make_processor(settings)
@@ -76,14 +86,12 @@ def run_worker(settings: Settings, make_processor: MakeProcessor, metrics: Engin
     except OperatorError as error:
         log.error("%s", error)
         return 1
-    return asyncio.run(_run(settings, processor, metrics))
+    return asyncio.run(_run(settings, processor, metrics, stopping))
 
 
-async def _run(settings: Settings, processor: Processor[Any, Any], metrics: EngineMetrics | None) -> int:
-    stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stopping.set)
+async def _run(
+    settings: Settings, processor: Processor[Any, Any], metrics: EngineMetrics | None, stopping: Stopping
+) -> int:
     app = build_app(settings)
     engine = Engine(settings, processor, metrics)
     engine.bind(app)
@@ -91,30 +99,31 @@ async def _run(settings: Settings, processor: Processor[Any, Any], metrics: Engi
     port = settings.worker_metrics_port
     server = serve_health(health, port, settings.worker_metrics_host) if port else None
     started_s = time.monotonic()
-    code = 0
+    failure: BaseException | None
     try:
         await engine.start()
-        failure = await _serve(app, engine, stopping, started_s)
-        if failure is not None:
-            _tell(failure, debug=settings.debug)
-            code = 1
+        failure = await _serve(app, engine, stopping.in_order(), started_s)
     except OperatorError as error:
-        _tell(error, debug=settings.debug)
-        code = 1
-    if not await _stopped(app, engine):
-        # A client that hangs (the broker is away) must not keep a stopped worker alive.
-        log.warning("Stopping took more than %s s; leaving", STOP_TIMEOUT_S)
-        sys.stderr.flush()
-        os._exit(code)
+        failure = error
+    if failure is not None:
+        _tell(failure, debug=settings.debug)
+        stopping.limit()
+    code = 0 if failure is None else 1
+    await engine.stop()
+    leaving = asyncio.create_task(app.stop())
+    if not (await asyncio.wait({leaving}, timeout=LEAVE_TIMEOUT_S))[0]:
+        log.warning("Kafka does not answer; leaving without telling the group, which finds out by itself")
+        leave(code)
+    leaving.result()
     if server is not None:
         server.shutdown()
     return code
 
 
-async def _serve(app: faust.App, engine: Engine, stopping: asyncio.Event, started_s: float) -> BaseException | None:
+async def _serve(app: faust.App, engine: Engine, told: asyncio.Event, started_s: float) -> BaseException | None:
     """Serve until a signal or a failure; the failure."""
     start = asyncio.create_task(app.start(), name="faust")
-    stop = asyncio.create_task(stopping.wait())
+    stop = asyncio.create_task(told.wait())
     ready = asyncio.create_task(engine.ready.wait())
     crashed = asyncio.create_task(app.wait_until_stopped())
     waiting: set[asyncio.Future[Any]] = {start, stop, ready, crashed, engine.failed}
@@ -133,17 +142,9 @@ async def _serve(app: faust.App, engine: Engine, stopping: asyncio.Event, starte
         waiting -= done
 
 
-async def _stopped(app: faust.App, engine: Engine) -> bool:
-    try:
-        async with asyncio.timeout(STOP_TIMEOUT_S):
-            await engine.stop()
-            await app.stop()
-    except TimeoutError:
-        return False
-    return True
-
-
 def _tell(failure: BaseException, *, debug: bool) -> None:
+    if isinstance(failure, KafkaError) and failure.retriable:
+        failure = KafkaUnavailableError(f"Kafka went away while it was started ({failure})", "start it again")
     if isinstance(failure, OperatorError) and not debug:
         log.error("The worker stops: %s", failure)
     else:

@@ -37,12 +37,16 @@ class Settings(BaseSettings):
     worker_metrics_port: int = Field(0, ge=0, le=65535, description="Prometheus metrics of a worker; 0: none")
     worker_metrics_host: str = Field("127.0.0.1", description="where a worker's metrics listen")
     api_keys_file: Path | None = Field(None, description="API keys of the HTTP interface")
+    invoice_issuer: str = Field("", description="who sells, at the head of invoices: name | street | town | tax id")
 
     partitions: int = Field(8, ge=1, le=10_000, description="partitions of every topic; fixed at creation")
     replication_factor: int = Field(1, ge=1, le=10, description="copies of every topic's partition")
     broker_port: int = Field(9092, ge=1, le=65535, description="port of the local broker")
     broker_heap_mib: int = Field(1024, ge=256, description="heap of the local broker")
 
+    stop_grace_s: float = Field(
+        15.0, ge=1, le=600, description="a worker or `serve` that was told to stop leaves after this, finished or not"
+    )
     session_timeout_ms: int = Field(8_000, ge=6_000, le=300_000, description="after this a silent worker is replaced")
     batch_records_max: int = Field(8_192, ge=1, le=100_000, description="records decided in one transaction")
     queue_records_max: int = Field(32_768, ge=1, description="records waiting per partition before fetching pauses")
@@ -55,7 +59,8 @@ class Settings(BaseSettings):
         "wall",
         description="log: time is what the records' timestamps say and nothing else, for replays and simulations",
     )
-    log_level: str = Field("info", description="debug, info, warning or error")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="what is worth a line")
+    log_format: Literal["text", "json"] = Field("text", description="json: one JSON object a line, for collectors")
     debug: bool = Field(False, description="show tracebacks")
 
     @field_validator("namespace")

@@ -20,8 +20,10 @@ def worker() -> None:
     from streams.app import run_worker
     from streams.logging import configure_logging
     from streams.metrics import PrometheusMetrics
+    from streams.stopping import Stopping
 
-    configure_logging(settings.log_level)
+    configure_logging(settings.log_level, as_json=settings.log_format == "json")
+    stopping = Stopping(settings.stop_grace_s)
     stop_with_parent()
     topics_admin.apply(settings)
-    raise typer.Exit(run_worker(settings, make_processor, PrometheusMetrics()))
+    raise typer.Exit(run_worker(settings, make_processor, PrometheusMetrics(), stopping))

@@ -7,6 +7,8 @@ The rules of this file:
 3. All inputs of a partition belong to the same worker; the engine stops when an assignment says otherwise.
 4. A position that an input topic no longer has (retention) or not yet has (topic made anew) stops the worker.
 5. The first failure stops the worker: `failed` is set, and nothing more is committed.
+6. Stopping waits for the end of a rebalance that is under way, which then takes nothing more over: Faust's consumer
+   waits for the rebalance, and the rebalance asks the consumer, so each would wait for the other.
 """
 
 from __future__ import annotations
@@ -42,6 +44,7 @@ RESTORES_AT_ONCE = 2
 DRAIN_TIMEOUT_S = 4.0
 CLOSE_TIMEOUT_S = 5.0
 RESTORE_PAUSE_S = 1.0
+STOP_LOOK_S = 0.5
 GROUP_OFFSETS_INTERVAL_S = 5.0
 STUCK_AFTER_S = 60.0
 
@@ -75,6 +78,7 @@ class Engine:
         self._entries = LedgerLookup(settings, processor.witness)
         self._group_offsets: asyncio.Task[None] | None = None
         self._stopping = False
+        self._rebalancing = asyncio.Lock()
         self.failed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
         self.ready = asyncio.Event()
         self._setup = PumpSetup(
@@ -108,8 +112,10 @@ class Engine:
         await self._processor.start(self._entries)
 
     async def stop(self) -> None:
-        """Finish open transactions and stop. After the app has stopped fetching, or in place of it."""
+        """Finish open transactions and stop. Before the app stops."""
         self._stopping = True
+        async with self._rebalancing:
+            pass
         if self._group_offsets is not None:
             self._group_offsets.cancel()
         await asyncio.gather(*(pump.close(CLOSE_TIMEOUT_S) for pump in self._pumps.values()))
@@ -134,6 +140,11 @@ class Engine:
 
     async def rebalanced(self, assignment: Collection[TP]) -> None:
         """See `PartitionOwner`."""
+        async with self._rebalancing:
+            if not self._stopping:
+                await self._rebalanced(assignment)
+
+    async def _rebalanced(self, assignment: Collection[TP]) -> None:
         owned = self._owned_of(assignment)
         before, self._membership = self._membership, self._consumer.thread.member()
         kept = before == (self._membership[0], self._membership[1] - 1)
@@ -165,6 +176,8 @@ class Engine:
             for topic, offset in pump.next_offsets.items()
         }
         await self._check_positions(sought)
+        if self._stopping:
+            return {}
         log.info("Worker serves partitions %s", self.owned)
         self.ready.set()
         return sought
@@ -229,40 +242,57 @@ class Engine:
                 try:
                     restored = await asyncio.to_thread(self._restore, number, lambda: not self._stopping)
                 except KafkaUnavailableError as error:
-                    log.warning("Partition %s waits for Kafka: %s", number, error)
-                    await asyncio.sleep(RESTORE_PAUSE_S)
+                    if not self._stopping:
+                        log.warning("Partition %s waits for Kafka: %s", number, error)
+                        await asyncio.sleep(RESTORE_PAUSE_S)
                     continue
-                pump = Pump(self._setup, restored, await self._first_offsets(restored))
+                firsts = await self._first_offsets(restored)
+                if firsts is None:
+                    restored.producer.close()
+                    return
+                pump = Pump(self._setup, restored, firsts)
                 self._pumps[number] = pump
                 pump.start()
                 return
 
-    async def _first_offsets(self, restored: Restored) -> dict[str, int]:
-        """For inputs that the state has never read: the beginning of their log."""
+    async def _first_offsets(self, restored: Restored) -> dict[str, int] | None:
+        """For inputs that the state has never read: the beginning of their log. None when the engine stops."""
         number = restored.partition.number
         known = restored.position.next_offsets
         unread = [TP(topic, number) for topic in self._inputs if topic not in known]
         firsts = await self._asked(self._consumer.thread.earliest_offsets, unread)
+        if firsts is None:
+            return None
         for tp, offset in firsts.items():
             if offset > 0:
                 log.warning("Partition %s of %s is read for the first time, from offset %s", number, tp.topic, offset)
         return {**{tp.topic: offset for tp, offset in firsts.items()}, **known}
 
-    async def _asked(self, ask: AskOffsets, partitions: Collection[TP]) -> Mapping[TP, int]:
-        """Ask the brokers for offsets, for as long as it takes while they are away."""
-        while partitions:
+    async def _asked(self, ask: AskOffsets, partitions: Collection[TP]) -> Mapping[TP, int] | None:
+        """Ask the brokers for offsets, for as long as it takes while they are away. None when the engine stops."""
+        while not self._stopping:
+            if not partitions:
+                return {}
+            answer = asyncio.ensure_future(ask(*partitions))
+            while not answer.done() and not self._stopping:
+                await asyncio.wait([answer], timeout=STOP_LOOK_S)
+            if not answer.done():
+                answer.cancel()
+                return None
             try:
-                return await ask(*partitions)
+                return answer.result()
             except KafkaError as error:
-                if self._stopping or not (error.retriable or isinstance(error, KafkaTimeoutError)):
+                if not (error.retriable or isinstance(error, KafkaTimeoutError)):
                     raise
                 log.warning("Waiting for Kafka: %r", error)
                 await asyncio.sleep(RESTORE_PAUSE_S)
-        return {}
+        return None
 
     async def _check_positions(self, sought: Mapping[TP, int]) -> None:
         firsts = await self._asked(self._consumer.thread.earliest_offsets, sought)
         ends = await self._asked(self._consumer.thread.log_ends, sought)
+        if firsts is None or ends is None:
+            return
         for tp, offset in sought.items():
             if offset < firsts[tp]:
                 raise RetentionGapError(

@@ -30,6 +30,7 @@ from streams.settings import Settings
 READ_RECORDS = 10_000
 READ_AHEAD_KIB = 48 * 1024
 READ_TIMEOUT_S = 30.0
+ASK_TIMEOUT_S = 1.0
 # A poll waits for its whole time unless it gets all the records it asks for: short, or every small topic costs it.
 POLL_S = 0.02
 REBUILD = "restore the topics from a copy, or rebuild the state from the ledger"
@@ -60,7 +61,7 @@ def restore(
     """
     started = time.monotonic()
     producer = PartitionProducer.open(settings, number, wanted)
-    reader = CommittedReader(settings, "restore")
+    reader = CommittedReader(settings, "restore", wanted)
     try:
         framed, position, changelog_end = _read_changelog(reader, changelog_topic(settings.app_id), number)
         ledger_start, ledger_end = reader.ends(witness, number)
@@ -96,8 +97,9 @@ def restore(
 class CommittedReader:
     """Reads committed records of single partitions from here to the end. Not for two threads at once."""
 
-    def __init__(self, settings: Settings, purpose: str) -> None:
-        """`purpose` names the client in the broker's logs."""
+    def __init__(self, settings: Settings, purpose: str, wanted: Callable[[], bool] = lambda: True) -> None:
+        """`purpose` names the client in the broker's logs. What is no longer `wanted` is given up within a second."""
+        self._wanted = wanted
         self._consumer = Consumer(
             consumer_config(
                 settings,
@@ -117,11 +119,16 @@ class CommittedReader:
 
     def ends(self, topic: str, partition: int) -> tuple[int, int]:
         """(first offset, offset after the last one) of a partition; raises `KafkaUnavailableError`."""
-        try:
-            low, high = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), READ_TIMEOUT_S)
-        except KafkaException as failure:
-            raise KafkaUnavailableError(f"{topic}/{partition} cannot be read: {failure.args[0].str()}") from failure
-        return low, high
+        deadline = time.monotonic() + READ_TIMEOUT_S
+        while True:
+            self._check_wanted(topic, partition)
+            try:
+                low, high = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), ASK_TIMEOUT_S)
+            except KafkaException as failure:
+                if failure.args[0].code() in _PASSING and time.monotonic() < deadline:
+                    continue
+                raise KafkaUnavailableError(f"{topic}/{partition} cannot be read: {failure.args[0].str()}") from failure
+            return low, high
 
     def read(self, topic: str, partition: int, start: int, end: int) -> Generator[list[Message], None, None]:
         """The committed records from `start` up to `end`, in lists. Raises `KafkaUnavailableError` on silence."""
@@ -131,6 +138,7 @@ class CommittedReader:
         deadline = time.monotonic() + READ_TIMEOUT_S
         try:
             while True:
+                self._check_wanted(topic, partition)
                 records: list[Message] = []
                 at_end = False
                 for message in self._consumer.consume(READ_RECORDS, POLL_S):
@@ -153,6 +161,10 @@ class CommittedReader:
             raise KafkaUnavailableError(f"{topic}/{partition} cannot be read: {failure.args[0].str()}") from failure
         finally:
             self._consumer.unassign()
+
+    def _check_wanted(self, topic: str, partition: int) -> None:
+        if not self._wanted():
+            raise KafkaUnavailableError(f"{topic}/{partition} is no longer to be read")
 
 
 _PASSING = {KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError._RESOLVE, KafkaError._TIMED_OUT}

@@ -19,6 +19,7 @@ aiokafka 0.14.0 (both pinned): the fetched record sets of aiokafka's fetcher, an
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Collection, Mapping
 from typing import Any, Protocol, cast
@@ -104,6 +105,15 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
 
     def _create_client_consumer(self, transport: Any) -> Any:
         return _as_wanted(super()._create_client_consumer(transport))
+
+    async def on_thread_stop(self) -> None:
+        """Stop the consumer.
+
+        With a broker away, aiokafka lets the cancelling of its own fetch out; Faust would wait a minute for a thread
+        that this has ended.
+        """
+        with contextlib.suppress(asyncio.CancelledError):
+            await super().on_thread_stop()
 
     async def _fetch_records(
         self, consumer: Any, active_partitions: set[TP], timeout: float | None = None, max_records: int | None = None

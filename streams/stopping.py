@@ -20,6 +20,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
+from typing import NoReturn
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +89,7 @@ def _is_told(_number: int, _frame: object) -> None:
     """The signal's byte has reached `_listen` already; Python only asks for a handler."""
 
 
-def leave(status: int) -> None:
+def leave(status: int) -> NoReturn:
     """End this process now, whatever its threads wait for."""
     sys.stdout.flush()
     sys.stderr.flush()

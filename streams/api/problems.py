@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from clickhouse_connect.driver.exceptions import ClickHouseError
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from projections.clickhouse import first_line, is_passing
 from streams.errors import KafkaUnavailableError, OperatorError
 
 if TYPE_CHECKING:
@@ -53,6 +55,12 @@ def install_problems(api: FastAPI) -> None:
     @api.exception_handler(OperatorError)
     async def _broken(_: Request, error: OperatorError) -> JSONResponse:
         return problem(503, error.code, error.problem)
+
+    @api.exception_handler(ClickHouseError)
+    async def _unprojected(_: Request, error: ClickHouseError) -> JSONResponse:
+        if not is_passing(error):
+            raise error
+        return problem(503, "clickhouse_unavailable", f"ClickHouse cannot answer now: {first_line(error)}")
 
     @api.exception_handler(RequestValidationError)
     async def _invalid(_: Request, error: RequestValidationError) -> JSONResponse:

@@ -21,6 +21,7 @@ LEAVES = {
     "streams.kafka_clients",
     "streams.logging",
     "streams.parent",
+    "streams.stopping",
 }
 REGISTRY = {"streams.registry", "streams.registry_topic"}
 TOOLS = {"schemas", *LEAVES, *REGISTRY, "streams.topics_admin", "streams.broker", "streams.balances", "streams.client"}
@@ -41,6 +42,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "streams.registry": {"schemas", *LEAVES, "streams.registry_topic"},
     "streams.registry_topic": {"schemas", *LEAVES},
     "streams.parent": set(),
+    "streams.stopping": set(),
     "streams.local_system": TOOLS,
     "streams.balances": {"schemas", *LEAVES, *REGISTRY},
     "streams.topics_admin": {"schemas", *LEAVES},

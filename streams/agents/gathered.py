@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from schemas.codec import DecodedBatch
 from streams.agents.references import References
+from streams.ledger.price_log import PriceLog
 from streams.ledger.rating import PriceList
 
 
@@ -15,5 +16,10 @@ class Gathered:
 
     decoded: list[DecodedBatch]
     """Of each inbound batch, in order."""
-    prices: PriceList
+    price_log: PriceLog
     references: References
+
+    @property
+    def prices(self) -> PriceList:
+        """The prices in force."""
+        return self.price_log.prices

@@ -2,11 +2,12 @@
 
 Rules of this file:
 - Every worker reads all partitions of the topic, from the start, committed records only; the newest record of a key
-  wins, no value takes the price away (product rule 7).
+  wins, no value takes the price away; which of them are in force `streams.ledger.price_log` says (product rule 7).
 - A record that is no price changes nothing here. The worker that owns its partition dead-letters it (`streams.agents.
   judgement`), exactly once; here it is only passed over.
 - Nobody waits for prices in the hot path. When a usage matches none, the worker reads on to the end of the topic as it
-  is at that moment, and looks again, before it says `unknown_price`: a price published before the usage is found.
+  is at that moment, and looks again, before it says `unknown_price`: a price published before the usage is found. The
+  end is asked for at most once in `ASK_INTERVAL_SECONDS`, for all partitions that wait.
 """
 
 from __future__ import annotations
@@ -30,9 +31,11 @@ from pydantic import ValidationError
 
 from schemas.codec import RegistryUnavailableError, UndecodableError, WriterSchemas, decode_one
 from schemas.events import Price as PriceRecord
+from streams.agents.shared_ask import SharedAsk
 from streams.engine.ports import UnavailableError
 from streams.kafka_clients import admin_config, consumer_config
-from streams.ledger.rating import Price, PriceList
+from streams.ledger.price_log import PriceLog, Published
+from streams.ledger.rating import Price
 from streams.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -43,18 +46,21 @@ REGISTRY_RETRY_SECONDS: Final = 1.0
 CATCH_UP_SECONDS_MAX: Final = 10.0
 """Longer than this without reaching the end of the topic, and the broker counts as away."""
 
+ASK_INTERVAL_SECONDS: Final = 0.05
+"""Usage that nobody has priced, in every batch, then costs a worker 20 questions a second and its partition 50 ms."""
+
 
 class PriceSource(Protocol):
     """Where a worker's price list comes from. The methods block; they are called in a thread."""
 
-    prices: PriceList
+    log: PriceLog
 
     def start(self) -> None:
-        """Return when everything published so far is in `prices`. Raises `UnavailableError`."""
+        """Return when everything published so far is in `log`. Raises `UnavailableError`."""
         ...
 
     def catch_up(self) -> None:
-        """Return when everything published before this call is in `prices`. Raises `UnavailableError`."""
+        """Return when everything published before this call is in `log`. Raises `UnavailableError`."""
         ...
 
     def stop(self) -> None:
@@ -63,7 +69,7 @@ class PriceSource(Protocol):
 
 
 class PriceReader:
-    """Follows the price topic in a thread of its own; `prices` is replaced whole, never changed in place."""
+    """Follows the price topic in a thread of its own; `log` is replaced whole, never changed in place."""
 
     def __init__(self, settings: Settings, topic: str, writers: WriterSchemas) -> None:
         self._topic = topic
@@ -75,7 +81,8 @@ class PriceReader:
         self._moved = threading.Condition()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="prices", daemon=True)
-        self.prices = PriceList()
+        self._end = SharedAsk(self._read_to_end, self._stopping.wait, time.monotonic)
+        self.log = PriceLog()
 
     def start(self) -> None:
         """Begin to read, and return when everything that is there now has been read. Raises `UnavailableError`."""
@@ -96,7 +103,10 @@ class PriceReader:
         self._consumer.close()
 
     def catch_up(self) -> None:
-        """Return when every price that was committed before this call is in `prices`. Raises `UnavailableError`."""
+        """Return when every price that was committed before this call is in `log`. Raises `UnavailableError`."""
+        self._end.after_now(ASK_INTERVAL_SECONDS)
+
+    def _read_to_end(self) -> None:
         deadline = time.monotonic() + CATCH_UP_SECONDS_MAX
         ends = self._ends()
         with self._moved:
@@ -151,14 +161,16 @@ class PriceReader:
     def _take(self, messages: list[Message]) -> None:
         if not messages:
             return
-        prices = {price.price_id: price for price in self.prices}
+        changes: dict[str, tuple[Published, Price] | None] = {}
         for message in messages:
             price = self._read(message)
             if message.value() is None and message.key():
-                prices.pop(message.key().decode("utf-8", "replace"), None)
+                changes[message.key().decode("utf-8", "replace")] = None
             elif price is not None:
-                prices[price.price_id] = price
-        self.prices = PriceList(prices.values())
+                published = Published(message.timestamp()[1], message.partition(), message.offset())
+                changes[price.price_id] = (published, price)
+        if changes:
+            self.log = self.log.with_changes(changes)
 
     def _read(self, message: Message) -> Price | None:
         if message.value() is None:

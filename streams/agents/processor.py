@@ -26,7 +26,7 @@ from streams.agents.usage_booking import UsageBooking
 from streams.agents.usage_guards import UsageGuards, segments
 from streams.agents.usage_rating import unpriced
 from streams.engine.ports import EntrySource, Inbound, Output, Partition, SeenWindow, UnavailableError
-from streams.ledger.rating import PriceList
+from streams.ledger.price_log import PriceLog
 from streams.ledger.settle import settle_due
 from streams.registry import Registry, connect_registry
 from streams.settings import Settings
@@ -103,7 +103,7 @@ class LedgerProcessor:
             decoded = [decode_columns(self._record(batch.topic), batch.values, self._registry) for batch in inbound]
         except RegistryUnavailableError as error:
             raise UnavailableError(f"the schema registry cannot be asked: {error}") from error
-        prices = await self._prices_for(inbound, decoded)
+        price_log = await self._prices_for(state, inbound, decoded)
         assert self._entries is not None, "start comes first"
         partition = state.partition
         references = await look_up(
@@ -114,16 +114,24 @@ class LedgerProcessor:
             self._entries,
             self._registry,
         )
-        return Gathered(decoded, prices, references)
+        return Gathered(decoded, price_log, references)
 
-    async def _prices_for(self, inbound: Sequence[Inbound], decoded: Sequence[DecodedBatch]) -> PriceList:
-        """The price list; read on to its end first when some usage of the batch has no price in it."""
-        prices = self._prices.prices
-        for batch, read in zip(inbound, decoded, strict=True):
-            if self._kinds.get(batch.topic) is InputKind.USAGE and unpriced(read.batch, prices):
+    async def _prices_for(
+        self, state: PartitionState, inbound: Sequence[Inbound], decoded: Sequence[DecodedBatch]
+    ) -> PriceLog:
+        """The prices; read on to their end first when some usage of the batch has none, or a price is to be judged.
+
+        Prices and tiers of an org's own count, but not beside settings of the same batch, which may change them.
+        """
+        log = self._prices.log
+        kinds = [self._kinds.get(batch.topic) for batch in inbound]
+        account = None if InputKind.SETTING in kinds else state.account
+        for kind, read in zip(kinds, decoded, strict=True):
+            asked = kind is InputKind.USAGE and unpriced(read.batch, log.prices, account)
+            if asked or kind is InputKind.PRICE:
                 await asyncio.to_thread(self._prices.catch_up)
-                return self._prices.prices
-        return prices
+                return self._prices.log
+        return log
 
     def _record(self, topic: str) -> str:
         kind = self._kinds.get(topic)
@@ -143,7 +151,7 @@ class LedgerProcessor:
             if kind is None:
                 rows.book_legs(decoded)
             elif kind is InputKind.PRICE:
-                rows.judge_prices(decoded)
+                rows.judge_prices(decoded, gathered.price_log)
             else:
                 rows.book_commands(kind, decoded, state.partition.seen[MONEY_IDS], self._money_window_us)
         return self._output(state, outbound)

@@ -6,25 +6,27 @@ write (`rejected`); what no rule can be asked about is a dead letter with its by
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 
 from schemas.codec import DecodedBatch, rows_of
-from schemas.enums import HoldAction, InputKind
+from schemas.enums import DeadLetterCode, HoldAction, InputKind
 from schemas.events import ID_FIELDS
 from streams.agents.judgement import check_key, check_window, different_content, read
 from streams.agents.outbound import Outbound
 from streams.agents.references import References
 from streams.agents.state import PartitionState
-from streams.engine.ports import Inbound, SeenIds
+from streams.engine.ports import Inbound, OutcomeName, SeenIds
 from streams.engine.seen import contents, digests
 from streams.ledger import commands
 from streams.ledger.decide import Command, decide
 from streams.ledger.entry import Leg
-from streams.ledger.rating import PriceList
+from streams.ledger.price_log import PriceLog, Published
+from streams.ledger.rating import Price, PriceList
 from streams.ledger.refusals import DeadLetter
 from streams.ledger.settle import settle_due
 from streams.ledger.source import Context, Source
@@ -110,24 +112,42 @@ class RowBooking:
 
     def _candidates(self, kind: InputKind, decoded: DecodedBatch, window_us: int) -> list[_Candidate]:
         """The records that are readable, valid, under their own key and inside their window."""
-        read_rows = zip(rows_of(decoded.batch), decoded.contents(), strict=True)
-        rows = dict(zip(self._positions(decoded), read_rows, strict=True))
-        failures = {failure.position: failure for failure in decoded.failures}
+        said = dict(zip(self._positions(decoded), decoded.contents(), strict=True))
         inbound, candidates = self._inbound, []
-        for index in range(len(inbound)):
+
+        def take(index: int, at: int, fields: Mapping[str, Any]) -> None:
+            record = read(kind, fields).to_record()
+            check_key(inbound.keys[index], record["org_id"])
+            check_window(record["occurred_at"], inbound.timestamps_ms[index] * 1_000, window_us)
+            candidates.append(_Candidate(index, at, record, said[index], unique_id(kind, record)))
+
+        self._each(decoded, take)
+        return candidates
+
+    def _each(
+        self,
+        decoded: DecodedBatch,
+        take: Callable[[int, int, Mapping[str, Any]], None],
+        absent: OutcomeName = "dead_letters",
+    ) -> None:
+        """Every record in order, the clock moving with it: `take` gets its place, the time and its fields.
+
+        What cannot be decoded, and what `take` raises a `DeadLetter` for, is one. `absent`: what a record without a
+        value counts as; in a compacted topic it takes the one before it away, and is nothing wrong.
+        """
+        rows = dict(zip(self._positions(decoded), rows_of(decoded.batch), strict=True))
+        failures = {failure.position: failure for failure in decoded.failures}
+        for index in range(len(self._inbound)):
             at = self._advance_clock(index)
+            if self._inbound.values[index] is None and absent != "dead_letters":
+                self._outbound.count(self._inbound.topic, absent)
+                continue
             try:
                 if index in failures:
                     raise DeadLetter(failures[index].code, failures[index].message)
-                fields, said = rows[index]
-                record = read(kind, fields).to_record()
-                check_key(inbound.keys[index], record["org_id"])
-                check_window(record["occurred_at"], inbound.timestamps_ms[index] * 1_000, window_us)
+                take(index, at, rows[index])
             except DeadLetter as refusal:
-                self._outbound.dead_letter(inbound, index, refusal.code, refusal.message)
-            else:
-                candidates.append(_Candidate(index, at, record, said, unique_id(kind, record)))
-        return candidates
+                self._outbound.dead_letter(self._inbound, index, refusal.code, refusal.message)
 
     def _decide(self, org_id: str, command: Command, index: int, at: int) -> bool:
         """Decide one command; whether no rule refused it."""
@@ -143,32 +163,44 @@ class RowBooking:
         return not outcome.rejected
 
     def book_legs(self, decoded: DecodedBatch) -> None:
-        """Transfer legs. Ledgers alone write them, so they need no guards; what is not one changes nothing."""
-        rows = dict(zip(self._positions(decoded), rows_of(decoded.batch), strict=True))
-        failures = {failure.position: failure for failure in decoded.failures}
-        for index in range(len(self._inbound)):
-            at = self._advance_clock(index)
-            if index in failures:
-                self._outbound.dead_letter(self._inbound, index, failures[index].code, failures[index].message)
-            else:
-                leg = Leg.from_record(rows[index])
-                self._decide(leg.org_id, leg, index, at)
+        """Transfer legs. Ledgers alone write them; one that none can have written is a dead letter all the same.
 
-    def judge_prices(self, decoded: DecodedBatch) -> None:
-        """Prices change no account; one that cannot be used is a dead letter, said once, by the partition's owner."""
-        rows = dict(zip(self._positions(decoded), rows_of(decoded.batch), strict=True))
-        failures = {failure.position: failure for failure in decoded.failures}
-        for index in range(len(self._inbound)):
-            self._advance_clock(index)
+        For it must not stop the orgs beside it, and its credits stay visible as on the way until it is sent again.
+        """
+
+        def take(index: int, at: int, fields: Mapping[str, Any]) -> None:
             try:
-                if self._inbound.values[index] is not None:  # no value: the price is taken away
-                    if index in failures:
-                        raise DeadLetter(failures[index].code, failures[index].message)
-                    record = read(InputKind.PRICE, rows[index]).to_record()
-                    check_key(self._inbound.keys[index], record["price_id"])
-                self._outbound.count(self._inbound.topic, "entries")
-            except DeadLetter as refusal:
-                self._outbound.dead_letter(self._inbound, index, refusal.code, refusal.message)
+                leg = Leg.from_record(fields)
+            except msgspec.ValidationError as error:
+                raise DeadLetter(DeadLetterCode.INVALID_FIELD, str(error)) from error
+            check_key(self._inbound.keys[index], leg.org_id)
+            self._decide(leg.org_id, leg, index, at)
+
+        self._each(decoded, take)
+
+    def judge_prices(self, decoded: DecodedBatch, log: PriceLog) -> None:
+        """Prices change no account; one that cannot be used is a dead letter, said once, by the partition's owner.
+
+        `log` has every price of the batch: one that could tie with a price published before it is not in force.
+        """
+        inbound = self._inbound
+
+        def take(index: int, at: int, fields: Mapping[str, Any]) -> None:
+            record = read(InputKind.PRICE, fields).to_record()
+            check_key(inbound.keys[index], record["price_id"])
+            self._check_tie(Price.from_record(record), index, log)
+            self._outbound.count(inbound.topic, "entries")
+
+        self._each(decoded, take, absent="entries")
+
+    def _check_tie(self, price: Price, index: int, log: PriceLog) -> None:
+        """Raise `DeadLetter` `invalid_field` for a price that ties with an earlier one (product rule 7)."""
+        inbound = self._inbound
+        published = Published(inbound.timestamps_ms[index], inbound.partition, inbound.offsets[index])
+        tie = log.tie(price, published)
+        if tie is not None:
+            message = f"price {price.price_id} could tie with {tie.price_id}, which was published before it"
+            raise DeadLetter(DeadLetterCode.INVALID_FIELD, message)
 
     def _positions(self, decoded: DecodedBatch) -> list[int]:
         return list(range(len(self._inbound))) if decoded.positions is None else decoded.positions

@@ -9,7 +9,7 @@ Rules of this file:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -61,10 +61,11 @@ def kinds_of(batch: pa.RecordBatch) -> tuple[npt.NDArray[np.int64], list[Kind]]:
     return numbers, kinds
 
 
-def unpriced(batch: pa.RecordBatch, prices: PriceList) -> bool:
-    """Whether some kind of usage in the batch has no general price in this list: time to read the price topic on.
+def unpriced(batch: pa.RecordBatch, prices: PriceList, account: Callable[[str], Account] | None = None) -> bool:
+    """Whether some usage in the batch has no price: time to read the price topic on.
 
-    A look at the kinds, not at every row; `rate` says the last word.
+    A look at the kinds, and at the rows of those that have no general price: their orgs may have one of their own.
+    Without `account` those count as unpriced. `rate` says the last word.
     """
     if batch.column("cost_nanos").null_count < batch.num_rows:
         batch = batch.filter(batch.column("cost_nanos").is_null())
@@ -77,11 +78,23 @@ def unpriced(batch: pa.RecordBatch, prices: PriceList) -> bool:
         set(numbers[pc.fill_null(pc.greater(batch.column(name), 0), False).to_numpy(zero_copy_only=False)].tolist())
         for name in ("input_tokens", "output_tokens")
     ]
-    return any(
-        not _priced(prices.plan("", None, *kind), at, *(int(number in some) for some in tokens))
+    left = [
+        number
         for number, kind in enumerate(kinds)
-        for at in span
+        if any(not _priced(prices.plan("", None, *kind), at, *(int(number in some) for some in tokens)) for at in span)
+    ]
+    if not left or account is None:
+        return bool(left)
+    rows = np.flatnonzero(np.isin(numbers, left))
+    owned = dict.fromkeys(
+        zip(batch.column("org_id").take(pa.array(rows)).to_pylist(), numbers[rows].tolist(), strict=True)
     )
+    for org, number in owned:
+        own = account(org)
+        plan = prices.plan(org, own.tier, *kinds[number], overrides=own.overrides)
+        if any(not _priced(plan, at, *(int(number in some) for some in tokens)) for at in span):
+            return True
+    return False
 
 
 def _priced(plan: RatingPlan, at: int, input_tokens: int, output_tokens: int) -> bool:

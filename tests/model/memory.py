@@ -18,7 +18,8 @@ from streams.agents.processor import LedgerProcessor
 from streams.engine.ports import EntryMatch, Inbound, Output, Partition
 from streams.engine.seen import SeenMemory
 from streams.ledger.account import Account, decode_account
-from streams.ledger.rating import Price, PriceList
+from streams.ledger.price_log import PriceLog, Published
+from streams.ledger.rating import Price
 from streams.settings import Settings
 
 NOW_US = 1_780_000_000_000_000
@@ -38,12 +39,23 @@ class FixedSchemas(BundledSchemas):
 
 
 class FixedPrices:
-    """A price list that does not change; `later` appears when the topic is read on."""
+    """A price topic without Kafka; `later` appears when it is read on."""
 
     def __init__(self, prices: Iterable[Mapping[str, Any]], later: Iterable[Mapping[str, Any]] = ()) -> None:
-        self.prices = PriceList(Price.from_record(price) for price in prices)
-        self._later = [Price.from_record(price) for price in later]
+        self.log = PriceLog()
         self.caught_up = 0
+        self._offset = 0
+        self._later = later
+        self.publish(prices, 0)
+
+    def publish(self, prices: Iterable[Mapping[str, Any]], at: int) -> None:
+        """Prices appear one after the other, at one instant (microseconds)."""
+        read = [Price.from_record(price) for price in prices]
+        records = {
+            price.price_id: (Published(at // 1_000, 0, self._offset + place), price) for place, price in enumerate(read)
+        }
+        self._offset += len(read)
+        self.log = self.log.with_changes(records)
 
     def start(self) -> None:
         """Nothing to wait for."""
@@ -51,7 +63,8 @@ class FixedPrices:
     def catch_up(self) -> None:
         """The later prices appear."""
         self.caught_up += 1
-        self.prices = PriceList([*self.prices, *self._later])
+        self.publish(self._later, NOW_US)
+        self._later = ()
 
     def stop(self) -> None:
         """Nothing to let go of."""

@@ -10,7 +10,6 @@ from schemas.codec import decode_one
 from schemas.enums import InputKind
 from schemas.events import ID_FIELDS
 from schemas.records import bundled_id
-from streams.ledger.rating import Price, PriceList
 from tests.model.memory import FixedPrices, FixedSchemas, MemoryLedger, Sent, legs, sent
 from tests.products.scenario import Results, Row
 
@@ -34,8 +33,7 @@ class MemoryPort:
         """Put the record into the batch; a price is on the list at once."""
         if kind is InputKind.PRICE:
             self._flush()
-            prices = self.ledger.prices
-            prices.prices = PriceList([*prices.prices, Price.from_record(record)])
+            self.ledger.prices.publish([record], at)
         if self._timers_first:
             self.advance(at)
         self._waiting.append(sent(kind, record, at))

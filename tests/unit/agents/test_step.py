@@ -16,7 +16,14 @@ HOUR_US = 3_600_000_000
 PRICES = [
     {"price_id": "in", "operation": "chat", "model": "m1", "direction": "input", "unit_price_nanos": 3 * NANOS},
     {"price_id": "out", "operation": "chat", "model": "m1", "direction": "output", "unit_price_nanos": 7 * NANOS},
-    {"price_id": "pro", "operation": "chat", "model": "m1", "tier": "pro", "unit_price_nanos": NANOS},
+    {
+        "price_id": "pro",
+        "operation": "chat",
+        "model": "m1",
+        "tier": "pro",
+        "direction": "input",
+        "unit_price_nanos": NANOS,
+    },
     {"price_id": "free", "operation": "chat", "model": "m0", "unit_price_nanos": 0, "free": True},
 ]
 PRICE_LIST = [{"billing_unit": "1000_tokens", "wallet": "USD", "valid_from": 0, **price} for price in PRICES]
@@ -166,7 +173,7 @@ def test_a_dead_letter_may_be_sent_again() -> None:
     book = MemoryLedger(FixedPrices(PRICE_LIST))
     book.feed([usage("e1", model="new", input_tokens=1)])
     assert [code for code, _ in book.dead_letters()] == [DeadLetterCode.UNKNOWN_PRICE]
-    book.prices.prices = FixedPrices([*PRICE_LIST, later]).prices
+    book.prices.log = FixedPrices([*PRICE_LIST, later]).log
     book.feed([usage("e1", model="new", input_tokens=1)])
     assert [row["event_id"] for row in book.rows("ledger")] == ["e1"]
 

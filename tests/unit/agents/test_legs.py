@@ -1,0 +1,54 @@
+"""Legs that no ledger can have written: a dead letter, and the orgs beside it go on (fault 1)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from schemas.codec import encode_one
+from schemas.enums import DeadLetterCode
+from schemas.records import bundled_id
+from tests.model.memory import NOW_US, TOPICS, FixedPrices, MemoryLedger, Sent, legs
+from tests.unit.agents.test_step import purchase, sent, setting
+
+LEG: dict[str, Any] = {
+    "leg_id": "credit-1",
+    "transfer_id": "t9",
+    "kind": "credit",
+    "org_id": "acme",
+    "source_org_id": "bolt",
+    "target_org_id": "acme",
+    "wallet": "USD",
+    "amount_nanos": 5,
+    "actor": "ann",
+    "occurred_at": NOW_US,
+    "grants": [{"grant_id": "g", "kind": "purchased", "amount_nanos": 5, "priority": 50}],
+}
+
+
+def leg(key: str = "acme", **fields: Any) -> Sent:
+    value = encode_one("leg", {**LEG, **fields}, bundled_id("leg"))
+    return Sent(TOPICS.name("transfer_legs"), key.encode(), value, NOW_US)
+
+
+@pytest.mark.parametrize(
+    ("bad", "code"),
+    [
+        (leg(kind="furlong"), DeadLetterCode.INVALID_FIELD),
+        (leg(grants=[{**LEG["grants"][0], "kind": "furlong"}]), DeadLetterCode.INVALID_FIELD),
+        (leg(key="bolt"), DeadLetterCode.KEY_MISMATCH),
+        (Sent(TOPICS.name("transfer_legs"), b"acme", b"leg", NOW_US), DeadLetterCode.UNDECODABLE),
+        (Sent(TOPICS.name("transfer_legs"), b"acme", None, NOW_US), DeadLetterCode.NULL_VALUE),
+    ],
+)
+def test_a_leg_that_is_none_is_a_dead_letter_and_its_neighbours_are_booked(bad: Sent, code: DeadLetterCode) -> None:
+    book = MemoryLedger(FixedPrices([]))
+    for org in ("acme", "bolt"):
+        book.feed([setting(f"s-{org}", "org", '{"administrators": ["ann"]}', org), purchase(f"p-{org}", org)])
+    moved = {"transfer_id": "t1", "org_id": "bolt", "target_org_id": "acme", "wallet": "USD", "actor": "ann"}
+    book.feed([sent("transfer", {**moved, "amount_nanos": 7})])
+    (good,) = legs(book)
+    book.feed([bad, good])
+    assert book.dead_letters() == [(code, bad.value)]
+    assert [row["kind"] for row in book.rows("ledger") if row["org_id"] == "acme"][-1] == "transfer_in"

@@ -1,0 +1,107 @@
+"""Prices that tie: the one published first is in force, whatever a worker saw of the topic (product rule 7)."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.enums import BillingUnit, Direction
+from streams.ledger.price_log import PriceLog, Published
+from streams.ledger.rating import Price, could_tie
+
+
+def price(price_id: str, unit_price: int = 1, **more: object) -> Price:
+    fields = {"operation": "chat", "billing_unit": BillingUnit.TOKEN, "wallet": "USD", "valid_from": 0, **more}
+    return Price(price_id, unit_price_nanos=unit_price, **fields)  # type: ignore[arg-type]
+
+
+def published(*prices: Price) -> dict[str, tuple[Published, Price]]:
+    """The prices, one a second."""
+    return {each.price_id: (Published(1_000 * number, 0, number), each) for number, each in enumerate(prices)}
+
+
+def ids(log: PriceLog) -> set[str]:
+    return {each.price_id for each in log.prices}
+
+
+def test_the_later_of_two_that_tie_is_not_in_force() -> None:
+    log = PriceLog(published(price("first", model="gpt"), price("second", 2, model="gpt", valid_from=5)))
+    assert ids(log) == {"first"}
+    tie = log.tie(price("second", 2, model="gpt", valid_from=5), Published(1_000, 0, 1))
+    assert tie is not None
+    assert tie.price_id == "first"
+    assert log.tie(price("first", model="gpt"), Published(0, 0, 0)) is None
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"model": "mini"},
+        {"model": "gpt", "tool": "search"},
+        {"model": "gpt", "org_id": "acme"},
+        {"model": "gpt", "valid_from": 10},
+        {"operation": "*", "model": "gpt"},
+    ],
+)
+def test_prices_that_cannot_tie_are_all_in_force(other: dict[str, object]) -> None:
+    assert ids(PriceLog(published(price("a", model="gpt", valid_to=10), price("b", **other)))) == {"a", "b"}
+
+
+def test_a_refused_price_is_in_force_when_what_it_tied_with_is_gone() -> None:
+    log = PriceLog(published(price("first"), price("second", 2)))
+    assert ids(log.with_changes({"first": None})) == {"second"}
+    ended = price("first", valid_to=100)
+    assert ids(log.with_changes({"first": (Published(9_000, 0, 9), ended)})) == {"second"}, "it came again, after it"
+
+
+def test_a_price_that_ties_with_a_refused_one_alone_is_in_force() -> None:
+    any_tool = price("first", model="gpt", tool="a")
+    between = price("second", model="gpt", provider="p")
+    beside = price("third", model="gpt", tool="b")
+    assert could_tie(any_tool, between)
+    assert could_tie(between, beside)
+    assert ids(PriceLog(published(any_tool, between, beside))) == {"first", "third"}
+
+
+some = st.one_of(st.none(), st.sampled_from(("a", "b")))
+prices = st.builds(
+    price,
+    st.sampled_from([f"p{number}" for number in range(6)]),
+    st.integers(0, 9),
+    operation=st.sampled_from(("chat", "embed", "*")),
+    model=some,
+    tool=some,
+    tier=st.sampled_from((None, "pro")),
+    direction=st.sampled_from(Direction),
+    org_id=st.sampled_from((None, None, "acme")),
+    valid_from=st.integers(0, 3),
+    valid_to=st.one_of(st.none(), st.integers(4, 6)),
+)
+changes = st.tuples(st.one_of(prices, st.sampled_from([f"p{number}" for number in range(6)])), st.integers(0, 2))
+
+
+@given(st.lists(changes, max_size=12), st.data())
+def test_every_worker_comes_to_the_same_prices(log: list[tuple[Price | str, int]], data: st.DataObject) -> None:
+    """One saw all of it, record by record; another a compacted topic, its partitions in any order."""
+    records: dict[str, tuple[Published, Price] | None] = {}
+    live = PriceLog()
+    for offset, (change, at) in enumerate(log):
+        if isinstance(change, str):
+            price_id, record = change, None
+        else:
+            price_id, record = change.price_id, (Published(offset // 3 + at, hash(change.price_id) % 2, offset), change)
+        records.pop(price_id, None)
+        records[price_id] = record
+        live = live.with_changes({price_id: record})
+    restarted = PriceLog()
+    for price_id in data.draw(st.permutations(sorted(records))):
+        restarted = restarted.with_changes({price_id: records[price_id]})
+    assert ids(live) == ids(restarted)
+    in_force = list(live.prices)
+    assert not [pair for one in in_force for pair in in_force if one is not pair and could_tie(one, pair)]
+    for each in records.values():
+        if each is not None:
+            tie = live.tie(each[1], each[0])
+            assert (tie is None) == (each[1].price_id in ids(live))
+            assert tie is None or could_tie(tie, each[1])

@@ -9,8 +9,8 @@ import pytest
 from schemas.codec import encode_one
 from schemas.enums import DeadLetterCode
 from schemas.records import bundled_id
-from tests.model.memory import NOW_US, TOPICS, FixedPrices, MemoryLedger, Sent, legs
-from tests.unit.agents.test_step import purchase, sent, setting
+from tests.model.memory import NOW_US, TOPICS, FixedPrices, MemoryLedger, Sent, legs, sent
+from tests.unit.agents.test_step import purchase, setting
 
 LEG: dict[str, Any] = {
     "leg_id": "credit-1",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,9 +13,15 @@ from streams.ledger.price_log import PriceLog, Published
 from streams.ledger.rating import Price, could_tie
 
 
-def price(price_id: str, unit_price: int = 1, **more: object) -> Price:
-    fields = {"operation": "chat", "billing_unit": BillingUnit.TOKEN, "wallet": "USD", "valid_from": 0, **more}
-    return Price(price_id, unit_price_nanos=unit_price, **fields)  # type: ignore[arg-type]
+def price(price_id: str, unit_price: int = 1, **more: Any) -> Price:
+    fields: dict[str, Any] = {
+        "operation": "chat",
+        "billing_unit": BillingUnit.TOKEN,
+        "wallet": "USD",
+        "valid_from": 0,
+        **more,
+    }
+    return Price(price_id, unit_price_nanos=unit_price, **fields)
 
 
 def published(*prices: Price) -> dict[str, tuple[Published, Price]]:
@@ -44,7 +52,7 @@ def test_the_later_of_two_that_tie_is_not_in_force() -> None:
         {"operation": "*", "model": "gpt"},
     ],
 )
-def test_prices_that_cannot_tie_are_all_in_force(other: dict[str, object]) -> None:
+def test_prices_that_cannot_tie_are_all_in_force(other: dict[str, Any]) -> None:
     assert ids(PriceLog(published(price("a", model="gpt", valid_to=10), price("b", **other)))) == {"a", "b"}
 
 

@@ -156,6 +156,131 @@ def audit_usage(level: Level) -> Query:
     )
 
 
+def org_position(org_id: str, ledger_topic: str) -> Query:
+    """How far the org's partition of the ledger is projected: position, as_of (microseconds); no row: unknown org."""
+    return Query(
+        "SELECT position, toUnixTimestamp64Micro(as_of) FROM v_freshness WHERE topic = {topic:String} AND partition ="
+        " (SELECT ledger_partition FROM ledger WHERE org_id = {org:String} LIMIT 1)",
+        {"org": org_id, "topic": ledger_topic},
+    )
+
+
+def time_zones(org_id: str) -> Query:
+    """From when (microseconds), time zone: each change of an org's time zone, in order; before the first it is UTC."""
+    return Query(
+        "SELECT toUnixTimestamp64Micro(recorded_at) AS since, zone FROM ("
+        "SELECT seq, recorded_at, zone, lagInFrame(zone, 1, 'UTC') OVER (ORDER BY seq) AS before FROM ("
+        "SELECT seq, recorded_at, JSONExtractString(details, 'body', 'time_zone') AS named,"
+        " if(named = '', 'UTC', named) AS zone FROM activity"
+        " WHERE org_id = {org:String} AND kind = 'setting' AND action = 'org' LIMIT 1 BY org_id, seq)"
+        ") WHERE zone != before ORDER BY seq",
+        {"org": org_id},
+    )
+
+
+def wallets(org_id: str) -> Query:
+    """The wallets that entries of an org name."""
+    return Query(
+        "SELECT DISTINCT wallet FROM ledger WHERE org_id = {org:String} AND wallet != '' ORDER BY wallet",
+        {"org": org_id},
+    )
+
+
+def movements(org_id: str, starts_at: int, ends_at: int, position: int) -> Query:
+    """wallet, movement, entries and sum of amounts, booked from `starts_at` to before `ends_at` (microseconds)."""
+    return Query(
+        "SELECT wallet, movement, count(), sum(amount) FROM v_movements"
+        " WHERE org_id = {org:String} AND ledger_offset < {position:Int64}"
+        " AND recorded_at >= fromUnixTimestamp64Micro({starts_at:Int64}, 'UTC')"
+        " AND recorded_at < fromUnixTimestamp64Micro({ends_at:Int64}, 'UTC')"
+        " GROUP BY wallet, movement ORDER BY wallet, movement",
+        {"org": org_id, "starts_at": starts_at, "ends_at": ends_at, "position": position},
+    )
+
+
+def balance_before(org_id: str, wallet: str, at: int, position: int) -> Query:
+    """The settled balance after the wallet's last movement before a time (microseconds); no row: there was none.
+
+    Read from the end of the org's entries, so its age does not matter.
+    """
+    return Query(
+        "SELECT balance FROM ledger WHERE org_id = {org:String} AND wallet = {wallet:String} AND amount != 0"
+        " AND ledger_offset < {position:Int64} AND recorded_at < fromUnixTimestamp64Micro({at:Int64}, 'UTC')"
+        " ORDER BY org_id DESC, seq DESC LIMIT 1",
+        {"org": org_id, "wallet": wallet, "at": at, "position": position},
+    )
+
+
+def invoices(org_id: str, after: int, invoices_max: int) -> Query:
+    """Rows of `v_invoices` with numbers above `after`, ascending, as `INVOICE_COLUMNS`."""
+    return Query(
+        f"SELECT {_shown(INVOICE_COLUMNS)} FROM v_invoices WHERE org_id = {{org:String}} AND number > {{after:UInt64}}"
+        " ORDER BY number LIMIT {rows:UInt64}",
+        {"org": org_id, "after": after, "rows": invoices_max},
+    )
+
+
+def credit_notes(org_id: str, after: int, notes_max: int) -> Query:
+    """Rows of `v_credit_notes` with numbers above `after`, ascending, as `CREDIT_NOTE_COLUMNS`."""
+    return Query(
+        f"SELECT {_shown(CREDIT_NOTE_COLUMNS)} FROM v_credit_notes"
+        " WHERE org_id = {org:String} AND number > {after:UInt64} ORDER BY number LIMIT {rows:UInt64}",
+        {"org": org_id, "after": after, "rows": notes_max},
+    )
+
+
+def credit_notes_of(org_id: str, first_invoice: int, last_invoice: int) -> Query:
+    """The same, of these invoices, both included."""
+    return Query(
+        f"SELECT {_shown(CREDIT_NOTE_COLUMNS)} FROM v_credit_notes WHERE org_id = {{org:String}}"
+        " AND invoice_number BETWEEN {first:UInt64} AND {last:UInt64} ORDER BY number",
+        {"org": org_id, "first": first_invoice, "last": last_invoice},
+    )
+
+
+INVOICE_COLUMNS = (
+    "org_id",
+    "number",
+    "invoice_id",
+    "issued_at",
+    "purchased_at",
+    "purchase_id",
+    "wallet",
+    "credits",
+    "total",
+    "currency",
+    "expires_at",
+    "actor",
+    "topup_request_id",
+    "seq",
+)
+
+CREDIT_NOTE_COLUMNS = (
+    "org_id",
+    "number",
+    "credit_note_id",
+    "issued_at",
+    "refunded_at",
+    "refund_id",
+    "invoice_number",
+    "invoice_id",
+    "purchase_id",
+    "wallet",
+    "credits",
+    "total",
+    "currency",
+    "actor",
+    "seq",
+)
+
+
+def _shown(columns: Sequence[str]) -> str:
+    """The columns, times in microseconds."""
+    return ", ".join(
+        f"toUnixTimestamp64Micro({name}) AS {name}_us" if name.endswith("_at") else name for name in columns
+    )
+
+
 def _range(after_org: str, last_org: str | None) -> tuple[str, dict[str, Any]]:
     if last_org is None:
         return "org_id > {after:String}", {"after": after_org}

@@ -53,6 +53,7 @@ COMMANDS: tuple[Listed, ...] = (
     Listed("prices", "Import the price list.", EVENTS),
     Listed("balance", "Show the balance of an organisation.", READ),
     Listed("statement", "Show the statement of an organisation.", READ),
+    Listed("invoices", "List the invoices of an organisation, or write one as PDF.", READ),
     Listed("report", "Show usage over all organisations.", READ),
     Listed("tail", "Follow the ledger, the alerts or the dead letters.", READ),
     Listed("verify", "Recount the whole ledger and compare everything with it.", CARE),

@@ -17,6 +17,7 @@ from prometheus_client.metrics_core import Metric
 from pydantic.fields import FieldInfo
 
 from docs import citations
+from schemas.enums import REJECTIONS
 from schemas.topics import CATALOGUE, DAY_MS, Topic
 from streams.cli import COMMANDS
 from streams.metrics import PrometheusMetrics
@@ -151,9 +152,20 @@ def metrics_section() -> str:
     )
 
 
+def rejections_section() -> str:
+    """Every reason of a rejected entry."""
+    rows = [(f"`{reason}`", meaning) for reason, meaning in REJECTIONS.items()]
+    return (
+        "## Reasons of rejected entries\n\nWhat a rule refuses is an entry `rejected`, with one of these as its "
+        "`reason`; how many of a thing an organisation may have is in "
+        "[decisions.md](decisions.md#18-limits-of-an-account).\n\n" + table(("reason", "meaning"), rows)
+    )
+
+
 def page() -> str:
     """The whole page."""
-    return "\n".join((HEAD, commands_section(), settings_section(), topics_section(), metrics_section()))
+    sections = (commands_section(), settings_section(), topics_section(), rejections_section(), metrics_section())
+    return "\n".join((HEAD, *sections))
 
 
 def main() -> None:

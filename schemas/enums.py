@@ -6,7 +6,9 @@ Rules of this file: a leaf that everyone may import; a word is never renamed or 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
+from types import MappingProxyType
 
 OVERDRAFT_GRANT_ID = "overdraft"
 """Grant id of the slice that no grant covered (the wallet's negative balance)."""
@@ -175,9 +177,9 @@ class Channel(StrEnum):
 
 
 class RejectReason(StrEnum):
-    """Why a rule refused a record: the `reason` of a `rejected` entry. The last five are this ledger's own.
+    """Why a rule refused a record: the `reason` of a `rejected` entry. `REJECTIONS` says what each means.
 
-    A refused hold has its decision's code as the reason (`EntryReason` has those).
+    Those up to `unknown_org` are the contract's, and are used wherever one of them fits; a hold's decision says more.
     """
 
     NOT_AUTHORIZED = "not_authorized"
@@ -191,6 +193,13 @@ class RejectReason(StrEnum):
     UNKNOWN_PURCHASE = "unknown_purchase"
     UNKNOWN_USAGE = "unknown_usage"
     UNKNOWN_ORG = "unknown_org"
+    CREDITS_HELD = "credits_held"
+    LIMIT_REACHED = "limit_reached"
+    MODEL_NOT_ALLOWED = "model_not_allowed"
+    BLOCKED = "blocked"
+    UNKNOWN_HOLD = "unknown_hold"
+    ALREADY_RESOLVED = "already_resolved"
+    AMOUNT_OUT_OF_RANGE = "amount_out_of_range"
     TOO_MANY_WALLETS = "too_many_wallets"
     TOO_MANY_GRANTS = "too_many_grants"
     TOO_MANY_TRANSFERS = "too_many_transfers"
@@ -198,8 +207,38 @@ class RejectReason(StrEnum):
     ACCOUNT_FULL = "account_full"
 
 
+REJECTIONS: Mapping[RejectReason, str] = MappingProxyType(
+    {
+        RejectReason.NOT_AUTHORIZED: "the actor may not do this: not an owner, admin or billing, or no administrator",
+        RejectReason.INVALID_SETTING: "the body is not of its shape, breaks a rule, or is beyond a limit",
+        RejectReason.UNKNOWN_TARGET: "the organisation that credits were sent to does not exist; they come back",
+        RejectReason.EXCEEDS_REFUNDABLE: "more than is left to refund of the purchase or the usage",
+        RejectReason.INSUFFICIENT_CREDITS: "more than is available, for a transfer, an adjustment or a hold",
+        RejectReason.SAME_ORG: "a transfer from an organisation to itself",
+        RejectReason.AMOUNT_NOT_POSITIVE: "nothing, or less than can be bought",
+        RejectReason.ORG_CLOSED: "the organisation is closed, for transfers and holds",
+        RejectReason.UNKNOWN_PURCHASE: "no purchase of that id, or one that is used up and forgotten",
+        RejectReason.UNKNOWN_USAGE: "no usage of that id, or one of more than 35 days ago",
+        RejectReason.UNKNOWN_ORG: "a transfer out of an organisation that nobody set up",
+        RejectReason.CREDITS_HELD: "a hold for which there is enough, but held by other work",
+        RejectReason.LIMIT_REACHED: "a hold over a limit; `correlation_id` names it",
+        RejectReason.MODEL_NOT_ALLOWED: "a hold for a model that the organisation may not use",
+        RejectReason.BLOCKED: "a hold in a wallet that is at its negative limit",
+        RejectReason.UNKNOWN_HOLD: "a capture or release of a hold that is not active",
+        RejectReason.ALREADY_RESOLVED: "a hold that was captured, released or timed out before",
+        RejectReason.AMOUNT_OUT_OF_RANGE: "a transfer for which the target's numbers have no room; it comes back",
+        RejectReason.TOO_MANY_WALLETS: "the credits are for one wallet more than an organisation may have",
+        RejectReason.TOO_MANY_GRANTS: "one grant more than an organisation may have with something left",
+        RejectReason.TOO_MANY_TRANSFERS: "one transfer more than may be on its way",
+        RejectReason.TOO_MANY_REFUNDS: "refunds of one usage more than are remembered in 35 days",
+        RejectReason.ACCOUNT_FULL: "what is open in the organisation has the size that it may have",
+    }
+)
+"""What each reason means, for people."""
+
+
 class EntryReason(StrEnum):
-    """The `reason` of entries that are not `rejected`, and of refused holds beyond the contract's reject reasons."""
+    """The `reason` of entries that are not `rejected`."""
 
     GRANT_EXPIRED = "grant_expired"
     ALLOWANCE_LAPSED = "allowance_lapsed"
@@ -215,13 +254,6 @@ class EntryReason(StrEnum):
     HOLD_CAPTURED = "hold_captured"
     HOLD_RELEASED = "hold_released"
     HOLD_TIMED_OUT = "hold_timed_out"
-    CREDITS_NOT_AVAILABLE = "credits_not_available"
-    CREDITS_HELD = "credits_held"
-    LIMIT_REACHED = "limit_reached"
-    MODEL_NOT_ALLOWED = "model_not_allowed"
-    BLOCKED = "blocked"
-    UNKNOWN_HOLD = "unknown_hold"
-    ALREADY_RESOLVED = "already_resolved"
 
 
 class AlertKind(StrEnum):

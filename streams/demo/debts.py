@@ -10,7 +10,7 @@ from collections import Counter
 from typing import Any
 
 from schemas.amounts import NANOS
-from schemas.enums import AlertKind, EntryKind, EntryReason, SettingKind
+from schemas.enums import AlertKind, EntryKind, RejectReason, SettingKind
 from streams.demo.holds import Asking, refuse
 from streams.demo.organisations import DEBTORS, Settings, org_id, purchase
 from streams.demo.pricelist import USD
@@ -53,7 +53,7 @@ def asks(prefix: str, at: int, expected: Expected) -> list[dict[str, Any]]:
         ask.release("running")
         records += ask.records
     expected.records += len(records)
-    refuse(expected, EntryReason.CREDITS_NOT_AVAILABLE, len(DEBTORS))
+    refuse(expected, RejectReason.INSUFFICIENT_CREDITS, len(DEBTORS))
     expected.works(HOLDS, placed=len(DEBTORS), released=len(DEBTORS))
     expected.entries[EntryKind.HOLD.value] += len(DEBTORS)
     expected.entries[EntryKind.HOLD_RELEASE.value] += len(DEBTORS)
@@ -75,7 +75,7 @@ def asks_again(prefix: str, at: int, expected: Expected) -> list[dict[str, Any]]
         ask.place("stopped", 1, operation="chat.completion")
         records += ask.records
     expected.records += len(records)
-    refuse(expected, EntryReason.BLOCKED, len(DEBTORS))
+    refuse(expected, RejectReason.BLOCKED, len(DEBTORS))
     return records
 
 

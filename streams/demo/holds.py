@@ -10,7 +10,7 @@ from collections import Counter
 from typing import Any
 
 from schemas.amounts import NANOS
-from schemas.enums import BudgetWindow, EntryKind, EntryReason, HoldAction, OnShortage, SettingKind
+from schemas.enums import BudgetWindow, EntryKind, HoldAction, OnShortage, RejectReason, SettingKind
 from streams.demo.organisations import AGENTS, Settings, org_id, purchase
 from streams.demo.pricelist import USD
 from streams.demo.tally import HOLDS, REFUSED_HOLDS, refusal_words
@@ -111,12 +111,12 @@ def asked_by_agents(prefix: str, at: int, base_at: int, expected: Expected) -> l
     expected.works(HOLDS, placed=7 * agents, timed_out=agents, released=agents, placed_for_less=agents)
     expected.works(HOLDS, captured_for_less=2 * agents, captured_as_held=agents, captured_for_more=agents)
     for reason in (
-        EntryReason.CREDITS_HELD,
-        EntryReason.CREDITS_NOT_AVAILABLE,
-        EntryReason.MODEL_NOT_ALLOWED,
-        EntryReason.ALREADY_RESOLVED,
-        EntryReason.UNKNOWN_HOLD,
-        EntryReason.LIMIT_REACHED,
+        RejectReason.CREDITS_HELD,
+        RejectReason.INSUFFICIENT_CREDITS,
+        RejectReason.MODEL_NOT_ALLOWED,
+        RejectReason.ALREADY_RESOLVED,
+        RejectReason.UNKNOWN_HOLD,
+        RejectReason.LIMIT_REACHED,
     ):
         refuse(expected, reason, agents)
     expected.usage_cost_nanos[USD] += (25 + 50 + 12 + 10) * NANOS * agents
@@ -146,7 +146,7 @@ def late_work(prefix: str, at: int, expected: Expected) -> list[dict[str, Any]]:
     return records
 
 
-def refuse(expected: Expected, reason: EntryReason, count: int) -> None:
+def refuse(expected: Expected, reason: RejectReason, count: int) -> None:
     """Expect so many more refusals of holds with this reason."""
     expected.rejected[reason.value] += count
     expected.at_work.setdefault(REFUSED_HOLDS, Counter())[refusal_words(reason.value)] += count

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.enums import AlertKind, EntryKind, EntryReason
+from schemas.enums import AlertKind, EntryKind, EntryReason, RejectReason
 
 HOLDS, REFUSED_HOLDS = "holds", "holds refused"
 TOPUPS, LIMITS, CORRECTIONS, EXPIRIES = "top-ups", "limits", "corrections", "expiries"
@@ -26,8 +26,8 @@ READ = ("kind", "reason", "hold_id", "amount_nanos", "correlation_id", "details"
 RELEASES = {EntryReason.HOLD_RELEASED.value: "released", EntryReason.HOLD_TIMED_OUT.value: "timed out"}
 CORRECTED = {EntryReason.USAGE_AMENDED.value: "amended", EntryReason.USAGE_VOIDED.value: "voided"}
 REFUSED = {
-    EntryReason.CREDITS_HELD.value: "held by other work",
-    EntryReason.CREDITS_NOT_AVAILABLE.value: "out of credits",
+    RejectReason.CREDITS_HELD.value: "held by other work",
+    RejectReason.INSUFFICIENT_CREDITS.value: "out of credits",
 }
 ALERTS = {
     AlertKind.AUTO_RECHARGE_TRIGGERED.value: (TOPUPS, "charged"),

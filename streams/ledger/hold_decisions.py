@@ -17,7 +17,7 @@ from typing import Any, assert_never
 
 import msgspec
 
-from schemas.enums import DeadLetterCode, DecisionCode, EntryKind, EntryReason, HoldAction, OnShortage
+from schemas.enums import DeadLetterCode, DecisionCode, EntryKind, EntryReason, HoldAction, OnShortage, RejectReason
 from streams.ledger.account import Account, ActiveHold
 from streams.ledger.admission import HTTP_STATUS, Admission, AdmissionRequest, admit, spendable_in
 from streams.ledger.bounds import full, no_wallet
@@ -41,6 +41,17 @@ HOLDS_MAX = 10_000
 that the account has no room for (`bounds`), with the reason of that as the limit's name."""
 
 HOLDS_LIMIT_ID = "active_holds"
+
+_REASONS = {
+    DecisionCode.CREDITS_NOT_AVAILABLE: RejectReason.INSUFFICIENT_CREDITS,
+    DecisionCode.CREDITS_HELD: RejectReason.CREDITS_HELD,
+    DecisionCode.LIMIT_REACHED: RejectReason.LIMIT_REACHED,
+    DecisionCode.MODEL_NOT_ALLOWED: RejectReason.MODEL_NOT_ALLOWED,
+    DecisionCode.BLOCKED: RejectReason.BLOCKED,
+    DecisionCode.UNKNOWN_HOLD: RejectReason.UNKNOWN_HOLD,
+    DecisionCode.ALREADY_RESOLVED: RejectReason.ALREADY_RESOLVED,
+}
+"""What the entry of a refused hold says, where the decision says the code."""
 
 _SHORT = frozenset({DecisionCode.CREDITS_NOT_AVAILABLE, DecisionCode.CREDITS_HELD})
 
@@ -229,9 +240,10 @@ def _words(scope: Scope, operation: str | None) -> dict[str, Any]:
 
 
 def _refuse(journal: Journal, hold: Hold, admission: Admission) -> None:
+    closed = admission.code is DecisionCode.BLOCKED and journal.account.closed
     journal.reject(
         hold.wallet,
-        admission.code.value,
+        RejectReason.ORG_CLOSED if closed else _REASONS[admission.code],
         event_id=hold.hold_id,
         occurred_at=hold.occurred_at,
         hold_id=hold.hold_id,

@@ -17,7 +17,7 @@ import hashlib
 from typing import assert_never
 
 from schemas.amounts import AMOUNT_MAX
-from schemas.enums import DeadLetterCode, EntryKind, LegKind, RejectReason
+from schemas.enums import EntryKind, LegKind, RejectReason
 from streams.ledger.account import Account, Wallet
 from streams.ledger.authority import administers
 from streams.ledger.bounds import no_credits, no_transit
@@ -155,7 +155,7 @@ def _receive(journal: Journal, leg: Leg) -> None:
     journal.outcome.legs.append(_answer(leg, LegKind.ACKNOWLEDGE, None))
 
 
-def _refuse_credit(account: Account, leg: Leg) -> str | None:
+def _refuse_credit(account: Account, leg: Leg) -> RejectReason | None:
     if not account.known:
         return RejectReason.UNKNOWN_TARGET
     if not administers(account, leg.actor):
@@ -165,7 +165,7 @@ def _refuse_credit(account: Account, leg: Leg) -> str | None:
     wallet = wallet_for(account, leg.wallet)
     fullest = max(wallet.settled + account.on_the_way(leg.wallet), wallet.allocation, wallet.lifetime_added)
     if fullest + leg.amount_nanos > AMOUNT_MAX:
-        return DeadLetterCode.AMOUNT_OUT_OF_RANGE
+        return RejectReason.AMOUNT_OUT_OF_RANGE
     crowd = no_credits(account, leg.wallet, len(leg.grants))
     return None if crowd is None else crowd.reason
 

@@ -44,6 +44,8 @@ ARRIVED = "transfer/"
 REFUND_WINDOW_US = 35 * 86_400 * 1_000_000
 HOLD_MAX_US = 86_400 * 1_000_000
 TOPUP_AMOUNT_MAX = 100_000 * NANOS
+REFUSED_HOLDS = {"credits_not_available": "insufficient_credits"}
+"""What the ledger says where the answer to a hold has another word."""
 LOW_CREDIT = frozenset({"low_credit_limit"})
 NOBODY: Scope = frozenset()
 
@@ -344,7 +346,8 @@ class Auditor:
     def _refuse_hold(
         self, name: str, hold: str, action: str, unit: str, code: str, limits: frozenset[str] = frozenset()
     ) -> None:
-        self._refuse(name, unit, code)
+        closed = code == "blocked" and self.org(name).closed
+        self._refuse(name, unit, "org_closed" if closed else REFUSED_HOLDS.get(code, code))
         self._decide(name, hold, action, code, unit, 0, limits)
 
     def _decide(

@@ -145,7 +145,7 @@ def test_held_by_other_work_is_told_from_out_of_credits() -> None:
     world.hold(PLACE, "first", "60")
     held, out = world.hold(PLACE, "a", "70"), world.hold(PLACE, "b", "101")
     assert [decision(held).code, decision(out).code] == [DecisionCode.CREDITS_HELD, DecisionCode.CREDITS_NOT_AVAILABLE]
-    assert [outcome.entries[0].reason for outcome in (held, out)] == ["credits_held", "credits_not_available"]
+    assert [outcome.entries[0].reason for outcome in (held, out)] == ["credits_held", "insufficient_credits"]
     assert decision(held).http_status == decision(out).http_status == 402
 
 

@@ -43,7 +43,7 @@ def test_ends_and_refusals_of_holds() -> None:
     tally = Tally()
     release = {"kind": "hold_release", "hold_id": "a"}
     reasons = ("hold_released", "hold_timed_out", "hold_captured")
-    refused = ("credits_held", "credits_not_available", "blocked")
+    refused = ("credits_held", "insufficient_credits", "blocked")
     tally.take(entries(*({**release, "reason": reason} for reason in reasons)))
     tally.take(entries(*({"kind": "rejected", "hold_id": "a", "reason": reason} for reason in refused)))
     assert tally.rows["holds"] == Counter(

@@ -29,12 +29,10 @@ from streams.engine.quiet_logs import quieten
 from streams.errors import KafkaUnavailableError, OperatorError
 from streams.kafka_clients import faust_broker_urls, faust_credentials
 from streams.settings import Settings
-from streams.stopping import Stopping, leave
+from streams.stopping import LEAVE_TIMEOUT_S, Stopping, leave
 
 log = logging.getLogger(__name__)
 
-# Everything is committed by then; all that is left is to tell the group.
-LEAVE_TIMEOUT_S = 5.0
 FETCH_BYTES_MAX = 1024 * 1024
 
 MakeProcessor = Callable[[Settings], Processor[Any, Any]]
@@ -112,7 +110,7 @@ async def _run(
     await engine.stop()
     leaving = asyncio.create_task(app.stop())
     if not (await asyncio.wait({leaving}, timeout=LEAVE_TIMEOUT_S))[0]:
-        log.warning("Kafka does not answer; leaving without telling the group, which finds out by itself")
+        log.warning("The consumer group could not be left in time; it finds out by itself")
         leave(code)
     leaving.result()
     if server is not None:

@@ -25,6 +25,8 @@ from typing import NoReturn
 log = logging.getLogger(__name__)
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# Everything of ours is done by then; all that is left is to tell the group, which a broker that is away cannot hear.
+LEAVE_TIMEOUT_S = 5.0
 STATUS_OF_SIGNAL = 128
 STATUS_CUT_SHORT = 1
 

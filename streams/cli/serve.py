@@ -19,7 +19,9 @@ def serve() -> None:
 
     from streams.api.server import serve as run
     from streams.logging import configure_logging
+    from streams.stopping import Stopping
 
-    configure_logging(settings.log_level)
+    configure_logging(settings.log_level, as_json=settings.log_format == "json")
+    stopping = Stopping(settings.stop_grace_s)
     stop_with_parent()
-    asyncio.run(run(settings, lambda address: note(f"ready: {address} (OpenAPI at /docs)")))
+    asyncio.run(run(settings, lambda address: note(f"ready: {address} (OpenAPI at /docs)"), stopping))

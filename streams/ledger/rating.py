@@ -40,6 +40,9 @@ TIME_UNITS = frozenset({BillingUnit.MINUTE, BillingUnit.HOUR, BillingUnit.GPU_HO
 _TOKEN_SCALE = 1_000_000
 """Common denominator of the token units, so that input and output are added before the one rounding."""
 
+_HALF_SCALE = _TOKEN_SCALE // 2
+"""Added before the division, it rounds half up; the scale is even."""
+
 _END_OF_TIME = 2**63 - 1
 
 
@@ -165,7 +168,7 @@ class Tariff:
                 if self._output_scaled is None:
                     raise DeadLetter(DeadLetterCode.UNKNOWN_PRICE, "no price for output tokens")
                 numerator += output_tokens * self._output_scaled
-            cost = (2 * numerator + _TOKEN_SCALE) // (2 * _TOKEN_SCALE)
+            cost = (numerator + _HALF_SCALE) // _TOKEN_SCALE
         elif self.free:
             return 0
         else:

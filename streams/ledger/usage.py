@@ -36,6 +36,9 @@ from streams.ledger.topups import consider_topup, request_of
 
 DEFAULT_UNIT = "USD"
 
+_USAGE = EntryKind.USAGE
+"""A look at an enum's member costs as much as making a slice."""
+
 
 class Booking(msgspec.Struct, frozen=True, gc=False):
     """What the entry of a booked usage says about money. Nano-units."""
@@ -99,10 +102,12 @@ def advance(account: Account, wallet: Wallet, cost: int, at: int, scope: Scope) 
         return False
     budgets = matching(wallet.budgets, scope)  # type: ignore[arg-type]  # there is room, so there are budgets
     for budget in budgets:
-        if at >= budget.ends_at or (budget.spent + cost >= budget.limit and not budget.watch.crossed):
+        spent = budget.spent + cost
+        if at >= budget.ends_at or (spent >= budget.limit and not budget.watch.crossed):
+            for charged in budgets[: budgets.index(budget)]:
+                charged.spent -= cost
             return False
-    for budget in budgets:
-        budget.spent += cost
+        budget.spent = spent
     wallet.grants[0].remaining -= cost
     wallet.settled -= cost
     wallet.used += cost
@@ -225,7 +230,7 @@ def usage_entry(
         account.org_id,
         seq,
         f"{account.org_id}:{seq}",  # `entry_id`, without the call
-        EntryKind.USAGE,
+        _USAGE,
         rated.wallet,
         -rated.cost,
         settled,

@@ -16,6 +16,7 @@ BEGIN, END = "<!-- rules: begin -->\n", "<!-- rules: end -->\n"
 CITATION = re.compile(r"[Pp]roduct\s+rules?\s+(\d+(?:\s*(?:,|-|–|and|to)\s*\d+)*)")
 CODE = ("streams", "projections")
 TESTS = ("tests",)
+SUFFIXES = (".py", ".sql")
 
 
 def rules() -> list[int]:
@@ -33,9 +34,9 @@ def cited(text: str) -> set[int]:
 
 
 def files(folders: tuple[str, ...]) -> Iterator[Path]:
-    """Python files under these folders, but for the tests of the tree itself, which only speak of citations."""
+    """Modules and migrations under these folders, without the tests of the tree, which only speak of citations."""
     for folder in folders:
-        for path in sorted((ROOT / folder).rglob("*.py")):
+        for path in sorted(path for path in (ROOT / folder).rglob("*") if path.suffix in SUFFIXES):
             if path.relative_to(ROOT).parts[:2] not in {("tests", "tidy"), ("tests", "deploy")}:
                 yield path
 
@@ -51,7 +52,7 @@ def where(folders: tuple[str, ...]) -> dict[int, list[str]]:
 
 def links(paths: list[str]) -> str:
     """Links from the page to these files, shown without what all of them share."""
-    shown = {path: path.removeprefix("streams/").removeprefix("tests/").removesuffix(".py") for path in paths}
+    shown = {path: path.removeprefix("streams/").removeprefix("tests/").rpartition(".")[0] for path in paths}
     return " ".join(f"[{shown[path]}](../{path})" for path in paths)
 
 

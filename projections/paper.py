@@ -2,7 +2,7 @@
 
 Rules of this file:
 1. The same document makes the same bytes: its dates are the document's, the letters come with the package.
-2. The letters cover Latin, Greek, Cyrillic, Armenian, Georgian and Hebrew. Another character is printed as its Unicode
+2. The letters cover Latin, Greek, Cyrillic, Armenian and Georgian. Another character is printed as its Unicode
    number, such as [U+682A], with a note that says so: nothing is left out, or replaced by a letter that looks alike.
 3. Amounts are printed as they are, never rounded: with two decimals at least where money was paid, with more where
    there are more.

@@ -9,6 +9,7 @@ Rules of this file:
 4. After a rebalance everything that waits is forgotten; it is read again from the positions.
 5. The ledger's entries must be there from the position on: where retention took them, or the topic was made anew, the
    app stops and names the gap. The other topics may lose old records to their retention.
+6. What people read lags by a second or two, and the positions say as of when it is true (product rule 34).
 """
 
 from __future__ import annotations

@@ -52,8 +52,8 @@ def test_citations_are_read(text: str, numbers: set[int]) -> None:
 
 
 # Rules of the ledger that no module, or no test, cites yet. Ratchets: only take numbers away.
-WITHOUT_A_MODULE = {24}
-WITHOUT_A_TEST = {11, 12, 13, 15, 24}
+WITHOUT_A_MODULE: set[int] = set()
+WITHOUT_A_TEST = {11, 12, 13, 15}
 LEDGER_RULES = range(1, 29)
 
 

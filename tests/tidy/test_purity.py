@@ -25,6 +25,8 @@ PURE = (
     "projections.buckets",
     "projections.columns",
     "projections.queries",
+    "projections.invoices",
+    "projections.statements",
 )
 CLIENTS = {
     "aiokafka",

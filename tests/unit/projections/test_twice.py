@@ -32,10 +32,12 @@ VERSIONED = {
 """Tables with a version, and what an older version of each row may say otherwise."""
 
 LOT = {"grant_id": "g", "kind": "promotional", "amount_nanos": 5, "priority": 50, "price_paid_nanos": None}
+LIMITS = '{"kind":"month_limits","body":{"unit":"USD","alert_threshold":"8","allowed_limit":"9"},"before":null}'
 MORE = [
     org_setting(1, "Asia/Tokyo", NOON, org="zone"),
     entry("zone", 2, 5 * 10**9, kind="purchase", grants=[LOT | {"currency": None, "expires_at": None}]),
-    entry("zone", 3, -(10**9), operation="chat", recorded_at=NOON + 40 * 24 * 3_600 * 10**6),
+    entry("zone", 3, 0, kind="setting", details=LIMITS, source_topic=TOPICS.name("settings")),
+    entry("zone", 4, -(10**9), operation="chat", recorded_at=NOON + 40 * 24 * 3_600 * 10**6),
 ]
 
 

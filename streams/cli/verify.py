@@ -102,7 +102,7 @@ def document(report: Report) -> dict[str, Any]:
             for row in report.units
         ],
         "inputs": {
-            topic: {name: getattr(count, name) for name in ("records", "ledger", "dead_letters", "duplicates")}
+            topic: {name: getattr(count, name) for name in ("records", "ledger", "dead_letters", "duplicates", "gone")}
             for topic, count in sorted(report.inputs.items())
         },
         "clickhouse_compared": report.clickhouse_compared,
@@ -121,9 +121,16 @@ def show(report: Report) -> None:
     headings = ["unit", *(name.replace("_", " ") for name in names), "left over"]
     print_table(headings, rows, headings[1:])
     inputs = sorted(report.inputs.items())
-    rows = [[topic, c.records, c.ledger, c.dead_letters, c.duplicates] for topic, c in inputs if c.records]
-    columns = ["topic", "records", "in the ledger", "dead letters", "duplicates"]
-    print_table(columns, rows, columns[1:])
+    columns = {
+        "records": "records",
+        "ledger": "in the ledger",
+        "dead_letters": "dead letters",
+        "duplicates": "duplicates",
+    }
+    if any(count.gone for _, count in inputs):
+        columns["gone"] = "gone by retention"
+    rows = [[topic, *(getattr(c, name) for name in columns)] for topic, c in inputs if c.records or c.gone]
+    print_table(["topic", *columns.values()], rows, list(columns.values()))
     for each in report.differences[:DIFFERENCES_SHOWN_MAX]:
         print(f"differs  {each}")
     if not report.ok:

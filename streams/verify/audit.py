@@ -21,7 +21,7 @@ from streams.client.reader import Offsets, committed_ends, committed_starts, rea
 from streams.registry import Registry, connect_registry
 from streams.verify.clickhouse import AskPage, compare
 from streams.verify.fold import Difference, Differences, LedgerFold, UnitSum
-from streams.verify.sources import POSITION_KEY, InputCount, Named, Positions, TopicCount, positions_of
+from streams.verify.sources import POSITION_KEY, InputCount, Named, Positions, Retained, TopicCount, positions_of
 
 if TYPE_CHECKING:
     from streams.settings import Settings
@@ -211,7 +211,13 @@ class _Audit:
                     seen.add(row["alert_id"])
         self.report.alerts = dict(kinds)
 
+    def _retained(self, starts: Offsets) -> Retained:
+        dead_letters = committed_starts(self.settings, [self.topics.name("dead_letters")])
+        return Retained(starts, {partition: offset for (_, partition), offset in dead_letters.items()})
+
     def _inputs(self, positions: Mapping[int, Positions], fold: LedgerFold) -> None:
+        inputs = self.topics.inputs
+        starts = committed_starts(self.settings, inputs)
         count = InputCount(
             self.topics,
             positions,
@@ -220,14 +226,13 @@ class _Audit:
             fold.causes,
             self.registry,
             self.differences,
+            self._retained(starts),
         )
-        inputs = self.topics.inputs
         ends = {
             (topic, partition): positions[partition].next_offsets.get(topic, 0)
             for topic, partition in committed_ends(self.settings, inputs)
             if partition in positions
         }
-        starts = committed_starts(self.settings, inputs)
         for batch in self._read("inputs", {place: starts[place] for place in ends}, ends):
             by_place: dict[tuple[str, int], list[Message]] = {}
             for message in batch:

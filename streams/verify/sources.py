@@ -6,6 +6,9 @@ Rules of this file:
 2. The ledger and the dead letters name the input record that caused them. No record may be named by both.
 3. What neither names must be a duplicate: its id must have an entry. Anything else was dropped.
 4. The counters that the ledger keeps must say the same numbers.
+5. What retention has deleted since it was read is no difference: those of its records that became entries or dead
+   letters are still named by them, and are counted so; the rest must fit the counters as duplicates. Where dead letters
+   were deleted, records that nothing names must fit the number of dead letters that are missing.
 
 Prices change no account, and an acknowledged transfer leg changes no balance: for those two topics only the numbers of
 records are compared, and of a compacted topic (prices) Kafka may have dropped some since.
@@ -75,6 +78,8 @@ class TopicCount:
     ledger: int = 0
     dead_letters: int = 0
     duplicates: int = 0
+    gone: int = 0
+    """Read and counted once, deleted by retention since: in none of the numbers above."""
     counted: Counter[str] = field(default_factory=Counter)
     """What the ledger's own counters say."""
 
@@ -109,6 +114,14 @@ class Named:
         return sum(map(len, parts)) - len(self.of(topic))
 
 
+@dataclass(frozen=True, slots=True)
+class Retained:
+    """The first offsets that Kafka still has: of the inputs by topic and partition, of dead letters by partition."""
+
+    inputs: Mapping[tuple[str, int], int] = field(default_factory=dict)
+    dead_letters: Mapping[int, int] = field(default_factory=dict)
+
+
 class InputCount:
     """Counts the records of the input topics against what names them."""
 
@@ -121,11 +134,14 @@ class InputCount:
         causes: array[int],
         writers: WriterSchemas,
         differences: Differences,
+        retained: Retained | None = None,
     ) -> None:
         self.topics: dict[str, TopicCount] = {}
         self._writers = writers
         self._positions = positions
         self._differences = differences
+        self._retained = retained or Retained()
+        self._unnamed: dict[str, list[tuple[int, str]]] = {}
         self._causes = np.unique(np.frombuffer(causes, np.int64)) if causes else np.zeros(0, np.int64)
         self._records = {topics.name(key): (BY_KEY[key].record or "", name) for key, name in ID_FIELDS.items()}
         compacted = (topic for topic in BY_KEY.values() if topic.input and topic.cleanup == "compact")
@@ -152,45 +168,76 @@ class InputCount:
         if topic not in self._records:
             return
         for index in np.flatnonzero(~(in_ledger | in_dead)).tolist():
+            lost = self._why_no_duplicate(topic, messages[index])
+            if lost is not None and self._retained.dead_letters.get(partition, 0) > 0:
+                self._unnamed.setdefault(topic, []).append((int(places[index]), lost))
+                continue
             count.duplicates += 1
-            self._must_be_duplicate(topic, messages[index], int(places[index]))
+            if lost is not None:
+                self._differences.add("lost", _shown(topic, int(places[index])), lost)
 
-    def _must_be_duplicate(self, topic: str, message: Any, place: int) -> None:
+    def _why_no_duplicate(self, topic: str, message: Any) -> str | None:
+        """What speaks against a record that nothing names being a duplicate; None when its id has an entry."""
         record, id_field = self._records[topic]
         try:
             fields = decode_one(record, message.value(), self._writers)
         except UndecodableError as error:
-            self._differences.add("lost", _shown(topic, place), f"is nowhere, and cannot be read: {error}")
-            return
+            return f"is nowhere, and cannot be read: {error}"
         cause = hash((fields["org_id"], fields[id_field]))
         at = int(np.searchsorted(self._causes, cause))
-        if at >= len(self._causes) or int(self._causes[at]) != cause:
-            message_text = f"{fields['org_id']} {fields[id_field]} has no entry and no dead letter"
-            self._differences.add("lost", _shown(topic, place), message_text)
+        if at < len(self._causes) and int(self._causes[at]) == cause:
+            return None
+        return f"{fields['org_id']} {fields[id_field]} has no entry and no dead letter"
 
     def finish(self) -> None:
-        """Rule 4: compare with the ledger's own counters, partition by partition."""
+        """Rules 4 and 5: compare with the ledger's own counters."""
         for partition, positions in self._positions.items():
             for topic, counted in positions.counters.items():
                 total = self.topics.setdefault(topic, TopicCount())
                 total.counted.update(counted)
                 scanned, records = self._scanned[topic, partition], sum(counted.values())
-                if scanned > records or (scanned < records and topic not in self._compacted):
+                deleted = self._deleted(topic, partition)
+                if 0 <= records - scanned <= deleted:
+                    total.gone += records - scanned
+                elif scanned > records or topic not in self._compacted:
                     place = f"{topic}[{partition}]"
                     message = f"{scanned} records up to the position, the ledger counted {dict(counted)}"
                     self._differences.add("records", place, message)
         for topic in self._records:
-            count = self.topics.get(topic, TopicCount())
-            own = count.counted
-            pairs = (
-                ("entries and rejected", count.ledger, own["entries"] + own["rejected"]),
-                ("dead letters", count.dead_letters, own["dead_letters"]),
-                ("duplicates", count.duplicates, own["duplicates"]),
-            )
-            for what, found, counted_by_ledger in pairs:
-                if found != counted_by_ledger:
-                    message = f"{found} {what}, the ledger counted {counted_by_ledger}"
-                    self._differences.add("counters", topic, message)
+            self._compare_counters(topic, self.topics.get(topic, TopicCount()))
+
+    def _deleted(self, topic: str, partition: int) -> int:
+        """How many offsets that were read are no longer there. Not every offset is a record."""
+        positions = self._positions[partition]
+        first, start = self._retained.inputs.get((topic, partition), 0), positions.starts.get(topic, 0)
+        return max(0, min(first, positions.next_offsets.get(topic, 0)) - start)
+
+    def _deleted_of(self, topic: str, named: Mapping[str, Places]) -> int:
+        """How many of these places of a topic lie before what Kafka still has."""
+        bounds = [
+            [partition << PLACE_BITS, (partition << PLACE_BITS) + self._retained.inputs.get((topic, partition), 0)]
+            for partition in self._positions
+        ]
+        return int(np.diff(np.searchsorted(named[topic], np.array(bounds, np.int64).reshape(-1, 2))).sum())
+
+    def _compare_counters(self, topic: str, count: TopicCount) -> None:
+        ledger, dead = self._deleted_of(topic, self._ledger), self._deleted_of(topic, self._dead)
+        own = count.counted
+        unnamed = self._unnamed.get(topic, [])
+        deleted = sum(self._deleted(topic, partition) for partition in self._positions)
+        deleted_letters = sum(self._retained.dead_letters.values())
+        # What is found, what was counted, and by how many more it may have been.
+        pairs = (
+            ("entries and rejected", count.ledger + ledger, own["entries"] + own["rejected"], 0),
+            ("dead letters", count.dead_letters + dead, own["dead_letters"], deleted_letters),
+            ("duplicates", count.duplicates, own["duplicates"], deleted - ledger - dead),
+        )
+        for what, found, counted, more_max in pairs:
+            if not 0 <= counted - found <= max(0, more_max):
+                self._differences.add("counters", topic, f"{found} {what}, the ledger counted {counted}")
+        letters_missing = own["dead_letters"] - count.dead_letters - dead
+        for place, lost in unnamed[max(0, letters_missing) :]:
+            self._differences.add("lost", _shown(topic, place), lost)
 
 
 def _shown(topic: str, place: int) -> str:

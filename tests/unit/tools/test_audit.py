@@ -17,7 +17,7 @@ from schemas.topics import Topics
 from streams.verify.audit import compare_balances
 from streams.verify.clickhouse import compare
 from streams.verify.fold import Differences, LedgerFold
-from streams.verify.sources import InputCount, Named, Positions, positions_of
+from streams.verify.sources import InputCount, Named, Positions, Retained, positions_of
 from tests.unit.tools.test_fold import true_ledger
 
 USAGE = Topics().name("usage")
@@ -154,9 +154,17 @@ def usage(event_id: str, org: str = "acme") -> bytes:
 
 
 def count(
-    values: Sequence[bytes | None], ledger: dict[int, str], dead: Sequence[int], counted: dict[str, int]
+    values: Sequence[bytes | None],
+    ledger: dict[int, str],
+    dead: Sequence[int],
+    counted: dict[str, int],
+    first: int = 0,
+    letters_deleted: int = 0,
 ) -> list[str]:
-    """Differences of one partition: `ledger` names offsets and the event ids of their entries."""
+    """Differences of one partition: `ledger` names offsets and the event ids of their entries.
+
+    The records before `first` were deleted by retention, and so many of the dead letters.
+    """
     in_ledger, in_dead = Named(), Named()
     places = list(ledger)
     in_ledger.add_columns(
@@ -167,8 +175,9 @@ def count(
     causes = array("q", [hash(("acme", event_id)) for event_id in ledger.values()])
     differences = Differences()
     positions = {0: Positions({USAGE: len(values)}, {}, {USAGE: counted})}
-    counting = InputCount(Topics(), positions, in_ledger, in_dead, causes, BundledSchemas(), differences)
-    counting.scan(USAGE, 0, [Message(offset, value) for offset, value in enumerate(values)])
+    retained = Retained({(USAGE, 0): first}, {0: letters_deleted})
+    counting = InputCount(Topics(), positions, in_ledger, in_dead, causes, BundledSchemas(), differences, retained)
+    counting.scan(USAGE, 0, [Message(offset, value) for offset, value in enumerate(values) if offset >= first])
     counting.finish()
     return [each.code for each in differences.kept]
 
@@ -186,6 +195,30 @@ def test_a_record_that_was_dropped_is_told() -> None:
     assert lost == ["lost"]  # "b" has no entry, so the second duplicate is none
     nowhere = count(VALUES, {0: "a", 1: "b"}, [], {"entries": 2, "dead_letters": 0, "duplicates": 2})
     assert nowhere == ["lost"]  # a null value can be no duplicate
+
+
+@pytest.mark.parametrize("first", range(len(VALUES) + 2))
+def test_what_retention_has_deleted_is_no_difference(first: int) -> None:
+    assert count(VALUES, {0: "a", 1: "b"}, [2], ENDS, first) == []
+
+
+def test_what_retention_has_deleted_must_fit_the_counters() -> None:
+    # Two of four are deleted, and both are named: there is room for no duplicate more than the one that is left.
+    assert count(VALUES, {0: "a", 1: "b"}, [2], {**ENDS, "entries": 1, "duplicates": 2}, 2) == ["counters", "counters"]
+    assert count(VALUES, {0: "a", 1: "b"}, [2], {**ENDS, "entries": 3, "duplicates": 0}, 2) == ["counters", "counters"]
+    # A fifth record was never there.
+    assert "records" in count(VALUES, {0: "a", 1: "b"}, [2], {**ENDS, "duplicates": 4}, 2)
+    # Deleting explains nothing of what is still there.
+    assert count(VALUES, {0: "a"}, [2], {"entries": 1, "dead_letters": 1, "duplicates": 2}, 1) == ["lost"]
+
+
+def test_what_retention_has_deleted_of_the_dead_letters_is_no_difference() -> None:
+    assert count(VALUES, {0: "a", 1: "b"}, [], ENDS, letters_deleted=1) == []
+    # One dead letter is missing, and explains one record, not two.
+    assert count([*VALUES, None], {0: "a", 1: "b"}, [], {**ENDS, "duplicates": 2}, letters_deleted=1) == [
+        "counters",
+        "lost",
+    ]
 
 
 def test_a_record_with_two_ends_is_told() -> None:

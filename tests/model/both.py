@@ -30,18 +30,17 @@ from streams.verify.fold import LedgerFold
 from tests.model.audited import Scope
 from tests.model.audited_rates import Price as AuditedPrice
 from tests.model.audited_rates import Work
-from tests.model.auditor import (
+from tests.model.auditor import Auditor, status
+from tests.model.memory import TOPICS, FixedPrices, FixedSchemas, MemoryLedger, Sent, sent
+from tests.model.predicted import (
     ARRIVED,
     NOTHING_LEFT,
     Alarm,
-    Auditor,
     Decision,
     Line,
     Request,
     Unbookable,
-    status,
 )
-from tests.model.memory import TOPICS, FixedPrices, FixedSchemas, MemoryLedger, Sent, sent
 from tests.unit.ledger.world import DAY, World
 
 PRICES: tuple[dict[str, Any], ...] = (

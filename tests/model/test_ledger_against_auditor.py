@@ -169,6 +169,44 @@ def _follow(steps: list[Step]) -> Both:
     return both
 
 
+def test_both_know_how_many_wallets_an_org_may_have() -> None:
+    steps: list[Step] = []
+    for number in range(66):
+        where = f"unit-{number}"
+        steps += [
+            ("buy", "acme", where, "2.5", "promotional", None, 50, None),
+            ("use", "beta", where, "1", {}, None),
+            ("set", "beta", "thresholds", {"unit": where, "rules": []}, "root", "system"),
+            ("place", "beta", where, "1", {}, None, "overflow", None),
+            ("correct", "beta", number, 1, where, "2.5", {}),
+            ("send", "acme", "beta", where, "1", "alice"),
+            ("deliver",),
+        ]
+    both = _follow(steps)
+    both.replay([7, 100])
+    reasons = {entry.reason for entries in both.world.entries.values() for entry in entries}
+    assert {"too_many_wallets", "invalid_setting", "limit_reached"} <= reasons
+
+
+def test_both_know_how_many_grants_an_org_may_have() -> None:
+    steps: list[Step] = [("buy", "acme", "USD", "1", "promotional", None, 50, None)] * 498
+    steps += [
+        ("send", "acme", "beta", "USD", "2.5", "alice"),
+        ("buy", "acme", "EUR", "1", "promotional", None, 50, None),
+        ("deliver",),
+        ("use", "acme", "USD", "1", {}, None),
+        *[("buy", "acme", "EUR", "1", "purchased", None, 50, None)] * 5,
+        ("refund usage", "acme", 0, "1", None),
+        ("correct", "acme", 0, 1, "USD", "2.5", {}),
+        ("send", "beta", "acme", "USD", "1", "alice"),
+        ("deliver",),
+    ]
+    both = _follow(steps)
+    both.replay([50])
+    refused = [entry.reason for entry in both.world.entries["acme"] if entry.kind == "rejected"]
+    assert refused.count("too_many_grants") >= 4
+
+
 @settings(max_examples=2_000)
 @given(sequences, sizes)
 def test_the_ledger_says_what_the_rules_say(steps: list[Step], sizes: list[int]) -> None:

@@ -1,0 +1,110 @@
+"""What moves in a wallet: draws, what is given back, budgets that are charged, holds that come free (rules 1 to 3, 18).
+
+And how many wallets and grants an org may have: that many, and none more (docs/decisions.md, 18).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from tests.model.audit_lines import Lines
+from tests.model.audited import (
+    Budget,
+    Draw,
+    Hold,
+    Lot,
+    Org,
+    Scope,
+    Wallet,
+    month_of,
+    window_of,
+)
+
+WALLETS_MAX = 64
+GRANTS_MAX = 500
+
+
+class Grants(Lines):
+    """The parts that every operation is made of."""
+
+    def _no_wallet(self, name: str, unit: str) -> bool:
+        """It would be a wallet too many."""
+        wallets = self.org(name).wallets
+        return unit not in wallets and len(wallets) >= WALLETS_MAX
+
+    def _no_grants(self, name: str, more: int) -> bool:
+        """So many more would be too many, with those that are on their way."""
+        there = sum(lot.left > 0 for wallet in self.org(name).wallets.values() for lot in wallet.lots)
+        away = sum(len(parcel.pieces) for parcel in self.parcels.values() if parcel.source == name)
+        return there + away + more > GRANTS_MAX
+
+    def _crowd(self, name: str, unit: str, lots: int) -> str | None:
+        """Why the org can take no more of them."""
+        if self._no_wallet(name, unit):
+            return "too_many_wallets"
+        return "too_many_grants" if self._no_grants(name, lots) else None
+
+    def _wallet(self, org: Org, unit: str, at: int) -> Wallet:
+        """The wallet, in the month of `at` (what a turn changes has been settled before)."""
+        wallet = org.wallets.get(unit)
+        if wallet is None:
+            wallet = org.wallets[unit] = Wallet(unit, month_of(at, org.zone))
+        wallet.month = max(wallet.month, month_of(at, org.zone))
+        return wallet
+
+    def _draw(self, wallet: Wallet, amount: int) -> list[Draw]:
+        draws = []
+        for lot in wallet.order():
+            part = min(lot.left, amount)
+            if part:
+                lot.left -= part
+                amount -= part
+                draws.append(Draw(lot, part))
+        if amount:
+            wallet.debt += amount
+            draws.append(Draw(None, amount))
+        return draws
+
+    def _add(self, name: str, kind: str, wallet: Wallet, lots: Sequence[Lot], at: int) -> None:
+        """New credits pay the debt first, the first lot first."""
+        amount = sum(lot.amount for lot in lots)
+        wallet.funded = True
+        for lot in lots:
+            wallet.lots.append(lot)
+            paid = min(wallet.debt, lot.left)
+            lot.left -= paid
+            wallet.debt -= paid
+        self._line(name, kind, wallet, amount, at, replenished=True)
+
+    def _give_back(self, wallet: Wallet, pieces: Iterable[Draw], at: int) -> None:
+        """Each piece to its lot; what is still alive pays the debt first, what has expired stays to expire."""
+        for piece in pieces:
+            lot = piece.lot
+            paid = min(wallet.debt, piece.amount) if lot is None or lot.expires_at is None or lot.expires_at > at else 0
+            wallet.debt -= paid
+            rest = piece.amount - paid
+            if lot is not None:
+                lot.left += rest
+            elif rest:
+                wallet.lots.append(Lot(f"refund/{len(wallet.lots)}", "adjustment", rest, rest, 50, None, at))
+
+    def _enter(self, org: Org, budget: Budget, at: int) -> None:
+        """A new window begins with nothing spent; one that ends while it is reached has been settled before."""
+        number = window_of(budget.window, at, org.zone)
+        if number > budget.number and not budget.crossed:
+            budget.number, budget.spent = number, 0
+
+    def _charge(self, org: Org, wallet: Wallet, scope: Scope, cost: int, at: int) -> list[Budget]:
+        charged = wallet.about(scope)
+        for budget in charged:
+            self._enter(org, budget, at)
+            budget.spent += cost
+        return charged
+
+    def _let_go(self, name: str, wallet: Wallet, hold: Hold, at: int, reason: str) -> None:
+        self._resolve(self.org(name), wallet, hold)
+        self._line(name, "hold_release", wallet, 0, at, reason=reason)
+
+    def _resolve(self, org: Org, wallet: Wallet, hold: Hold) -> None:
+        del wallet.holds[hold.name]
+        org.resolved.add(hold.name)

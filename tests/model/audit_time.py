@@ -1,0 +1,130 @@
+"""What falls due, in its order (rules 4, 5, 11, 18, 20)."""
+
+from __future__ import annotations
+
+from tests.model.audit_grants import Grants
+from tests.model.audit_lines import wants
+from tests.model.audited import (
+    Lot,
+    Org,
+    Wallet,
+    month_starts,
+    window_starts,
+)
+from tests.model.predicted import ARRIVED, Alarm
+
+
+class Time(Grants):
+    """Every operation settles the org first, as the ledger must (time is the log's)."""
+
+    def settle(self, name: str, at: int) -> None:
+        """Everything due at or before `at`, in order of time.
+
+        At one instant: the month turns, grants expire, holds time out, windows end, a back-off is over.
+        """
+        org = self.org(name)
+        while True:
+            due = [
+                (month_starts(wallet.month + 1, org.zone), 0, wallet.unit, "")
+                for wallet in org.wallets.values()
+                if wallet.turns()
+            ]
+            due += [
+                (lot.expires_at, 1, wallet.unit, "")
+                for wallet in org.wallets.values()
+                for lot in wallet.lots
+                if lot.left and lot.expires_at is not None and not self._lapses(org, wallet, lot)
+            ]
+            due += [(hold.ends_at, 3, wallet.unit, hold.name) for wallet, hold in org.holds()]
+            due += [
+                (window_starts(budget.window, budget.number + 1, org.zone), 4, wallet.unit, budget.name)
+                for wallet in org.wallets.values()
+                for budget in wallet.budgets.values()
+                if budget.crossed
+            ]
+            due += [
+                (wallet.topup.retry_at, 6, wallet.unit, "")
+                for wallet in org.wallets.values()
+                if wallet.topup is not None and wallet.topup.retry_at is not None and wants(org, wallet)
+            ]
+            due = [each for each in due if each[0] <= at]
+            if not due:
+                return
+            when, what, unit, subject = min(due)
+            self._happens(name, org.wallets[unit], when, what, subject)
+
+    def _happens(self, name: str, wallet: Wallet, when: int, what: int, subject: str) -> None:
+        if what:  # a turn that changes nothing is caught up with
+            self._wallet(self.org(name), wallet.unit, when)
+        match what:
+            case 0:
+                self._turn(name, self.org(name), wallet)
+            case 1:
+                self._expire(name, wallet, when)
+            case 3:
+                self._let_go(name, wallet, wallet.holds[subject], when, "hold_timed_out")
+            case 4:
+                budget = wallet.budgets[subject]
+                budget.number, budget.spent, budget.crossed = budget.number + 1, 0, False
+                self._watch(name, wallet, when, left=[subject])
+            case _:
+                assert wallet.topup is not None
+                wallet.topup.retry_at = None
+                self._ask(name, wallet, when)
+
+    def _lapses(self, org: Org, wallet: Wallet, lot: Lot) -> bool:
+        return lot.monthly and lot.expires_at == month_starts(wallet.month + 1, org.zone)
+
+    def _turn(self, name: str, org: Org, wallet: Wallet) -> None:
+        """Rule 5: the roll-over up to its limit, the rest lapses, the new allowance; then lines are judged."""
+        turned_at = month_starts(wallet.month + 1, org.zone)
+        month = wallet.month + 1
+        old = [lot for lot in wallet.order() if lot.monthly and (lot.expires_at or 0) <= turned_at]
+        wallet.month = month
+        for lot in wallet.lots:
+            lot.current = False
+        keep, carried = wallet.rollover_max, 0
+        for lot in reversed(old):
+            part = min(keep, lot.left)
+            lot.left -= part
+            keep -= part
+            carried += part
+        if carried:
+            ends_at = month_starts(month + 1, org.zone)
+            wallet.lots.append(
+                Lot(f"rolled/{wallet.unit}/{month}", "allowance", carried, carried, 50, ends_at, turned_at, True)
+            )
+        wallet.used = 0
+        going = sum(lot.left for lot in wallet.lots if lot.expires_at is not None and lot.expires_at <= turned_at)
+        wallet.allocation = wallet.balance - going
+        if wallet.topup is not None:
+            wallet.topup.charged, wallet.topup.capped = 0, False
+        lapsed = sum(lot.left for lot in old)
+        for lot in old:
+            lot.left = 0
+        if lapsed:
+            self._say(name, "expiry", wallet, -lapsed, "allowance_lapsed")
+        if wallet.allowance:
+            self._grant_allowance(name, wallet, month, turned_at, turned_at)
+        else:
+            self._watch(name, wallet, turned_at, replenished=True)
+
+    def _grant_allowance(self, name: str, wallet: Wallet, month: int, created: int, at: int) -> None:
+        ends_at = month_starts(month + 1, self.org(name).zone)
+        amount = wallet.allowance
+        lot = Lot(f"allowance/{wallet.unit}/{month}", "allowance", amount, amount, 50, ends_at, created, True, True)
+        wallet.granted_month = month
+        wallet.allocation += wallet.allowance
+        wallet.touched = True
+        self._add(name, "allowance", wallet, [lot], at)
+
+    def _expire(self, name: str, wallet: Wallet, when: int) -> None:
+        """Rule 4; several at one instant go in draw-down order, each by itself."""
+        org = self.org(name)
+        lot = next(lot for lot in wallet.order() if lot.expires_at == when and not self._lapses(org, wallet, lot))
+        amount, lot.left = lot.left, 0
+        if lot.kind == "promotional":
+            self.alarms.append(
+                Alarm(name, wallet.unit, "credit_free_expired", lot.name.partition(ARRIVED)[1] or lot.name)
+            )
+        self._line(name, "expiry", wallet, -amount, when, reason="grant_expired")

@@ -68,6 +68,15 @@ def usage_id(org_id: str, event_id: str, revision: int = 0) -> bytes:
     return b"\0".join((org_id.encode(), event_id.encode(), b"%d" % revision))
 
 
+def usage_ids(keys: Sequence[bytes], usages: pa.RecordBatch) -> list[bytes]:
+    """`usage_id` of every row of a batch, the org being its key."""
+    event_ids = usages.column("event_id").cast(pa.binary()).to_pylist()
+    column = usages.column("revision")
+    revised = pc.any(pc.not_equal(column, 0)).as_py()
+    numbers = [b"%d" % revision for revision in column.to_pylist()] if revised else [b"0"] * len(keys)
+    return list(map(b"\0".join, zip(keys, event_ids, numbers, strict=True)))
+
+
 def wanted_usages(decoded: Iterable[DecodedBatch]) -> frozenset[Wanted]:
     """The usages that refunds and corrections of a batch refer to."""
     wanted: set[Wanted] = set()

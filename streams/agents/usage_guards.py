@@ -6,7 +6,7 @@ letter or an exact duplicate, and is counted as that; the others go on in the or
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -19,7 +19,7 @@ from schemas.checks import invalid_rows
 from schemas.codec import DecodedBatch
 from streams.agents.judgement import FUTURE_TOLERANCE_US, check_key, check_window, different_content
 from streams.agents.outbound import Outbound
-from streams.agents.references import revisions
+from streams.agents.references import revisions, usage_ids
 from streams.agents.state import PartitionState
 from streams.engine.ports import Inbound, SeenIds
 from streams.engine.seen import contents, digests, repeats
@@ -140,18 +140,6 @@ class UsageGuards:
         for row in np.flatnonzero(known.known & ~same).tolist():
             self._outbound.dead_letter(self._inbound, int(rows.places[row]), *different_content())
         return taken(rows, np.flatnonzero(~known.known))
-
-
-def usage_ids(keys: Sequence[bytes], batch: pa.RecordBatch) -> list[bytes]:
-    """What makes a usage one: org, event id and revision (product rule 23)."""
-    ids = batch.column("event_id").cast(pa.binary()).to_pylist()
-    revisions = batch.column("revision")
-    if pc.any(pc.not_equal(revisions, 0)).as_py():
-        return [
-            b"%b\0%b\0%d" % (key, event_id, revision)
-            for key, event_id, revision in zip(keys, ids, revisions.to_pylist(), strict=True)
-        ]
-    return [b"\0".join((key, event_id, b"0")) for key, event_id in zip(keys, ids, strict=True)]
 
 
 def outside_window(occurred: Int64s, arrived: Int64s, window_us: int) -> Mask:

@@ -15,7 +15,7 @@ Rules of this file:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -24,7 +24,7 @@ from streams.ledger.account import Account, CorrectedUsage
 from streams.ledger.bounds import full, no_return, told
 from streams.ledger.budgets import Scope
 from streams.ledger.commands import Usage
-from streams.ledger.entry import DIMENSIONS, Entry
+from streams.ledger.entry import DIMENSIONS, Entry, Lot, Slice
 from streams.ledger.evolve import USAGE_REFUND_WINDOW_MICROS, Unwound, revision_of
 from streams.ledger.grants import draw, give_back, lot_of, undrawn
 from streams.ledger.hold_decisions import capture_by_usage
@@ -127,31 +127,53 @@ def _book(journal: Journal, usage: Usage, rated: Rated) -> None:
 
 def _unwind(journal: Journal, usage: Usage, booked: CorrectedUsage, *, rebooked: bool) -> None:
     account = journal.account
-    wallet = account.wallets[booked.wallet]
     refunded = account.refunded.get(usage.event_id)
     so_far = refunded.amount if refunded is not None else 0
     amount = sum(part.amount_nanos for part in booked.slices) - so_far
+    back = taken_back(journal, booked, so_far, amount, f"correction/{usage.event_id}/{usage.revision}")
+    carried: dict[str, Any] = dict(booked.carried)
+    journal.write(
+        EntryKind.CORRECTION,
+        booked.wallet,
+        amount,
+        event_id=usage.event_id,
+        occurred_at=booked.occurred_at,
+        slices=back.slices,
+        grants=back.anew,
+        reason=EntryReason.USAGE_VOIDED if usage.voided else EntryReason.USAGE_AMENDED,
+        revision=usage.revision,
+        billing_unit=booked.billing_unit,
+        details=msgspec.json.encode(Unwound(back.spent, booked.recorded_at, booked.revision, rebooked)).decode(),
+        **carried,
+    )
+
+
+class TakenBack(NamedTuple):
+    """How a part of a usage is given back."""
+
+    slices: tuple[Slice, ...]
+    anew: tuple[Lot, ...]
+    """Grants that the wallet no longer remembers."""
+    spent: int
+    """The part that no longer counts as lifetime spent."""
+
+
+def taken_back(
+    journal: Journal, booked: CorrectedUsage, so_far: int, amount: int, overdraft_grant_id: str
+) -> TakenBack:
+    """How the next `amount` of a booked usage goes back to its grants, after `so_far`: the last drawn first.
+
+    Changes nothing. What was overdraft and is paid meanwhile becomes a grant `overdraft_grant_id`. Raises DeadLetter
+    `amount_out_of_range`.
+    """
+    account = journal.account
+    wallet = account.wallets[booked.wallet]
     returned = undrawn(booked.slices, so_far, amount)
     spent = spent_of(returned)
     check_range(wallet.settled + account.on_the_way(wallet.unit) + amount, wallet.used - amount)
     check_range(wallet.lifetime_spent - spent)
-    carried: dict[str, Any] = dict(booked.carried)
-    lots = [lot_of(wallet, part, f"correction/{usage.event_id}/{usage.revision}") for part in returned]
-    slices, anew = give_back(wallet, lots, journal.at)
-    journal.write(
-        EntryKind.CORRECTION,
-        wallet.unit,
-        amount,
-        event_id=usage.event_id,
-        occurred_at=booked.occurred_at,
-        slices=slices,
-        grants=anew,
-        reason=EntryReason.USAGE_VOIDED if usage.voided else EntryReason.USAGE_AMENDED,
-        revision=usage.revision,
-        billing_unit=booked.billing_unit,
-        details=msgspec.json.encode(Unwound(spent, booked.recorded_at, booked.revision, rebooked)).decode(),
-        **carried,
-    )
+    slices, anew = give_back(wallet, [lot_of(wallet, part, overdraft_grant_id) for part in returned], journal.at)
+    return TakenBack(slices, anew, spent)
 
 
 def dimensions_carried(booked: CorrectedUsage) -> dict[str, str | int]:

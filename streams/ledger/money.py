@@ -27,14 +27,14 @@ from streams.ledger.account import Account, CorrectedUsage, Wallet
 from streams.ledger.authority import may_pay
 from streams.ledger.bounds import no_credits, no_refund, no_return, no_wallet
 from streams.ledger.commands import Purchase, Refund
-from streams.ledger.corrections import dimensions_carried, latest_usage
+from streams.ledger.corrections import dimensions_carried, latest_usage, taken_back
 from streams.ledger.entry import Lot, Slice
 from streams.ledger.evolve import USAGE_REFUND_WINDOW_MICROS, Unwound
-from streams.ledger.grants import draw, find_grant, give_back, lot_of, pay_overdraft, undrawn
+from streams.ledger.grants import draw, find_grant, pay_overdraft, undrawn
 from streams.ledger.journal import Journal
 from streams.ledger.refusals import check_range
 from streams.ledger.source import Context
-from streams.ledger.usage import spent_of, wallet_for
+from streams.ledger.usage import wallet_for
 
 PURCHASE_MIN_NANOS = NANOS
 """The least that can be bought: 1 unit (product rule 19). Gifts and adjustments may be smaller."""
@@ -208,32 +208,27 @@ def _refund_usage(journal: Journal, refund: Refund, usage: CorrectedUsage | None
     so_far = known.amount if known is not None else 0
     if refusal is None and amount > sum(part.amount_nanos for part in usage.slices) - so_far:
         refusal = RejectReason.EXCEEDS_REFUNDABLE
-    returned = undrawn(usage.slices, so_far, amount)
     if refusal is None:
         horizon = journal.at - USAGE_REFUND_WINDOW_MICROS
+        returned = undrawn(usage.slices, so_far, amount)
         crowd = no_refund(account, refund.target_id, horizon) or no_return(account, usage.wallet, returned)
         refusal = None if crowd is None else crowd.reason
     if refusal is not None:
         _reject_refund(journal, refund, usage.wallet, refusal)
         return
-    wallet = account.wallets[usage.wallet]
-    spent = spent_of(returned)
-    check_range(wallet.settled + account.on_the_way(wallet.unit) + amount, wallet.used - amount)
-    check_range(wallet.lifetime_spent - spent)
-    lots = [lot_of(wallet, part, f"refund/{refund.refund_id}") for part in returned]
-    slices, anew = give_back(wallet, lots, journal.at)
+    back = taken_back(journal, usage, so_far, amount, f"refund/{refund.refund_id}")
     journal.write(
         EntryKind.REFUND,
-        wallet.unit,
+        usage.wallet,
         amount,
         event_id=refund.refund_id,
         occurred_at=refund.occurred_at,
-        slices=slices,
-        grants=anew,
+        slices=back.slices,
+        grants=back.anew,
         reason=EntryReason.USAGE_REFUNDED,
         actor=refund.actor,
         correlation_id=refund.target_id,
-        details=msgspec.json.encode(Unwound(spent, usage.recorded_at)).decode(),
+        details=msgspec.json.encode(Unwound(back.spent, usage.recorded_at)).decode(),
         billing_unit=usage.billing_unit,
         **dict[str, Any](dimensions_carried(usage)),
     )

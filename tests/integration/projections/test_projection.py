@@ -16,6 +16,8 @@ from streams.settings import Settings
 from streams.topics_admin import apply
 from tests.integration.projections.topics import Ledger, projecting, until
 from tests.unit.projections.entries import NOON, Row, entry
+from tests.unit.projections.test_invoices import purchase
+from tests.unit.projections.test_twice import shown
 
 
 @pytest.fixture
@@ -170,17 +172,20 @@ def test_a_topic_that_was_made_anew_stops_the_projection(settings: Settings, cli
 
 
 def test_a_rebuild_gives_the_same_again(settings: Settings, client: Client) -> None:
+    """Drop and rebuild: the same rows, the same views, the same numbers on invoices."""
     ledger = Ledger(settings)
     for partition in range(2):
         ledger.write("ledger", partition, usage(f"org-{partition}", 1, 300))
         ledger.write("ledger", partition, usage("ghost", 1, 2), abort=True)
-    assert refold(settings, client) == 600
-    before = clickhouse_audit(client)
+        ledger.write("ledger", partition, [purchase(f"org-{partition}", 301, "p1", 10**9, balance_nanos=0)])
+    assert refold(settings, client) == 602
+    before, seen = clickhouse_audit(client), shown(client)
     client.command("INSERT INTO ledger (org_id, seq) VALUES ('invented', 1)")
-    assert rebuild(settings, client) == 600
+    assert rebuild(settings, client) == 602
     after = clickhouse_audit(client)
     names = ("entries", "kinds", "usage", "orgs", "tables")
     assert {name: after[name] for name in names} == {name: before[name] for name in names}
+    assert shown(client) == seen, "every view is the same again"
 
     async def run() -> None:
         async with projecting(settings, client) as app:

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 ANSWER_TIMEOUT_S = 15.0
 # Rows of one write, as the sink's own pace: about 130 MB with columns and copies.
 ROWS_MAX = 65_536
+# Bytes of one write: dead letters may hold a MiB each, and 65,536 of those would be 64 GB.
+BYTES_MAX = 64 * 1024 * 1024
+# What one question brings is bounded in bytes by the client's own queue (64 MiB).
 FETCH_RECORDS_MAX = 10_000
 # The broker said where the committed records end; when nothing more comes for so long, it is gone.
 SILENCE_MAX_S = 30.0
@@ -93,6 +96,7 @@ def _project(consumer: Consumer, sink: Sink, starts: dict[Place, int], ends: dic
     reached = dict(starts)
     records = 0
     waiting: list[Message] = []
+    waiting_bytes = 0
     heard_s = time.monotonic()
     while not caught_up(reached, ends):
         fetched = consumer.consume(FETCH_RECORDS_MAX, 1.0)
@@ -104,17 +108,18 @@ def _project(consumer: Consumer, sink: Sink, starts: dict[Place, int], ends: dic
             place, error = (str(message.topic()), int(message.partition() or 0)), message.error()
             if error is None:
                 waiting.append(message)
+                waiting_bytes += len(message)
                 reached[place] = message.offset() + 1
             elif error.code() == KafkaError._PARTITION_EOF:
                 # What follows the last record are markers, which are no records.
                 reached[place] = max(reached[place], ends[place])
             else:
                 raise KafkaException(error)
-        if len(waiting) >= ROWS_MAX or caught_up(reached, ends):
+        if len(waiting) >= ROWS_MAX or waiting_bytes >= BYTES_MAX or caught_up(reached, ends):
             sink.apply(_batches(waiting, reached, starts))
             records += len(waiting)
             advance(len(waiting))
-            waiting = []
+            waiting, waiting_bytes = [], 0
     return records
 
 

@@ -225,17 +225,23 @@ class InputCount:
         own = count.counted
         unnamed = self._unnamed.get(topic, [])
         deleted = sum(self._deleted(topic, partition) for partition in self._positions)
-        deleted_letters = sum(self._retained.dead_letters.values())
-        # What is found, what was counted, and by how many more it may have been.
-        pairs = (
-            ("entries and rejected", count.ledger + ledger, own["entries"] + own["rejected"], 0),
-            ("dead letters", count.dead_letters + dead, own["dead_letters"], deleted_letters),
-            ("duplicates", count.duplicates, own["duplicates"], deleted - ledger - dead),
-        )
-        for what, found, counted, more_max in pairs:
-            if not 0 <= counted - found <= max(0, more_max):
-                self._differences.add("counters", topic, f"{found} {what}, the ledger counted {counted}")
         letters_missing = own["dead_letters"] - count.dead_letters - dead
+        letters_deleted = sum(self._retained.dead_letters.values())
+        # What is found, what was counted, by how many less it may have been, and by how many more.
+        pairs = (
+            ("entries and rejected", count.ledger + ledger, own["entries"] + own["rejected"], 0, 0),
+            ("dead letters", count.dead_letters + dead, own["dead_letters"], 0, letters_deleted),
+            (
+                "duplicates",
+                count.duplicates,
+                own["duplicates"],
+                min(letters_missing, letters_deleted) - len(unnamed),  # dead letters with the id of an entry
+                deleted - ledger - dead,
+            ),
+        )
+        for what, found, counted, less_max, more_max in pairs:
+            if not -max(0, less_max) <= counted - found <= max(0, more_max):
+                self._differences.add("counters", topic, f"{found} {what}, the ledger counted {counted}")
         for place, lost in unnamed[max(0, letters_missing) :]:
             self._differences.add("lost", _shown(topic, place), lost)
 

@@ -56,8 +56,8 @@ class LedgerInstallation:
         self.producer.flush()
         self.sent += 1
 
-    def worker(self) -> Worker:
-        """Start one more worker."""
+    def worker(self, **more: str) -> Worker:
+        """Start one more worker; keywords are more variables of its environment."""
         settings = self.settings
         environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("CREDITS_")},
@@ -70,6 +70,7 @@ class LedgerInstallation:
         }
         if settings.schema_registry_url is not None:
             environment["CREDITS_SCHEMA_REGISTRY_URL"] = settings.schema_registry_url
+        environment |= more
         log = self.folder / f"ledger-worker-{len(self.workers)}.log"
         with log.open("wb") as out:
             process = subprocess.Popen(
@@ -82,9 +83,9 @@ class LedgerInstallation:
         self.workers.append(Worker(process, log))
         return self.workers[-1]
 
-    def ready_worker(self) -> Worker:
+    def ready_worker(self, **more: str) -> Worker:
         """Start one more worker and wait until it serves."""
-        worker = self.worker()
+        worker = self.worker(**more)
         until(lambda: READY in worker.said or worker.process.poll() is not None, 60, "a ready worker")
         assert READY in worker.said, worker.said
         return worker

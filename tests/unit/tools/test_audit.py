@@ -214,6 +214,10 @@ def test_what_retention_has_deleted_must_fit_the_counters() -> None:
 
 def test_what_retention_has_deleted_of_the_dead_letters_is_no_difference() -> None:
     assert count(VALUES, {0: "a", 1: "b"}, [], ENDS, letters_deleted=1) == []
+    # What repeats an id with other content is a dead letter too.
+    changed = {"entries": 2, "rejected": 0, "dead_letters": 2, "duplicates": 0}
+    assert count(VALUES, {0: "a", 1: "b"}, [], changed, letters_deleted=2) == []
+    assert count(VALUES, {0: "a", 1: "b"}, [], changed, letters_deleted=1) == ["counters", "counters"]
     # One dead letter is missing, and explains one record, not two.
     assert count([*VALUES, None], {0: "a", 1: "b"}, [], {**ENDS, "duplicates": 2}, letters_deleted=1) == [
         "counters",

@@ -244,8 +244,14 @@ class _Paper(FPDF):
         self.ln(7)
 
     def remark(self, text: str) -> None:
-        """A sentence in small letters."""
+        """A sentence in small letters, whole on one page."""
         self._write(8.5, GREY)
+        text = self._known(text)
+        wrapped = self.multi_cell(WIDTH_MM, 4.4, text, dry_run=True, output=MethodReturnValue.LINES)
+        assert isinstance(wrapped, list)
+        if self.will_page_break(4.4 * len(wrapped)):
+            self.add_page()
+            self._write(8.5, GREY)
         self._block(text, WIDTH_MM, 4.4)
         self.ln(1.2)
 

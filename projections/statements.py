@@ -50,7 +50,10 @@ class StatementBrokenError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Month:
-    """A month of an org: `number` as `streams.ledger.months` counts, from `starts_at` to before `ends_at` (UTC, µs)."""
+    """A month of an org: `number` as `streams.ledger.months` counts, from `starts_at` to before `ends_at` (UTC, µs).
+
+    `time_zone`: the one in force at its end, or the latest that is known.
+    """
 
     number: int
     time_zone: str
@@ -82,8 +85,8 @@ def parse_month(text: str) -> int:
 
 def month(number: int, zones: Sequence[tuple[int, str]]) -> Month:
     """The month of an org. `zones`: (from when, time zone) in order of time, as its settings said; UTC before."""
-    starts_at = _starts_at(number, zones)
-    return Month(number, zone_at(starts_at, zones), starts_at, _starts_at(number + 1, zones))
+    starts_at, ends_at = _starts_at(number, zones), _starts_at(number + 1, zones)
+    return Month(number, zone_at(ends_at - 1, zones), starts_at, ends_at)
 
 
 def month_at(at: int, zones: Sequence[tuple[int, str]]) -> Month:

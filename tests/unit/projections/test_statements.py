@@ -93,10 +93,12 @@ def test_a_zone_that_moves_over_the_turn_of_the_month() -> None:
     moved = at("2026-05-31T20:00:00Z")
     zones = [(moved, "Asia/Tokyo")]
     assert month(parse_month("2026-05"), zones).ends_at == moved
+    assert month(parse_month("2026-05"), zones).time_zone == "UTC"
     assert month(parse_month("2026-06"), zones).time_zone == "Asia/Tokyo"
     # And west: June has begun in UTC, and does not begin again.
     zones = [(at("2026-06-01T01:00:00Z"), "America/Los_Angeles")]
     assert month_at(at("2026-06-01T02:00:00Z"), zones).name == "2026-06"
+    assert month_at(at("2026-06-01T02:00:00Z"), zones).time_zone == "America/Los_Angeles"
     assert month(parse_month("2026-07"), zones).starts_at == at("2026-07-01T07:00:00Z")
 
 

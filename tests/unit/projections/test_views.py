@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
 from clickhouse_connect.driver.client import Client
 
+import projections
 from projections.apply import Sink
 from schemas.records import BundledSchemas
 from tests.unit.projections.entries import LEDGER, NOON, TOPICS, Row, entry, inbound
 
+README = Path(projections.__file__).parent / "README.md"
 D = Decimal
 PURCHASES, SETTINGS, REFUNDS = TOPICS.name("purchases"), TOPICS.name("settings"), TOPICS.name("refunds")
 BUYING = {"grant_id": "purchase/p1", "kind": "purchased", "amount_nanos": 50 * 10**9, "priority": 50}
@@ -230,6 +234,21 @@ def test_freshness(client: Client) -> None:
         sink.apply([inbound([entry("acme", seq, -1)], 2 * (seq - 1))])
     assert rows(client, "SELECT topic, partition, position FROM v_freshness") == [(LEDGER, 0, 6)]
     assert client.command("SELECT toUnixTimestamp64Milli(as_of) FROM v_freshness") == NOON // 1_000
+
+
+BLOCKS = re.findall(
+    r"`(v_\w+)`: [^\n]+\n```sql\n(.*?);\n```\n```text\n([^\n]+)\n", README.read_text(encoding="utf-8"), re.DOTALL
+)
+
+
+@pytest.mark.parametrize(("view", "sql", "head"), BLOCKS, ids=[view for view, _, _ in BLOCKS])
+def test_the_readmes_questions_run(client: Client, view: str, sql: str, head: str) -> None:
+    assert f"FROM {view}" in sql
+    assert [row[0] for row in client.query(f"DESCRIBE ({sql})").result_rows] == head.split()
+
+
+def test_the_readme_asks_every_view(client: Client) -> None:
+    assert {view for view, _, _ in BLOCKS} == {row[0] for row in client.query("SHOW TABLES LIKE 'v_%'").result_rows}
 
 
 def test_a_filter_reaches_the_table(story: Client) -> None:

@@ -20,6 +20,7 @@ from schemas.enums import SettingKind as Setting
 from schemas.records import bundled_id
 from streams.ledger.account import encode_account
 from streams.ledger.balances import status as shown_status
+from streams.ledger.budgets import every
 from streams.ledger.commands import Purchase, Refund, Transfer, Usage
 from streams.ledger.commands import Setting as SettingCommand
 from streams.ledger.decide import Command
@@ -332,6 +333,13 @@ class Both:
                 status(org, known),
             )
             assert got == expected, (step, who, unit)
+            budgets = [] if wallet.budgets is None else list(every(wallet.budgets))
+            spent = {budget.budget_id: (budget.spent, budget.watch.crossed) for budget in budgets}
+            assert spent == {name: (each.spent, each.crossed) for name, each in known.budgets.items()}, (
+                step,
+                who,
+                unit,
+            )
 
     def _new(self, page: str, everything: list[Any]) -> list[Any]:
         new = everything[self._seen[page] :]

@@ -10,7 +10,7 @@ import pytest
 from schemas.amounts import NANOS
 from schemas.enums import DeadLetterCode
 from streams.agents.shared_ask import SharedAsk
-from tests.model.memory import FixedPrices, MemoryLedger, Sent, sent
+from tests.model.memory import NOW_US, FixedPrices, MemoryLedger, Sent, sent
 from tests.unit.agents.test_step import setting, usage
 
 LISTED = {"operation": "chat", "billing_unit": "1000_tokens", "wallet": "USD", "valid_from": 0}
@@ -41,6 +41,12 @@ def test_prices_are_judged_by_what_was_published_before_them() -> None:
     book.feed([one])
     assert book.dead_letters() == []
     book.feed([sent("price", second, one.at + 1_000)])
+    assert [code for code, _ in book.dead_letters()] == [DeadLetterCode.INVALID_FIELD]
+
+
+def test_a_price_is_judged_when_all_before_it_have_been_read() -> None:
+    book = MemoryLedger(FixedPrices([], later=[listed("first", model="m")]))
+    book.feed([sent("price", listed("second", model="m"), NOW_US + 1_000)])
     assert [code for code, _ in book.dead_letters()] == [DeadLetterCode.INVALID_FIELD]
 
 

@@ -18,7 +18,7 @@ from schemas.enums import (
 from streams.ledger.account import ModelAccess
 from streams.ledger.admission import Admission, AdmissionRequest, admit, model_allowed
 from streams.ledger.balances import health, status
-from streams.ledger.budgets import BUDGETS_MAX, Scope
+from streams.ledger.budgets import BUDGETS_MAX, Scope, every
 from streams.ledger.entry import Outcome
 from tests.unit.ledger.world import DAY, START, World
 
@@ -46,6 +46,24 @@ def budget(world: World, limit: str, window: str = "month", name: str = "b", **s
 
 def month_limits(world: World, alert: str | None, allowed: str | None) -> Outcome:
     return world.set(SettingKind.MONTH_LIMITS, {"unit": "USD", "alert_threshold": alert, "allowed_limit": allowed})
+
+
+@pytest.mark.parametrize("stop", ["reached", "over"])
+def test_a_usage_counts_once_in_each_of_its_budgets_when_the_last_of_them_stands_in_the_way(stop: str) -> None:
+    """The quick way has counted it in the first before it meets the last."""
+    world = rich()
+    budget(world, "100", name="all")
+    budget(world, "50", name="ann", user_id="ann")
+    budget(world, "5" if stop == "reached" else "50", "day", name="gpt", model="gpt")
+    world.use("3", user_id="ann", model="gpt")
+    if stop == "over":
+        world.at += DAY
+    world.use("2", user_id="ann", model="gpt")
+    book = world.account().wallets["USD"].budgets
+    assert book is not None
+    spent = {each.budget_id: each.spent // NANOS for each in every(book)}
+    assert spent == {"all": 5, "ann": 5, "gpt": 5 if stop == "reached" else 2}
+    world.check()
 
 
 def test_an_alert_threshold_above_the_allowed_limit_is_refused() -> None:

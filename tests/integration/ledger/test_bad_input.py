@@ -5,20 +5,23 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from schemas.amounts import AMOUNT_MAX, NANOS
 from schemas.codec import encode_one
 from schemas.enums import DeadLetterCode, InputKind
 from schemas.records import avro_schema
+from streams import topics_admin
+from streams.client.reader import committed_ends
 from streams.registry_topic import TopicRegistry
-from tests.integration.engine.workers import REPOSITORY
+from streams.settings import Settings
+from tests.integration.engine.workers import REPOSITORY, until
 from tests.integration.ledger.events import PRICE_LIST, now_us, purchase, usage
 from tests.integration.ledger.installation import LedgerInstallation, schema_id
+from tests.integration.registry_server import RegistryServer
 
 HOUR_US = 3_600_000_000
 
@@ -106,34 +109,82 @@ def test_a_newer_compatible_writer_is_applied(installation: LedgerInstallation) 
 AMOUNTS = ['"-0.5"', '"0"', '"NaN"', '"1e400"', '"10000000000"', "0.1", '"1e3"', "true", '"1.0000000001"']
 
 
-@pytest.mark.parametrize("amount", AMOUNTS)
-def test_a_wrong_amount_is_refused_by_the_client_and_nothing_is_sent(
-    installation: LedgerInstallation, tmp_path: Path, amount: str
+def test_wrong_amounts_are_refused_by_the_client_and_nothing_is_sent(
+    installation: LedgerInstallation, tmp_path: Path
 ) -> None:
     good = {"purchase_id": "p1", "org_id": "acme", "occurred_at": now_us(), "wallet": "USD", "amount": "5"}
-    bad = json.dumps({**good, "purchase_id": "p2"}).replace('"5"', amount)
-    lines = tmp_path / "purchases.jsonl"
-    lines.write_text(f"{json.dumps(good)}\n{bad}\n")
+    for place, amount in enumerate(AMOUNTS):
+        bad = json.dumps({**good, "purchase_id": "p2"}).replace('"5"', amount)
+        (tmp_path / f"{place}.jsonl").write_text(f"{json.dumps(good)}\n{bad}\n")
     environment = {
         "PATH": "/usr/bin:/bin",
         "CREDITS_KAFKA_BOOTSTRAP_SERVERS": installation.settings.bootstrap_servers,
         "CREDITS_NAMESPACE": installation.settings.namespace,
         "CREDITS_PARTITIONS": str(installation.settings.partitions),
     }
-    done = subprocess.run(
-        [sys.executable, "-m", "streams", "produce", "purchase", "--file", str(lines)],
-        cwd=REPOSITORY,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 1
-    assert "line 2" in done.stdout + done.stderr
-    assert "amount" in done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    from streams.client.reader import committed_ends
-
+    for place, amount in enumerate(AMOUNTS):
+        done = subprocess.run(
+            [sys.executable, "-m", "streams", "produce", "purchase", "--file", str(tmp_path / f"{place}.jsonl")],
+            cwd=REPOSITORY,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 1, amount
+        assert "line 2" in done.stdout + done.stderr, amount
+        assert "amount" in done.stdout + done.stderr, amount
+        assert "Traceback" not in done.stderr, amount
     ends = committed_ends(installation.settings, [installation.topics.name("purchases")])
     assert sum(ends.values()) == 0
+
+
+def test_more_dead_letters_than_can_be_an_accident_stop_the_worker(installation: LedgerInstallation) -> None:
+    worker = installation.ready_worker(CREDITS_DEAD_LETTERS_PER_MINUTE_MAX="5")
+    for _ in range(20):
+        installation.send_bytes("usage", b"acme", b"no record")
+    assert worker.ends_with(30) == 1
+    assert "dead letters" in worker.said
+    assert "CREDITS_DEAD_LETTERS_PER_MINUTE_MAX" in worker.said
+    assert "Traceback" not in worker.said
+    assert len(installation.dead_letters()) <= 5
+    installation.ready_worker()  # told that they are expected
+    installation.wait_until_booked()
+    assert len(installation.dead_letters()) == 20
+    assert installation.report().ok
+
+
+def test_a_registry_that_is_away_is_waited_for(settings: Settings, tmp_path: Path) -> None:
+    """A schema id that nobody can be asked for is not an unknown one: no dead letter, and nothing behind it passes."""
+    topics_admin.apply(settings)
+    registry = TopicRegistry(settings)
+    server = RegistryServer(registry)
+    server.start()
+    installation = LedgerInstallation(settings.model_copy(update={"schema_registry_url": server.url}), tmp_path)
+    try:
+        installation.send(InputKind.PRICE, PRICE_LIST)
+        worker = installation.ready_worker()
+        installation.send(InputKind.USAGE, [usage("before", "acme", model="m1", input_tokens=1_000)])
+        installation.wait_until_booked()
+        assert [row["event_id"] for row in installation.rows("ledger")] == ["before"]  # the test, too, knows its schema
+        newer = avro_schema("usage")
+        newer["fields"] = [*newer["fields"], {"name": "datacentre", "type": ["null", "string"], "default": None}]
+        newer_id = registry.register(installation.topics.subject("usage"), json.dumps(newer)).schema_id
+        server.stop()
+        value = encoded(usage("waits", "acme", model="m1", input_tokens=1_000_000))
+        installation.send_bytes("usage", b"acme", b"\0" + newer_id.to_bytes(4, "big") + value[5:] + b"\x02\x04eu")
+        installation.send(InputKind.USAGE, [usage("behind", "acme", model="m1", input_tokens=1_000)])
+        until(lambda: "waits: " in worker.said, 30, "its waiting")
+        time.sleep(2)
+        assert worker.process.poll() is None, worker.said
+        assert not installation.dead_letters()
+        assert [row["event_id"] for row in installation.rows("ledger")] == ["before"]
+        server.start()
+        installation.wait_until_booked()
+        assert [row["event_id"] for row in installation.rows("ledger")] == ["before", "waits", "behind"]
+        assert not installation.dead_letters()
+    finally:
+        installation.stop()
+        server.stop()
+        registry.close()

@@ -7,8 +7,6 @@ against our own server of that interface.
 from __future__ import annotations
 
 import json
-import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,21 +14,19 @@ from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
 from confluent_kafka.schema_registry.avro import AvroDeserializer, AvroSerializer
 from confluent_kafka.serialization import MessageField, SerializationContext
-from fastapi import FastAPI
 
 from schemas.codec import RegistryUnavailableError, decode_one, encode_one, frame
 from schemas.records import BundledSchemas, avro_schema, avro_text, bundled_id
 from schemas.topics import Topics
 from streams import topics_admin
-from streams.api.registry_routes import RegistryProblem, registry_router
 from streams.registry import ConfluentRegistry, Kept, Registry
 from streams.registry_topic import DYNAMIC_ID_MIN, IncompatibleSchemaError, TopicRegistry
 from streams.settings import Settings
 from tests.brokers import free_port
+from tests.integration.registry_server import RegistryServer
 
 HOLD: dict[str, Any] = {
     "hold_id": "h1",
@@ -69,23 +65,10 @@ def registry(settings: Settings) -> Iterator[TopicRegistry]:
 @pytest.fixture
 def served(registry: TopicRegistry, settings: Settings) -> Iterator[Served]:
     """The interface on a port of its own, by a real server."""
-    api = FastAPI()
-    api.include_router(registry_router(registry))
-
-    @api.exception_handler(RegistryProblem)
-    async def answer(_: Any, error: RegistryProblem) -> Any:
-        return error.answer()
-
-    port = free_port()
-    server = uvicorn.Server(uvicorn.Config(api, port=port, log_level="warning", lifespan="off"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-        time.sleep(0.01)
-    yield Served(f"http://127.0.0.1:{port}", registry, settings)
-    server.should_exit = True
-    thread.join(10)
+    server = RegistryServer(registry)
+    server.start()
+    yield Served(server.url, registry, settings)
+    server.stop()
 
 
 @pytest.fixture(params=["built-in", "confluent"])

@@ -161,6 +161,10 @@ class Projection:
                     "a chDB folder belongs to one process: another `serve` may have it; or set CREDITS_CLICKHOUSE_URL",
                 ) from error
             return str(error)
+        except OSError as error:
+            raise OperatorError(
+                f"ClickHouse's folder cannot be had ({error})", "set CREDITS_CLICKHOUSE_URL or CREDITS_DATA_DIR"
+            ) from error
         except ClickHouseError as error:
             if not is_passing(error):
                 raise OperatorError(

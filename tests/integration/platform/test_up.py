@@ -153,7 +153,7 @@ def test_a_part_that_cannot_start_is_named_and_nothing_is_left_running(
     installation: tuple[Settings, dict[str, str]],
 ) -> None:
     settings, environment = installation
-    up = Up(settings, {**environment, "CREDITS_CLICKHOUSE_URL": f"http://127.0.0.1:{free_port()}"})
+    up = Up(settings, {**environment, "CREDITS_CLICKHOUSE_URL": "chdb:///dev/null/taken"})
     assert up.process.wait(START_S) == 1
     last = up.lines[-1]
     assert last.startswith("error: serve could not start")

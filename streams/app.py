@@ -60,6 +60,8 @@ def build_app(settings: Settings) -> faust.App:
         # Faust's 60 s would leave a dead worker's partitions alone for a minute.
         broker_session_timeout=session_s,
         broker_heartbeat_interval=session_s / 4,
+        # Without a name a dead worker's place is kept until its session has run out, whoever comes.
+        consumer_group_instance_id=settings.worker_name,
         table_standby_replicas=0,
         stream_recovery_delay=0.0,
     )

@@ -12,10 +12,12 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
+import zlib
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -39,8 +41,10 @@ RESTARTS_MAX = 3
 RESTARTS_WINDOW_S = 60.0
 LAST_LINES = 20
 
-READY = re.compile(r"\bready\b")
-ADDRESS = re.compile(r"https?://\S+")
+# Not any `ready`: a client complains of a node that is not ready.
+READY = re.compile(r"^ready: |\bWorker is ready\b|\"event\": \"ready\"")
+ADDRESS = re.compile(r"https?://[^\s\"]+")
+ERROR = re.compile(r"(?:^|\")error: ([^\"]+)")
 STYLE = re.compile(r"\x1b\[[0-9;]*m")
 
 Say = Callable[[str], None]
@@ -97,7 +101,7 @@ class Part:
             line = raw.decode(errors="replace").rstrip()
             self.last_lines.append(STYLE.sub("", line))
             self._say(f"{self.name} | {line}")
-            if not self.ready.is_set() and READY.search(line):
+            if not self.ready.is_set() and READY.search(self.last_lines[-1]):
                 self.ready_line = self.last_lines[-1]
                 self.ready.set()
 
@@ -200,7 +204,15 @@ class LocalSystem:
 
     def _launch(self, name: str) -> None:
         command = [sys.executable, "-m", "streams", name.partition("-")[0]]
-        self.parts[name] = Part(name, command, self._environment(), self._say)
+        environment = self._environment()
+        if name != "serve":
+            environment["CREDITS_WORKER_NAME"] = self._worker_name(name)
+        self.parts[name] = Part(name, command, environment, self._say)
+
+    def _worker_name(self, name: str) -> str:
+        """The same at every start, and nobody else's: one `up` at a time uses a data folder."""
+        folder = zlib.crc32(str(self._given.data_dir.absolute()).encode())
+        return f"{socket.gethostname()}-{folder:08x}-{name}"
 
     def _environment(self) -> dict[str, str]:
         """This process's environment with the settings in force: a child must not read another `.env`."""
@@ -236,6 +248,7 @@ class LocalSystem:
 def _failed(name: str, part: Part) -> OperatorError:
     part.wait(time.monotonic() + 1)
     lines = [line for line in part.last_lines if line.strip()]
-    error = next((line for line in reversed(lines) if line.startswith("error: ")), None)
-    problem = error.removeprefix("error: ") if error else (lines[-1] if lines else "it said nothing")
+    # In a line of its own, or as a field of a JSON line.
+    error = next((found[1] for line in reversed(lines) if (found := ERROR.search(line))), None)
+    problem = error if error else (lines[-1] if lines else "it said nothing")
     return OperatorError(f"{name} could not start (status {part.status}): {problem}")

@@ -1,4 +1,4 @@
-"""How every process logs: one line an event on standard error, with its facts as key=value.
+"""How every process logs: one line an event on standard error, with its facts as key=value, or as one JSON object.
 
 Rules: everything goes through the standard library's root logger (Faust, aiokafka, uvicorn too), so that all lines
 look alike. No secrets: settings hold them in types that print as stars. Colours only on a terminal.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import structlog
 
@@ -51,8 +51,17 @@ class Telling(logging.Filter):
         return True
 
 
+class _JsonHandler(logging.StreamHandler[TextIO]):
+    """Writes JSON; its type says so."""
+
+
+def logs_json() -> bool:
+    """Whether this process logs JSON: then nothing else may be written to standard error."""
+    return any(isinstance(handler, _JsonHandler) for handler in logging.getLogger().handlers)
+
+
 def configure_logging(level: str = "info", *, as_json: bool = False) -> None:
-    """Set up logging for this process; `level` is debug, info, warning or error."""
+    """Set up logging for this process; `level` is debug, info, warning or error. As JSON: one object a line."""
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -62,12 +71,13 @@ def configure_logging(level: str = "info", *, as_json: bool = False) -> None:
         structlog.processors.StackInfoRenderer(),
     ]
     if as_json:
-        last: list[Processor] = [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        # One string: structured tracebacks hold local variables, which may be anything.
+        last: list[Processor] = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     else:
         # Plain tracebacks: the rich ones print local variables, which may be anything.
         plain = structlog.dev.plain_traceback
         last = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0, exception_formatter=plain)]
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _JsonHandler(sys.stderr) if as_json else logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,

@@ -44,6 +44,11 @@ class Settings(BaseSettings):
     broker_port: int = Field(9092, ge=1, le=65535, description="port of the local broker")
     broker_heap_mib: int = Field(1024, ge=256, description="heap of the local broker")
 
+    worker_name: str | None = Field(
+        None,
+        max_length=200,
+        description="a name no other worker has: started again under it, a worker gets its partitions back at once",
+    )
     stop_grace_s: float = Field(
         15.0, ge=1, le=600, description="a worker or `serve` that was told to stop leaves after this, finished or not"
     )

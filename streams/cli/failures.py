@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 import traceback
@@ -59,12 +60,25 @@ def report(error: BaseException, *, as_json: bool) -> int:
         print(error.ctx.get_help() if error.ctx else "")
         return STATUS_MISUSED
     failure = explain(error)
+    if "structlog" in sys.modules and _logged(failure, error):
+        return failure.status
     if os.environ.get("CREDITS_DEBUG", "").lower() in {"1", "true", "yes", "on"}:
         traceback.print_exception(error)
     if as_json:
         print(json.dumps({"error": {"code": failure.code, "message": failure.problem, "remedy": failure.remedy}}))
     print(failure.line, file=sys.stderr)
     return failure.status
+
+
+def _logged(failure: Failure, error: BaseException) -> bool:
+    """Whether the process logs JSON, and the failure was a line of it."""
+    from streams.logging import logs_json
+
+    if not logs_json():
+        return False
+    logger = logging.getLogger("streams.cli")
+    logger.error(failure.line, extra={"code": failure.code}, exc_info=error if failure.bug else None)
+    return True
 
 
 def _of_kafka(error: BaseException) -> Failure | None:

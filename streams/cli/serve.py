@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 import typer
 
@@ -24,4 +25,13 @@ def serve() -> None:
     configure_logging(settings.log_level, as_json=settings.log_format == "json")
     stopping = Stopping(settings.stop_grace_s)
     stop_with_parent()
-    asyncio.run(run(settings, lambda address: note(f"ready: {address} (OpenAPI at /docs)"), stopping))
+    asyncio.run(run(settings, _announce, stopping))
+
+
+def _announce(address: str) -> None:
+    from streams.logging import logs_json
+
+    if logs_json():
+        logging.getLogger(__name__).info("ready", extra={"address": address})
+    else:
+        note(f"ready: {address} (OpenAPI at /docs)")

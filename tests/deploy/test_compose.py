@@ -104,6 +104,16 @@ def test_every_variable_of_ours_is_a_setting_and_its_value_is_taken(name: str) -
     assert settings.schema_registry_url
 
 
+@pytest.mark.parametrize("name", ours())
+def test_what_it_says_can_be_collected_and_it_has_the_time_to_stop(name: str) -> None:
+    given = {key.removeprefix("CREDITS_").lower(): value for key, value in environment(name).items()}
+    settings = Settings.model_validate(given)
+    assert settings.log_format == "json"
+    grace = re.fullmatch(r"(\d+)s", services()[name]["stop_grace_period"])
+    assert grace is not None
+    assert int(grace[1]) > settings.stop_grace_s
+
+
 def test_variables_of_the_host_that_are_ours_are_settings() -> None:
     named = {match[1] for match in SUBSTITUTION.finditer(COMPOSE.read_text(encoding="utf-8"))}
     for variable in named:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import subprocess
+import sys
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -41,3 +45,53 @@ def test_announcements_of_services_are_not_told() -> None:
     telling = Telling()
     assert not telling.filter(record("streams.engine", "[^--Store]: Starting %s", at=1, level=logging.INFO))
     assert telling.filter(record("streams.engine", "ready %s", at=1, level=logging.INFO))
+
+
+PROGRAM = """
+import logging, sys, structlog
+from streams.logging import configure_logging
+configure_logging("info", as_json=sys.argv[1] == "json")
+logging.getLogger("streams.engine").info("Partition %s restored", 3)
+structlog.get_logger("streams.api").warning("waiting for ClickHouse", place="http://x", again_in_s=0.5)
+logging.getLogger("uvicorn").error("not ours")
+try:
+    secret = "hidden"; raise ValueError("broken\\nin two lines")
+except ValueError as error:
+    logging.getLogger("streams.app").error("The worker stops: %r", error, exc_info=error)
+if sys.argv[1] == "json":
+    from streams.cli.failures import report
+    from streams.errors import OperatorError
+    sys.exit(report(OperatorError("no Kafka", "start it"), as_json=False))
+"""
+
+
+def said(log_format: str) -> list[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, log_format], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stdout == ""
+    return done.stderr.splitlines()
+
+
+def test_json_is_one_object_a_line_whoever_logs() -> None:
+    lines = [json.loads(line) for line in said("json")]
+    assert [line["event"] for line in lines] == [
+        "Partition 3 restored",
+        "waiting for ClickHouse",
+        "not ours",
+        "The worker stops: ValueError('broken\\nin two lines')",
+        "error: no Kafka: start it",
+    ]
+    assert [line["level"] for line in lines] == ["info", "warning", "error", "error", "error"]
+    assert all(datetime.fromisoformat(line["timestamp"]).utcoffset() == timedelta(0) for line in lines)
+    assert [line["logger"] for line in lines[:3]] == ["streams.engine", "streams.api", "uvicorn"]
+    assert (lines[1]["place"], lines[1]["again_in_s"]) == ("http://x", 0.5)
+    assert lines[3]["exception"].startswith("Traceback")
+    assert "hidden" not in lines[3]["exception"].replace('secret = "hidden"', "")
+    assert lines[4]["code"] == "operator_error"
+
+
+def test_text_is_for_people() -> None:
+    lines = said("text")
+    assert "Partition 3 restored" in lines[0]
+    assert not lines[0].startswith("{")

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -24,6 +23,7 @@ import faust
 from aiokafka.errors import KafkaError, KafkaTimeoutError
 from faust.types import TP
 
+from streams.engine.clock import ASK_INTERVAL_S, BrokerClock
 from streams.engine.failures import ContractError, PositionBeyondEndError, RetentionGapError
 from streams.engine.ledger_lookup import LedgerLookup
 from streams.engine.limits import DeadLetterLimit
@@ -47,10 +47,6 @@ RESTORE_PAUSE_S = 1.0
 STOP_LOOK_S = 0.5
 GROUP_OFFSETS_INTERVAL_S = 5.0
 STUCK_AFTER_S = 60.0
-
-
-def _wall_clock() -> int:
-    return time.time_ns() // 1_000
 
 
 def _no_clock() -> int:
@@ -77,6 +73,8 @@ class Engine:
         self._executor = ThreadPoolExecutor(max_workers=settings.partitions, thread_name_prefix="commit")
         self._entries = LedgerLookup(settings, processor.witness)
         self._group_offsets: asyncio.Task[None] | None = None
+        self._clock = BrokerClock(settings) if settings.clock == "wall" else None
+        self._clock_asking: asyncio.Task[None] | None = None
         self._stopping = False
         self._rebalancing = asyncio.Lock()
         self.failed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
@@ -90,7 +88,7 @@ class Engine:
             fetching=self,
             dead_letters=DeadLetterLimit(settings.dead_letters_per_minute_max),
             restore=self._restore,
-            now=_wall_clock if settings.clock == "wall" else _no_clock,
+            now=_no_clock if self._clock is None else self._clock.now,
             stop_worker=self._fail,
         )
 
@@ -108,16 +106,19 @@ class Engine:
         app.agent(batch_topic(app, *self._inputs), name="ledger")(ledger)
 
     async def start(self) -> None:
-        """Start the processor. Before the app."""
+        """Start the processor and the clock. Before the app."""
         await self._processor.start(self._entries)
+        if self._clock is not None:
+            self._clock_asking = asyncio.create_task(self._ask_the_time(self._clock), name="clock")
 
     async def stop(self) -> None:
         """Finish open transactions and stop. Before the app stops."""
         self._stopping = True
         async with self._rebalancing:
             pass
-        if self._group_offsets is not None:
-            self._group_offsets.cancel()
+        for task in (self._group_offsets, self._clock_asking):
+            if task is not None:
+                task.cancel()
         await asyncio.gather(*(pump.close(CLOSE_TIMEOUT_S) for pump in self._pumps.values()))
         self._pumps.clear()
         await self._processor.stop()
@@ -318,6 +319,11 @@ class Engine:
             moved = {tp: offset for tp, offset in reached.items() if shown.get(tp) != offset}
             if moved and await commit_offsets(self._app, moved):
                 shown = reached
+
+    async def _ask_the_time(self, clock: BrokerClock) -> None:
+        while True:
+            await asyncio.to_thread(clock.ask)
+            await asyncio.sleep(ASK_INTERVAL_S)
 
     def _fail(self, error: BaseException) -> None:
         if not self.failed.done():

@@ -3,7 +3,8 @@
 The rules of this file:
 1. What is taken continues exactly where the last taken batch of that topic ended: an overlap is cut off, a gap is
    refused. So whatever Faust drops, repeats or mixes at a rebalance, the pump sees each record once and in order.
-2. Records are counted, so that fetching can pause before memory grows (back-pressure).
+2. Records and their bytes are counted, so that fetching can pause before memory grows (back-pressure): a record may
+   be anything from some bytes to megabytes.
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ class Intake:
     def __init__(self, next_offsets: Mapping[str, int]) -> None:
         """`next_offsets`: per topic, where to go on."""
         self._queue: deque[Inbound] = deque()
+        self._sizes: deque[int] = deque()
         self._next = dict(next_offsets)
         self.records = 0
+        self.bytes = 0
 
     def next_offset(self, topic: str) -> int:
         """Where the next batch of this topic must begin."""
@@ -44,8 +47,11 @@ class Intake:
             return True
         fresh = inbound if inbound.first_offset == wanted else after(inbound, wanted)
         self._next[inbound.topic] = fresh.next_offset
+        size = _size(fresh)
         self._queue.append(fresh)
+        self._sizes.append(size)
         self.records += len(fresh)
+        self.bytes += size
         return True
 
     def take(self, records_max: int) -> list[Inbound]:
@@ -53,20 +59,29 @@ class Intake:
         taken: dict[str, list[Inbound]] = {}
         room = records_max
         while self._queue and (room > 0 or not len(self._queue[0])):
-            inbound = self._queue.popleft()
+            inbound, size = self._queue.popleft(), self._sizes.popleft()
             if len(inbound) > room:
                 inbound, rest = split(inbound, room)
                 self._queue.appendleft(rest)
+                self._sizes.appendleft(_size(rest))
+                size -= self._sizes[0]
             room -= len(inbound)
             self.records -= len(inbound)
+            self.bytes -= size
             taken.setdefault(inbound.topic, []).append(inbound)
         return [parts[0] if len(parts) == 1 else joined(parts) for parts in taken.values()]
 
     def restart(self, next_offsets: Mapping[str, int]) -> None:
         """Forget what is queued and go on at these offsets."""
         self._queue.clear()
+        self._sizes.clear()
         self._next = dict(next_offsets)
         self.records = 0
+        self.bytes = 0
+
+
+def _size(inbound: Inbound) -> int:
+    return sum(map(len, filter(None, inbound.values)))
 
 
 def after(inbound: Inbound, offset: int) -> Inbound:

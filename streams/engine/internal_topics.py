@@ -1,4 +1,4 @@
-"""The engine's own topics: the account changelog, and one topic of seen ids per window.
+"""The engine's own topics: the account changelog, one topic of seen ids per window, and one to ask for the time.
 
 Names begin with the app id, so that two installations share nothing. Both have the inputs' number of partitions, and
 partition p belongs to the owner of input partition p.
@@ -23,6 +23,7 @@ from streams.settings import Settings
 
 ANSWER_TIMEOUT_S = 30.0
 SEGMENT_MS_MIN = 60 * 60 * 1000
+CLOCK_RETENTION_MS = 60 * 60 * 1000
 
 
 def changelog_topic(app_id: str) -> str:
@@ -33,6 +34,11 @@ def changelog_topic(app_id: str) -> str:
 def seen_topic(app_id: str, window: str) -> str:
     """The topic of seen ids of one window."""
     return f"{app_id}-seen-{window}"
+
+
+def clock_topic(app_id: str) -> str:
+    """The topic that workers write to, to be told the broker's time; nobody reads it."""
+    return f"{app_id}-clock"
 
 
 def changelog_config() -> dict[str, str]:
@@ -52,6 +58,16 @@ def seen_config(window: SeenWindow) -> dict[str, str]:
     }
 
 
+def clock_config() -> dict[str, str]:
+    """Stamped by the broker, and soon deleted."""
+    return {
+        "message.timestamp.type": "LogAppendTime",
+        "cleanup.policy": "delete",
+        "retention.ms": str(CLOCK_RETENTION_MS),
+        "segment.ms": str(CLOCK_RETENTION_MS),
+    }
+
+
 def prepare_topics(
     settings: Settings, inputs: Sequence[str], outputs: Sequence[str], windows: Sequence[SeenWindow]
 ) -> int:
@@ -63,6 +79,7 @@ def prepare_topics(
     try:
         existing = _partition_counts(admin)
         own = {changelog_topic(settings.app_id): changelog_config()}
+        own[clock_topic(settings.app_id)] = clock_config()
         own |= {seen_topic(settings.app_id, window.name): seen_config(window) for window in windows}
         given = {name: existing.get(name) for name in (*inputs, *outputs)}
         check_partitions(settings.partitions, given, {name: existing[name] for name in own if name in existing})

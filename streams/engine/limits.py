@@ -17,16 +17,21 @@ class DeadLetterLimit:
         self._recent: deque[tuple[float, int]] = deque()
         self._sum = 0
 
-    def count(self, dead_letters: int, now_s: float) -> None:
-        """Count these at the monotonic time `now_s`; raises `TooManyDeadLettersError` before they are committed."""
+    def check(self, dead_letters: int, now_s: float) -> None:
+        """Raises `TooManyDeadLettersError` when so many more, at the monotonic time `now_s`, are too many.
+
+        Before they are committed. What is not committed in the end does not count: it is decided once more.
+        """
         while self._recent and self._recent[0][0] <= now_s - MINUTE_S:
             self._sum -= self._recent.popleft()[1]
-        if dead_letters == 0:
-            return
-        self._recent.append((now_s, dead_letters))
-        self._sum += dead_letters
-        if self._sum > self._max:
+        if dead_letters and self._sum + dead_letters > self._max:
             raise TooManyDeadLettersError(
-                f"{self._sum} dead letters within a minute, the limit is {self._max}",
+                f"{self._sum + dead_letters} dead letters within a minute, the limit is {self._max}",
                 "look at `credits dead-letters list`; raise CREDITS_DEAD_LETTERS_PER_MINUTE_MAX to go on regardless",
             )
+
+    def count(self, dead_letters: int, now_s: float) -> None:
+        """These were committed at the monotonic time `now_s`."""
+        if dead_letters:
+            self._recent.append((now_s, dead_letters))
+            self._sum += dead_letters

@@ -77,7 +77,7 @@ class Fetching(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PumpSetup:
-    """What all pumps of a worker share. `now` is the wall clock in microseconds."""
+    """What all pumps of a worker share. `now` is the broker's clock in microseconds."""
 
     settings: Settings
     processor: Processor[Any, Any]
@@ -188,11 +188,12 @@ class Pump:
         self._wake.set()
 
     def _hold_or_release(self) -> None:
-        queue_max = self._setup.settings.queue_records_max
-        if not self._held and self.intake.records >= queue_max:
+        settings, intake = self._setup.settings, self.intake
+        fill = max(intake.records / settings.queue_records_max, intake.bytes / settings.queue_bytes_max)
+        if not self._held and fill >= 1.0:
             self._held = True
             self._setup.fetching.hold(self.number)
-        elif self._held and self.intake.records <= queue_max // 2:
+        elif self._held and fill <= 0.5:
             self._held = False
             self._setup.fetching.release(self.number)
 
@@ -332,13 +333,14 @@ class Pump:
         repeat of the batch from the old positions; after it, nothing: 2 to 4 are read back from 1.
         """
         dead_letters = sum(ends.get("dead_letters", 0) for ends in output.outcomes.values())
-        self._setup.dead_letters.count(dead_letters, time.monotonic())
+        self._setup.dead_letters.check(dead_letters, time.monotonic())
         witness = self._setup.processor.witness
         entries = sum(len(messages) for topic, messages in output.records if topic == witness)
         writes, framed, position = self._writes(output, positions)
         self._commit_began_s = time.monotonic()
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._setup.executor, self._producer.commit, writes)
+        self._setup.dead_letters.count(dead_letters, time.monotonic())
         self._accounts.apply(framed)
         self._position = position
         partition = self._partition

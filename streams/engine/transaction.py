@@ -140,6 +140,8 @@ class PartitionProducer:
         taken = self._producer.produce_batch(topic, messages, partition=self._partition, on_delivery=None)
         if taken != len(messages):
             error = next(message["_error"] for message in messages if "_error" in message)
+            if error.code() == KafkaError._QUEUE_FULL:
+                raise _queue_full()
             raise self._failure(error)
 
     def _produce_keyed(self, record: Keyed, at_ms: int) -> None:
@@ -159,9 +161,7 @@ class PartitionProducer:
         except KafkaException as failure:
             raise self._failure(failure.args[0]) from failure
         except BufferError as failure:
-            raise CommitRefusedError(
-                "a batch writes more than the producer's queue holds", "lower CREDITS_BATCH_RECORDS_MAX"
-            ) from failure
+            raise _queue_full() from failure
 
     def _delivered(self, error: KafkaError | None, _message: Any) -> None:
         if error is not None:
@@ -189,6 +189,10 @@ class PartitionProducer:
             if each.code() in _REFUSED:
                 return _refused(each, self._settings)
         return PartitionLostError(f"{error.name()}: {error.str()}")
+
+
+def _queue_full() -> CommitRefusedError:
+    return CommitRefusedError("a batch writes more than the producer's queue holds", "lower CREDITS_BATCH_RECORDS_MAX")
 
 
 def _refused(error: KafkaError, settings: Settings) -> CommitRefusedError:

@@ -31,6 +31,7 @@ from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
+from streams.engine.lenient import keep_records
 from streams.engine.ports import Headers, Inbound
 
 Columns = dict[TP, Inbound]
@@ -78,6 +79,7 @@ def use_batches(
     `records_max` bounds a batch, up to the end of the Kafka batch that passes it. Without `positions` each partition
     goes on from the group's committed offset.
     """
+    keep_records()
     bound = {"positions": positions, "batch_records_max": records_max}
     app.transport.Consumer = type("BoundBatchConsumer", (consumer or BatchConsumer,), bound)
 
@@ -307,7 +309,7 @@ def take_columns(fetched: Any, tp: TP, records_max: int) -> Inbound | None:
                 parts.next_fetch_offset = batch.next_offset
                 continue
         if not batch.is_control_batch:
-            records = list(batch)
+            records = memory.records_of(batch)
             if records and records[0].offset < parts.next_fetch_offset:
                 records = [record for record in records if record.offset >= parts.next_fetch_offset]
             inbound.offsets += [record.offset for record in records]

@@ -10,6 +10,8 @@ from typing import Any
 
 import faust
 import pytest
+from aiokafka import AIOKafkaProducer
+from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 from faust.types import TP
@@ -19,6 +21,7 @@ from streams.engine.ports import Inbound
 from streams.engine.transport import batch_topic, commit_offsets, use_batches
 from streams.kafka_clients import admin_config, consumer_config, producer_config
 from streams.settings import Settings
+from tests.unit.engine.test_lenient import RawName
 
 PARTITIONS = 2
 
@@ -160,5 +163,24 @@ def test_batches_are_bounded_by_kafka_batches(settings: Settings, topic: str) ->
             await until(lambda: reached(batches, 0) == 7)
             # The three plain records are one Kafka batch, the committed one is another.
             assert [len(batch) for batch in batches if batch.partition == 0 and len(batch)] == [3, 1]
+
+    run(test())
+
+
+def test_a_header_name_that_is_not_utf_8_does_not_stop_the_partition(settings: Settings, topic: str) -> None:
+    async def test() -> None:
+        async with (
+            AIOKafkaProducer(bootstrap_servers=settings.bootstrap_servers) as producer,
+            reading(settings, topic) as (_, batches),
+        ):
+            batch = producer.create_batch()
+            batch._builder = _DefaultRecordBatchBuilderPy(2, 0, 0, -1, -1, -1, 1 << 20)
+            batch.append(key=b"key", value=b"odd", timestamp=None, headers=[(RawName("x"), b"1")])
+            batch.append(key=b"key", value=b"neighbour", timestamp=None, headers=[("ce_id", b"8")])
+            await (await producer.send_batch(batch, topic, partition=1))
+            await until(lambda: reached(batches, 1) == 4)
+            assert values(batches, 1) == [None, b"with", b"odd", b"neighbour"]
+            headers = [each for batch in batches if batch.partition == 1 for each in batch.headers]
+            assert [list(each) for each in headers if each][1:] == [[("\\xff\\xfex", b"1")], [("ce_id", b"8")]]
 
     run(test())

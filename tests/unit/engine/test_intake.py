@@ -63,6 +63,18 @@ def test_one_batch_for_each_topic() -> None:
     assert [(part.topic, part.offsets, part.next_offset) for part in taken] == [("b", [0, 1], 3), ("a", [0, 1], 2)]
 
 
+def test_bytes_are_counted_as_records_come_and_go() -> None:
+    intake = Intake({"t": 0})
+    whole = inbound(0, [0, 1, 2], 3)
+    whole.values = [b"12345", None, b"123"]
+    intake.offer(whole)
+    assert intake.bytes == 8
+    intake.take(1)
+    assert intake.bytes == 3
+    intake.restart({"t": 1})
+    assert intake.bytes == 0
+
+
 def test_parts_keep_their_headers_with_their_records() -> None:
     whole = inbound(0, [0, 2, 5], 6, headers=True)
     head, rest = split(whole, 1)
@@ -93,4 +105,5 @@ def test_each_record_once_and_in_order(offsets: list[int], fetches: list[tuple[i
             taken += [offset for part in batch for offset in part.offsets]
     assert taken == offsets
     assert intake.records == 0
+    assert intake.bytes == 0
     assert intake.next_offset("t") == 61

@@ -13,10 +13,19 @@ from streams.errors import SettingRefusedError
 def test_dead_letters_of_one_minute_are_added_up() -> None:
     limit = DeadLetterLimit(10)
     limit.count(6, 0.0)
+    limit.check(4, 59.0)
     limit.count(4, 59.0)
+    limit.check(6, 60.5)
     limit.count(6, 60.5)
     with pytest.raises(TooManyDeadLettersError, match="11 dead letters within a minute"):
-        limit.count(1, 61.0)
+        limit.check(1, 61.0)
+
+
+def test_dead_letters_that_were_not_committed_do_not_count() -> None:
+    limit = DeadLetterLimit(10)
+    for _ in range(5):  # the same batch, tried again after its commit failed
+        limit.check(8, 0.0)
+    limit.check(0, 0.0)
 
 
 @pytest.mark.parametrize(

@@ -251,7 +251,8 @@ def test_what_is_missing_is_sought(tmp_path: Path) -> None:
     with_pump(test, tmp_path)
 
 
-def test_a_full_queue_holds_the_fetching_and_releases_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("bound", [{"queue_records_max": 10}, {"queue_bytes_max": 10}])
+def test_a_full_queue_holds_the_fetching_and_releases_it(tmp_path: Path, bound: dict[str, int]) -> None:
     async def test(bench: Bench) -> None:
         bench.log.gate.clear()
         for first in range(12):
@@ -263,7 +264,7 @@ def test_a_full_queue_holds_the_fetching_and_releases_it(tmp_path: Path) -> None
         await until(lambda: len(bench.log.values) == 12)
         await until(lambda: not bench.fetching.held)
 
-    with_pump(test, tmp_path, queue_records_max=10, batch_records_max=3)
+    with_pump(test, tmp_path, batch_records_max=3, **bound)
 
 
 def test_it_asks_again_with_the_same_batch(tmp_path: Path) -> None:

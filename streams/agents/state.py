@@ -39,13 +39,14 @@ class PartitionState:
     def encoded(self, org_ids: Iterable[str]) -> dict[str, tuple[int, bytes]]:
         """(due time or 0, bytes) of the accounts that a batch touched and that have a history."""
         changed = {}
+        live = self.live
         for org_id in org_ids:
-            account = self.live[org_id]
+            account = live[org_id] = live.pop(org_id)  # to the end: those touched last are kept
             changed[org_id] = (account.due_at or 0, encode_account(account))
         return changed
 
     def forget_some(self) -> None:
-        """Keep at most `ACCOUNTS_LIVE_MAX` accounts decoded, those decoded last. Call when all bytes are committed."""
+        """Keep at most `ACCOUNTS_LIVE_MAX` accounts decoded, those changed last. Call when all bytes are committed."""
         surplus = len(self.live) - ACCOUNTS_LIVE_MAX
         if surplus > 0:
             for org_id in list(self.live)[:surplus]:

@@ -143,20 +143,14 @@ def decode_columns(record: str, values: Sequence[bytes | None], writers: WriterS
 
 def _common_schema_id(values: Sequence[bytes | None]) -> int | None:
     """The schema id of all values, when each has a frame, a body and the same id; else None."""
-    count = len(values)
     try:
-        lengths = np.fromiter(map(len, values), np.int64, count)  # type: ignore[arg-type]  # None raises TypeError
+        frames = {value[:FRAME_BYTES] for value in values}  # type: ignore[index]  # None raises TypeError
     except TypeError:
         return None
-    if count == 0 or lengths.min() <= FRAME_BYTES:
+    if len(frames) != 1 or min(map(len, values)) <= FRAME_BYTES:  # type: ignore[arg-type]
         return None
-    starts = np.zeros(count, np.int64)
-    np.cumsum(lengths[:-1], out=starts[1:])
-    octets = np.frombuffer(b"".join(values), np.uint8)  # type: ignore[arg-type]
-    frames = octets[starts[:, None] + np.arange(FRAME_BYTES)]
-    if frames[0, 0] != 0 or not (frames == frames[0]).all():
-        return None
-    return int.from_bytes(frames[0, 1:].tobytes(), "big")
+    magic, schema_id = _FRAME.unpack(frames.pop())
+    return None if magic != 0 else int(schema_id)
 
 
 def _decode_mixed(record: str, values: Sequence[bytes | None], writers: WriterSchemas) -> DecodedBatch:
@@ -437,7 +431,10 @@ def _constant(field: Mapping[str, Any], arrow_type: pa.DataType, rows: int) -> p
     if default is None:
         return pa.nulls(rows, arrow_type)
     value = list(default.items()) if isinstance(default, dict) else default
-    return pa.array([value], arrow_type).take(pa.array(np.zeros(rows, np.int64)))
+    one = pa.array([value], arrow_type)
+    if pa.types.is_nested(arrow_type):  # which `repeat` does row by row
+        return one.take(pa.array(np.zeros(rows, np.int8)))
+    return pa.repeat(one[0], rows)
 
 
 def encode_one(record: str, fields: Mapping[str, Any], schema_id: int) -> bytes:

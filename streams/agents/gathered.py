@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from schemas.codec import DecodedBatch
 from streams.agents.references import References
+from streams.agents.usage_rating import Kinds
 from streams.ledger.price_log import PriceLog
 from streams.ledger.rating import PriceList
 
@@ -16,6 +17,8 @@ class Gathered:
 
     decoded: list[DecodedBatch]
     """Of each inbound batch, in order."""
+    kinds: list[Kinds | None]
+    """Of each inbound batch of usage the kinds in it."""
     price_log: PriceLog
     references: References
 

@@ -24,7 +24,7 @@ from streams.agents.rows import RowBooking
 from streams.agents.state import PartitionState
 from streams.agents.usage_booking import UsageBooking
 from streams.agents.usage_guards import UsageGuards, segments
-from streams.agents.usage_rating import unpriced
+from streams.agents.usage_rating import Kinds, kinds_of, unpriced
 from streams.engine.ports import EntrySource, Inbound, Output, Partition, SeenWindow, UnavailableError
 from streams.ledger.price_log import PriceLog
 from streams.ledger.settle import settle_due
@@ -103,7 +103,11 @@ class LedgerProcessor:
             decoded = [decode_columns(self._record(batch.topic), batch.values, self._registry) for batch in inbound]
         except RegistryUnavailableError as error:
             raise UnavailableError(f"the schema registry cannot be asked: {error}") from error
-        price_log = await self._prices_for(state, inbound, decoded)
+        kinds = [
+            kinds_of(read.batch) if self._kinds.get(batch.topic) is InputKind.USAGE else None
+            for batch, read in zip(inbound, decoded, strict=True)
+        ]
+        price_log = await self._prices_for(state, inbound, kinds)
         assert self._entries is not None, "start comes first"
         partition = state.partition
         references = await look_up(
@@ -114,10 +118,10 @@ class LedgerProcessor:
             self._entries,
             self._registry,
         )
-        return Gathered(decoded, price_log, references)
+        return Gathered(decoded, kinds, price_log, references)
 
     async def _prices_for(
-        self, state: PartitionState, inbound: Sequence[Inbound], decoded: Sequence[DecodedBatch]
+        self, state: PartitionState, inbound: Sequence[Inbound], usages: Sequence[Kinds | None]
     ) -> PriceLog:
         """The prices; read on to their end first when some usage of the batch has none, or a price is to be judged.
 
@@ -126,9 +130,8 @@ class LedgerProcessor:
         log = self._prices.log
         kinds = [self._kinds.get(batch.topic) for batch in inbound]
         account = None if InputKind.SETTING in kinds else state.account
-        for kind, read in zip(kinds, decoded, strict=True):
-            asked = kind is InputKind.USAGE and unpriced(read.batch, log.prices, account)
-            if asked or kind is InputKind.PRICE:
+        for kind, usage in zip(kinds, usages, strict=True):
+            if kind is InputKind.PRICE or (usage is not None and unpriced(usage, log.prices, account)):
                 await asyncio.to_thread(self._prices.catch_up)
                 return self._prices.log
         return log
@@ -140,12 +143,12 @@ class LedgerProcessor:
     def step(self, state: PartitionState, gathered: Gathered, inbound: Sequence[Inbound]) -> Output:
         """Decide the whole batch, inbound by inbound, record by record."""
         outbound = Outbound(self._topics, self._registry)
-        for batch, decoded in zip(inbound, gathered.decoded, strict=True):
+        for batch, decoded, kinds in zip(inbound, gathered.decoded, gathered.kinds, strict=True):
             if not len(batch):
                 continue
             kind = self._kinds.get(batch.topic)
             if kind is InputKind.USAGE:
-                self._book_usage(state, batch, decoded, gathered, outbound)
+                self._book_usage(state, batch, decoded, kinds, gathered, outbound)
                 continue
             rows = RowBooking(state, batch, outbound, gathered.prices, gathered.references)
             if kind is None:
@@ -157,14 +160,20 @@ class LedgerProcessor:
         return self._output(state, outbound)
 
     def _book_usage(
-        self, state: PartitionState, batch: Inbound, decoded: DecodedBatch, gathered: Gathered, outbound: Outbound
+        self,
+        state: PartitionState,
+        batch: Inbound,
+        decoded: DecodedBatch,
+        kinds: Kinds | None,
+        gathered: Gathered,
+        outbound: Outbound,
     ) -> None:
         seen = state.partition.seen[USAGE_IDS]
         guards = UsageGuards(state, batch, outbound, self._usage_window_us)
         for part in segments(guards.admit(decoded)):
             rows = guards.new(part, seen)
             if len(rows):
-                UsageBooking(state, batch, rows, gathered, outbound).book(seen)
+                UsageBooking(state, batch, rows, kinds, gathered, outbound).book(seen)
 
     def tick(self, state: PartitionState, at: int, orgs: Sequence[str]) -> Output | None:
         """Settle what fell due for these orgs."""

@@ -25,7 +25,7 @@ from streams.agents.judgement import different_content
 from streams.agents.outbound import Outbound
 from streams.agents.state import PartitionState
 from streams.agents.usage_guards import UsageRows, taken
-from streams.agents.usage_rating import Ratings, rate
+from streams.agents.usage_rating import Kinds, Ratings, rate
 from streams.engine.ports import Inbound, SeenIds
 from streams.ledger.account import Account, Grant
 from streams.ledger.budgets import ANYTHING, Scope
@@ -58,9 +58,12 @@ class UsageBooking:
         state: PartitionState,
         inbound: Inbound,
         rows: UsageRows,
+        kinds: Kinds | None,
         gathered: Gathered,
         outbound: Outbound,
     ) -> None:
+        """`kinds`: of the whole inbound batch, of which `rows` may be a part."""
+        self._kinds = kinds
         self._state = state
         self._inbound = inbound
         self._rows = rows
@@ -90,7 +93,7 @@ class UsageBooking:
         """Decide every row in order; afterwards accounts, seen ids and outbound say so."""
         rows = self._rows
         accounts = {org: self._state.account(org) for org in set(rows.orgs)}
-        ratings = rate(rows.batch, rows.orgs, accounts, self._gathered.prices)
+        ratings = rate(rows.batch, rows.orgs, accounts, self._gathered.prices, self._kinds)
         self._alone = set(np.flatnonzero(decided_alone(rows.batch)).tolist()) | self._without_wallet(accounts)
         self._alone |= self._of_revised_usages(accounts)
         for row in sorted(ratings.refused.keys() - self._alone):

@@ -42,8 +42,17 @@ class Ratings:
     refused: dict[int, DeadLetter]
 
 
-def kinds_of(batch: pa.RecordBatch) -> tuple[npt.NDArray[np.int64], list[Kind]]:
-    """For each row the number of its kind of usage, and the kinds by number."""
+@dataclass(frozen=True, slots=True)
+class Kinds:
+    """The kinds of usage in a batch: for each row the number of its kind, and the kinds by number."""
+
+    batch: pa.RecordBatch
+    numbers: npt.NDArray[np.int64]
+    kinds: list[Kind]
+
+
+def kinds_of(batch: pa.RecordBatch) -> Kinds:
+    """Find the kinds of usage in a batch."""
     codes = np.zeros(batch.num_rows, np.int64)
     values: list[list[str | None]] = []
     for name in RATED_BY:
@@ -58,22 +67,24 @@ def kinds_of(batch: pa.RecordBatch) -> tuple[npt.NDArray[np.int64], list[Kind]]:
             code, place = divmod(code, len(column))
             parts.append(column[place])
         kinds.append(tuple(reversed(parts)))  # type: ignore[arg-type]
-    return numbers, kinds
+    return Kinds(batch, numbers, kinds)
 
 
-def unpriced(batch: pa.RecordBatch, prices: PriceList, account: Callable[[str], Account] | None = None) -> bool:
+def unpriced(found: Kinds, prices: PriceList, account: Callable[[str], Account] | None = None) -> bool:
     """Whether some usage in the batch has no price: time to read the price topic on.
 
     A look at the kinds, and at the rows of those that have no general price: their orgs may have one of their own.
     Without `account` those count as unpriced. `rate` says the last word.
     """
+    batch = found.batch
     if batch.column("cost_nanos").null_count < batch.num_rows:
         batch = batch.filter(batch.column("cost_nanos").is_null())
+        found = kinds_of(batch)
     if not batch.num_rows:
         return False
     times = batch.column("occurred_at").to_numpy(zero_copy_only=False)
     span = (int(times.min()), int(times.max()))
-    numbers, kinds = kinds_of(batch)
+    numbers, kinds = found.numbers, found.kinds
     tokens = [
         set(numbers[pc.fill_null(pc.greater(batch.column(name), 0), False).to_numpy(zero_copy_only=False)].tolist())
         for name in ("input_tokens", "output_tokens")
@@ -105,8 +116,17 @@ def _priced(plan: RatingPlan, at: int, input_tokens: int, output_tokens: int) ->
     return True
 
 
-def rate(batch: pa.RecordBatch, orgs: Sequence[str], accounts: Mapping[str, Account], prices: PriceList) -> Ratings:
-    """Rate every row. `accounts` has the account of every org: its tier and its default wallet count."""
+def rate(
+    batch: pa.RecordBatch,
+    orgs: Sequence[str],
+    accounts: Mapping[str, Account],
+    prices: PriceList,
+    found: Kinds | None = None,
+) -> Ratings:
+    """Rate every row. `accounts` has the account of every org: its tier and its default wallet count.
+
+    `found`: the kinds of usage in this batch, where they are known; those of another batch are not used.
+    """
     size = batch.num_rows
     ratings = Ratings([0] * size, [""] * size, [None] * size, {})
     rows: npt.NDArray[np.intp] = np.arange(size)
@@ -116,7 +136,8 @@ def rate(batch: pa.RecordBatch, orgs: Sequence[str], accounts: Mapping[str, Acco
         _take_upstream(batch, orgs, accounts, np.flatnonzero(upstream).tolist(), ratings)
         rows = np.flatnonzero(~upstream)
     if len(rows):
-        _rate_by_list(batch, orgs, accounts, prices, rows, ratings)
+        known = found if found is not None and found.batch is batch else kinds_of(batch)
+        _rate_by_list(known, orgs, accounts, prices, rows, ratings)
     return ratings
 
 
@@ -131,14 +152,14 @@ def _take_upstream(
 
 
 def _rate_by_list(
-    batch: pa.RecordBatch,
+    found: Kinds,
     orgs: Sequence[str],
     accounts: Mapping[str, Account],
     prices: PriceList,
     rows: npt.NDArray[np.intp],
     ratings: Ratings,
 ) -> None:
-    numbers, kinds = kinds_of(batch)
+    batch, numbers, kinds = found.batch, found.numbers, found.kinds
     apart = {
         org
         for org, account in accounts.items()

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from schemas.enums import InputKind
+from schemas.enums import EntryKind, InputKind
 from schemas.topics import INPUT_TOPICS, Topics
 from streams.bench import load
 from streams.bench.figures import Figures
@@ -181,13 +181,13 @@ def _latency(bench: _Bench, options: Options, figures: Figures) -> None:
     with bench.workers(options.latency_workers) as workers:
         workers.start()
         bench.wait_until_read(workers)
-        with Watcher(bench.settings, bench.registry) as watcher:
+        with Watcher(bench.settings, bench.registry, ledger_only=True) as watcher:
             watcher.keep_arrivals = True
             label = f"{rate:,} events/s for {seconds} s to {options.latency_workers} workers"
             with bench.screen.progress(label, len(messages)) as steps:
                 meant = bench.sender.send_paced(messages, rate, steps.advance)
             try:
-                watcher.wait_until_read(bench.sender.next_offsets)
+                watcher.wait_for_kinds(lambda kinds: kinds[EntryKind.USAGE] >= len(messages), "usage entries")
             except StalledError as error:
                 raise OperatorError(f"the ledger made no progress: {error}", "see the log") from error
             warm = int(rate * WARM_S)

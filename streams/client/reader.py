@@ -139,14 +139,16 @@ class Follower:
         starts: Mapping[tuple[str, int], int] | None = None,
         from_end: bool = True,
         fetch_wait_ms: int = 100,
+        fetch_bytes_min: int = 1,
     ) -> None:
-        """`starts` win over `from_end`. `fetch_wait_ms` bounds how long the broker holds an empty answer back."""
+        """`starts` win over `from_end`. The broker answers with `fetch_bytes_min` bytes, or after `fetch_wait_ms`."""
         self._consumer = Consumer(
             {
                 **consumer_config(
                     settings,
                     f"{settings.namespace}credits-follower-{uuid.uuid4().hex[:12]}",
                     fetch_wait_max_ms=fetch_wait_ms,
+                    fetch_min_bytes=fetch_bytes_min,
                     max_partition_fetch_bytes=FETCH_BYTES_MAX,
                 ),
                 "log_level": 0,

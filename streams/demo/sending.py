@@ -98,7 +98,7 @@ class Sender:
         self.next_offsets: dict[tuple[str, int], int] = {}
         """One beyond the last delivered record, by topic and partition."""
         self.sent = 0
-        config = producer_config(settings, linger_ms=2, queue_buffering_max_messages=QUEUE_RECORDS_MAX)
+        config = producer_config(settings, queue_buffering_max_messages=QUEUE_RECORDS_MAX)
         self._producer = Producer({**config, "log_level": 0})
 
     def encode(self, wave: Wave) -> Messages:

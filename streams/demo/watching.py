@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from streams.settings import Settings
 
 POLL_S = 0.05
-FETCH_WAIT_MS = 10
+FETCH_WAIT_MS = 5
+FETCH_BYTES_MIN = 64 * 1024
+"""A reader that asks for every record by itself takes a core's time from what is watched."""
 STALL_S = 30.0
 """So long without any progress, and waiting is given up."""
 
@@ -38,7 +40,10 @@ class StalledError(Exception):
 class Watcher:
     """Follows the ledger's outputs in a thread. Use as a context manager."""
 
-    def __init__(self, settings: Settings, registry: Registry, *, from_beginning: bool = False) -> None:
+    def __init__(
+        self, settings: Settings, registry: Registry, *, from_beginning: bool = False, ledger_only: bool = False
+    ) -> None:
+        """`ledger_only`: entries are all that is followed; dead letters and positions stay unknown."""
         topics = Topics(settings.namespace)
         self._registry = registry
         self._ledger = topics.name("ledger")
@@ -55,9 +60,16 @@ class Watcher:
         self.dead_letters = 0
         self.keep_arrivals = False
         """Whether to remember when the entry of each event arrived (for latencies)."""
-        read = [self._ledger, self._accounts, self._dead_letters]
+        read = [self._ledger] if ledger_only else [self._ledger, self._accounts, self._dead_letters]
         starts = {} if from_beginning else committed_ends(settings, read)
-        self._follower = Follower(settings, read, starts=starts, from_end=False, fetch_wait_ms=FETCH_WAIT_MS)
+        self._follower = Follower(
+            settings,
+            read,
+            starts=starts,
+            from_end=False,
+            fetch_wait_ms=FETCH_WAIT_MS,
+            fetch_bytes_min=FETCH_BYTES_MIN,
+        )
 
     def __enter__(self) -> Watcher:
         self._following = self._pool.submit(self._follow)

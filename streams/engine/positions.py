@@ -29,7 +29,8 @@ class PositionRecord(msgspec.Struct):
     `next_offsets`: per input topic, the offset to read next; everything below it is in the state. `starts`: the first
     offset that was ever read of each. `clock_at`: the partition's clock in microseconds. `commit`: number of
     transactions so far. `seed`: of the hashes of seen ids. `counters`: outcomes per input topic. `seen`: ids per
-    window and bucket. `memory`: the processor's own bytes by name.
+    window and bucket. `memory`: the processor's own bytes by name. `pending`: blobs of seen ids, by window, that are
+    not on their topic yet.
     """
 
     version: int = POSITION_VERSION
@@ -41,6 +42,7 @@ class PositionRecord(msgspec.Struct):
     counters: dict[str, dict[str, int]] = {}
     seen: dict[str, dict[int, int]] = {}
     memory: dict[str, bytes] = {}
+    pending: dict[str, list[bytes]] = {}
 
     def encode(self) -> bytes:
         """The record's value."""
@@ -54,6 +56,7 @@ class PositionRecord(msgspec.Struct):
         outcomes: Mapping[str, Mapping[OutcomeName, int]],
         memory: Mapping[str, bytes | None],
         seen: dict[str, dict[int, int]],
+        pending: dict[str, list[bytes]],
     ) -> PositionRecord:
         """The record after one more transaction. Raises `ValueError` when a position or the clock would go back."""
         positions = dict(self.next_offsets)
@@ -84,6 +87,7 @@ class PositionRecord(msgspec.Struct):
             counters=counters,
             seen=seen,
             memory=kept,
+            pending=pending,
         )
 
 

@@ -37,14 +37,13 @@ from streams.settings import Settings
 log = logging.getLogger(__name__)
 
 TICK_IDLE_S = 1.0
-# A turn costs about 5 ms of processor time in worker and broker together, whatever its size. With 8 partitions, turns
-# as fast as they go would take both cores of a small machine for a few records each, and everything would wait for a
-# core; 33 a second and partition leave room, and a record waits 15 ms more on the average.
-TURN_INTERVAL_S = 0.03
-# From here on a batch is worth a turn at once. It and what it causes take 20 to 40 MiB until they are committed: two
+# A batch from here on and what it causes take 20 to 40 MiB until they are committed: two
 # are committed while one is decided, which keeps a worker's core busy; more would only cost memory.
 LARGE_RECORDS_MIN = 1_000
 LARGE_BATCHES_MAX = 3
+# Each topic in a transaction costs the broker a request and a marker: the ids of small batches stay in the position
+# record, which is written anyway, until there are about a thousand of them (24 bytes each).
+PENDING_BYTES_MAX = 24 * 1024
 TICK_ORGS_MAX = 1_000
 UNAVAILABLE_PAUSE_S = 0.5
 RESTORE_PAUSE_S = 1.0
@@ -108,7 +107,6 @@ class Pump:
         self._reseeking: set[asyncio.Task[None]] = set()
         self._fences: list[float] = []
         self._commit_began_s = time.monotonic()
-        self._turn_began_s = 0.0
         self._ticked = False
         self._idle_since_s = time.monotonic()
         self.progress_at_s = time.monotonic()
@@ -130,6 +128,7 @@ class Pump:
             seed=position.seed,
             counters=position.counters,
             seen=position.seen,
+            pending=position.pending,
             memory=position.memory,
         )
         self._arrived_at: dict[str, int] = {}
@@ -233,7 +232,6 @@ class Pump:
         elif self.intake:
             # In turns, so that the first of a month, when every account is due, does not keep events waiting.
             self._ticked = False
-            await self._let_gather()
             async with self._busy:
                 await self._decide(self.intake.take(self._setup.settings.batch_records_max))
         elif due_at is not None and due_at <= self._setup.now() and self._is_idle():
@@ -242,13 +240,6 @@ class Pump:
             self._wake.clear()
             if not self.intake and not self._closing:
                 await self._sleep(None if due_at is None else TICK_IDLE_S)
-
-    async def _let_gather(self) -> None:
-        """Wait out `TURN_INTERVAL_S` since the last turn began, unless much is queued; a lone record never waits."""
-        wait_s = self._turn_began_s + TURN_INTERVAL_S - time.monotonic()
-        if wait_s > 0 and self.intake.records < LARGE_RECORDS_MIN and not self._closing:
-            await asyncio.sleep(wait_s)
-        self._turn_began_s = time.monotonic()
 
     def _is_idle(self) -> bool:
         quiet = time.monotonic() - self._idle_since_s >= TICK_IDLE_S
@@ -378,16 +369,20 @@ class Pump:
         app_id = self._setup.settings.app_id
         commit = self._position.commit + 1
         batches = list(output.records)
+        pending = {}
         for name, memory in self._seen.items():
-            blobs = memory.take_pending(commit)
-            if blobs:
-                batches.append((seen_topic(app_id, name), [{"value": blob.encode()} for blob in blobs]))
+            blobs = [*self._position.pending.get(name, ()), *(each.encode() for each in memory.take_pending(commit))]
+            if sum(map(len, blobs)) >= PENDING_BYTES_MAX:
+                batches.append((seen_topic(app_id, name), [{"value": blob} for blob in blobs]))
+            elif blobs:
+                pending[name] = blobs
         position = self._position.advanced(
             next_offsets=positions,
             clock_at=output.clock_at,
             outcomes=output.outcomes,
             memory=output.memory,
             seen={name: memory.counts for name, memory in self._seen.items()},
+            pending=pending,
         )
         framed = {org: frame_account(due_at, state) for org, (due_at, state) in output.accounts.items()}
         changed = [{"key": org.encode(), "value": value} for org, value in framed.items()]

@@ -205,7 +205,8 @@ def _read_seen(
         return memory
     oldest = min(counted)  # older ones were forgotten, and may be on the topic still
     low, high = reader.ends(topic, number)
-    blobs: list[Blob] = []
+    pending = [Blob.decode(value) for value in position.pending.get(window.name, ())]
+    blobs = [blob for blob in pending if blob.bucket >= oldest]
     last_commit = 0
     for records in reader.read(topic, number, low, high):
         for record in records:

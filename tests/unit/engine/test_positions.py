@@ -16,6 +16,7 @@ RECORD = PositionRecord(
     counters={"usage": {"entries": 5, "duplicates": 2}},
     seen={"usage": {3: 17}},
     memory={"note": b"n", "other": b"o"},
+    pending={"usage": [b"earlier"], "money": [b"m"]},
 )
 
 
@@ -30,10 +31,12 @@ def test_one_more_transaction() -> None:
         outcomes={"usage": {"entries": 1, "dead_letters": 1}},
         memory={"note": None, "third": b"t"},
         seen={"usage": {3: 18}},
+        pending={"usage": [b"blob"]},
     )
     assert after.next_offsets == {"usage": 12, "holds": 0}
     assert after.counters == {"usage": {"entries": 6, "duplicates": 2, "dead_letters": 1}}
     assert (after.commit, after.clock_at, after.seed, after.starts) == (8, 1_001, 99, RECORD.starts)
+    assert after.pending == {"usage": [b"blob"]}
     assert after.memory == {"other": b"o", "third": b"t"}
     assert RECORD.counters == {"usage": {"entries": 5, "duplicates": 2}}
     assert RECORD.next_offsets["usage"] == 10
@@ -45,7 +48,7 @@ def test_one_more_transaction() -> None:
 )
 def test_nothing_goes_back(next_offsets: dict[str, int], clock_at: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        RECORD.advanced(next_offsets=next_offsets, clock_at=clock_at, outcomes={}, memory={}, seen={})
+        RECORD.advanced(next_offsets=next_offsets, clock_at=clock_at, outcomes={}, memory={}, seen={}, pending={})
 
 
 @pytest.mark.parametrize(

@@ -26,8 +26,8 @@ DEAD_LETTER_BYTES_MAX = 2 * 1024 * 1024
 ACCOUNT_BYTES_MAX = 8 * 1024 * 1024
 """The largest state of an account."""
 
-# Kafka compacts closed segments only: what a restart reads is one segment, and the accounts once or twice. A record of a
-# small state is some 60 bytes in a compressed segment, so 8 MiB are about 140,000 records, two thirds of a second.
+# Kafka compacts closed segments only: what a restart reads is one segment, and the accounts once or twice. A record of
+# a small state is some 60 bytes in a compressed segment, so 8 MiB are about 140,000 records, two thirds of a second.
 # Compacting as soon as a tenth has changed would copy all the accounts ten times for each change of all of them.
 CHANGELOG_CONFIGURATION: Mapping[str, str] = MappingProxyType(
     {

@@ -17,9 +17,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from schemas.enums import EntryKind, InputKind
+from schemas.enums import InputKind
 from schemas.topics import INPUT_TOPICS, Topics
 from streams.bench import load
+from streams.bench.arrivals import Arrivals
 from streams.bench.figures import Figures
 from streams.bench.workers import Workers, resident_mib, start_timed, yardstick
 from streams.client.reader import committed_ends
@@ -181,17 +182,15 @@ def _latency(bench: _Bench, options: Options, figures: Figures) -> None:
     with bench.workers(options.latency_workers) as workers:
         workers.start()
         bench.wait_until_read(workers)
-        with Watcher(bench.settings, bench.registry, ledger_only=True) as watcher:
-            watcher.keep_arrivals = True
+        with Arrivals(bench.settings, bench.registry) as arrivals:
             label = f"{rate:,} events/s for {seconds} s to {options.latency_workers} workers"
             with bench.screen.progress(label, len(messages)) as steps:
                 meant = bench.sender.send_paced(messages, rate, steps.advance)
-            try:
-                watcher.wait_for_kinds(lambda kinds: kinds[EntryKind.USAGE] >= len(messages), "usage entries")
-            except StalledError as error:
-                raise OperatorError(f"the ledger made no progress: {error}", "see the log") from error
-            warm = int(rate * WARM_S)
-            found = watcher.latencies_ms(messages.ids[warm:], meant[warm:])
+            arrived = arrivals.of(messages.ids)
+    warm = int(rate * WARM_S)
+    found = array(
+        "d", [(arrived[name] - at) * 1_000 for name, at in zip(messages.ids[warm:], meant[warm:], strict=True)]
+    )
     _note_latency(figures, options, found)
 
 

@@ -40,10 +40,7 @@ class StalledError(Exception):
 class Watcher:
     """Follows the ledger's outputs in a thread. Use as a context manager."""
 
-    def __init__(
-        self, settings: Settings, registry: Registry, *, from_beginning: bool = False, ledger_only: bool = False
-    ) -> None:
-        """`ledger_only`: entries are all that is followed; dead letters and positions stay unknown."""
+    def __init__(self, settings: Settings, registry: Registry, *, from_beginning: bool = False) -> None:
         topics = Topics(settings.namespace)
         self._registry = registry
         self._ledger = topics.name("ledger")
@@ -60,7 +57,7 @@ class Watcher:
         self.dead_letters = 0
         self.keep_arrivals = False
         """Whether to remember when the entry of each event arrived (for latencies)."""
-        read = [self._ledger] if ledger_only else [self._ledger, self._accounts, self._dead_letters]
+        read = [self._ledger, self._accounts, self._dead_letters]
         starts = {} if from_beginning else committed_ends(settings, read)
         self._follower = Follower(
             settings,

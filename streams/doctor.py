@@ -21,6 +21,7 @@ import httpx
 from schemas.codec import RegistryUnavailableError
 from schemas.topics import Topics
 from streams.errors import OperatorError
+from streams.settings import without_password
 
 if TYPE_CHECKING:
     from confluent_kafka.admin import AdminClient
@@ -185,7 +186,7 @@ def _registry(settings: Settings, admin: AdminClient | None) -> Check:
     try:
         if settings.schema_registry_url is not None:
             connect_registry(settings).writer(1)
-            return Check("registry", Verdict.OK, f"answers at {_without_password(settings.schema_registry_url)}")
+            return Check("registry", Verdict.OK, f"answers at {without_password(settings.schema_registry_url)}")
         if admin is None or Topics(settings.namespace).name("schemas") not in admin.list_topics().topics:
             return Check("registry", Verdict.SKIPPED, "built-in; no topic to read yet")
         registry = TopicRegistry(settings)
@@ -226,7 +227,7 @@ def _http(settings: Settings, serving: dict[str, Any] | None) -> Check:
 def _clickhouse(settings: Settings, serving: dict[str, Any] | None) -> Check:
     from projections.clickhouse import ClickHouseUnavailableError, clickhouse_url, connect
 
-    url = _without_password(clickhouse_url(settings))
+    url = without_password(clickhouse_url(settings))
     if serving is not None and url.startswith("chdb:"):
         return Check("clickhouse", Verdict.OK, f"in the process of serve, {url}")
     folder = Path(url.removeprefix("chdb://"))
@@ -265,8 +266,3 @@ def _answers(host: str, port: int) -> bool:
     with socket.socket() as probe:
         probe.settimeout(ANSWER_TIMEOUT_S)
         return probe.connect_ex((host, port)) == 0
-
-
-def _without_password(url: str) -> str:
-    scheme, separator, rest = url.partition("://")
-    return scheme + separator + rest.rpartition("@")[2]

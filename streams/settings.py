@@ -6,11 +6,20 @@ Amounts of time and size carry their unit last in the name.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+HIDDEN = "***"
+_PASSWORD = re.compile(r"(://[^/@:]*:)[^@]*@")
+
+
+def without_password(text: str) -> str:
+    """A text with the passwords of the addresses in it hidden."""
+    return _PASSWORD.sub(rf"\1{HIDDEN}@", text)
 
 
 class Settings(BaseSettings):
@@ -33,7 +42,7 @@ class Settings(BaseSettings):
     namespace: str = Field("", description="prefix of topics, app ids and the ClickHouse database")
 
     http_host: str = Field("127.0.0.1", description="where `serve` listens")
-    http_port: int = Field(8080, ge=0, le=65535)
+    http_port: int = Field(8080, ge=0, le=65535, description="where `serve` listens; 0: any port that is free")
     worker_metrics_port: int = Field(0, ge=0, le=65535, description="Prometheus metrics of a worker; 0: none")
     worker_metrics_host: str = Field("127.0.0.1", description="where a worker's metrics listen")
     api_keys_file: Path | None = Field(None, description="API keys of the HTTP interface")
@@ -70,6 +79,14 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="what is worth a line")
     log_format: Literal["text", "json"] = Field("text", description="json: one JSON object a line, for collectors")
     debug: bool = Field(False, description="show tracebacks")
+
+    @field_validator("clickhouse_url", "schema_registry_url")
+    @classmethod
+    def _address_can_be_asked(cls, value: str | None, info: ValidationInfo) -> str | None:
+        known = ("http://", "https://", "chdb:///") if info.field_name == "clickhouse_url" else ("http://", "https://")
+        if value is not None and not value.startswith(known):
+            raise ValueError(f"it must begin with {', '.join(known[:-1])} or {known[-1]}")
+        return value
 
     @field_validator("namespace")
     @classmethod

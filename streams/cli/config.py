@@ -29,11 +29,19 @@ def show(as_json: JsonFlag = False) -> None:
             origin = "environment"
         else:
             origin = ".env" if name in settings.model_fields_set else "default"
-        shown = "***" if isinstance(value, SecretStr) else value
-        rows.append((variable, shown, origin, field.description or ""))
+        rows.append((variable, _shown(value), origin, field.description or ""))
     if as_json:
         print_json({row[0]: {"value": row[1], "origin": row[2], "description": row[3]} for row in rows})
         return
     print_table(
         ("variable", "value", "from", "meaning"), [(a, "–" if b is None or b == "" else b, c, d) for a, b, c, d in rows]
     )
+
+
+def _shown(value: object) -> object:
+    """A value without what is secret in it: the password of an address, too."""
+    from streams.settings import HIDDEN, without_password
+
+    if isinstance(value, SecretStr):
+        return HIDDEN
+    return without_password(value) if isinstance(value, str) else value

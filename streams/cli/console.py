@@ -31,7 +31,7 @@ def load_settings(**overrides: Any) -> Settings:
     """
     from pydantic import ValidationError
 
-    from streams.settings import Settings
+    from streams.settings import Settings, without_password
 
     given = {name: value for name, value in overrides.items() if value is not None}
     try:
@@ -40,7 +40,8 @@ def load_settings(**overrides: Any) -> Settings:
         first = error.errors(include_url=False)[0]
         variable = "CREDITS_" + "_".join(str(part) for part in first["loc"]).upper()
         message = str(first["msg"]).removeprefix("Value error, ")
-        raise OperatorError(f"{variable} is {first.get('input')!r}", message[:1].lower() + message[1:]) from error
+        found = without_password(repr(first.get("input")))
+        raise OperatorError(f"{variable} is {found}", message[:1].lower() + message[1:]) from error
 
 
 def print_json(document: Any) -> None:

@@ -42,7 +42,7 @@ def explain(error: BaseException) -> Failure:
         return Failure(error.code, error.problem, error.remedy)
     if isinstance(error, UsageError):
         command = error.ctx.command_path if error.ctx else "credits"
-        message = error.format_message().rstrip(".")
+        message = error.format_message().replace("Value error, ", "").rstrip(".")
         return Failure("wrong_call", message, f"see `{command} --help`", STATUS_MISUSED)
     if isinstance(error, ClickException):
         return Failure("wrong_call", error.format_message(), "", error.exit_code)

@@ -68,6 +68,12 @@ def test_every_command_explains_itself(name: str) -> None:
         (["config", "show", "--nosuch"], {}, 2, "`credits config show --help`"),
         (["config", "show"], {"CREDITS_PARTITIONS": "many"}, 1, "CREDITS_PARTITIONS is 'many'"),
         (["config", "show"], {"CREDITS_NAMESPACE": "a b"}, 1, "use letters, digits"),
+        (
+            ["serve"],
+            {"CREDITS_CLICKHOUSE_URL": "ftp://a:b@c"},
+            1,
+            "CREDITS_CLICKHOUSE_URL is 'ftp://a:***@c': it must begin",
+        ),
         (["topics", "apply"], {"CREDITS_KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"}, 1, "no Kafka answers at 127.0.0.1:1"),
         (["topics", "apply"], {"CREDITS_KAFKA_SECURITY_PROTOCOL": "TLS"}, 1, "CREDITS_KAFKA_SECURITY_PROTOCOL"),
     ],
@@ -95,11 +101,13 @@ def test_an_error_is_json_too() -> None:
 
 
 def test_config_shows_origins_and_hides_secrets() -> None:
-    done = credits("config", "show", "--json", CREDITS_KAFKA_SASL_PASSWORD="hidden", CREDITS_PARTITIONS="3")
+    secrets = {"CREDITS_KAFKA_SASL_PASSWORD": "hidden", "CREDITS_CLICKHOUSE_URL": "http://ann:hidden@ch:8123"}
+    done = credits("config", "show", "--json", CREDITS_PARTITIONS="3", **secrets)
     document = json.loads(done.stdout)
     assert document["CREDITS_PARTITIONS"]["value"] == 3
     assert document["CREDITS_PARTITIONS"]["origin"] == "environment"
     assert document["CREDITS_HTTP_PORT"]["origin"] == "default"
+    assert document["CREDITS_CLICKHOUSE_URL"]["value"] == "http://ann:***@ch:8123"
     assert "hidden" not in done.stdout
 
 

@@ -9,6 +9,7 @@ The rules of this file:
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import signal
@@ -21,7 +22,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from pydantic import SecretStr
 
@@ -120,6 +121,7 @@ class LocalSystem:
         self._say = say
         self._step = step or say
         self._ended_at: deque[float] = deque()
+        self._claim: TextIO | None = None
 
     @property
     def settings(self) -> Settings:
@@ -150,6 +152,7 @@ class LocalSystem:
         """Start everything; returns when events are taken. Raises `OperatorError`, and has stopped everything then."""
         from streams import topics_admin
 
+        self._claim_folder()
         try:
             if self._given.kafka_bootstrap_servers is None:
                 self.broker = LocalBroker(self._given, progress=self._step)
@@ -193,6 +196,7 @@ class LocalSystem:
         self.parts.clear()
         if self.broker is not None and self.broker.owned():
             self.broker.stop()
+        self._let_go()
 
     def kill(self) -> None:
         """End everything at once (SIGKILL)."""
@@ -201,6 +205,31 @@ class LocalSystem:
         self.parts.clear()
         if self.broker is not None and self.broker.owned():
             self.broker.kill()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._claim is not None:
+            self._claim.close()
+            self._claim = None
+
+    def _claim_folder(self) -> None:
+        """One system a data folder: two would have workers of the same names, and one ClickHouse folder."""
+        folder = self._given.data_dir
+        folder.mkdir(parents=True, exist_ok=True)
+        claim = (folder / "up.lock").open("a+")
+        try:
+            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)  # let go of when this process ends, however it does
+        except BlockingIOError as error:
+            with claim:
+                claim.seek(0)
+                pid = claim.read().strip() or "unknown"
+            raise OperatorError(
+                f"everything runs already on {folder.absolute()} (process {pid})", "use it, or set CREDITS_DATA_DIR"
+            ) from error
+        claim.truncate(0)
+        claim.write(str(os.getpid()))
+        claim.flush()
+        self._claim = claim
 
     def _launch(self, name: str) -> None:
         command = [sys.executable, "-m", "streams", name.partition("-")[0]]

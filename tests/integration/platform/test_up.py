@@ -141,6 +141,11 @@ def test_everything_runs_and_state_outlives_every_end(
     second = Up(settings, environment)
     second.wait_until_ready()
     assert settled(settings) == "98.25"
+    beside = Up(settings, environment)
+    assert beside.process.wait(END_S) == 1
+    assert beside.lines == [beside.lines[-1]]
+    assert "everything runs already" in beside.lines[-1]
+    assert str(second.process.pid) in beside.lines[-1]
     checks = json.loads(credits(environment, "doctor", "--json"))["checks"]
     assert {each["name"]: each["verdict"] for each in checks if each["verdict"] != "ok"} == {}
     family = second.family()

@@ -15,6 +15,8 @@ CREDITS := $(BIN)/credits
 PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
 ARGS ?=
+# Many tests wait for brokers and time-outs: two files of them at a time. For one at a time: make test AT_ONCE=0
+AT_ONCE ?= 2
 
 .PHONY: help
 help: ## what there is
@@ -51,7 +53,7 @@ bench: $(VENV)/run.stamp ## throughput, latency and memory on this machine
 
 .PHONY: test
 test: $(VENV)/dev.stamp ## the default tests (ARGS='-k name' to choose)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n $(AT_ONCE) --dist loadfile $(ARGS)
 
 .PHONY: test-all
 test-all: $(VENV)/dev.stamp ## the default tests and the long ones

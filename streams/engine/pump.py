@@ -330,7 +330,8 @@ class Pump:
         writes, framed, position = self._writes(output, positions)
         self._commit_began_s = time.monotonic()
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._setup.executor, self._producer.commit, writes)
+        self._producer.write(writes)
+        await loop.run_in_executor(self._setup.executor, self._producer.commit)
         self._setup.dead_letters.count(dead_letters, time.monotonic())
         self._accounts.apply(framed)
         self._position = position

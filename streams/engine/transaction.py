@@ -3,7 +3,9 @@
 The rules of this file:
 1. `transactional.id` is `<app id>-<partition>`: opening a producer fences every earlier one of the partition, here or
    elsewhere, and waits until what that one left open is aborted or committed.
-2. A transaction is written by one thread at a time, and never while another of the same partition is open.
+2. A transaction is written by one thread at a time, and never while another of the same partition is open. Writing
+   is for the event loop's thread, which has the interpreter anyway; a thread of its own would wait for it three times.
+   Only the commit, which waits for the broker, is for another.
 3. After any failure the producer is not used again: whether the transaction went through is read from Kafka, by
    restoring the partition.
 """
@@ -112,12 +114,11 @@ class PartitionProducer:
             else:
                 return PartitionProducer(settings, partition, producer)
 
-    def commit(self, writes: Writes) -> None:
-        """Write everything as one transaction. Blocks.
+    def write(self, writes: Writes) -> None:
+        """Begin a transaction and hand everything over. Waits for nobody; `commit` must follow.
 
-        1. Begin. 2. Hand over the records of the own partition. 3. Hand over keyed records. 4. Commit, which waits
-        for every record to be acknowledged. A crash before the end of 4 has no effect: the next owner's `open` aborts
-        what is there; a crash after it has had its effect, positions included.
+        1. Begin. 2. Hand over the records of the own partition. 3. Hand over keyed records. A crash after any of them
+        has no effect: the next owner's `open` aborts what is there.
 
         The lists of messages are empty afterwards. Raises `FencedError` or `PartitionLostError` (restore the
         partition) or `CommitRefusedError` (stop).
@@ -128,6 +129,12 @@ class PartitionProducer:
             messages.clear()  # librdkafka has its copy; with several partitions in this state the other one is felt
         for record in writes.keyed:
             self._produce_keyed(record, writes.keyed_at_ms)
+
+    def commit(self) -> None:
+        """Commit, which waits for every record to be acknowledged. Blocks; raises as `write` does.
+
+        A crash before its end has no effect; one after it has had its effect, positions included.
+        """
         self._attempt(lambda: self._producer.commit_transaction(COMMIT_TIMEOUT_S), retry=True)
 
     def close(self) -> None:

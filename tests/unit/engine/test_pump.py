@@ -36,10 +36,18 @@ class Log:
     failures: list[Exception] = field(default_factory=list)
     went_through_anyway: bool = False
     commits: int = 0
+    written: Writes | None = None
 
-    def commit(self, writes: Writes) -> None:
+    def write(self, writes: Writes) -> None:
+        """What the next commit makes durable."""
+        assert self.written is None, "one transaction at a time"
+        self.written = writes
+
+    def commit(self) -> None:
         """One transaction: all or nothing."""
         assert self.gate.wait(10)
+        writes, self.written = self.written, None
+        assert writes is not None
         if self.failures and not self.went_through_anyway:
             raise self.failures.pop()
         for topic, messages in writes.batches:

@@ -113,10 +113,10 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
     async def on_thread_stop(self) -> None:
         """Stop the consumer.
 
-        With a broker away, aiokafka lets the cancelling of its own fetch out; Faust would wait a minute for a thread
+        With a broker away, aiokafka lets what it met on the way out; Faust would wait a minute for a thread
         that this has ended.
         """
-        with contextlib.suppress(asyncio.CancelledError):
+        with contextlib.suppress(asyncio.CancelledError, KafkaError):
             await super().on_thread_stop()
 
     async def _fetch_records(

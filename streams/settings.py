@@ -63,7 +63,7 @@ class Settings(BaseSettings):
     )
     session_timeout_ms: int = Field(8_000, ge=6_000, le=300_000, description="after this a silent worker is replaced")
     batch_records_max: int = Field(8_192, ge=1, le=100_000, description="records decided in one transaction")
-    queue_records_max: int = Field(32_768, ge=1, description="records waiting per partition before fetching pauses")
+    queue_records_max: int = Field(16_384, ge=1, description="records waiting per partition before fetching pauses")
     queue_bytes_max: int = Field(
         16 * 1024 * 1024, ge=1, description="bytes of records waiting per partition before fetching pauses"
     )

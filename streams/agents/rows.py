@@ -65,6 +65,10 @@ def unique_id(kind: InputKind, record: Mapping[str, Any]) -> bytes:
     return "\0".join((kind.value, record["org_id"], record[ID_FIELDS[kind]], record.get("action") or "")).encode()
 
 
+LEG_IDS: Final = "money"
+"""The window that transfer legs are remembered for."""
+
+
 class RowBooking:
     """Decides the records of one inbound batch, one after the other."""
 
@@ -165,8 +169,10 @@ class RowBooking:
     def book_legs(self, decoded: DecodedBatch) -> None:
         """Transfer legs. Ledgers alone write them; one that none can have written is a dead letter all the same.
 
-        For it must not stop the orgs beside it, and its credits stay visible as on the way until it is sent again.
+        For it must not stop the orgs beside it, and its credits stay visible as on the way until it is sent again; by
+        hand perhaps twice, so that their ids are remembered like those of money.
         """
+        seen, seed = self._state.partition.seen[LEG_IDS], self._state.partition.seed
 
         def take(index: int, at: int, fields: Mapping[str, Any]) -> None:
             try:
@@ -174,7 +180,13 @@ class RowBooking:
             except msgspec.ValidationError as error:
                 raise DeadLetter(DeadLetterCode.INVALID_FIELD, str(error)) from error
             check_key(self._inbound.keys[index], leg.org_id)
+            ids = digests(["\0".join(("leg", leg.kind, leg.org_id, leg.leg_id)).encode()], seed)
+            if seen.lookup(ids).known.any():
+                self._outbound.count(self._inbound.topic, "duplicates")
+                return
             self._decide(leg.org_id, leg, index, at)
+            said = contents([self._inbound.values[index] or b""], seed)
+            seen.add(ids, said, self._state.partition.ledger_end, self._state.clock_at)
 
         self._each(decoded, take)
 

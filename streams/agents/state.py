@@ -15,8 +15,8 @@ from typing import Final
 from streams.engine.ports import Partition
 from streams.ledger.account import Account, decode_account, encode_account, new_account
 
-ACCOUNTS_LIVE_MAX: Final = 4_096
-"""Decoded accounts kept per partition, about 2 KiB each: 8 MiB. Those beyond are decoded again when needed."""
+ACCOUNTS_LIVE_MAX: Final = 1_024
+"""Decoded accounts kept per partition, about 6 KiB each: 6 MiB. Those beyond are decoded again when needed."""
 
 
 class PartitionState:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import heapq
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 _DUE = struct.Struct(">Q")
 
@@ -42,6 +42,10 @@ class Accounts:
 
     def __len__(self) -> int:
         return len(self._framed)
+
+    def count_with(self, org_ids: Iterable[str]) -> int:
+        """How many accounts there are once these have a state, too."""
+        return len(self._framed) + sum(org_id not in self._framed for org_id in org_ids)
 
     def get(self, org_id: str) -> bytes | None:
         """The committed state of an org; None when it has none."""

@@ -71,6 +71,7 @@ class Engine:
         self._changelog_ends: dict[int, int] = {}
         self._membership: tuple[str, int] = ("", -1)
         self._executor = ThreadPoolExecutor(max_workers=settings.partitions, thread_name_prefix="commit")
+        self._trimming = ThreadPoolExecutor(max_workers=1, thread_name_prefix="trim")
         self._entries = LedgerLookup(settings, processor.witness)
         self._group_offsets: asyncio.Task[None] | None = None
         self._clock = BrokerClock(settings) if settings.clock == "wall" else None
@@ -84,6 +85,7 @@ class Engine:
             processor=processor,
             metrics=self._metrics,
             executor=self._executor,
+            trimming=self._trimming,
             large_batches=asyncio.Semaphore(LARGE_BATCHES_MAX),
             fetching=self,
             dead_letters=DeadLetterLimit(settings.dead_letters_per_minute_max),
@@ -124,6 +126,7 @@ class Engine:
         await self._processor.stop()
         self._entries.close()
         self._executor.shutdown(wait=False)
+        self._trimming.shutdown(wait=False, cancel_futures=True)
 
     @property
     def owned(self) -> list[int]:

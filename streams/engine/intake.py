@@ -81,7 +81,10 @@ class Intake:
 
 
 def _size(inbound: Inbound) -> int:
-    return sum(map(len, filter(None, inbound.values)))
+    size = sum(map(len, filter(None, inbound.values))) + sum(map(len, filter(None, inbound.keys)))
+    for headers in inbound.headers:
+        size += sum(len(name) + len(value or b"") for name, value in headers)
+    return size
 
 
 def after(inbound: Inbound, offset: int) -> Inbound:

@@ -3,7 +3,7 @@
 Who calls what, when, in which thread. P is one partition; it has one pump, so for one P nothing below ever runs twice
 at the same time.
 
-1. `load` once for each assignment of P, in a worker thread, after the previous owner is fenced and P's state is
+1. `load` once for each assignment of P, on the event loop, after the previous owner is fenced and P's state is
    restored. What it returns is handed to every later call for P and is dropped when P is taken away, or when a commit
    of P fails.
 2. `gather` for each batch of P, on the event loop, before `step`. I/O belongs here. `UnavailableError` (also
@@ -14,7 +14,8 @@ at the same time.
 4. The engine commits the `Output` as one transaction in a worker thread. Meanwhile `gather` and `step` of other
    partitions run; those of P wait.
 5. `committed` on the event loop, when the transaction of an `Output` of P is in Kafka: the place for bounding caches.
-6. `tick` on the event loop's thread, when accounts of P are due and nothing of P is queued.
+6. `tick` on the event loop's thread, when accounts of P are due: at the clock in turns with queued batches, at the
+   broker's time when P is idle.
 
 Guarantees: batches of one topic and partition arrive in offset order, no record twice, none left out, across restarts
 and rebalances. Everything in one `Output` becomes visible to read_committed readers at once, or never.

@@ -30,7 +30,7 @@ class PositionRecord(msgspec.Struct):
     offset that was ever read of each. `clock_at`: the partition's clock in microseconds. `commit`: number of
     transactions so far. `seed`: of the hashes of seen ids. `counters`: outcomes per input topic. `seen`: ids per
     window and bucket. `memory`: the processor's own bytes by name. `pending`: blobs of seen ids, by window, that are
-    not on their topic yet.
+    not on their topic yet. `accounts`: how many accounts have a state; None in a record of an older program.
     """
 
     version: int = POSITION_VERSION
@@ -43,6 +43,7 @@ class PositionRecord(msgspec.Struct):
     seen: dict[str, dict[int, int]] = {}
     memory: dict[str, bytes] = {}
     pending: dict[str, list[bytes]] = {}
+    accounts: int | None = None
 
     def encode(self) -> bytes:
         """The record's value."""
@@ -57,6 +58,7 @@ class PositionRecord(msgspec.Struct):
         memory: Mapping[str, bytes | None],
         seen: dict[str, dict[int, int]],
         pending: dict[str, list[bytes]],
+        accounts: int,
     ) -> PositionRecord:
         """The record after one more transaction. Raises `ValueError` when a position or the clock would go back."""
         positions = dict(self.next_offsets)
@@ -88,6 +90,7 @@ class PositionRecord(msgspec.Struct):
             seen=seen,
             memory=kept,
             pending=pending,
+            accounts=accounts,
         )
 
 

@@ -37,10 +37,10 @@ from streams.settings import Settings
 log = logging.getLogger(__name__)
 
 TICK_IDLE_S = 1.0
-# A batch from here on and what it causes take 20 to 40 MiB until they are committed: two
-# are committed while one is decided, which keeps a worker's core busy; more would only cost memory.
+# A batch from here on and what it causes take 20 to 40 MiB until they are committed: one is committed while another is
+# decided, which keeps a worker's core busy; more would cost memory.
 LARGE_RECORDS_MIN = 1_000
-LARGE_BATCHES_MAX = 3
+LARGE_BATCHES_MAX = 2
 # Each topic in a transaction costs the broker a request and a marker: the ids of small batches stay in the position
 # record, which is written anyway, until there are about a thousand of them (24 bytes each).
 PENDING_BYTES_MAX = 24 * 1024
@@ -82,6 +82,9 @@ class PumpSetup:
     processor: Processor[Any, Any]
     metrics: EngineMetrics
     executor: Executor
+    """Commits, one thread for each partition."""
+    trimming: Executor
+    """Deletes forgotten ids, one partition after the other: that must never keep a commit waiting."""
     large_batches: asyncio.Semaphore
     fetching: Fetching
     dead_letters: DeadLetterLimit
@@ -129,6 +132,7 @@ class Pump:
             counters=position.counters,
             seen=position.seen,
             pending=position.pending,
+            accounts=position.accounts,
             memory=position.memory,
         )
         self._arrived_at: dict[str, int] = {}
@@ -353,7 +357,7 @@ class Pump:
         before this commit, the committed state no longer counts: that is deleted from Kafka.
         """
         for name, oldest in self._forgotten.items():
-            self._setup.executor.submit(trim, self._setup.settings, name, self.number, oldest)
+            self._setup.trimming.submit(trim, self._setup.settings, name, self.number, oldest)
         self._forgotten = {}
         passed_at = min(self._passed_at(topic, offset) for topic, offset in self._position.next_offsets.items())
         for name, memory in self._seen.items():
@@ -384,6 +388,7 @@ class Pump:
             memory=output.memory,
             seen={name: memory.counts for name, memory in self._seen.items()},
             pending=pending,
+            accounts=self._accounts.count_with(output.accounts),
         )
         framed = {org: frame_account(due_at, state) for org, (due_at, state) in output.accounts.items()}
         changed = [{"key": org.encode(), "value": value} for org, value in framed.items()]

@@ -71,6 +71,12 @@ def restore(
                     f"partition {number} has entries in {witness}, but no position in its account changelog", REBUILD
                 )
             position = PositionRecord(seed=secrets.randbits(63))
+        if position.accounts is not None and position.accounts != len(framed):
+            raise StateLostError(
+                f"the account changelog of partition {number} holds {len(framed)} accounts, "
+                f"its position record says {position.accounts}",
+                REBUILD,
+            )
         seen = {
             window.name: _read_seen(reader, seen_topic(settings.app_id, window.name), number, window, position)
             for window in windows

@@ -15,7 +15,7 @@ from confluent_kafka.admin import AdminClient
 
 from streams.engine.internal_topics import seen_topic
 from streams.engine.restore import CommittedReader
-from streams.engine.seen import Blob
+from streams.engine.seen import Blob, BlobError
 from streams.errors import KafkaUnavailableError
 from streams.kafka_clients import admin_config
 from streams.settings import Settings
@@ -37,7 +37,7 @@ def trim(settings: Settings, window: str, number: int, oldest_bucket: int) -> No
             deleted = admin.delete_records([TopicPartition(topic, number, keep_from)])
             for future in deleted.values():
                 future.result(DELETE_TIMEOUT_S)
-    except (KafkaException, KafkaUnavailableError) as error:
+    except (KafkaException, KafkaUnavailableError, BlobError) as error:
         log.warning("Forgotten ids of %s/%s stay in Kafka for now: %s", topic, number, error)
     finally:
         reader.close()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 
-from confluent_kafka import TopicPartition
+from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 
 from streams.engine.internal_topics import changelog_config, changelog_topic, seen_config, seen_topic
-from streams.kafka_clients import admin_config
+from streams.kafka_clients import admin_config, producer_config
 from tests.integration.engine.counting import HUGE, POISON, CountingProcessor
 from tests.integration.engine.workers import Installation, audit, until, wait_for_counts
 
@@ -87,12 +87,16 @@ def test_an_input_made_anew_stops_the_worker(installation: Installation) -> None
     stopped_saying(installation, "but the log ends at 0")
 
 
-def test_a_lost_changelog_stops_the_worker(installation: Installation) -> None:
+def test_a_lost_account_or_changelog_stops_the_worker(installation: Installation) -> None:
     installation.create_topics()
     worker = installation.ready_worker()
     installation.send(1_000)
     wait_for_counts(installation, 1_000)
     worker.kill()
+    producer = Producer(producer_config(installation.settings))
+    producer.produce(changelog_topic(installation.settings.app_id), key=b"o7", value=None)
+    assert producer.flush(30) == 0
+    stopped_saying(installation, "accounts, its position record says")
     remake(installation, changelog_topic(installation.settings.app_id), changelog_config())
     stopped_saying(installation, "but no position in its account changelog")
     assert audit(installation).counted == 1_000

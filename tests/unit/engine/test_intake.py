@@ -65,12 +65,12 @@ def test_one_batch_for_each_topic() -> None:
 
 def test_bytes_are_counted_as_records_come_and_go() -> None:
     intake = Intake({"t": 0})
-    whole = inbound(0, [0, 1, 2], 3)
-    whole.values = [b"12345", None, b"123"]
+    whole = inbound(0, [0, 1, 2], 3, headers=True)
+    whole.values, whole.keys = [b"12345", None, b"123"], [b"ab", None, b"c"]
     intake.offer(whole)
-    assert intake.bytes == 8
+    assert intake.bytes == 8 + 3 + 6  # values, keys, headers ("h" and a digit each)
     intake.take(1)
-    assert intake.bytes == 3
+    assert intake.bytes == 3 + 1 + 4
     intake.restart({"t": 1})
     assert intake.bytes == 0
 

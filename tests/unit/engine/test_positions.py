@@ -17,6 +17,7 @@ RECORD = PositionRecord(
     seen={"usage": {3: 17}},
     memory={"note": b"n", "other": b"o"},
     pending={"usage": [b"earlier"], "money": [b"m"]},
+    accounts=3,
 )
 
 
@@ -32,11 +33,13 @@ def test_one_more_transaction() -> None:
         memory={"note": None, "third": b"t"},
         seen={"usage": {3: 18}},
         pending={"usage": [b"blob"]},
+        accounts=4,
     )
     assert after.next_offsets == {"usage": 12, "holds": 0}
     assert after.counters == {"usage": {"entries": 6, "duplicates": 2, "dead_letters": 1}}
     assert (after.commit, after.clock_at, after.seed, after.starts) == (8, 1_001, 99, RECORD.starts)
     assert after.pending == {"usage": [b"blob"]}
+    assert after.accounts == 4
     assert after.memory == {"other": b"o", "third": b"t"}
     assert RECORD.counters == {"usage": {"entries": 5, "duplicates": 2}}
     assert RECORD.next_offsets["usage"] == 10
@@ -48,7 +51,9 @@ def test_one_more_transaction() -> None:
 )
 def test_nothing_goes_back(next_offsets: dict[str, int], clock_at: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        RECORD.advanced(next_offsets=next_offsets, clock_at=clock_at, outcomes={}, memory={}, seen={}, pending={})
+        RECORD.advanced(
+            next_offsets=next_offsets, clock_at=clock_at, outcomes={}, memory={}, seen={}, pending={}, accounts=3
+        )
 
 
 @pytest.mark.parametrize(

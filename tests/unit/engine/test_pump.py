@@ -173,6 +173,7 @@ def with_pump(test: Callable[[Bench], Coroutine[Any, Any, None]], tmp_path: Path
                 processor=echo,
                 metrics=NoMetrics(),
                 executor=executor,
+                trimming=executor,
                 large_batches=asyncio.Semaphore(1),
                 fetching=fetching,
                 dead_letters=DeadLetterLimit(10),

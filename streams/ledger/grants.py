@@ -5,6 +5,8 @@ Rules of this file:
   kind (allowances left from elsewhere, promotional, adjustments, transferred, purchased), creation ascending, grant id.
 - Planning (`draw`, `pay_overdraft`, `give_back`) changes nothing and returns slices; `move` alone changes a wallet.
 - While a wallet is overdrawn it has no grants with anything left; credits that come in pay the overdraft first.
+- A grant's id is unique in its account while the grant is known. A lot under the id of a grant that is known joins it:
+  one that was forgotten comes back in parts, each with its share of the cost basis if that is known.
 - A grant that is empty is remembered in `exhausted`, purchased ones for refunds of the purchase, all of them until
   they expire for refunds of usage; at most `EXHAUSTED_MAX`, the oldest are forgotten first.
 """
@@ -13,6 +15,8 @@ from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Iterable, Sequence
+
+import msgspec
 
 from schemas.enums import OVERDRAFT_GRANT_ID, GrantKind
 from streams.ledger.account import Grant, Wallet
@@ -91,13 +95,15 @@ def find_grant(wallet: Wallet, grant_id: str) -> Grant | None:
 def give_back(wallet: Wallet, lots: Sequence[Lot], at: int) -> tuple[tuple[Slice, ...], tuple[Lot, ...]]:
     """How credits return to the grants named by `lots`: (slices, lots to add anew).
 
-    A grant the wallet no longer remembers is added again under its id. What returns to a grant that has not expired
-    pays the overdraft first; what returns to one that has expired stays there, to expire at once. A lot of kind
-    `overdraft` was never covered by a grant: what the overdraft no longer needs of it becomes an adjustment.
+    A grant the wallet no longer remembers is added again under its id, with what returns to it as its amount; what
+    returns to it later, and is more than was drawn from it since, joins it as another lot. What returns to a grant that
+    has not expired pays the overdraft first; what returns to one that has expired stays there, to expire at once. A lot
+    of kind `overdraft` was never covered by a grant: what the overdraft no longer needs of it becomes an adjustment.
     """
     owed = wallet.overdraft
     slices: list[Slice] = []
     anew: list[Lot] = []
+    room: dict[str, int] = {}
     for lot in lots:
         if lot.kind is GrantKind.OVERDRAFT:
             paid = min(owed, lot.amount_nanos)
@@ -110,10 +116,14 @@ def give_back(wallet: Wallet, lots: Sequence[Lot], at: int) -> tuple[tuple[Slice
         live = expires_at is None or expires_at > at
         paid = min(owed, lot.amount_nanos) if live else 0
         owed -= paid
-        if grant is None:
+        if grant is not None:
+            lot = msgspec.structs.replace(lot, priority=grant.priority, expires_at=grant.expires_at)
+            room.setdefault(lot.grant_id, grant.amount - grant.remaining)
+        if lot.amount_nanos > room.get(lot.grant_id, 0):
             anew.append(lot)
             change = paid
         else:
+            room[lot.grant_id] -= lot.amount_nanos
             change = paid - lot.amount_nanos
         if change:
             slices.append(Slice(lot.grant_id, lot.kind, change, expires_at))
@@ -150,8 +160,9 @@ def move(wallet: Wallet, lots: Iterable[Lot], slices: Iterable[Slice], at: int, 
     Raises BrokenLedger when a slice names a grant that is not there or takes more than it has.
     """
     for lot in lots:
-        insort(wallet.grants, _granted(lot, at, current), key=draw_order)
+        _add(wallet, lot, at, current)
         wallet.settled += lot.amount_nanos
+    remembered = len(wallet.exhausted)
     for part in slices:
         wallet.settled -= part.amount_nanos
         if part.kind is GrantKind.OVERDRAFT:
@@ -159,8 +170,26 @@ def move(wallet: Wallet, lots: Iterable[Lot], slices: Iterable[Slice], at: int, 
             if wallet.overdraft < 0:
                 raise BrokenLedger(f"the overdraft of {wallet.unit} would be {wallet.overdraft}")
         else:
-            _change(wallet, part, at)
+            _change(wallet, part)
+    if len(wallet.exhausted) > remembered:
+        _forget(wallet, at)
     wallet.allowance_first = bool(wallet.grants) and wallet.grants[0].kind is GrantKind.ALLOWANCE
+
+
+def _add(wallet: Wallet, lot: Lot, at: int, current: bool) -> None:
+    """Make a grant of the lot, or let it join the one of its id, which keeps its terms."""
+    grant = find_grant(wallet, lot.grant_id)
+    if grant is None:
+        insort(wallet.grants, _granted(lot, at, current), key=draw_order)
+        return
+    if not grant.remaining:
+        wallet.exhausted.remove(grant)
+        insort(wallet.grants, grant, key=draw_order)
+    grant.amount += lot.amount_nanos
+    grant.remaining += lot.amount_nanos
+    if lot.price_paid_nanos is not None:
+        grant.price_paid = (grant.price_paid or 0) + lot.price_paid_nanos
+        grant.currency = lot.currency
 
 
 def _granted(lot: Lot, at: int, current: bool) -> Grant:
@@ -178,7 +207,7 @@ def _granted(lot: Lot, at: int, current: bool) -> Grant:
     )
 
 
-def _change(wallet: Wallet, part: Slice, at: int) -> None:
+def _change(wallet: Wallet, part: Slice) -> None:
     grant = find_grant(wallet, part.grant_id)
     if grant is None:
         raise BrokenLedger(f"no grant {part.grant_id} in {wallet.unit}")
@@ -188,15 +217,17 @@ def _change(wallet: Wallet, part: Slice, at: int) -> None:
     grant.remaining = after
     if before and not after:
         wallet.grants.remove(grant)
-        _remember(wallet, grant, at)
+        wallet.exhausted.append(grant)
     elif after and not before:
         wallet.exhausted.remove(grant)
         insort(wallet.grants, grant, key=draw_order)
 
 
-def _remember(wallet: Wallet, grant: Grant, at: int) -> None:
-    """Keep an empty grant, and drop those that no refund can refer to any more."""
-    wallet.exhausted.append(grant)
+def _forget(wallet: Wallet, at: int) -> None:
+    """Drop the empty grants that no refund can refer to any more, and the oldest of too many.
+
+    After all slices of an entry: one of them may return to a grant that another would have pushed out.
+    """
     kept = [
         empty
         for empty in wallet.exhausted

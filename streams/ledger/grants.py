@@ -5,8 +5,8 @@ Rules of this file:
   kind (allowances left from elsewhere, promotional, adjustments, transferred, purchased), creation ascending, grant id.
 - Planning (`draw`, `pay_overdraft`, `give_back`) changes nothing and returns slices; `move` alone changes a wallet.
 - While a wallet is overdrawn it has no grants with anything left; credits that come in pay the overdraft first.
-- A grant's id is unique in its account while the grant is known. A lot under the id of a grant that is known joins it:
-  one that was forgotten comes back in parts, each with its share of the cost basis if that is known.
+- A grant's id is unique in its account while the grant is known (`unused_id`). A lot under the id of a known grant
+  joins it: one that was forgotten comes back in parts, each with its share of the cost basis if that is known.
 - A grant that is empty is remembered in `exhausted`, purchased ones for refunds of the purchase, all of them until
   they expire for refunds of usage; at most `EXHAUSTED_MAX`, the oldest are forgotten first.
 """
@@ -14,12 +14,12 @@ Rules of this file:
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
 from schemas.enums import OVERDRAFT_GRANT_ID, GrantKind
-from streams.ledger.account import Grant, Wallet
+from streams.ledger.account import Account, Grant, Wallet
 from streams.ledger.commands import PRIORITY_DEFAULT
 from streams.ledger.entry import Lot, Slice
 from streams.ledger.refusals import BrokenLedger
@@ -90,6 +90,28 @@ def find_grant(wallet: Wallet, grant_id: str) -> Grant | None:
             if grant.grant_id == grant_id:
                 return grant
     return None
+
+
+def unused_id(account: Account, family: str, name: str) -> str:
+    """The id of a new grant of the entry to come: `family/name`, or `family@seq/name` while the account knows others.
+
+    Ids of purchases and transfers are unique for 35 days only; one that is used again later is about other credits.
+    """
+    return f"{family}@{account.seq + 1}/{name}" if any(named(account, family, name)) else f"{family}/{name}"
+
+
+def named(account: Account, family: str, name: str) -> Iterator[tuple[int, str, Grant]]:
+    """What the account knows of the grants that `unused_id` named so: (`seq` in its id or 0, unit, grant)."""
+    again, end = f"{family}@", f"/{name}"
+    for wallet in account.wallets.values():
+        for grant in (*wallet.grants, *wallet.exhausted):
+            grant_id = grant.grant_id
+            if grant_id == family + end:
+                yield 0, wallet.unit, grant
+            elif grant_id.endswith(end) and grant_id.startswith(again):
+                seq = grant_id[len(again) : -len(end)]
+                if seq.isdecimal():
+                    yield int(seq), wallet.unit, grant
 
 
 def give_back(wallet: Wallet, lots: Sequence[Lot], at: int) -> tuple[tuple[Slice, ...], tuple[Lot, ...]]:

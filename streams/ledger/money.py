@@ -1,14 +1,15 @@
 """Money in and out: purchases, gifts, adjustments, failed charges, refunds (product rules 19, 21).
 
 Rules of this file: guards in this order: validity, authority, what is referred to, limits, those of growth (`bounds`)
-last; then the range of amounts;
-then the entry, which nothing refuses any more. A refund of more than is left to refund is refused whole. What a refund
-of usage gives back goes to the grants it was drawn from, the last drawn first, so that the grants stand as if less had
+last; then the range of amounts; then the entry, which nothing refuses any more. A refund of more than is left to refund
+is refused whole; when a purchase's id was used again after its 35 days, a refund is about the latest. What a refund of
+usage gives back goes to the grants it was drawn from, the last drawn first, so that the grants stand as if less had
 been used; partial refunds add up, at most to the usage.
 """
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import Any, assert_never
 
 import msgspec
@@ -30,7 +31,7 @@ from streams.ledger.commands import Purchase, Refund
 from streams.ledger.corrections import dimensions_carried, latest_usage, taken_back
 from streams.ledger.entry import Lot, Slice
 from streams.ledger.evolve import USAGE_REFUND_WINDOW_MICROS, Unwound
-from streams.ledger.grants import draw, find_grant, pay_overdraft, undrawn
+from streams.ledger.grants import draw, named, pay_overdraft, undrawn, unused_id
 from streams.ledger.journal import Journal
 from streams.ledger.refusals import check_range
 from streams.ledger.source import Context
@@ -39,7 +40,8 @@ from streams.ledger.usage import wallet_for
 PURCHASE_MIN_NANOS = NANOS
 """The least that can be bought: 1 unit (product rule 19). Gifts and adjustments may be smaller."""
 
-PURCHASE_GRANT_PREFIX = "purchase/"
+PURCHASE_FAMILY = "purchase"
+"""Grants that were bought, given or adjusted have ids of this family (`grants.unused_id`)."""
 
 _GRANT_KINDS = {
     PurchaseKind.PURCHASED: GrantKind.PURCHASED,
@@ -83,7 +85,7 @@ def decide_purchase(journal: Journal, purchase: Purchase) -> None:
         slices = draw(wallet, -amount)
     else:
         check_room(account, wallet, amount)
-        lots = (_bought(purchase),)
+        lots = (_bought(account, purchase),)
         slices = pay_overdraft(wallet, lots)
     journal.write(
         kind,
@@ -127,9 +129,9 @@ def _refuse_growth(account: Account, purchase: Purchase) -> RejectReason | None:
     return None if crowd is None or purchase.amount_nanos < 0 else crowd.reason
 
 
-def _bought(purchase: Purchase) -> Lot:
+def _bought(account: Account, purchase: Purchase) -> Lot:
     return Lot(
-        PURCHASE_GRANT_PREFIX + purchase.purchase_id,
+        unused_id(account, PURCHASE_FAMILY, purchase.purchase_id),
         _GRANT_KINDS[purchase.kind],
         purchase.amount_nanos,
         purchase.priority,
@@ -174,9 +176,8 @@ def _refuse_refund(account: Account, refund: Refund) -> RejectReason | None:
 
 def _refund_purchase(journal: Journal, refund: Refund) -> None:
     account, amount = journal.account, refund.amount_nanos
-    grant_id = PURCHASE_GRANT_PREFIX + refund.target_id
-    found = ((wallet, find_grant(wallet, grant_id)) for wallet in account.wallets.values())
-    unit, grant = next(((wallet.unit, grant) for wallet, grant in found if grant is not None), ("", None))
+    found = max(named(account, PURCHASE_FAMILY, refund.target_id), key=itemgetter(0), default=None)
+    unit, grant = ("", None) if found is None else found[1:]
     refusal = _refuse_refund(account, refund)
     if refusal is None and grant is None:
         refusal = RejectReason.UNKNOWN_PURCHASE

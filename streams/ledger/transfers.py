@@ -23,9 +23,12 @@ from streams.ledger.authority import administers
 from streams.ledger.bounds import no_credits, no_transit
 from streams.ledger.commands import Transfer
 from streams.ledger.entry import Leg, Lot, Slice
-from streams.ledger.grants import draw, find_grant, give_back, pay_overdraft
+from streams.ledger.grants import draw, find_grant, give_back, pay_overdraft, unused_id
 from streams.ledger.journal import Journal
 from streams.ledger.usage import wallet_for
+
+TRANSFER_FAMILY = "transfer"
+"""Grants that arrived have ids of this family (`grants.unused_id`)."""
 
 
 def decide_transfer(journal: Journal, transfer: Transfer) -> None:
@@ -130,7 +133,7 @@ def _receive(journal: Journal, leg: Leg) -> None:
         return
     lots = tuple(
         Lot(
-            _arrival_id(leg, number),
+            unused_id(account, TRANSFER_FAMILY, _arrival_name(leg, number)),
             lot.kind,
             lot.amount_nanos,
             lot.priority,
@@ -228,9 +231,9 @@ def _leg_id(source_org_id: str, transfer_id: str, kind: LegKind) -> str:
     return f"{kind.value}-{_digest(source_org_id, transfer_id)}"
 
 
-def _arrival_id(leg: Leg, number: int) -> str:
+def _arrival_name(leg: Leg, number: int) -> str:
     """Ids of transfers are unique per source org only, so the source goes in."""
-    return f"transfer/{_digest(leg.source_org_id, leg.transfer_id)}/{number}"
+    return f"{_digest(leg.source_org_id, leg.transfer_id)}/{number}"
 
 
 def _digest(org_id: str, transfer_id: str) -> str:

@@ -97,7 +97,7 @@ class MoneyRules(Time):
         if not found:
             self._refuse(name, "", "unknown_purchase")
             return
-        wallet, lot = found[0]
+        wallet, lot = max(found, key=lambda each: each[1].created)  # an id used again is about the latest
         if not lot.left:  # whether an empty gift is still remembered is the ledger's affair
             self._refuse(name, "", NOTHING_LEFT)
             return

@@ -4,7 +4,8 @@ Rules of this file:
 - The draw-down order is total: the current month's allowance, then priority ascending, expiry ascending (never last),
   kind (allowances left from elsewhere, promotional, adjustments, transferred, purchased), creation ascending, grant id.
 - Planning (`draw`, `pay_overdraft`, `give_back`) changes nothing and returns slices; `move` alone changes a wallet.
-- While a wallet is overdrawn it has no grants with anything left; credits that come in pay the overdraft first.
+- While a wallet is overdrawn it has no grants with anything left, but such as expire at once;
+  other credits that come in pay the overdraft first.
 - A grant's id is unique in its account while the grant is known (`unused_id`). A lot under the id of a known grant
   joins it: one that was forgotten comes back in parts, each with its share of the cost basis if that is known.
 - A grant that is empty is remembered in `exhausted`, purchased ones for refunds of the purchase, all of them until
@@ -69,12 +70,16 @@ def draw(wallet: Wallet, amount: int) -> tuple[Slice, ...]:
     return tuple(slices)
 
 
-def pay_overdraft(wallet: Wallet, lots: Iterable[Lot]) -> tuple[Slice, ...]:
-    """The slices by which `lots`, about to be added, pay what the wallet is overdrawn by."""
+def pay_overdraft(wallet: Wallet, lots: Iterable[Lot], at: int) -> tuple[Slice, ...]:
+    """The slices by which `lots`, about to be added at `at`, pay what the wallet is overdrawn by.
+
+    A lot that has expired on arrival pays nothing: it is added, and expires whole at once (product rule 4).
+    """
     owed = wallet.overdraft
     slices = []
     for lot in lots:
-        part = min(owed, lot.amount_nanos)
+        live = lot.expires_at is None or lot.expires_at > at
+        part = min(owed, lot.amount_nanos) if live else 0
         if part:
             slices.append(Slice(lot.grant_id, lot.kind, part, lot.expires_at))
             owed -= part

@@ -86,7 +86,7 @@ def decide_purchase(journal: Journal, purchase: Purchase) -> None:
     else:
         check_room(account, wallet, amount)
         lots = (_bought(account, purchase),)
-        slices = pay_overdraft(wallet, lots)
+        slices = pay_overdraft(wallet, lots, journal.at)
     journal.write(
         kind,
         purchase.wallet,

@@ -95,7 +95,7 @@ def grant_allowance(journal: Journal, wallet: Wallet, month: int, occurred_at: i
         amount,
         event_id=lot.grant_id,
         occurred_at=occurred_at,
-        slices=pay_overdraft(wallet, (lot,)),
+        slices=pay_overdraft(wallet, (lot,), occurred_at),
         grants=(lot,),
         correlation_id=correlation_id,
     )

@@ -149,7 +149,7 @@ def _receive(journal: Journal, leg: Leg) -> None:
         leg.amount_nanos,
         event_id=leg.transfer_id,
         occurred_at=leg.occurred_at,
-        slices=pay_overdraft(wallet_for(account, leg.wallet), lots),
+        slices=pay_overdraft(wallet_for(account, leg.wallet), lots, journal.at),
         grants=lots,
         actor=leg.actor,
         counterparty_org_id=leg.source_org_id,

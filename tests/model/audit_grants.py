@@ -66,12 +66,12 @@ class Grants(Lines):
         return draws
 
     def _add(self, name: str, kind: str, wallet: Wallet, lots: Sequence[Lot], at: int) -> None:
-        """New credits pay the debt first, the first lot first."""
+        """New credits pay the debt first, the first lot first; what has expired on its way pays nothing."""
         amount = sum(lot.amount for lot in lots)
         wallet.funded = True
         for lot in lots:
             wallet.lots.append(lot)
-            paid = min(wallet.debt, lot.left)
+            paid = 0 if lot.expires_at is not None and lot.expires_at <= at else min(wallet.debt, lot.left)
             lot.left -= paid
             wallet.debt -= paid
         self._line(name, kind, wallet, amount, at, replenished=True)

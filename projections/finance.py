@@ -42,7 +42,7 @@ class Finance:
         self._ledger_topic = ledger_topic
 
     def invoices(self, org_id: str, after: int = 0, invoices_max: int = PAGE_MAX) -> Document | None:
-        """A page of invoices: `org_id`, `as_of`, `invoices`, `next_after` (null on the last page)."""
+        """A page of invoices: `org_id`, `as_of`, `invoices`, `next_after` (null: none follow)."""
         projected = self._projected(org_id)
         if projected is None:
             return None
@@ -146,7 +146,7 @@ def _first(rows: Sequence[tuple[Any, ...]]) -> Decimal:
 
 
 def _page(org_id: str, as_of: int, name: str, documents: list[Document], rows_max: int) -> Document:
-    full = len(documents) == min(rows_max, PAGE_MAX)
+    full = bool(documents) and len(documents) == min(rows_max, PAGE_MAX)
     return {
         "org_id": org_id,
         "as_of": format_time(as_of),

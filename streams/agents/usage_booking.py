@@ -23,6 +23,7 @@ from schemas.records import arrow_schema
 from streams.agents.gathered import Gathered
 from streams.agents.judgement import different_content
 from streams.agents.outbound import Outbound
+from streams.agents.references import revisions
 from streams.agents.state import PartitionState
 from streams.agents.usage_guards import UsageRows, taken
 from streams.agents.usage_rating import Kinds, Ratings, rate
@@ -325,9 +326,7 @@ def decided_alone(batch: pa.RecordBatch) -> npt.NDArray[np.bool_]:
 
 def is_revised(batch: pa.RecordBatch) -> npt.NDArray[np.bool_]:
     """Rows that are a revision or a void of a usage."""
-    revised: npt.NDArray[np.bool_] = pc.or_(pc.not_equal(batch.column("revision"), 0), batch.column("voided")).to_numpy(
-        zero_copy_only=False
-    )
+    revised: npt.NDArray[np.bool_] = revisions(batch).to_numpy(zero_copy_only=False)
     return revised
 
 

@@ -139,17 +139,20 @@ def test_returned_transfers_bring_priority_and_cost_basis_back() -> None:
 
 
 def test_a_return_that_empties_one_grant_does_not_push_out_the_next() -> None:
-    """A usage drew on two grants, the later one is forgotten; the debt takes all that comes back to that."""
+    """The debt takes all that comes back to the forgotten grant; the oldest of the empty ones gets the rest."""
     world = World()
-    world.buy("2", purchase_id="x", priority=90)
+    world.buy("6", purchase_id="g", priority=10)
+    world.buy("5", purchase_id="x", priority=90)
     world.use("1", event_id="part")
-    world.buy("5", purchase_id="g", priority=10)
-    world.use("6", event_id="both")
+    world.use("10", event_id="both")
+    world.refund(RefundTarget.USAGE, "part", "1")
+    world.use("1")
     for number in range(EXHAUSTED_MAX - 1):
         world.buy("1", purchase_id=f"x{number}")
         world.use("1", event_id=f"y{number}")
     wallet = world.account().wallets["USD"]
-    assert [find_grant(wallet, f"purchase/{name}") is None for name in "gx"] == [True, False]
-    world.use("0.5")
-    world.refund(RefundTarget.USAGE, "both", "6")
+    assert [find_grant(wallet, f"purchase/{name}") is None for name in "gx"] == [False, True]
+    world.use("7")
+    world.refund(RefundTarget.USAGE, "both", "10")
+    assert _grant(world).remaining == world.settled() == 3 * NANOS
     world.check()

@@ -14,7 +14,7 @@ Rules of this file:
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from streams.ledger.rating import ANY_OPERATION, Price, PriceList, could_tie
@@ -57,35 +57,67 @@ class PriceLog:
         return self._in_force.tie(price, published)
 
 
+_DIMENSIONS = ("operation", "category", "model", "tool", "provider", "tier")
+
+Shape = tuple[str, ...]
+"""The dimensions that a price names."""
+
+
+def _shape(price: Price) -> Shape:
+    named = (name for name in _DIMENSIONS if getattr(price, name) is not None)
+    return tuple(name for name in named if name != "operation" or price.operation != ANY_OPERATION)
+
+
+def _values(price: Price, names: Shape) -> tuple[str, ...]:
+    return tuple(getattr(price, name) for name in names)
+
+
 class _Ties:
-    """Prices of which no two tie, found by what they must share to tie with another."""
+    """Prices of which no two tie, found by what they must share to tie with another.
+
+    Two prices can tie only where they say the same in every dimension that both name. So those of one shape are filed
+    by their values in the dimensions they share with another shape, for each such set of dimensions that was asked for.
+    """
 
     def __init__(self) -> None:
-        self._by_rank: dict[tuple[str | None, int], dict[tuple[str, str | None], list[tuple[Published, Price]]]] = {}
+        self._by_rank: dict[tuple[str | None, int], dict[Shape, _Filed]] = {}
 
     def __iter__(self) -> Iterator[Price]:
-        return (price for named in self._by_rank.values() for found in named.values() for _, price in found)
+        return (price for shapes in self._by_rank.values() for filed in shapes.values() for _, price in filed.all)
 
     def add(self, published: Published, price: Price) -> None:
-        named = self._by_rank.setdefault((price.org_id, price.specificity), defaultdict(list))
-        named[price.operation, price.model].append((published, price))
+        shapes = self._by_rank.setdefault((price.org_id, price.specificity), {})
+        shapes.setdefault(_shape(price), _Filed()).add(published, price)
 
     def tie(self, price: Price, before: Published | None = None) -> Price | None:
         """A price of another id that could tie with `price`, of those published before `before`."""
-        for published, other in self._alike(price):
-            earlier = before is None or published < before
-            if earlier and other.price_id != price.price_id and could_tie(price, other):
-                return other
+        own = _shape(price)
+        for shape, filed in self._by_rank.get((price.org_id, price.specificity), {}).items():
+            shared = tuple(name for name in own if name in shape)
+            for published, other in filed.alike(price, shared):
+                earlier = before is None or published < before
+                if earlier and other.price_id != price.price_id and could_tie(price, other):
+                    return other
         return None
 
-    def _alike(self, price: Price) -> Iterator[tuple[Published, Price]]:
-        """Those that name nothing else as operation and model."""
-        named = self._by_rank.get((price.org_id, price.specificity), {})
-        if price.operation == ANY_OPERATION or price.model is None:
-            keys = list(named)
-        else:
-            keys = [
-                (operation, model) for operation in (price.operation, ANY_OPERATION) for model in (price.model, None)
-            ]
-        for key in keys:
-            yield from named.get(key, ())
+
+class _Filed:
+    """Prices of one shape."""
+
+    def __init__(self) -> None:
+        self.all: list[tuple[Published, Price]] = []
+        self._by_shared: dict[Shape, dict[tuple[str, ...], list[tuple[Published, Price]]]] = {}
+
+    def add(self, published: Published, price: Price) -> None:
+        self.all.append((published, price))
+        for shared, found in self._by_shared.items():
+            found[_values(price, shared)].append((published, price))
+
+    def alike(self, price: Price, shared: Shape) -> Sequence[tuple[Published, Price]]:
+        """Those that say the same as `price` in the shared dimensions."""
+        found = self._by_shared.get(shared)
+        if found is None:
+            found = self._by_shared[shared] = defaultdict(list)
+            for published, other in self.all:
+                found[_values(other, shared)].append((published, other))
+        return found.get(_values(price, shared), ())

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.enums import BillingUnit, Direction
-from streams.ledger.price_log import PriceLog, Published
+from streams.ledger.price_log import PriceLog, Published, _Filed
 from streams.ledger.rating import Price, could_tie
 
 
@@ -113,3 +113,42 @@ def test_every_worker_comes_to_the_same_prices(log: list[tuple[Price | str, int]
             tie = live.tie(each[1], each[0])
             assert (tie is None) == (each[1].price_id in ids(live))
             assert tie is None or could_tie(tie, each[1])
+
+
+_NAMES = st.sampled_from([None, "a", "b"])
+_ANY_PRICES = st.lists(
+    st.builds(
+        lambda operation, end, **named: {"operation": operation, "valid_to": end, **named},
+        st.sampled_from(["chat", "embed", "*"]),
+        st.sampled_from([None, 5]),
+        model=_NAMES,
+        tool=_NAMES,
+        provider=_NAMES,
+        category=_NAMES,
+        tier=_NAMES,
+        direction=st.sampled_from(list(Direction)),
+        org_id=st.sampled_from([None, "acme"]),
+        valid_from=st.sampled_from([0, 5]),
+    ),
+    max_size=12,
+)
+
+
+@given(_ANY_PRICES)
+def test_what_is_filed_by_shape_is_what_comparing_each_with_each_says(every: list[dict[str, Any]]) -> None:
+    prices = [price(f"p{number}", **fields) for number, fields in enumerate(every)]
+    expected: list[Price] = []
+    for each in prices:
+        if not any(could_tie(each, other) for other in expected):
+            expected.append(each)
+    assert ids(PriceLog(published(*prices))) == {each.price_id for each in expected}
+
+
+@pytest.mark.parametrize("dimension", ["operation", "model", "tool", "provider", "category", "tier"])
+def test_a_price_is_compared_with_few_however_long_the_list(dimension: str) -> None:
+    filed = _Filed()
+    shared = (dimension,)
+    for number in range(2_000):
+        named: dict[str, Any] = {dimension: f"v{number}"}
+        filed.add(Published(number, 0, number), price(f"p{number}", **named))
+        assert len(filed.alike(price("new", **named), shared)) == 1

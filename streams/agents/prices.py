@@ -85,14 +85,19 @@ class PriceReader:
         self.log = PriceLog()
 
     def start(self) -> None:
-        """Begin to read, and return when everything that is there now has been read. Raises `UnavailableError`."""
-        try:
-            described = self._consumer.list_topics(self._topic, timeout=CATCH_UP_SECONDS_MAX).topics[self._topic]
-        except KafkaException as error:
-            raise UnavailableError(f"the broker does not answer: {error}") from error
-        self._partitions = sorted(described.partitions)
-        self._consumer.assign([TopicPartition(self._topic, number, OFFSET_BEGINNING) for number in self._partitions])
-        self._thread.start()
+        """Begin to read, and return when everything that is there now has been read.
+
+        Raises `UnavailableError`; called again it waits again.
+        """
+        if not self._thread.is_alive():
+            try:
+                described = self._consumer.list_topics(self._topic, timeout=CATCH_UP_SECONDS_MAX).topics[self._topic]
+            except KafkaException as error:
+                raise UnavailableError(f"the broker does not answer: {error}") from error
+            self._partitions = sorted(described.partitions)
+            beginning = [TopicPartition(self._topic, number, OFFSET_BEGINNING) for number in self._partitions]
+            self._consumer.assign(beginning)
+            self._thread.start()
         self.catch_up()
 
     def stop(self) -> None:

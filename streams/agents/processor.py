@@ -8,12 +8,13 @@ stands here; they are in `streams.ledger`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from schemas.codec import DecodedBatch, RegistryUnavailableError, decode_columns
 from schemas.enums import InputKind
-from schemas.topics import INPUT_TOPICS, Topics
+from schemas.topics import BY_KEY, INPUT_TOPICS, Topics
 from streams.agents.balances import balance_columns
 from streams.agents.gathered import Gathered
 from streams.agents.judgement import FUTURE_TOLERANCE_US
@@ -31,10 +32,25 @@ from streams.ledger.settle import settle_due
 from streams.registry import Registry, connect_registry
 from streams.settings import Settings
 
+log = logging.getLogger(__name__)
+
 HOUR_US: Final = 3_600_000_000
 USAGE_IDS: Final = "usage"
 MONEY_IDS: Final = "money"
 LEG_RECORD: Final = "leg"
+WRITTEN: Final = (
+    "ledger",
+    "alerts_threshold",
+    "alerts_depletion",
+    "alerts_topup",
+    "topup_requests",
+    "decisions",
+    "balances",
+    "dead_letters",
+    "transfer_legs",
+)
+"""Keys of the topics that a batch may write to."""
+START_PAUSE_S: Final = 1.0
 
 
 class LedgerProcessor:
@@ -58,18 +74,7 @@ class LedgerProcessor:
     @property
     def outputs(self) -> Sequence[str]:
         """Every topic that a batch may write to."""
-        keys = (
-            "ledger",
-            "alerts_threshold",
-            "alerts_depletion",
-            "alerts_topup",
-            "topup_requests",
-            "decisions",
-            "balances",
-            "dead_letters",
-            "transfer_legs",
-        )
-        return [self._topics.name(key) for key in keys]
+        return [self._topics.name(key) for key in WRITTEN]
 
     @property
     def witness(self) -> str:
@@ -85,9 +90,13 @@ class LedgerProcessor:
         ]
 
     async def start(self, entries: EntrySource) -> None:
-        """Read all prices before the first event is rated."""
+        """Know every schema id that a step writes with, and all prices, before the first event is rated.
+
+        Waits for a registry or a broker that is away: `step` must not.
+        """
         self._entries = entries
-        await asyncio.to_thread(self._prices.start)
+        await _patiently(lambda: [self._registry.schema_id(key) for key in WRITTEN if BY_KEY[key].record is not None])
+        await _patiently(self._prices.start)
 
     async def stop(self) -> None:
         """Let go of the price topic."""
@@ -127,14 +136,14 @@ class LedgerProcessor:
 
         Prices and tiers of an org's own count, but not beside settings of the same batch, which may change them.
         """
-        log = self._prices.log
+        price_log = self._prices.log
         kinds = [self._kinds.get(batch.topic) for batch in inbound]
         account = None if InputKind.SETTING in kinds else state.account
         for kind, usage in zip(kinds, usages, strict=True):
-            if kind is InputKind.PRICE or (usage is not None and unpriced(usage, log.prices, account)):
+            if kind is InputKind.PRICE or (usage is not None and unpriced(usage, price_log.prices, account)):
                 await asyncio.to_thread(self._prices.catch_up)
                 return self._prices.log
-        return log
+        return price_log
 
     def _record(self, topic: str) -> str:
         kind = self._kinds.get(topic)
@@ -196,6 +205,21 @@ class LedgerProcessor:
     def committed(self, state: PartitionState, output: Output) -> None:
         """The batch is in Kafka: accounts may be let go."""
         state.forget_some()
+
+
+async def _patiently(ask: Callable[[], object]) -> None:
+    """Ask in a thread until there is an answer; says once that it waits."""
+    told = False
+    while True:
+        try:
+            await asyncio.to_thread(ask)
+        except (UnavailableError, RegistryUnavailableError) as missing:
+            if not told:
+                log.warning("The worker waits: %s", missing)
+                told = True
+            await asyncio.sleep(START_PAUSE_S)
+        else:
+            return
 
 
 def make_processor(settings: Settings) -> LedgerProcessor:

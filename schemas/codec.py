@@ -52,6 +52,7 @@ __all__ = [
     "encode_one",
     "frame",
     "rows_of",
+    "schema_ids",
 ]
 
 FRAME_BYTES = 5
@@ -151,6 +152,11 @@ def _common_schema_id(values: Sequence[bytes | None]) -> int | None:
         return None
     magic, schema_id = _FRAME.unpack(frames.pop())
     return None if magic != 0 else int(schema_id)
+
+
+def schema_ids(values: Sequence[bytes | None]) -> set[int]:
+    """The schema ids that decoding these values asks for."""
+    return {_FRAME.unpack_from(value)[1] for value in values if value is not None and _frame_fault(value) is None}
 
 
 def _decode_mixed(record: str, values: Sequence[bytes | None], writers: WriterSchemas) -> DecodedBatch:

@@ -1,8 +1,9 @@
 """The ledger as the engine runs it: gather what a batch needs, decide it, hand over what it causes.
 
-`gather` decodes, reads prices on when a usage has none, and looks up the entries that refunds refer to. `step` is pure:
-(accounts, decoded batch, prices) → (entries, alerts, balances, accounts). `tick` lets time pass. No rule about money
-stands here; they are in `streams.ledger`.
+`gather` decodes, reads prices on when a usage has none, and looks up the entries that refunds refer to. Whoever must be
+asked for that is asked in a thread: the loop serves other partitions and the group's heartbeats meanwhile. `step` is
+pure: (accounts, decoded batch, prices) → (entries, alerts, balances, accounts). `tick` lets time pass. No rule about
+money stands here; they are in `streams.ledger`.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from schemas.codec import DecodedBatch, RegistryUnavailableError, decode_columns
+from schemas.codec import DecodedBatch, RegistryUnavailableError
 from schemas.enums import InputKind
 from schemas.topics import BY_KEY, INPUT_TOPICS, Topics
 from streams.agents.balances import balance_columns
+from streams.agents.decoding import Decoder
 from streams.agents.gathered import Gathered
 from streams.agents.judgement import FUTURE_TOLERANCE_US
 from streams.agents.outbound import Outbound
@@ -29,7 +31,7 @@ from streams.agents.usage_rating import Kinds, kinds_of, unpriced
 from streams.engine.ports import EntrySource, Inbound, Output, Partition, SeenWindow, UnavailableError
 from streams.ledger.price_log import PriceLog
 from streams.ledger.settle import settle_due
-from streams.registry import Registry, connect_registry
+from streams.registry import Kept, connect_registry
 from streams.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -56,20 +58,21 @@ START_PAUSE_S: Final = 1.0
 class LedgerProcessor:
     """The engine's `Processor` for the credit ledger."""
 
-    def __init__(self, settings: Settings, registry: Registry, prices: PriceSource) -> None:
+    def __init__(self, settings: Settings, registry: Kept, prices: PriceSource) -> None:
         self._topics = Topics(settings.namespace)
         self._registry = registry
+        self._decoder = Decoder(registry)
         self._prices = prices
         self._entries: EntrySource | None = None
         self._usage_window_us = settings.usage_window_hours * HOUR_US
         self._money_window_us = settings.money_window_days * 24 * HOUR_US
-        self._kinds = {self._topics.name(key): kind for kind, key in INPUT_TOPICS.items()}
+        self._input_kinds = {self._topics.name(key): kind for kind, key in INPUT_TOPICS.items()}
         self._legs = self._topics.name("transfer_legs")
 
     @property
     def inputs(self) -> Sequence[str]:
         """The input topics of the contract, and the transfer legs."""
-        return [*self._kinds, self._legs]
+        return [*self._input_kinds, self._legs]
 
     @property
     def outputs(self) -> Sequence[str]:
@@ -95,12 +98,19 @@ class LedgerProcessor:
         Waits for a registry or a broker that is away: `step` must not.
         """
         self._entries = entries
-        await _patiently(lambda: [self._registry.schema_id(key) for key in WRITTEN if BY_KEY[key].record is not None])
+        await _patiently(self._know_written_schemas)
         await _patiently(self._prices.start)
 
     async def stop(self) -> None:
-        """Let go of the price topic."""
+        """Let go of the registry and of the price topic."""
+        self._decoder.close()
         await asyncio.to_thread(self._prices.stop)
+
+    def _know_written_schemas(self) -> None:
+        """Have in memory what `step` writes with, and reads again of its own entries."""
+        for key in WRITTEN:
+            if BY_KEY[key].record is not None:
+                self._registry.writer(self._registry.schema_id(key))
 
     def load(self, partition: Partition) -> PartitionState:
         """The state of a partition that is now ours: nothing decoded yet."""
@@ -108,15 +118,12 @@ class LedgerProcessor:
 
     async def gather(self, state: PartitionState, inbound: Sequence[Inbound]) -> Gathered:
         """Decode the batch and fetch what it refers to."""
-        try:
-            decoded = [decode_columns(self._record(batch.topic), batch.values, self._registry) for batch in inbound]
-        except RegistryUnavailableError as error:
-            raise UnavailableError(f"the schema registry cannot be asked: {error}") from error
-        kinds = [
-            kinds_of(read.batch) if self._kinds.get(batch.topic) is InputKind.USAGE else None
+        decoded = await self._decoder.decoded([(self._record(batch.topic), batch.values) for batch in inbound])
+        usage_kinds = [
+            kinds_of(read.batch) if self._input_kinds.get(batch.topic) is InputKind.USAGE else None
             for batch, read in zip(inbound, decoded, strict=True)
         ]
-        price_log = await self._prices_for(state, inbound, kinds)
+        price_log = await self._prices_for(state, inbound, usage_kinds)
         assert self._entries is not None, "start comes first"
         partition = state.partition
         references = await look_up(
@@ -127,26 +134,26 @@ class LedgerProcessor:
             self._entries,
             self._registry,
         )
-        return Gathered(decoded, kinds, price_log, references)
+        return Gathered(decoded, usage_kinds, price_log, references)
 
     async def _prices_for(
-        self, state: PartitionState, inbound: Sequence[Inbound], usages: Sequence[Kinds | None]
+        self, state: PartitionState, inbound: Sequence[Inbound], usage_kinds: Sequence[Kinds | None]
     ) -> PriceLog:
         """The prices; read on to their end first when some usage of the batch has none, or a price is to be judged.
 
         Prices and tiers of an org's own count, but not beside settings of the same batch, which may change them.
         """
         price_log = self._prices.log
-        kinds = [self._kinds.get(batch.topic) for batch in inbound]
-        account = None if InputKind.SETTING in kinds else state.account
-        for kind, usage in zip(kinds, usages, strict=True):
+        inputs = [self._input_kinds.get(batch.topic) for batch in inbound]
+        account = None if InputKind.SETTING in inputs else state.account
+        for kind, usage in zip(inputs, usage_kinds, strict=True):
             if kind is InputKind.PRICE or (usage is not None and unpriced(usage, price_log.prices, account)):
                 await asyncio.to_thread(self._prices.catch_up)
                 return self._prices.log
         return price_log
 
     def _record(self, topic: str) -> str:
-        kind = self._kinds.get(topic)
+        kind = self._input_kinds.get(topic)
         return LEG_RECORD if kind is None else kind.value
 
     def step(self, state: PartitionState, gathered: Gathered, inbound: Sequence[Inbound]) -> Output:
@@ -155,7 +162,7 @@ class LedgerProcessor:
         for batch, decoded, kinds in zip(inbound, gathered.decoded, gathered.kinds, strict=True):
             if not len(batch):
                 continue
-            kind = self._kinds.get(batch.topic)
+            kind = self._input_kinds.get(batch.topic)
             if kind is InputKind.USAGE:
                 self._book_usage(state, batch, decoded, kinds, gathered, outbound)
                 continue

@@ -20,6 +20,7 @@ from streams.engine.seen import SeenMemory
 from streams.ledger.account import Account, decode_account
 from streams.ledger.price_log import PriceLog, Published
 from streams.ledger.rating import Price
+from streams.registry import Kept
 from streams.settings import Settings
 
 NOW_US = 1_780_000_000_000_000
@@ -28,9 +29,14 @@ NOW_US = 1_780_000_000_000_000
 TOPICS = Topics()
 
 
-class FixedSchemas(BundledSchemas):
+class FixedSchemas(Kept):
     """The released schemas under their fixed ids, as the built-in registry has them."""
 
+    def __init__(self) -> None:
+        super().__init__(_Released(), ask_interval_s=0.0)
+
+
+class _Released(BundledSchemas):
     def schema_id(self, key: str) -> int:
         """The id of a topic's record."""
         record = BY_KEY[key].record

@@ -20,7 +20,7 @@ from streams.registry_topic import TopicRegistry
 from streams.settings import Settings
 from tests.integration.engine.workers import REPOSITORY, until
 from tests.integration.ledger.events import PRICE_LIST, now_us, purchase, usage
-from tests.integration.ledger.installation import LedgerInstallation, schema_id
+from tests.integration.ledger.installation import READY, LedgerInstallation, schema_id
 from tests.integration.registry_server import RegistryServer
 
 HOUR_US = 3_600_000_000
@@ -184,6 +184,36 @@ def test_a_registry_that_is_away_is_waited_for(settings: Settings, tmp_path: Pat
         installation.wait_until_booked()
         assert [row["event_id"] for row in installation.rows("ledger")] == ["before", "waits", "behind"]
         assert not installation.dead_letters()
+    finally:
+        installation.stop()
+        server.stop()
+        registry.close()
+
+
+def test_a_worker_started_while_the_registry_is_away_serves_when_it_is_back(settings: Settings, tmp_path: Path) -> None:
+    topics_admin.apply(settings)
+    registry = TopicRegistry(settings)
+    server = RegistryServer(registry)
+    server.start()
+    installation = LedgerInstallation(settings.model_copy(update={"schema_registry_url": server.url}), tmp_path)
+    try:
+        installation.send(InputKind.PRICE, PRICE_LIST)
+        installation.send(InputKind.PURCHASE, [purchase("p1", "acme", 100 * NANOS)])
+        sent = [usage(f"e{number}", "acme", model="m1", input_tokens=1_000) for number in range(20)]
+        installation.send(InputKind.USAGE, sent)
+        server.stop()
+        worker = installation.worker()
+        until(lambda: "The worker waits: " in worker.said, 30, "its waiting")
+        assert worker.process.poll() is None, worker.said
+        assert READY not in worker.said
+        server.start()
+        until(lambda: READY in worker.said or worker.process.poll() is not None, 30, "a ready worker")
+        assert READY in worker.said, worker.said
+        installation.wait_until_booked()
+        booked = [row["event_id"] for row in installation.rows("ledger")]
+        assert sorted(booked) == sorted(["p1", *(each["event_id"] for each in sent)])
+        assert not installation.dead_letters()
+        assert installation.report().ok
     finally:
         installation.stop()
         server.stop()

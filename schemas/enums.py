@@ -218,7 +218,8 @@ REJECTIONS: Mapping[RejectReason, str] = MappingProxyType(
         RejectReason.AMOUNT_NOT_POSITIVE: "nothing, or less than can be bought",
         RejectReason.ORG_CLOSED: "the organisation is closed, for transfers and holds",
         RejectReason.UNKNOWN_PURCHASE: "no purchase of that id, or one that is used up and forgotten",
-        RejectReason.UNKNOWN_USAGE: "no usage of that id, or one of more than 35 days ago",
+        RejectReason.UNKNOWN_USAGE: "no usage of that id, or one of more than 35 days ago; "
+        "after 72 hours a refund should name `target_recorded_at`",
         RejectReason.UNKNOWN_ORG: "a transfer out of an organisation that nobody set up",
         RejectReason.CREDITS_HELD: "a hold for which there is enough, but held by other work",
         RejectReason.LIMIT_REACHED: "a hold over a limit; `correlation_id` names it",

@@ -130,6 +130,8 @@ class Refund(Record):
     amount_nanos: Amount
     actor: Id | None = None
     reason: Text | None = None
+    target_recorded_at: Time | None = None
+    """Of a usage: when its entry was recorded, or shortly before; so it is found however far back it lies."""
 
     @field_validator("amount_nanos")
     @classmethod

@@ -20,9 +20,10 @@ from streams.agents.balances import balance_columns
 from streams.agents.decoding import Decoder
 from streams.agents.gathered import Gathered
 from streams.agents.judgement import FUTURE_TOLERANCE_US
+from streams.agents.missed import Missed
 from streams.agents.outbound import Outbound
 from streams.agents.prices import PriceReader, PriceSource
-from streams.agents.references import look_up
+from streams.agents.references import Finder
 from streams.agents.rows import RowBooking
 from streams.agents.state import PartitionState
 from streams.agents.usage_booking import UsageBooking
@@ -64,6 +65,7 @@ class LedgerProcessor:
         self._decoder = Decoder(registry)
         self._prices = prices
         self._entries: EntrySource | None = None
+        self._missed = Missed()
         self._usage_window_us = settings.usage_window_hours * HOUR_US
         self._money_window_us = settings.money_window_days * 24 * HOUR_US
         self._input_kinds = {self._topics.name(key): kind for kind, key in INPUT_TOPICS.items()}
@@ -125,15 +127,9 @@ class LedgerProcessor:
         ]
         price_log = await self._prices_for(state, inbound, usage_kinds)
         assert self._entries is not None, "start comes first"
-        partition = state.partition
-        references = await look_up(
-            decoded,
-            partition.number,
-            partition.seed,
-            partition.seen[USAGE_IDS],
-            self._entries,
-            self._registry,
-        )
+        finder = Finder(self._entries, self._missed, self._registry, state.partition)
+        seen = state.partition.seen
+        references = await finder.look_up(decoded, seen[USAGE_IDS], seen[MONEY_IDS])
         return Gathered(decoded, usage_kinds, price_log, references)
 
     async def _prices_for(

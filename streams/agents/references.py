@@ -1,28 +1,37 @@
 """The usage entries that a batch's commands refer to: refunds of usage, and corrections.
 
-Which slices a usage drew is told by its ledger entry and nowhere else. The memory of seen ids says where in the ledger
-to look, so the entry is read back from Kafka; one that this very batch wrote is taken from the batch. What is not
-remembered (older than the window, or booked by the capture of a hold) is looked for among the last entries of the
-partition, in one pass for all of a batch (`engine.ledger_lookup.LOOK_BACK_RECORDS_MAX`). Beyond that it is unknown.
+Which slices a usage drew is told by its ledger entry and nowhere else, so the entry is read back from Kafka; one that
+this very batch wrote is taken from the batch. Where in the ledger to look is known, in this order:
+1. from the memory of seen ids: that of usage, and that of money for usage booked by the capture of a hold;
+2. from the refund, which may name the time (`target_recorded_at`): however far back that is;
+3. not at all: among the last entries of the partition (`engine.ledger_lookup.PASS_RECORDS_MAX`), in one pass for all
+   of a batch. What lies beyond is unknown.
+What was looked for in vain is not looked for again at once (`missed`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.codec import DecodedBatch, WriterSchemas, decode_one
-from schemas.enums import EntryKind, InputKind, RefundTarget
-from streams.engine.ports import EntrySource, SeenIds
+from schemas.enums import EntryKind, HoldAction, InputKind, RefundTarget
+from streams.agents.missed import Missed
+from streams.engine.ports import EntrySource, Partition, SeenIds
 from streams.engine.seen import digests
 from streams.ledger.commands import Refund, Usage
 from streams.ledger.entry import Entry
 
 Wanted = tuple[str, str]
 """Org and event id of a usage."""
+
+MINUTE_US: Final = 60_000_000
+_TIME: Final = "target_recorded_at"
 
 
 class References:
@@ -68,6 +77,11 @@ def usage_id(org_id: str, event_id: str, revision: int = 0) -> bytes:
     return b"\0".join((org_id.encode(), event_id.encode(), b"%d" % revision))
 
 
+def capture_id(org_id: str, hold_id: str) -> bytes:
+    """What makes a capture one; it books a usage whose event id is the hold's (`rows.unique_id`)."""
+    return "\0".join((InputKind.HOLD, org_id, hold_id, HoldAction.CAPTURE)).encode()
+
+
 def usage_ids(keys: Sequence[bytes], usages: pa.RecordBatch) -> list[bytes]:
     """`usage_id` of every row of a batch, the org being its key."""
     event_ids = usages.column("event_id").cast(pa.binary()).to_pylist()
@@ -110,35 +124,81 @@ def _pairs(columns: pa.RecordBatch, name: str) -> set[Wanted]:
     return set(zip(columns.column("org_id").to_pylist(), columns.column(name).to_pylist(), strict=True))
 
 
-async def look_up(
-    decoded: Sequence[DecodedBatch],
-    partition: int,
-    seed: int,
-    seen: SeenIds,
-    entries: EntrySource,
-    writers: WriterSchemas,
-) -> References:
-    """Read back the entries that a batch refers to, as far as they are committed.
+def times_named(decoded: Iterable[DecodedBatch]) -> dict[int, set[Wanted]]:
+    """The usages whose refunds name the time at which they were recorded, by that time in whole minutes.
 
-    Raises `UnavailableError` while the broker cannot be asked.
+    Whole minutes, so that many usages of one hour are found by few passes.
     """
-    found: dict[Wanted, Entry] = {}
-    wanted = wanted_usages(decoded)
-    if wanted:
+    named: dict[int, set[Wanted]] = {}
+    for batch in decoded:
+        if batch.record != InputKind.REFUND:
+            continue
+        columns = (batch.batch.column(name).to_pylist() for name in ("target", "org_id", "target_id", _TIME))
+        for target, org, event_id, at in zip(*columns, strict=True):
+            if target == RefundTarget.USAGE.value and at is not None:
+                named.setdefault(at - at % MINUTE_US, set()).add((org, event_id))
+    return named
+
+
+class Finder:
+    """Finds in the ledger of one partition what a batch refers to."""
+
+    def __init__(self, entries: EntrySource, missed: Missed, writers: WriterSchemas, partition: Partition) -> None:
+        self._entries = entries
+        self._missed = missed
+        self._writers = writers
+        self._partition = partition
+
+    async def look_up(self, decoded: Sequence[DecodedBatch], usage: SeenIds, money: SeenIds) -> References:
+        """The entries that a batch refers to, as far as they are committed. `usage`, `money`: the ids remembered.
+
+        Raises `UnavailableError` while the broker cannot be asked.
+        """
+        wanted = wanted_usages(decoded)
+        found: dict[Wanted, Entry] = {}
+        if wanted:
+            missing = await self._remembered(wanted, usage, usage_id, found)
+            missing = await self._remembered(missing - first_usages(decoded), money, capture_id, found)
+            for at, pairs in sorted(times_named(decoded).items()):
+                await self._search(at, missing & pairs, found)
+                missing -= found.keys()
+            await self._search(None, missing, found)
+        return References(wanted, found, self._writers)
+
+    async def _remembered(
+        self, wanted: AbstractSet[Wanted], seen: SeenIds, id_of: Callable[[str, str], bytes], found: dict[Wanted, Entry]
+    ) -> AbstractSet[Wanted]:
+        """Find those whose ids are remembered; returns the others."""
         order = sorted(wanted)
-        known = seen.lookup(digests([usage_id(org, event_id) for org, event_id in order], seed))
+        known = seen.lookup(digests([id_of(*pair) for pair in order], self._partition.seed))
+        number, at = self._partition.number, self._partition.clock_at
         for place in np.flatnonzero(known.known).tolist():
-            org, event_id = order[place]
-            match = _IsUsage(event_id, writers)
-            value = await entries.find(partition, int(known.hints[place]), org.encode(), match)
-            if value is not None:
-                found[org, event_id] = read_entry(value, writers)
-        forgotten = {order[place] for place in np.flatnonzero(~known.known).tolist()} - first_usages(decoded)
-        if forgotten:
-            asked = {pair: (pair[0].encode(), _IsUsage(pair[1], writers)) for pair in forgotten}
-            values = await entries.find_recent(partition, asked)
-            found.update({pair: read_entry(value, writers) for pair, value in values.items()})
-    return References(wanted, found, writers)
+            (org, event_id), hint = order[place], int(known.hints[place])
+            if not self._missed.worth_asking((number, hint, order[place]), at):
+                continue
+            value = await self._entries.find(number, hint, org.encode(), _IsUsage(event_id, self._writers))
+            if value is None:  # what was remembered came to no usage: a void of something unknown
+                self._missed.note([(number, hint, order[place])], at)
+            else:
+                found[org, event_id] = read_entry(value, self._writers)
+        return {order[place] for place in np.flatnonzero(~known.known).tolist()}
+
+    async def _search(self, since: int | None, pairs: AbstractSet[Wanted], found: dict[Wanted, Entry]) -> None:
+        """Find what is not remembered: from `since` on, or among the last entries."""
+        number, at = self._partition.number, self._partition.clock_at
+        asked = [pair for pair in pairs if self._missed.worth_asking((number, since, pair), at)]
+        if not asked:
+            return
+        matches = {pair: (pair[0].encode(), _IsUsage(pair[1], self._writers)) for pair in asked}
+        if since is None:
+            values = await self._entries.find_recent(number, matches)
+        else:
+            values = await self._entries.find_since(number, since, self._recorded_at, matches)
+        found.update({pair: read_entry(value, self._writers) for pair, value in values.items()})
+        self._missed.note([(number, since, pair) for pair in asked if pair not in values], at)
+
+    def _recorded_at(self, value: bytes) -> int:
+        return read_entry(value, self._writers).recorded_at
 
 
 class _IsUsage:

@@ -25,7 +25,7 @@ Any other exception from any of these stops the worker before anything of that b
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
@@ -43,6 +43,9 @@ UInt64s = npt.NDArray[np.uint64]
 
 Digests = npt.NDArray[np.uint64]
 """Digests of ids, shape (n, 2): row i is the 16 bytes of id i. Made by `streams.engine.seen.digests`."""
+
+TimeOf = Callable[[bytes], int]
+"""Reads the time in a record's value, microseconds."""
 
 State = TypeVar("State")
 Gathered = TypeVar("Gathered")
@@ -181,20 +184,29 @@ class SeenWindow:
 
 
 class EntrySource(Protocol):
-    """Finds a record of the witness topic (the ledger) from the hint that was remembered with a seen id."""
+    """Finds records of the witness topic (the ledger). Raises `UnavailableError` while the broker cannot be asked."""
 
     async def find(self, partition: int, hint: int, key: bytes, wanted: EntryMatch) -> bytes | None:
         """The value of the first committed record at or after offset `hint` with this key that `wanted` accepts.
 
-        None when there is none. Raises `UnavailableError` while the broker cannot be asked.
+        `hint` is what was remembered with a seen id. None when there is none within `ledger_lookup.PASS_RECORDS_MAX`.
         """
         ...
 
     async def find_recent(self, partition: int, wanted: Mapping[Any, tuple[bytes, EntryMatch]]) -> dict[Any, bytes]:
         """For each name in `wanted` (key, match) the value of the first such record among the partition's last ones.
 
-        One pass over at most `ledger_lookup.LOOK_BACK_RECORDS_MAX` records; a name without a record is left out.
-        Raises `UnavailableError` while the broker cannot be asked.
+        One pass over at most `ledger_lookup.PASS_RECORDS_MAX` records; a name without a record is left out, and may be
+        left out for a while without being looked for again.
+        """
+        ...
+
+    async def find_since(
+        self, partition: int, at: int, time_of: TimeOf, wanted: Mapping[Any, tuple[bytes, EntryMatch]]
+    ) -> dict[Any, bytes]:
+        """The same, beginning with the first record whose time is `at` or later.
+
+        `time_of` reads the time of a record's value; it must never fall within a partition.
         """
         ...
 

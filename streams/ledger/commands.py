@@ -103,6 +103,7 @@ class Refund(Command, frozen=True):
     amount_nanos: int
     actor: str | None = None
     reason: str | None = None
+    target_recorded_at: int | None = None
 
 
 class Hold(Command, frozen=True):

@@ -15,7 +15,7 @@ from schemas.enums import InputKind
 from schemas.records import BundledSchemas, bundled_id
 from schemas.topics import BY_KEY, INPUT_TOPICS, Topics
 from streams.agents.processor import LedgerProcessor
-from streams.engine.ports import EntryMatch, Inbound, Output, Partition
+from streams.engine.ports import EntryMatch, Inbound, Output, Partition, TimeOf
 from streams.engine.seen import SeenMemory
 from streams.ledger.account import Account, decode_account
 from streams.ledger.price_log import PriceLog, Published
@@ -113,7 +113,7 @@ class MemoryLedger:
     outcomes: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.processor = LedgerProcessor(Settings(_env_file=None), FixedSchemas(), self.prices)
+        self.processor = LedgerProcessor(Settings(_env_file=None), Kept(FixedSchemas()), self.prices)
         self.partition = Partition(
             number=0,
             accounts=self.accounts,
@@ -134,6 +134,15 @@ class MemoryLedger:
     async def find_recent(self, partition: int, wanted: Mapping[Any, tuple[bytes, EntryMatch]]) -> dict[Any, bytes]:
         """The engine's look-up without a hint."""
         found = {name: await self.find(partition, 0, key, match) for name, (key, match) in wanted.items()}
+        return {name: value for name, value in found.items() if value is not None}
+
+    async def find_since(
+        self, partition: int, at: int, time_of: TimeOf, wanted: Mapping[Any, tuple[bytes, EntryMatch]]
+    ) -> dict[Any, bytes]:
+        """The engine's look-up by time."""
+        written = self.written.get(TOPICS.name("ledger"), [])
+        earlier = sum(value is not None and time_of(value) < at for _, value, _ in written)
+        found = {name: await self.find(partition, earlier, key, match) for name, (key, match) in wanted.items()}
         return {name: value for name, value in found.items() if value is not None}
 
     def feed(self, records: Sequence[Sent]) -> None:

@@ -1,4 +1,4 @@
-"""Usage that is refunded weeks later, on the real broker: its id is forgotten, and a million entries lie behind it."""
+"""Usage that is refunded weeks later (product rule 21): its id is forgotten, a million entries lie behind it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Refunds of usage whose id is forgotten: where in the ledger it is looked for, and how often."""
+"""Refunds of usage whose id is forgotten: where in the ledger it is looked for, and how often (product rule 21)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ids of purchases and transfers are unique for 35 days: used again later, each makes credits of its own."""
+"""Ids of purchases and transfers are unique for 35 days, each later use makes new credits (product rules 19, 22)."""
 
 from __future__ import annotations
 

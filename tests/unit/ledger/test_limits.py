@@ -1,4 +1,4 @@
-"""Limits: month limits, budgets, model access, low-credit and negative limit, and who is let in (rules 11-17)."""
+"""Limits: of the month, budgets, models, low-credit and negative limit; who is let in (product rules 11-17)."""
 
 from __future__ import annotations
 

@@ -20,6 +20,7 @@ from typing import Any
 import faust
 from aiokafka.errors import KafkaError
 
+from streams.background import watched_threads
 from streams.engine.engine import Engine
 from streams.engine.health import WorkerHealth, serve_health
 from streams.engine.internal_topics import prepare_topics
@@ -101,8 +102,8 @@ async def _run(
     started_s = time.monotonic()
     failure: BaseException | None
     try:
-        await engine.start()
-        failure = await _serve(app, engine, stopping.in_order(), started_s)
+        with watched_threads(engine.fail):
+            failure = await _start(engine) or await _serve(app, engine, stopping.in_order(), started_s)
     except OperatorError as error:
         failure = error
     if failure is not None:
@@ -118,6 +119,18 @@ async def _run(
     if server is not None:
         server.shutdown()
     return code
+
+
+async def _start(engine: Engine) -> BaseException | None:
+    """Start the engine; what failed meanwhile. It may wait for long, and after a failure for what never comes."""
+    start = asyncio.create_task(engine.start())
+    either: set[asyncio.Future[Any]] = {start, engine.failed}
+    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+    if engine.failed.done():
+        start.cancel()
+        return engine.failed.result()
+    start.result()
+    return None
 
 
 async def _serve(app: faust.App, engine: Engine, told: asyncio.Event, started_s: float) -> BaseException | None:

@@ -24,6 +24,7 @@ from streams.api.finance import Desk
 from streams.api.invoices import invoices_router
 from streams.api.projection import Projection
 from streams.api.statements import statements_router
+from streams.background import watched_threads
 from streams.balances import BalanceReader
 from streams.errors import KafkaUnavailableError, OperatorError
 from streams.registry import connect_registry
@@ -61,18 +62,20 @@ async def serve(settings: Settings, announce: Callable[[str], None], stopping: S
     await asyncio.to_thread(topics_admin.apply, settings)
     registry = None if settings.schema_registry_url else TopicRegistry(settings)
     balances = BalanceReader(settings, connect_registry(settings))
-    balances.start()
+    died: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
     try:
-        projection = Projection(settings)
-        people = projection.client()
-        desk = Desk(lambda: people, Topics(settings.namespace).name("ledger"), settings.invoice_issuer)
-        live, ready = checks(balances, projection)
-        routers = [audit_router(projection.client()), invoices_router(desk), statements_router(desk)]
-        api = build_api(balances=balances, registry=registry, live=live, ready=ready, routers=routers)
-        config = uvicorn.Config(api, log_config=None, access_log=False, lifespan="off", server_header=False)
-        # Who is still being answered then has to ask again; the projection's last write needs the rest of the time.
-        config.timeout_graceful_shutdown = max(1, int(settings.stop_grace_s / 2))
-        await _run(_Server(config), listening, projection, announce, stopping)
+        with watched_threads(lambda error: None if died.done() else died.set_result(error)):
+            balances.start()
+            projection = Projection(settings)
+            people = projection.client()
+            desk = Desk(lambda: people, Topics(settings.namespace).name("ledger"), settings.invoice_issuer)
+            live, ready = checks(balances, projection)
+            routers = [audit_router(projection.client()), invoices_router(desk), statements_router(desk)]
+            api = build_api(balances=balances, registry=registry, live=live, ready=ready, routers=routers)
+            config = uvicorn.Config(api, log_config=None, access_log=False, lifespan="off", server_header=False)
+            # Who is still being answered then has to ask again; the projection's last write needs the rest of the time.
+            config.timeout_graceful_shutdown = max(1, int(settings.stop_grace_s / 2))
+            await _run(_Server(config), listening, projection, announce, stopping, died)
     finally:
         await asyncio.to_thread(balances.close)
         if registry is not None:
@@ -85,13 +88,17 @@ async def _run(
     projection: Projection,
     announce: Callable[[str], None],
     stopping: Stopping,
+    died: asyncio.Future[BaseException],
 ) -> None:
-    """Run both until told, or until one of them ends; then stop HTTP first, for it asks what the other closes."""
+    """Run both until told, or until one of them ends, or a thread has `died`, whose error is raised.
+
+    Then stop HTTP first, for it asks what the other closes.
+    """
     told = stopping.in_order()
     serving = asyncio.create_task(server.serve(sockets=[listening]))
     folding = asyncio.create_task(projection.run())
     tried = asyncio.create_task(projection.tried.wait())
-    ends: set[asyncio.Task[Any]] = {serving, folding, asyncio.create_task(told.wait())}
+    ends: set[asyncio.Future[Any]] = {serving, folding, died, asyncio.create_task(told.wait())}
     done, _ = await asyncio.wait({tried, *ends}, return_when=asyncio.FIRST_COMPLETED)
     if done == {tried}:
         while not server.started and not serving.done():
@@ -107,6 +114,8 @@ async def _run(
     await asyncio.gather(folding, return_exceptions=True)
     for each in (folding, serving):
         each.result()
+    if died.done():
+        raise died.result()
 
 
 def checks(balances: BalanceReader, projection: Projection) -> tuple[dict[str, Check], dict[str, Check]]:

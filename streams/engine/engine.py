@@ -6,7 +6,8 @@ The rules of this file:
 2. After a rebalance everything queued is forgotten, and fetching goes on from the positions in the states.
 3. All inputs of a partition belong to the same worker; the engine stops when an assignment says otherwise.
 4. A position that an input topic no longer has (retention) or not yet has (topic made anew) stops the worker.
-5. The first failure stops the worker: `failed` is set, and nothing more is committed.
+5. The first failure stops the worker: `failed` is set, and nothing more is committed. That includes what runs beside
+   the pumps, even what decides nothing: nobody would miss it before it is needed (`streams.background`).
 6. Stopping waits for the end of a rebalance that is under way, which then takes nothing more over: Faust's consumer
    waits for the rebalance, and the rebalance asks the consumer, so each would wait for the other.
 """
@@ -23,6 +24,7 @@ import faust
 from aiokafka.errors import KafkaError, KafkaTimeoutError
 from faust.types import TP
 
+from streams.background import WatchedPool, watched
 from streams.engine.clock import ASK_INTERVAL_S, BrokerClock
 from streams.engine.failures import ContractError, PositionBeyondEndError, RetentionGapError
 from streams.engine.ledger_lookup import LedgerLookup
@@ -71,7 +73,7 @@ class Engine:
         self._changelog_ends: dict[int, int] = {}
         self._membership: tuple[str, int] = ("", -1)
         self._executor = ThreadPoolExecutor(max_workers=settings.partitions, thread_name_prefix="commit")
-        self._trimming = ThreadPoolExecutor(max_workers=1, thread_name_prefix="trim")
+        self._trimming = WatchedPool(self.fail, "trim", threads=1)
         self._entries = LedgerLookup(settings, processor.witness)
         self._group_offsets: asyncio.Task[None] | None = None
         self._clock = BrokerClock(settings) if settings.clock == "wall" else None
@@ -91,7 +93,7 @@ class Engine:
             dead_letters=DeadLetterLimit(settings.dead_letters_per_minute_max),
             restore=self._restore,
             now=_no_clock if self._clock is None else self._clock.now,
-            stop_worker=self._fail,
+            stop_worker=self.fail,
         )
 
     def bind(self, app: faust.App) -> None:
@@ -111,7 +113,8 @@ class Engine:
         """Start the processor and the clock. Before the app."""
         await self._processor.start(self._entries)
         if self._clock is not None:
-            self._clock_asking = asyncio.create_task(self._ask_the_time(self._clock), name="clock")
+            asking = asyncio.create_task(self._ask_the_time(self._clock), name="clock")
+            self._clock_asking = watched(asking, self.fail)
 
     async def stop(self) -> None:
         """Finish open transactions and stop. Before the app stops."""
@@ -166,7 +169,8 @@ class Engine:
             give_memory_back()
         self._metrics.partitions(len(self._pumps))
         if self._group_offsets is None:
-            self._group_offsets = asyncio.create_task(self._write_group_offsets(), name="group-offsets")
+            writing = asyncio.create_task(self._write_group_offsets(), name="group-offsets")
+            self._group_offsets = watched(writing, self.fail)
 
     def changelog_end(self, partition: int) -> int | None:
         """See `PartitionOwner`."""
@@ -328,7 +332,8 @@ class Engine:
             await asyncio.to_thread(clock.ask)
             await asyncio.sleep(ASK_INTERVAL_S)
 
-    def _fail(self, error: BaseException) -> None:
+    def fail(self, error: BaseException) -> None:
+        """Stop the worker for this error, unless it stops already. On the event loop."""
         if not self.failed.done():
             self._stopping = True
             self.failed.set_result(error)

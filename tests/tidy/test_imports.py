@@ -22,6 +22,7 @@ LEAVES = {
     "streams.logging",
     "streams.parent",
     "streams.stopping",
+    "streams.background",
 }
 REGISTRY = {"streams.registry", "streams.registry_topic"}
 TOOLS = {"schemas", *LEAVES, *REGISTRY, "streams.topics_admin", "streams.broker", "streams.balances", "streams.client"}
@@ -43,6 +44,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "streams.registry_topic": {"schemas", *LEAVES},
     "streams.parent": set(),
     "streams.stopping": set(),
+    "streams.background": set(),
     "streams.local_system": TOOLS,
     "streams.balances": {"schemas", *LEAVES, *REGISTRY},
     "streams.topics_admin": {"schemas", *LEAVES},

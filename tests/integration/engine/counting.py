@@ -5,15 +5,20 @@ value seen before is a duplicate. Some values do more:
 - `due:<seconds>`: the org is due that long after the record, and its tick writes `tick|<due time>|<tick time>`;
 - `find:<value>`: writes `found|<what the output topic has for that earlier value>`, read by its hint;
 - `huge`: writes a record that no topic takes; `poison`: a bug of the processor.
-While the file named in COUNTING_WAIT_FILE exists, `gather` says that it cannot answer. Run as
+While the file named in COUNTING_WAIT_FILE exists, `gather` says that it cannot answer. When the one named in
+COUNTING_DEATH_FILE exists, a thread of the processor dies; where it does at the start, `start` waits for the thread
+for ever. Run as
 `python -m tests.integration.engine.counting` with CREDITS_… in the environment, it is a whole worker.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import struct
 import sys
+import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,10 +78,19 @@ class CountingProcessor:
         self.witness = output_topic(settings)
         self.outputs = (self.witness,)
         self._wait_file = Path(os.environ.get("COUNTING_WAIT_FILE", os.devnull + ".none"))
+        self._death_file = Path(os.environ.get("COUNTING_DEATH_FILE", os.devnull + ".none"))
 
     async def start(self, entries: EntrySource) -> None:
         """See `Processor`."""
         self._entries = entries
+        threading.Thread(target=self._die_when_told, name="mortal", daemon=True).start()
+        if self._death_file.exists():
+            await asyncio.Event().wait()
+
+    def _die_when_told(self) -> None:
+        while not self._death_file.exists():
+            time.sleep(0.05)
+        raise ArithmeticError("the thread's own bug")
 
     async def stop(self) -> None:
         """Nothing to close."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
@@ -122,3 +123,15 @@ def remake(installation: Installation, topic: str, config: dict[str, str]) -> No
     time.sleep(0.5)  # the broker deletes the folders a little after the name
     for future in admin.create_topics([NewTopic(topic, installation.settings.partitions, 1, config=config)]).values():
         future.result(30)
+
+
+def test_a_thread_that_dies_stops_the_worker_with_its_error(installation: Installation, tmp_path: Path) -> None:
+    installation.create_topics()
+    told = tmp_path / "die"
+    worker = installation.ready_worker(COUNTING_DEATH_FILE=str(told))
+    told.touch()
+    assert worker.ends_with(30) == 1, worker.said
+    assert "Thread mortal has ended" in worker.said
+    assert "ArithmeticError: the thread's own bug" in worker.said
+    # Also while the worker starts, and waits for what the thread will never bring.
+    stopped_saying(installation, "ArithmeticError: the thread's own bug", COUNTING_DEATH_FILE=str(told))

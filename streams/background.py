@@ -1,0 +1,77 @@
+"""What runs in the background never dies silently: whoever put the process together is told, and stops it (fault 6).
+
+Rules of this file:
+1. A task or future that nobody awaits is given to `watched`. A pool that work is only handed to is a `WatchedPool`.
+2. Threads need not be given: `watched_threads` hears of every thread of the process that ends with an exception, also
+   of those that are added later. So a thread catches only what it can go on after.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
+
+log = logging.getLogger(__name__)
+
+Tell = Callable[[BaseException], None]
+"""Stops the process for this error. Called on the event loop."""
+
+AnyTask = TypeVar("AnyTask", bound=asyncio.Task[Any])
+
+
+def watched(task: AnyTask, tell: Tell) -> AnyTask:
+    """The task; `tell` is called with what ends it, unless it is cancelled."""
+
+    def ended(task: asyncio.Task[Any]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            tell(error)
+
+    task.add_done_callback(ended)
+    return task
+
+
+@contextlib.contextmanager
+def watched_threads(tell: Tell) -> Iterator[None]:
+    """While this lasts, `tell` is called on the running loop with whatever ends a thread of this process."""
+    loop = asyncio.get_running_loop()
+    before = threading.excepthook
+
+    def ended(death: threading.ExceptHookArgs) -> None:
+        error = death.exc_value or death.exc_type()
+        log.error("Thread %s has ended: %r", death.thread.name if death.thread is not None else "?", error)
+        _tell_on(loop, tell, error)
+
+    threading.excepthook = ended
+    try:
+        yield
+    finally:
+        threading.excepthook = before
+
+
+class WatchedPool(ThreadPoolExecutor):
+    """Threads for work whose end nobody waits for. Make it on the event loop that is to be told."""
+
+    def __init__(self, tell: Tell, name: str, threads: int) -> None:
+        super().__init__(max_workers=threads, thread_name_prefix=name)
+        self._tell = tell
+        self._loop = asyncio.get_running_loop()
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """See `Executor.submit`."""
+        future = super().submit(fn, *args, **kwargs)
+        future.add_done_callback(self._ended)
+        return future
+
+    def _ended(self, future: Future[Any]) -> None:
+        if not future.cancelled() and (error := future.exception()) is not None:
+            _tell_on(self._loop, self._tell, error)
+
+
+def _tell_on(loop: asyncio.AbstractEventLoop, tell: Tell, error: BaseException) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop has ended already, and the process with it
+        loop.call_soon_threadsafe(tell, error)

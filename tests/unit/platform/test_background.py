@@ -1,0 +1,93 @@
+"""What runs in the background tells of its end when it ends by an error, and of no other end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+
+from streams.background import WatchedPool, watched, watched_threads
+
+
+class BrokenError(Exception):
+    """What the background dies of."""
+
+
+def broken() -> None:
+    raise BrokenError
+
+
+async def first(told: asyncio.Queue[BaseException]) -> BaseException:
+    return await asyncio.wait_for(told.get(), 10)
+
+
+def test_a_thread_that_nobody_has_registered() -> None:
+    async def run() -> None:
+        told: asyncio.Queue[BaseException] = asyncio.Queue()
+        with watched_threads(told.put_nowait):
+            threading.Thread(target=broken).start()
+            assert isinstance(await first(told), BrokenError)
+            well = threading.Thread(target=lambda: None)
+            well.start()
+            await asyncio.to_thread(well.join)
+        assert told.empty()
+
+    before = threading.excepthook
+    asyncio.run(run())
+    assert threading.excepthook is before
+
+
+def test_a_task_that_nobody_awaits() -> None:
+    async def fails() -> None:
+        broken()
+
+    async def run() -> None:
+        told: asyncio.Queue[BaseException] = asyncio.Queue()
+        failing = watched(asyncio.create_task(fails()), told.put_nowait)
+        assert isinstance(await first(told), BrokenError)
+        assert failing.done()
+        cancelled = watched(asyncio.create_task(asyncio.Event().wait()), told.put_nowait)
+        ended = watched(asyncio.create_task(asyncio.sleep(0)), told.put_nowait)
+        await asyncio.sleep(0)
+        cancelled.cancel()
+        await asyncio.wait([cancelled, ended])
+        await asyncio.sleep(0)
+        assert told.empty()
+
+    asyncio.run(run())
+
+
+def test_work_that_was_handed_to_a_pool() -> None:
+    async def run() -> None:
+        told: asyncio.Queue[BaseException] = asyncio.Queue()
+        pool = WatchedPool(told.put_nowait, "test", threads=1)
+        pool.submit(int, "7")
+        pool.submit(broken)
+        assert isinstance(await first(told), BrokenError)
+        assert told.empty()
+        pool.shutdown()
+
+    asyncio.run(run())
+
+
+def test_a_death_after_the_loop_has_ended_is_no_second_error() -> None:
+    told: list[BaseException] = []
+    released = threading.Event()
+
+    def late() -> None:
+        assert released.wait(10)
+        broken()
+
+    thread = threading.Thread(target=late)
+
+    async def run() -> contextlib.AbstractContextManager[None]:
+        watching = watched_threads(told.append)
+        watching.__enter__()
+        thread.start()
+        return watching
+
+    watching = asyncio.run(run())
+    released.set()
+    thread.join(10)
+    watching.__exit__(None, None, None)
+    assert told == []

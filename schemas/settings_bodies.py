@@ -82,10 +82,6 @@ class Body(Model):
         alias_generator=lambda name: name.removesuffix("_nanos"), validate_by_name=False, validate_by_alias=True
     )
 
-    def to_json(self) -> str:
-        """The body as JSON that parses to itself again: every field written out, amounts as decimal strings."""
-        return self.model_dump_json(by_alias=True)
-
     def refusal(self) -> str | None:
         """Why the ledger refuses this body although its shape is right; None when it takes it."""
         return None

@@ -8,7 +8,6 @@ Rules of this file:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -91,12 +90,6 @@ class CreditsProducer:
         value = encode_one(topic.record, record, self.schema_id(kind))
         key = record["price_id"] if kind is InputKind.PRICE else record["org_id"]
         self._hand_over(self.topic(kind), key.encode(), value, cloud_event_headers(kind, record))
-
-    def produce_framed(self, kind: InputKind, keys: Sequence[bytes | None], values: Sequence[bytes | None]) -> None:
-        """Hand over values that are encoded and framed already, without headers: for many at once."""
-        topic = self.topic(kind)
-        for key, value in zip(keys, values, strict=True):
-            self._hand_over(topic, key, value, None)
 
     def produce_raw(
         self, topic: str, key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes]] | None = None

@@ -21,11 +21,6 @@ def frame_account(due_at: int, state: bytes) -> bytes:
     return _DUE.pack(due_at) + state
 
 
-def unframe_account(value: bytes) -> tuple[int, bytes]:
-    """(due_at, state) of a changelog value."""
-    return _DUE.unpack_from(value)[0], value[_DUE.size :]
-
-
 class Accounts:
     """`AccountBytes` of the port, and the queue of due times."""
 
@@ -51,10 +46,6 @@ class Accounts:
         """The committed state of an org; None when it has none."""
         framed = self._framed.get(org_id)
         return None if framed is None else framed[_DUE.size :]
-
-    def orgs(self) -> list[str]:
-        """The ids of all orgs that have a state."""
-        return list(self._framed)
 
     def due_at(self, org_id: str) -> int:
         """When the org wants to be looked at, in microseconds; 0: never."""

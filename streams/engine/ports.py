@@ -88,10 +88,6 @@ class AccountBytes(Protocol):
 
     def __len__(self) -> int: ...
 
-    def orgs(self) -> list[str]:
-        """The ids of all orgs that have a state."""
-        ...
-
 
 class Found(NamedTuple):
     """What a memory of ids knows of the ids asked for; element i answers id i.

@@ -64,10 +64,6 @@ class Writes:
     keyed: Sequence[Keyed]
     keyed_at_ms: int = 0
 
-    def count(self) -> int:
-        """How many records."""
-        return sum(len(messages) for _, messages in self.batches) + len(self.keyed)
-
 
 class PartitionProducer:
     """The producer of one owned partition."""

@@ -217,11 +217,6 @@ class Wallet(msgspec.Struct, array_like=True):
         """Settled less active holds (product rule 6)."""
         return self.settled - self.held
 
-    @property
-    def month_spent(self) -> int:
-        """Usage of the calendar month: the same as `used`, for a period is a calendar month."""
-        return self.used
-
 
 class OrgTerms(msgspec.Struct, array_like=True, frozen=True):
     """What the `org` setting says."""

@@ -5,8 +5,6 @@ Rules of this file: reads only. The words are closed sets; the order of preceden
 
 from __future__ import annotations
 
-from typing import Any
-
 from schemas.enums import Health, WalletStatus
 from streams.ledger.account import Account, Wallet
 from streams.ledger.admission import beyond_negative_limit
@@ -52,25 +50,3 @@ def health(wallet: Wallet) -> Health:
         if limits.alert_threshold is not None and wallet.used >= limits.alert_threshold:
             return Health.ORANGE
     return Health.YELLOW if left * 4 <= allocation * 3 else Health.GREEN
-
-
-def wallet_balance(account: Account, wallet: Wallet) -> dict[str, Any]:
-    """One line of a balance record: the Avro record `wallet_balance`."""
-    return {
-        "unit": wallet.unit,
-        "settled_nanos": wallet.settled,
-        "held_nanos": wallet.held,
-        "available_nanos": wallet.available,
-        "allocation_nanos": wallet.allocation,
-        "month_spent_nanos": wallet.month_spent,
-        "lifetime_added_nanos": wallet.lifetime_added,
-        "lifetime_spent_nanos": wallet.lifetime_spent,
-        "status": status(account, wallet).value,
-        "health": health(wallet).value,
-    }
-
-
-def balance_record(account: Account, as_of: int) -> dict[str, Any]:
-    """The Avro record `balance`: the wallets by unit, true as of the ledger's time `as_of`."""
-    wallets = [wallet_balance(account, wallet) for _, wallet in sorted(account.wallets.items())]
-    return {"org_id": account.org_id, "seq": account.seq, "as_of": as_of, "wallets": wallets}

@@ -77,7 +77,3 @@ class Journal:
     def reject(self, unit: str, reason: RejectReason, *, event_id: str, occurred_at: int, **words: Any) -> None:
         """Write that a rule refused the command. `unit` may be of a wallet that does not exist."""
         self.write(EntryKind.REJECTED, unit, 0, event_id=event_id, occurred_at=occurred_at, reason=reason, **words)
-
-
-Refusal = RejectReason | None
-"""The answer of a guard: why not, or None to go on."""

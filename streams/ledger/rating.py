@@ -3,9 +3,10 @@
 Rules of this file:
 - A price matches a usage when every dimension it names is equal, and `valid_from <= occurred_at < valid_to`.
 - An override of the org beats every general price. Among the rest, the price that names more dimensions wins
-  (operation unless `*`, category, model, tool, provider, tier, direction unless `any`). Two prices that could tie are
-  refused when published (`conflicts`); should they meet here all the same, the later `valid_from` wins, then the
-  greater `price_id`, so that every worker says the same.
+  (operation unless `*`, category, model, tool, provider, tier, direction unless `any`). `credits prices` publishes none
+  that could tie with another (`conflicts`), and of two that do only the one published first is in force (`price_log`).
+  Should two meet here all the same, as a listed price and a setting of one org may, the later `valid_from` wins, then
+  the greater `price_id`, so that every worker says the same.
 - Token units: input and output tokens, each with the price of its direction. Other units: `quantity_nanos` (nano-units
   of the billing unit), 1 unit when absent; times `replicas` where the unit is a time.
 - The cost is rounded once, half up to a nano-credit. A free price costs 0. Nothing priced is `unknown_price`, never 0.
@@ -127,8 +128,6 @@ class Tariff:
         "_tokens",
         "billing_unit",
         "free",
-        "input_price",
-        "output_price",
         "output_unit_price",
         "unit_price",
         "valid_from",
@@ -140,8 +139,6 @@ class Tariff:
         """Both prices are one and the same where the unit is not tokens; one of them may be None where it is."""
         price = input_price or output_price
         assert price is not None
-        self.input_price = input_price
-        self.output_price = output_price
         self.valid_from = valid_from
         self.valid_to = valid_to
         self.wallet = price.wallet
@@ -251,7 +248,7 @@ class RatingPlan:
 
 
 class PriceList:
-    """The prices in force, by id. Immutable: `with_price` and `without` give new lists."""
+    """The prices in force, by id. Immutable: `with_price` gives a new list."""
 
     __slots__ = ("_by_operation", "_plans", "_prices", "overridden")
 
@@ -270,17 +267,9 @@ class PriceList:
     def __iter__(self) -> Iterator[Price]:
         return iter(self._prices.values())
 
-    def get(self, price_id: str) -> Price | None:
-        """The price of that id."""
-        return self._prices.get(price_id)
-
     def with_price(self, price: Price) -> PriceList:
         """The list with `price` in place of the one of the same id."""
         return PriceList((self._prices | {price.price_id: price}).values())
-
-    def without(self, price_id: str) -> PriceList:
-        """The list without the price of that id."""
-        return PriceList(price for price in self._prices.values() if price.price_id != price_id)
 
     def plan(
         self,
@@ -313,28 +302,9 @@ class PriceList:
             plan = self._plans[key] = RatingPlan(matching, _describe(operation, category, model, tool, provider))
         return plan
 
-    def find(
-        self,
-        org_id: str,
-        operation: str,
-        at: int,
-        category: str | None = None,
-        model: str | None = None,
-        tool: str | None = None,
-        provider: str | None = None,
-        direction: Direction = Direction.ANY,
-        tier: str | None = None,
-    ) -> Price | None:
-        """The price that wins at `at`; of a direction, or with `any` the winner whatever its direction."""
-        org = org_id if org_id in self.overridden else None
-        for price in self._matching(org, tier, operation, category, model, tool, provider):
-            fits = direction is Direction.ANY or price.direction in (direction, Direction.ANY)
-            if fits and price.valid_at(at):
-                return price
-        return None
-
     def conflicts(self, price: Price) -> list[Price]:
-        """The prices, other than that of the same id, that could tie with `price` for some usage at some time."""
+        """The prices that could tie with `price` for some usage at some time; the one of its own id, which it replaces,
+        is none of them."""
         return [
             other for other in self._prices.values() if other.price_id != price.price_id and could_tie(price, other)
         ]

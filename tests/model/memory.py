@@ -76,14 +76,6 @@ class FixedPrices:
         """Nothing to let go of."""
 
 
-class MemoryAccounts(dict[str, bytes]):
-    """Committed account states."""
-
-    def orgs(self) -> list[str]:
-        """Every org that has one."""
-        return list(self)
-
-
 @dataclass(frozen=True, slots=True)
 class Sent:
     """One record on its way in."""
@@ -108,7 +100,7 @@ class MemoryLedger:
     """A partition, its processor, and everything it has written."""
 
     prices: FixedPrices
-    accounts: MemoryAccounts = field(default_factory=MemoryAccounts)
+    accounts: dict[str, bytes] = field(default_factory=dict)
     written: dict[str, list[tuple[bytes | None, bytes | None, Mapping[str, bytes]]]] = field(default_factory=dict)
     outcomes: dict[str, dict[str, int]] = field(default_factory=dict)
 

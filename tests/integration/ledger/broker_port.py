@@ -22,7 +22,7 @@ from schemas.enums import InputKind
 from schemas.topics import BY_KEY
 from streams.client.dead_letters import dead_letter_of
 from streams.client.reader import Follower, Offsets, read_range
-from streams.engine.accounts import unframe_account
+from streams.engine.accounts import Accounts
 from streams.engine.positions import POSITION_KEY, PositionRecord, decode_position
 from streams.kafka_clients import admin_config, consumer_config, producer_config
 from tests.integration.engine.workers import until
@@ -196,7 +196,7 @@ class Progress:
             elif key == POSITION_KEY:
                 self._position = decode_position(value)
             else:
-                self._due[key] = unframe_account(value)[0]
+                self._due[key] = Accounts({"": value}).due_at("")
 
     def _count_legs(self) -> int:
         _, end = self._legs_consumer.get_watermark_offsets(self._legs, 15)

@@ -6,8 +6,9 @@ import pytest
 
 from schemas.amounts import NANOS
 from schemas.enums import SettingKind
+from streams.agents.balances import balance_columns
 from streams.ledger.account import Account, OrgTerms, Wallet
-from streams.ledger.balances import balance_record, health, status
+from streams.ledger.balances import health, status
 from tests.unit.ledger.world import World
 
 
@@ -58,10 +59,10 @@ def test_the_balance_record_has_the_wallets_by_unit() -> None:
     world.set(SettingKind.WALLET, {"unit": "USD", "allowance": "10"})
     world.buy("5", unit="EUR")
     world.use("4")
-    record = balance_record(world.account(), world.at)
+    [record] = balance_columns([world.account()], world.at).to_pylist()
     assert (record["org_id"], record["seq"], record["as_of"]) == ("acme", 4, world.at)
-    assert [wallet["unit"] for wallet in record["wallets"]] == ["EUR", "USD"]
-    assert record["wallets"][1] == {
+    assert [wallet["unit"] for wallet in record["wallets"]] == ["USD", "EUR"]
+    assert record["wallets"][0] == {
         "unit": "USD",
         "settled_nanos": 6 * NANOS,
         "held_nanos": 0,

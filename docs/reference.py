@@ -17,7 +17,14 @@ from prometheus_client.metrics_core import Metric
 from pydantic.fields import FieldInfo
 
 from docs import citations
-from schemas.enums import REJECTIONS
+from schemas.dead_letters import (
+    DEAD_LETTER_HEADERS,
+    HEADERS_KEPT_BYTES,
+    KEY_KEPT_BYTES,
+    VALUE_KEPT_BYTES,
+    WHOLE_BYTES_MAX,
+)
+from schemas.enums import REJECTIONS, DeadLetterCode
 from schemas.topics import CATALOGUE, DAY_MS, Topic
 from streams.cli import COMMANDS
 from streams.metrics import PrometheusMetrics
@@ -152,6 +159,19 @@ def metrics_section() -> str:
     )
 
 
+def dead_letters_section() -> str:
+    """The headers of a dead letter, its codes, and how large it may be."""
+    rows = [(f"`{name}`", meaning) for name, meaning in DEAD_LETTER_HEADERS.items()]
+    codes = ", ".join(f"`{code.value}`" for code in DeadLetterCode)
+    return (
+        "## Dead letters\n\nValue, key and headers are the record's own, unchanged, up to "
+        f"{WHOLE_BYTES_MAX:,} bytes together. Of a larger record, which an input topic takes when it is compressed, the"
+        f" first {VALUE_KEPT_BYTES:,} bytes of the value, {KEY_KEPT_BYTES:,} of the key and {HEADERS_KEPT_BYTES:,} of "
+        "the headers are held; `credits dead-letters replay` does not send it again. Behind the record's own headers "
+        f"the ledger adds these. The codes are {codes}.\n\n" + table(("header", "meaning"), rows)
+    )
+
+
 def rejections_section() -> str:
     """Every reason of a rejected entry."""
     rows = [(f"`{reason}`", meaning) for reason, meaning in REJECTIONS.items()]
@@ -164,7 +184,8 @@ def rejections_section() -> str:
 
 def page() -> str:
     """The whole page."""
-    sections = (commands_section(), settings_section(), topics_section(), rejections_section(), metrics_section())
+    more = (rejections_section(), dead_letters_section(), metrics_section())
+    sections = (commands_section(), settings_section(), topics_section(), *more)
     return "\n".join((HEAD, *sections))
 
 

@@ -310,7 +310,9 @@ def dead_letter_rows(
             "value": pa.array(
                 [None if value is None else value[:DEAD_LETTER_VALUE_BYTES_MAX] for value in values], pa.binary()
             ),
-            "value_bytes": pa.array([0 if value is None else len(value) for value in values], pa.uint64()),
+            "value_bytes": pa.array(
+                [_value_bytes(known, value or b"") for known, value in zip(said, values, strict=True)], pa.uint64()
+            ),
             "letter_partition": constant(partition, len(offsets), pa.uint32()),
             "letter_offset": pa.array(offsets, pa.int64()),
         }
@@ -380,6 +382,12 @@ def _purchase_status(kind: str, reason: str | None) -> str:
     if reason == EntryReason.PURCHASE_FAILED:
         return "failed"
     return "refused" if kind == EntryKind.REJECTED else "completed"
+
+
+def _value_bytes(said: Mapping[str, str], value: bytes) -> int:
+    """How large the value was; it was cut when the ledger says that it was larger."""
+    whole = _integer(said.get("credits.value.bytes"))
+    return whole if len(value) < whole < 2**63 else len(value)
 
 
 def _integer(said: str | None) -> int:

@@ -20,8 +20,8 @@ DAY_MS = 24 * 60 * 60 * 1000
 RECORD_BYTES_MAX = 1024 * 1024
 """The largest record an input topic takes."""
 
-DEAD_LETTER_BYTES_MAX = 2 * 1024 * 1024
-"""A dead letter is an input record and headers: it must never be too large to be told."""
+DEAD_LETTER_BYTES_MAX = 8 * 1024 * 1024
+"""A dead letter is an input record that may not compress as well again, and headers (`schemas.dead_letters`)."""
 
 ACCOUNT_BYTES_MAX = 8 * 1024 * 1024
 """The largest state of an account."""

@@ -10,18 +10,16 @@ Rules of this file:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 import pyarrow as pa
 
 from schemas.codec import batch_of, encode_columns
 from schemas.enums import DeadLetterCode
 from schemas.topics import ALERT_TOPICS, Topics
+from streams.agents.dead_letters import dead_letter
 from streams.engine.ports import Inbound, Keyed, OutcomeName, Output
 from streams.ledger.entry import Alert, Entry, HoldDecision, Leg, Outcome, TopupRequest
-
-MESSAGE_CHARACTERS_MAX: Final = 500
-"""Of the sentence in a dead letter's header."""
 
 Messages = list[dict[str, Any]]
 
@@ -84,25 +82,7 @@ class Outbound:
 
     def dead_letter(self, inbound: Inbound, index: int, code: DeadLetterCode, message: str) -> None:
         """Record `index` of a batch could not be booked: all its bytes, and why. Counted as such."""
-        told = {
-            "__streams.errors.topic": inbound.topic,
-            "__streams.errors.partition": str(inbound.partition),
-            "__streams.errors.offset": str(inbound.offsets[index]),
-            "__streams.errors.exception": code.value,
-            "__streams.errors.message": message[:MESSAGE_CHARACTERS_MAX],
-            "credits.error.code": code.value,
-        }
-        came_with = inbound.headers[index] if inbound.headers else ()
-        headers = [*came_with, *((name, text.encode()) for name, text in told.items())]
-        self._dead_letters.append(
-            Keyed(
-                topic=self._topics.name("dead_letters"),
-                key=inbound.keys[index],
-                value=inbound.values[index],
-                headers=headers,
-                partition=inbound.partition,
-            )
-        )
+        self._dead_letters.append(dead_letter(self._topics.name("dead_letters"), inbound, index, code, message))
         self.count(inbound.topic, "dead_letters")
 
     def count(self, topic: str, name: OutcomeName, records: int = 1) -> None:

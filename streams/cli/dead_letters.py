@@ -73,8 +73,12 @@ def show(
         print_json({**document, "fields": fields})
         return
     value = document.pop("value_base64")
+    cut = document.pop("cut")
     describe({key: "" if each is None else each for key, each in document.items()})
     if fields is None:
+        if cut:
+            print(f"cut: it holds {letter.parts}")
+            describe({f"  {name}": text for name, text in cut.items()})
         print(f"value, {len(letter.value or b'')} bytes, base64: {value}")
     else:
         print("fields:")
@@ -91,7 +95,8 @@ def replay(
 ) -> None:
     """Send dead letters again to where they came from, for example when a missing price has been published.
 
-    What has been booked since counts as a duplicate: nothing is booked twice.
+    What has been booked since counts as a duplicate: nothing is booked twice. A dead letter that holds only a part of
+    its record, because that was too large, is not sent.
     """
     from streams.client import CreditsProducer
     from streams.client.dead_letters import replay as send_again
@@ -100,16 +105,20 @@ def replay(
     if bool(names) == bool(every or code or org):
         raise typer.BadParameter("name dead letters, or choose them with --all, --code or --org")
     letters = [_named(settings, name) for name in names] if names else list(_chosen(settings, code, org))
+    refusals = [letter.refusal for letter in letters if letter.refusal is not None]
+    if names and refusals:
+        raise OperatorError(refusals[0], "have its producer send the record again")
     with CreditsProducer(settings) as producer:
         for letter in letters:
-            try:
+            if letter.refusal is None:
                 send_again(producer, letter)
-            except ValueError as error:
-                raise OperatorError(str(error), "it cannot be replayed") from error
+    sent = len(letters) - len(refusals)
     if as_json:
-        print_json({"replayed": len(letters)})
-    else:
-        print(f"sent {len(letters):,} records again")
+        print_json({"replayed": sent, "left_out": refusals})
+        return
+    for refusal in refusals:
+        note(f"left out: {refusal}")
+    print(f"sent {sent:,} records again")
 
 
 def _settings() -> Settings:
@@ -152,6 +161,7 @@ def _document(letter: DeadLetter) -> dict[str, Any]:
         "offset": letter.source_offset,
         "key": _text(letter.key),
         "value_base64": None if letter.value is None else base64.b64encode(letter.value).decode(),
+        "cut": dict(letter.cut),
     }
 
 
@@ -162,7 +172,7 @@ def _fields(settings: Settings, letter: DeadLetter) -> dict[str, Any] | None:
     from streams.registry import connect_registry
 
     topic = Topics(settings.namespace).topic(letter.topic)
-    if topic is None or topic.record is None:
+    if topic is None or topic.record is None or letter.cut:
         return None
     try:
         return decode_one(topic.record, letter.value, connect_registry(settings))

@@ -1,19 +1,20 @@
 """Dead letters: what could not be booked, read back, and sent again.
 
 Rules of this file: a dead letter is named by its own place in the dead-letter topic, `partition:offset`. Its value, key
-and headers are the record's own; what the ledger adds stands in headers of `ERROR_HEADERS`, the last of each name being
-the newest. Replaying sends the same bytes to the topic they came from: an id that has had its effect since is a
-duplicate, so replaying twice is harmless.
+and headers are the record's own; what the ledger adds stands in headers behind them (`schemas.dead_letters`). Replaying
+sends the same bytes to the topic they came from: an id that has had its effect since is a duplicate, so replaying twice
+is harmless. A dead letter that holds only a part of its record is not replayed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import Message
 
+from schemas.dead_letters import CODE_HEADER, CUT_PREFIXES, ERROR_PREFIX, HEADERS_PREFIX, TOPIC_HEADER
 from schemas.topics import Topics
 from streams.client.producer import CreditsProducer
 from streams.client.reader import committed_ends, read_range
@@ -21,8 +22,6 @@ from streams.client.reader import committed_ends, read_range
 if TYPE_CHECKING:
     from streams.settings import Settings
 
-ERROR_PREFIX = "__streams.errors."
-CODE_HEADER = "credits.error.code"
 REPLAYED_HEADER = "credits.replayed"
 
 
@@ -41,18 +40,49 @@ class DeadLetter:
     key: bytes | None
     value: bytes | None
     headers: tuple[tuple[str, bytes], ...]
+    cut: Mapping[str, str]
+    """What the ledger says of a record that was too large to be held whole; empty when it is whole."""
 
     @property
     def name(self) -> str:
         """Its place in the dead-letter topic."""
         return f"{self.partition}:{self.offset}"
 
+    @property
+    def refusal(self) -> str | None:
+        """Why it cannot be sent again; None when it can."""
+        if not self.topic:
+            return f"dead letter {self.name} does not say which topic it came from"
+        if self.cut:
+            return f"dead letter {self.name} holds only a part of its record: {self.parts}"
+        return None
+
+    @property
+    def parts(self) -> str:
+        """What of the record is here, where it was cut: for people."""
+        said = []
+        for name, part in (("value", self.value), ("key", self.key)):
+            size = self.cut.get(f"credits.{name}.bytes")
+            if size is not None:
+                said.append(f"the first {len(part or b''):,} of {_number(size):,} bytes of the {name}")
+        left_out = self.cut.get(f"{HEADERS_PREFIX}left_out")
+        if left_out is not None:
+            said.append(f"all but {_number(left_out):,} of the headers")
+        return ", ".join(said)
+
 
 def dead_letter_of(message: Message) -> DeadLetter:
     """The dead letter in a Kafka message; headers that are missing read as empty or −1."""
     headers: list[tuple[str, Any]] = message.headers() or []
-    told = {name: (value or b"").decode(errors="replace") for name, value in headers}
-    own = tuple((name, value) for name, value in headers if not name.startswith(ERROR_PREFIX) and name != CODE_HEADER)
+    begin = max((place for place, (name, _) in enumerate(headers) if name == TOPIC_HEADER), default=0)
+    told = {name: (value or b"").decode(errors="replace") for name, value in headers[begin:]}
+    own = tuple(
+        (name, value)
+        for place, (name, value) in enumerate(headers)
+        if not name.startswith(ERROR_PREFIX)
+        and name != CODE_HEADER
+        and (place < begin or not name.startswith(CUT_PREFIXES))
+    )
     return DeadLetter(
         message.partition(),
         message.offset(),
@@ -65,6 +95,7 @@ def dead_letter_of(message: Message) -> DeadLetter:
         message.key(),
         message.value(),
         own,
+        {name: text for name, text in told.items() if name.startswith(CUT_PREFIXES)},
     )
 
 
@@ -92,8 +123,8 @@ def read_dead_letter(settings: Settings, partition: int, offset: int) -> DeadLet
 
 
 def replay(producer: CreditsProducer, letter: DeadLetter) -> None:
-    """Send the record again, as it came, to the topic it came from. Raises ValueError when no topic is named."""
-    if not letter.topic:
-        raise ValueError(f"dead letter {letter.name} does not say which topic it came from")
+    """Send the record again, as it came, to the topic it came from. Raises ValueError when it has a `refusal`."""
+    if letter.refusal is not None:
+        raise ValueError(letter.refusal)
     headers = [each for each in letter.headers if each[0] != REPLAYED_HEADER]
     producer.produce_raw(letter.topic, letter.key, letter.value, [*headers, (REPLAYED_HEADER, letter.name.encode())])

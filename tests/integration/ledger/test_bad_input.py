@@ -10,12 +10,16 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from confluent_kafka import Producer
+
 from schemas.amounts import AMOUNT_MAX, NANOS
 from schemas.codec import encode_one
+from schemas.dead_letters import VALUE_KEPT_BYTES
 from schemas.enums import DeadLetterCode, InputKind
 from schemas.records import avro_schema
 from streams import topics_admin
 from streams.client.reader import committed_ends
+from streams.kafka_clients import producer_config
 from streams.registry_topic import TopicRegistry
 from streams.settings import Settings
 from tests.integration.engine.workers import REPOSITORY, until
@@ -106,6 +110,61 @@ def test_a_newer_compatible_writer_is_applied(installation: LedgerInstallation) 
     assert not installation.dead_letters()
 
 
+def test_a_record_that_is_too_large_once_it_is_unpacked_stops_nothing(installation: LedgerInstallation) -> None:
+    """Kafka measures a batch when it is compressed: 20 MB of zeros pass every limit of the input topic."""
+    producer = Producer(producer_config(installation.settings, message_max_bytes=64 * 1024 * 1024))
+    topic = installation.topics.name("usage")
+    whole, huge = bytes(5_000_000), bytes(20_000_000)
+    installation.send(InputKind.PRICE, PRICE_LIST)
+    installation.send(InputKind.USAGE, [usage("before", "acme", model="m1", input_tokens=1_000)])
+    for key, value in ((b"acme", whole), (b"acme", huge), (huge, b"x")):
+        producer.produce(topic, key=key, value=value, partition=0)
+        installation.sent += 1
+    assert producer.flush(30) == 0
+    for place in range(20):  # every partition has neighbours
+        installation.send(InputKind.USAGE, [usage(f"n{place}", f"org{place}", model="m1", input_tokens=1_000)])
+    installation.ready_worker()
+    installation.wait_until_booked()
+    assert len(installation.rows("ledger")) == 21
+
+    letters = {letter.source_offset: letter for letter in installation.dead_letters()}
+    assert len(letters) == 3
+    first, second, third = (letters[offset] for offset in sorted(letters))
+    assert (first.value, first.cut) == (whole, {})
+    assert second.value == huge[:VALUE_KEPT_BYTES]
+    assert second.cut["credits.value.bytes"] == "20000000"
+    assert third.cut["credits.key.bytes"] == "20000000"
+    unknown = DeadLetterCode.UNKNOWN_SCHEMA  # zeros name schema 0
+    assert [each.code for each in (first, second, third)] == [unknown, unknown, DeadLetterCode.UNDECODABLE]
+    assert installation.report().ok
+
+    shown = command(installation, "dead-letters", "show", second.name)
+    assert "cut: it holds the first 1,048,576 of 20,000,000 bytes of the value" in shown.stdout
+    refused = command(installation, "dead-letters", "replay", second.name)
+    assert refused.returncode == 1
+    assert "holds only a part of its record" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def command(installation: LedgerInstallation, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command on the installation."""
+    environment = {
+        "PATH": "/usr/bin:/bin",
+        "CREDITS_KAFKA_BOOTSTRAP_SERVERS": installation.settings.bootstrap_servers,
+        "CREDITS_NAMESPACE": installation.settings.namespace,
+        "CREDITS_PARTITIONS": str(installation.settings.partitions),
+    }
+    return subprocess.run(
+        [sys.executable, "-m", "streams", *arguments],
+        cwd=REPOSITORY,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
 AMOUNTS = ['"-0.5"', '"0"', '"NaN"', '"1e400"', '"10000000000"', "0.1", '"1e3"', "true", '"1.0000000001"']
 
 
@@ -116,22 +175,8 @@ def test_wrong_amounts_are_refused_by_the_client_and_nothing_is_sent(
     for place, amount in enumerate(AMOUNTS):
         bad = json.dumps({**good, "purchase_id": "p2"}).replace('"5"', amount)
         (tmp_path / f"{place}.jsonl").write_text(f"{json.dumps(good)}\n{bad}\n")
-    environment = {
-        "PATH": "/usr/bin:/bin",
-        "CREDITS_KAFKA_BOOTSTRAP_SERVERS": installation.settings.bootstrap_servers,
-        "CREDITS_NAMESPACE": installation.settings.namespace,
-        "CREDITS_PARTITIONS": str(installation.settings.partitions),
-    }
     for place, amount in enumerate(AMOUNTS):
-        done = subprocess.run(
-            [sys.executable, "-m", "streams", "produce", "purchase", "--file", str(tmp_path / f"{place}.jsonl")],
-            cwd=REPOSITORY,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        done = command(installation, "produce", "purchase", "--file", str(tmp_path / f"{place}.jsonl"))
         assert done.returncode == 1, amount
         assert "line 2" in done.stdout + done.stderr, amount
         assert "amount" in done.stdout + done.stderr, amount

@@ -1,0 +1,118 @@
+"""The same inputs once more, in the order in which they were decided, without a crash and at another batch size.
+
+What comes of it must be the same: entries (but for offsets and `recorded_at`), alerts, answers to holds, requests for
+credits, legs, dead letters, counts, and accounts to the byte.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from itertools import takewhile
+from typing import Any
+
+import msgspec
+import pytest
+
+from streams.ledger import grants
+from tests.model.memory import TOPICS, FixedPrices, MemoryLedger, Sent
+from tests.simulation.checks import Cuts, rows
+from tests.simulation.traffic import DAY_US
+from tests.simulation.virtual_kafka import Record
+from tests.simulation.world import PARTITIONS, Decided, World
+
+WRITTEN = (
+    "ledger",
+    "alerts_threshold",
+    "alerts_depletion",
+    "alerts_topup",
+    "topup_requests",
+    "decisions",
+    "transfer_legs",
+)
+OF_THE_BATCH = {
+    "ledger": ("source_partition", "source_offset", "recorded_at"),
+    "alerts_threshold": ("occurred_at",),
+    "alerts_depletion": ("occurred_at",),
+    "alerts_topup": ("occurred_at",),
+    "topup_requests": ("occurred_at",),
+}
+"""What may differ: where a record stood, and when a thing was written that fell due before."""
+
+
+def compare(world: World, cuts: Cuts, batch_records: int) -> None:
+    """Replay every partition in batches of this size, and compare."""
+    for number in range(PARTITIONS):
+        again = replay(world, number, batch_records)
+        for key in WRITTEN:
+            written = (
+                record
+                for commit in world.kafka.commits
+                if commit.partition == number
+                for record in commit.records.get(TOPICS.name(key), ())
+            )
+            first = _told(key, list(written))
+            second = _told(key, [Record(None, value, 0) for _, value, _ in again.written.get(TOPICS.name(key), [])])
+            assert second == first, _difference(key, number, first, second)
+        owned = {org for org in cuts.accounts if world.kafka.partition_of(org.encode()) == number}
+        assert again.accounts.keys() == owned
+        for org in owned:
+            assert again.account(org) == cuts.accounts[org], f"{org} is another after the replay"
+        ended = {f"{topic} {name}": count for topic, counts in again.outcomes.items() for name, count in counts.items()}
+        assert Counter(ended) == cuts.outcomes[number], f"partition {number} counted {ended}"
+
+
+def replay(world: World, number: int, batch_records: int) -> MemoryLedger:
+    """One partition's inputs, to the end of time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(grants, "EXHAUSTED_MAX", world.grants_remembered)
+        again = MemoryLedger(FixedPrices(world.prices))
+        places = [
+            place
+            for commit in world.kafka.commits
+            if commit.partition == number and isinstance(commit.cause, Decided)
+            for place in commit.cause.records
+        ]
+        rest = [_sent(world, number, *place) for place in places]
+        while rest:
+            passed_at = min(record.at for record in rest)  # one topic may be days behind the others
+            for memory in again.partition.seen.values():
+                memory.expire(passed_at)  # type: ignore[attr-defined]
+            batch = _first(rest, batch_records)
+            again.feed(batch)
+            del rest[: len(batch)]
+        again.tick(world.kafka.at)
+    return again
+
+
+def _first(records: Sequence[Sent], batch_records: int) -> list[Sent]:
+    """As many, but none after a leap of days: ids are forgotten between batches, not within one."""
+    return list(takewhile(lambda record: record.at - records[0].at <= DAY_US, records[:batch_records]))
+
+
+def _sent(world: World, number: int, topic: str, offset: int) -> Sent:
+    record = world.kafka.logs[topic, number][offset]
+    assert record is not None, "an aborted record was decided"
+    return Sent(topic, record.key, record.value, record.at)
+
+
+def _told(key: str, records: Sequence[Record]) -> dict[str, list[Any]]:
+    """What a topic says, by org, each in its order."""
+    by_org: dict[str, list[Any]] = {}
+    for row in rows(key, records):
+        plain = msgspec.json.decode(msgspec.json.encode(row))
+        told = {name: value for name, value in plain.items() if name not in OF_THE_BATCH.get(key, ())}
+        by_org.setdefault(row["org_id"], []).append(told)
+    return by_org
+
+
+def _difference(key: str, number: int, first: dict[str, list[Any]], second: dict[str, list[Any]]) -> str:
+    for org in sorted(first.keys() | second.keys()):
+        ours, theirs = first.get(org, []), second.get(org, [])
+        for place in range(max(len(ours), len(theirs))):
+            one = ours[place] if place < len(ours) else None
+            other = theirs[place] if place < len(theirs) else None
+            if one != other:
+                names = [name for name in one or other or {} if (one or {}).get(name) != (other or {}).get(name)]
+                return f"{key} of {org} (partition {number}), {place}: {names}\n  {one}\n  {other}"
+    return key

@@ -1,0 +1,99 @@
+"""Whole runs of the ledger with crashes at every effect, each from one seed.
+
+A failure names its seed and the command that runs it again. `CREDITS_TEST_SIMULATION_SEED` runs one seed and no other;
+the long run goes on from a seed that the clock gives, `CREDITS_TEST_SIMULATION_RUNS` of them.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from random import Random
+
+import pytest
+
+from tests.simulation.checks import Cuts
+from tests.simulation.replay import compare
+from tests.simulation.script import run
+
+ONE_SEED = os.environ.get("CREDITS_TEST_SIMULATION_SEED")
+SEEDS = range(20) if ONE_SEED is None else [int(ONE_SEED)]
+LONG_RUNS = int(os.environ.get("CREDITS_TEST_SIMULATION_RUNS", "2000"))
+AGAIN = "CREDITS_TEST_SIMULATION_SEED={seed} .venv/bin/python -m pytest tests/simulation"
+
+HAPPENS = {
+    *(f"crash {point}" for point in ("open", "begin", "produce", "before commit", "after commit")),
+    *("lost before commit", "lost after commit", "crash while taking over", "restart", "moved", "fenced"),
+    *("away", "held back", "fetched elsewhere"),
+}
+"""Every fault there is."""
+WRITTEN = {
+    *(
+        "usage",
+        "purchase",
+        "allowance",
+        "rollover",
+        "expiry",
+        "transfer_out",
+        "transfer_in",
+        "transfer_return",
+        "refund",
+    ),
+    *("correction", "hold", "hold_release", "adjustment", "setting", "rejected"),
+}
+"""Every kind of entry."""
+ENDINGS = {"hold_captured", "hold_released", "hold_timed_out"}
+
+
+def simulate(seed: int) -> Cuts:
+    """One run, what must hold of it, and the same inputs once more."""
+    try:
+        world = run(seed)
+        cuts = Cuts(world)
+        cuts.follow()
+        compare(world, cuts, Random(f"replay {seed}").choice((1, 7, 1_000)))
+    except Exception as error:
+        raise AssertionError(f"seed {seed}: {error}\nagain: {AGAIN.format(seed=seed)}") from error
+    return cuts
+
+
+@pytest.fixture(scope="module")
+def runs() -> dict[int, Cuts]:
+    """The runs so far, so that their sum can be looked at."""
+    return {}
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_nothing_is_lost_or_doubled(seed: int, runs: dict[int, Cuts]) -> None:
+    runs[seed] = simulate(seed)
+
+
+@pytest.mark.skipif(ONE_SEED is not None, reason="of all seeds together")
+def test_all_that_can_happen_has_happened(runs: dict[int, Cuts]) -> None:
+    if len(runs) < len(SEEDS):
+        pytest.skip("not every seed was run")
+    faults: Counter[str] = Counter()
+    kinds: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
+    for cuts in runs.values():
+        faults += cuts.world.faults.happened
+        kinds.update(row["kind"] for row in cuts.entries)
+        reasons.update(row["reason"] for row in cuts.entries if row["kind"] == "hold_release")
+    assert faults.keys() >= HAPPENS, HAPPENS - faults.keys()
+    assert kinds.keys() >= WRITTEN, WRITTEN - kinds.keys()
+    assert reasons.keys() >= ENDINGS, ENDINGS - reasons.keys()
+
+
+def test_a_seed_says_everything() -> None:
+    first, second = run(3), run(3)
+    assert [commit.records for commit in first.kafka.commits] == [commit.records for commit in second.kafka.commits]
+    assert first.faults.happened == second.faults.happened
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(14_400)
+def test_nothing_is_lost_or_doubled_for_long() -> None:
+    start = int(time.time()) * 1_000
+    for seed in range(start, start + LONG_RUNS):
+        simulate(seed)

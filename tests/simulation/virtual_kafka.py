@@ -1,0 +1,251 @@
+"""Kafka in memory, as far as the ledger uses it: logs, transactions, fencing, readers of what is committed.
+
+Stands in for confluent-kafka's `Producer` and `Consumer`, so that everything of ours runs as it is. What it keeps:
+- A transaction is visible as a whole or not at all; offsets of aborted records and of markers are used up (None here).
+- `init_transactions` fences every earlier producer of the same transactional id, and aborts what that one left open.
+- Input topics are stamped with the broker's time, which never goes back.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from zlib import crc32
+
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
+
+from tests.simulation.crashes import Faults
+
+Headers = tuple[tuple[str, bytes], ...]
+Place = tuple[str, int]
+"""Topic and partition."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One committed record; `at`: when the broker took it, microseconds."""
+
+    key: bytes | None
+    value: bytes | None
+    at: int
+    headers: Headers = ()
+
+
+@dataclass(slots=True)
+class Transaction:
+    """What a producer has handed over. `cause`: what the world was deciding when it began."""
+
+    cause: object
+    records: list[tuple[Place, Record]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """One transaction that went through: whose partition it was of, its cause, and its records by topic."""
+
+    partition: int
+    cause: object
+    records: Mapping[str, Sequence[Record]]
+
+
+class VirtualKafka:
+    """All logs, and who may write what."""
+
+    def __init__(self, partitions: int, at: int, faults: Faults) -> None:
+        self.partitions = partitions
+        self.at = at
+        self.faults = faults
+        self.logs: dict[Place, list[Record | None]] = defaultdict(list)
+        self.epochs: dict[str, int] = {}
+        self.commits: list[Commit] = []
+        self.deciding: object = None
+        self._open: dict[str, Transaction] = {}
+
+    def partition_of(self, key: bytes | None) -> int:
+        """Where records of a key lie."""
+        return crc32(key or b"") % self.partitions
+
+    def append(self, topic: str, key: bytes | None, value: bytes | None) -> None:
+        """A record of a producer that uses no transactions."""
+        self.logs[topic, self.partition_of(key)].append(Record(key, value, self.at))
+
+    def committed(self, topic: str) -> list[Record]:
+        """All records of a topic, partition by partition."""
+        logs = (self.logs[topic, number] for number in range(self.partitions))
+        return [record for log in logs for record in log if record is not None]
+
+    def producer(self, config: Mapping[str, Any]) -> VirtualProducer:
+        """Stands in for `confluent_kafka.Producer`."""
+        return VirtualProducer(self, config["transactional.id"])
+
+    def consumer(self, config: Mapping[str, Any]) -> VirtualConsumer:
+        """Stands in for `confluent_kafka.Consumer`."""
+        return VirtualConsumer(self)
+
+    # What producers do.
+
+    def fence(self, name: str) -> int:
+        """The next epoch of a transactional id; what the one before left open is aborted."""
+        self.abort(name)
+        self.epochs[name] = self.epochs.get(name, 0) + 1
+        return self.epochs[name]
+
+    def begin(self, name: str) -> Transaction:
+        """A new transaction."""
+        self._open[name] = Transaction(self.deciding)
+        return self._open[name]
+
+    def abort(self, name: str) -> None:
+        """End the open transaction, if there is one, without effect."""
+        transaction = self._open.pop(name, None)
+        if transaction is not None:
+            for place, _ in transaction.records:
+                self.logs[place].append(None)
+            self._mark(transaction)
+
+    def commit(self, name: str) -> None:
+        """End the open transaction: all of it is visible at once."""
+        transaction = self._open.pop(name)
+        own = int(name.rpartition("-")[2])
+        by_topic: dict[str, list[Record]] = defaultdict(list)
+        for place, record in transaction.records:
+            stamped = Record(record.key, record.value, self.at, record.headers)
+            self.logs[place].append(stamped)
+            by_topic[place[0]].append(stamped)
+        self._mark(transaction)
+        self.commits.append(Commit(own, transaction.cause, by_topic))
+
+    def _mark(self, transaction: Transaction) -> None:
+        for place in dict.fromkeys(place for place, _ in transaction.records):
+            self.logs[place].append(None)
+
+
+class VirtualProducer:
+    """A transactional producer."""
+
+    def __init__(self, kafka: VirtualKafka, name: str) -> None:
+        self._kafka = kafka
+        self._name = name
+        self._epoch = 0
+        self._transaction: Transaction | None = None
+
+    def init_transactions(self, _timeout: float) -> None:
+        """Fence whoever was before."""
+        self._kafka.faults.at("open")
+        self._epoch = self._kafka.fence(self._name)
+
+    def begin_transaction(self) -> None:
+        """Nothing of it is visible yet."""
+        self._kafka.faults.at("begin")
+        self._check()
+        self._transaction = self._kafka.begin(self._name)
+
+    def produce_batch(self, topic: str, messages: list[dict[str, Any]], *, partition: int, on_delivery: object) -> int:
+        """Hand records of one partition over."""
+        for message in messages:
+            self._add((topic, partition), message.get("key"), message["value"])
+        return len(messages)
+
+    def produce(
+        self,
+        topic: str,
+        value: bytes | None,
+        key: bytes | None,
+        headers: list[tuple[str, bytes]],
+        timestamp: int,
+        on_delivery: object,
+        partition: int | None = None,
+    ) -> None:
+        """Hand one record over, by its key where no partition is named."""
+        number = self._kafka.partition_of(key) if partition is None else partition
+        self._add((topic, number), key, value, tuple(headers))
+
+    def _add(self, place: Place, key: bytes | None, value: bytes | None, headers: Headers = ()) -> None:
+        self._kafka.faults.at("produce")
+        self._check()
+        assert self._transaction is not None, "a record outside a transaction"
+        self._transaction.records.append((place, Record(key, value, 0, headers)))
+
+    def commit_transaction(self, _timeout: float) -> None:
+        """All or nothing; what is lost may be lost before or after it was decided."""
+        self._check()
+        if self._kafka.faults.at("before commit") == "lost":
+            self._kafka.abort(self._name)
+            raise _failure(KafkaError._STATE)
+        self._check()
+        self._kafka.commit(self._name)
+        if self._kafka.faults.at("after commit") == "lost":
+            raise _failure(KafkaError._STATE)
+
+    def purge(self) -> None:
+        """Let go."""
+
+    def _check(self) -> None:
+        if self._epoch != self._kafka.epochs[self._name]:
+            self._kafka.faults.note("fenced")
+            raise _failure(KafkaError._FENCED)
+
+
+class VirtualConsumer:
+    """Reads the committed records of one partition at a time."""
+
+    def __init__(self, kafka: VirtualKafka) -> None:
+        self._kafka = kafka
+        self._place: Place | None = None
+        self._next = 0
+
+    def get_watermark_offsets(self, place: TopicPartition, _timeout: float) -> tuple[int, int]:
+        """Where the log begins and ends."""
+        if self._kafka.faults.away():
+            raise _failure(KafkaError._DESTROY)
+        return 0, len(self._kafka.logs[place.topic, place.partition])
+
+    def assign(self, places: list[TopicPartition]) -> None:
+        """Read on from there."""
+        (place,) = places
+        self._place, self._next = (place.topic, place.partition), place.offset
+
+    def unassign(self) -> None:
+        """Read no more."""
+        self._place = None
+
+    def consume(self, _records: int, _timeout: float) -> list[Message]:
+        """All that is left, and that it was all."""
+        assert self._place is not None
+        log = self._kafka.logs[self._place]
+        found = [Message(offset, log[offset]) for offset in range(self._next, len(log)) if log[offset] is not None]
+        self._next = len(log)
+        return [*found, Message(len(log), None)]
+
+    def close(self) -> None:
+        """Leave."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A record as a reader gets it; without one it says that the log ends here."""
+
+    at: int
+    record: Record | None
+
+    def key(self) -> bytes | None:
+        """Of the record."""
+        return None if self.record is None else self.record.key
+
+    def value(self) -> bytes | None:
+        """Of the record."""
+        return None if self.record is None else self.record.value
+
+    def offset(self) -> int:
+        """Of the record, or the log's end."""
+        return self.at
+
+    def error(self) -> KafkaError | None:
+        """None for a record."""
+        return KafkaError(KafkaError._PARTITION_EOF) if self.record is None else None
+
+
+def _failure(code: int) -> KafkaException:
+    return KafkaException(KafkaError(code, "drawn by the seed"))

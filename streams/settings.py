@@ -52,6 +52,11 @@ class Settings(BaseSettings):
     replication_factor: int = Field(1, ge=1, le=10, description="copies of every topic's partition")
     broker_port: int = Field(9092, ge=1, le=65535, description="port of the local broker")
     broker_heap_mib: int = Field(1024, ge=256, description="heap of the local broker")
+    broker_jit: Literal["quick", "full"] = Field(
+        "full",
+        description="how the local broker's JVM compiles: `full` takes a third less CPU from its third minute on; "
+        "`quick` leaves the cores to others before, for runs of a minute",
+    )
 
     worker_name: str | None = Field(
         None,

@@ -28,7 +28,7 @@ def given_bootstrap_servers() -> str | None:
 
 def local_broker(data_dir: Path, properties: Mapping[str, str | int] | None = None) -> LocalBroker:
     """A broker, not yet started, with its data under `data_dir` and a port of its own."""
-    settings = test_settings(data_dir, broker_port=free_port(), broker_heap_mib=HEAP_MIB)
+    settings = test_settings(data_dir, broker_port=free_port(), broker_heap_mib=HEAP_MIB, broker_jit="quick")
     return LocalBroker(settings, properties=properties, dies_with_parent=True)
 
 

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from streams.registry import Registry
     from streams.settings import Settings
 
-FETCH_WAIT_MS = 5
-FETCH_BYTES_MIN = 64 * 1024
 POLL_S = 0.05
 STALL_S = 30.0
 """So long without an entry, and no more are expected."""
@@ -39,8 +37,6 @@ class Arrivals:
             [ledger],
             starts=committed_ends(settings, [ledger]),
             from_end=False,
-            fetch_wait_ms=FETCH_WAIT_MS,
-            fetch_bytes_min=FETCH_BYTES_MIN,
         )
         self._stopping = threading.Event()
         self._pool = ThreadPoolExecutor(1, "arrivals")

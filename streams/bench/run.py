@@ -42,7 +42,10 @@ SEED = 7
 POLL_S = 0.1
 STALL_S = 60.0
 IDIOMATIC_S = 12.0
-WARM_S = 5.0
+WARM_S = 60.0
+"""Before latency is measured, at the same load: a broker that has just started compiles what it runs, which takes most
+of a core for about a minute."""
+
 FOLDER = "bench"
 
 
@@ -70,7 +73,7 @@ def bench(settings: Settings, options: Options, screen: Screen) -> Figures:
         with beside(settings, FOLDER, f"{mark}t", screen.say) as own:
             _throughput(_Bench(own, screen), options, figures)
     if options.latency:
-        with beside(settings, FOLDER, f"{mark}l", screen.say) as own:
+        with beside(settings, FOLDER, f"{mark}l", screen.say, jit="full") as own:
             _latency(_Bench(own, screen), options, figures)
     if options.memory:
         with beside(settings, FOLDER, f"{mark}m", screen.say) as own:
@@ -184,9 +187,9 @@ def _latency(bench: _Bench, options: Options, figures: Figures) -> None:
     with bench.workers(options.latency_workers) as workers:
         workers.start()
         bench.wait_until_read(workers)
-        with Arrivals(bench.settings, bench.registry) as arrivals:
-            label = f"{rate:,} events/s for {seconds} s to {options.latency_workers} workers"
-            with bench.screen.progress(label, len(messages)) as steps, _no_collections():
+        with Arrivals(bench.settings, bench.registry) as arrivals, _no_collections():
+            label = f"{rate:,} events/s for {WARM_S:.0f} + {seconds} s to {options.latency_workers} workers"
+            with bench.screen.progress(label, len(messages)) as steps:
                 meant = bench.sender.send_paced(messages, rate, steps.advance)
             arrived = arrivals.of(messages.ids)
     warm = int(rate * WARM_S)
@@ -198,7 +201,7 @@ def _latency(bench: _Bench, options: Options, figures: Figures) -> None:
 
 @contextlib.contextmanager
 def _no_collections() -> Iterator[None]:
-    """The cyclic collector rests: a pass over all that was prepared and has arrived stops the sender for 100 ms."""
+    """The cyclic collector rests: a pass over all that was prepared and has arrived takes sender and reader 200 ms."""
     gc.collect()
     gc.disable()
     try:

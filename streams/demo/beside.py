@@ -12,7 +12,7 @@ import shutil
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from streams import topics_admin
 from streams.broker import LocalBroker
@@ -23,8 +23,12 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def beside(settings: Settings, name: str, mark: str, say: Callable[[str], None]) -> Iterator[Settings]:
+def beside(
+    settings: Settings, name: str, mark: str, say: Callable[[str], None], jit: Literal["quick", "full"] = "quick"
+) -> Iterator[Settings]:
     """Settings of a running Kafka with empty topics; `name` is the folder's, `mark` makes the namespace unique.
+
+    `jit`: how a broker of its own compiles (`broker_jit`): quick, for a run of a minute.
 
     Raises `OperatorError` when another run of that name goes on, and what starting a broker raises.
     """
@@ -45,7 +49,7 @@ def beside(settings: Settings, name: str, mark: str, say: Callable[[str], None])
             return
         LocalBroker(own).stop()  # what a killed run left behind
         _empty(settings, name)
-        own = own.model_copy(update={"broker_port": free_port(settings.broker_port)})
+        own = own.model_copy(update={"broker_port": free_port(settings.broker_port), "broker_jit": jit})
         broker = LocalBroker(own, progress=say)
         broker.start()
         try:

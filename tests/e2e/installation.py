@@ -36,7 +36,7 @@ class Installation:
         """In an empty folder; `settings` as CREDITS_ variables without the prefix, in lower case."""
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
         given = {"data_dir": folder / "data", "broker_port": free_port(), "http_port": free_port()}
-        given |= {"broker_heap_mib": 512, "session_timeout_ms": 6_000, **settings}
+        given |= {"broker_heap_mib": 512, "broker_jit": "quick", "session_timeout_ms": 6_000, **settings}
         environment = {name: value for name, value in os.environ.items() if not name.startswith("CREDITS_")}
         environment |= {f"CREDITS_{name.upper()}": str(value) for name, value in given.items()}
         environment |= {"PATH": path, "PYTHONUNBUFFERED": "1"}

@@ -57,7 +57,7 @@ def test_a_second_start_uses_the_running_broker(own_broker: MakeBroker, tmp_path
     broker = own_broker()
     broker.start()
     other_port = free_port()
-    settings = test_settings(broker.home.parent, broker_port=other_port, broker_heap_mib=HEAP_MIB)
+    settings = test_settings(broker.home.parent, broker_port=other_port, broker_heap_mib=HEAP_MIB, broker_jit="quick")
     second = LocalBroker(settings)
     assert second.start() is False
     assert second.bootstrap_servers == broker.bootstrap_servers

@@ -71,10 +71,19 @@ def installation(tmp_path: Path) -> Iterator[tuple[Settings, dict[str, str]]]:
         broker_port=free_port(),
         http_port=free_port(),
         broker_heap_mib=HEAP_MIB,
+        broker_jit="quick",
         partitions=2,
         session_timeout_ms=LONG_SESSION_MS,
     )
-    named = ("data_dir", "broker_port", "http_port", "broker_heap_mib", "partitions", "session_timeout_ms")
+    named = (
+        "data_dir",
+        "broker_port",
+        "http_port",
+        "broker_heap_mib",
+        "broker_jit",
+        "partitions",
+        "session_timeout_ms",
+    )
     yield settings, {**os.environ, **{f"CREDITS_{name.upper()}": str(getattr(settings, name)) for name in named}}
     LocalBroker(settings).kill()
 

@@ -54,7 +54,7 @@ class Pace:
     queue_rows_max: int = 131_072
     """Rows waiting before fetching pauses."""
     queue_bytes_max: int = 64 * 1024 * 1024
-    """Bytes waiting before fetching pauses: records may be up to 1 MiB each."""
+    """Bytes of values, keys and headers waiting before fetching pauses: a dead letter may have 8 MiB."""
     retry_first_s: float = 0.5
     """Pause before trying again what could not be written; it doubles each time."""
     retry_max_s: float = 15.0
@@ -186,7 +186,7 @@ class Projector(Service):
         self._next[tp] = inbound.next_offset
         self._queue.append(inbound)
         self._queued_rows += len(inbound)
-        self._queued_bytes += sum(map(len, filter(None, inbound.values)))
+        self._queued_bytes += inbound.size_bytes()
         self._arrived.set()
         if self._waiting_since_s is None:
             self._waiting_since_s = time.monotonic()
@@ -258,7 +258,7 @@ class Projector(Service):
         while self._queue and rows < self._pace.rows_max:
             inbound = self._queue.pop(0)
             rows += len(inbound)
-            self._queued_bytes -= sum(map(len, filter(None, inbound.values)))
+            self._queued_bytes -= inbound.size_bytes()
             taken.append(inbound)
         self._queued_rows -= rows
         if not self._queue:

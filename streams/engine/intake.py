@@ -47,7 +47,7 @@ class Intake:
             return True
         fresh = inbound if inbound.first_offset == wanted else after(inbound, wanted)
         self._next[inbound.topic] = fresh.next_offset
-        size = _size(fresh)
+        size = fresh.size_bytes()
         self._queue.append(fresh)
         self._sizes.append(size)
         self.records += len(fresh)
@@ -63,7 +63,7 @@ class Intake:
             if len(inbound) > room:
                 inbound, rest = split(inbound, room)
                 self._queue.appendleft(rest)
-                self._sizes.appendleft(_size(rest))
+                self._sizes.appendleft(rest.size_bytes())
                 size -= self._sizes[0]
             room -= len(inbound)
             self.records -= len(inbound)
@@ -78,13 +78,6 @@ class Intake:
         self._next = dict(next_offsets)
         self.records = 0
         self.bytes = 0
-
-
-def _size(inbound: Inbound) -> int:
-    size = sum(map(len, filter(None, inbound.values))) + sum(map(len, filter(None, inbound.keys)))
-    for headers in inbound.headers:
-        size += sum(len(name) + len(value or b"") for name, value in headers)
-    return size
 
 
 def after(inbound: Inbound, offset: int) -> Inbound:

@@ -78,6 +78,13 @@ class Inbound:
     def __len__(self) -> int:
         return len(self.offsets)
 
+    def size_bytes(self) -> int:
+        """Bytes of values, keys and headers: what a queue that holds it must count."""
+        size = sum(map(len, filter(None, self.values))) + sum(map(len, filter(None, self.keys)))
+        for headers in self.headers:
+            size += sum(len(name) + len(value or b"") for name, value in headers)
+        return size
+
 
 class AccountBytes(Protocol):
     """The committed account states of one partition, by org id. The engine updates it after each commit."""

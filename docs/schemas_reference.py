@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from schemas.enums import AlertKind, SettingKind
+from schemas.events import PURCHASE_PRESETS
 from schemas.records import avro_schema, bundled_id, versions
 from schemas.settings_bodies import BODIES, Body, json_schema
 from schemas.topics import ALERT_TOPICS, BY_KEY, CATALOGUE, DAY_MS, Topic
@@ -77,7 +78,14 @@ def _record(record: str) -> str:
     newest = versions(record)[-1]
     head = f"### {record}\n\n{schema['doc']} Schema: [avro/{record}.v{newest}.avsc](avro/{record}.v{newest}.avsc), "
     head += f"id {bundled_id(record)} in the built-in registry.\n\n"
-    return head + _table(("field", "type", "absent", "meaning"), rows)
+    return head + _table(("field", "type", "absent", "meaning"), rows) + _NOTES.get(record, "")
+
+
+_NOTES = {
+    "purchase": f"\nAmounts to offer, in units of the wallet: {', '.join(f'{each:,}' for each in PURCHASE_PRESETS)} "
+    "(`streams.client.PURCHASE_PRESETS`); any other of at least 1 may be bought.\n"
+}
+"""What is to be known of a record besides its fields."""
 
 
 def _fields(field: Mapping[str, Any], prefix: str) -> list[tuple[str, ...]]:

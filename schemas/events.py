@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Self
+from typing import Final, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -74,6 +74,10 @@ class Usage(Record):
     voided: Flag = False
     hold_id: Id | None = None
     attributes: Attributes = Field(default_factory=dict)
+
+
+PURCHASE_PRESETS: Final = (10, 50, 100, 300, 500, 1_000)
+"""Amounts that a page for buying offers, in units of the wallet (product rule 19); any other of at least 1 will do."""
 
 
 class Purchase(Record):

@@ -8,10 +8,12 @@ The rules of this package:
 
 from __future__ import annotations
 
+from schemas.events import PURCHASE_PRESETS
 from streams.client.producer import CreditsProducer, DeliveryError
 from streams.client.reader import Follower, committed_ends, committed_starts, read_range
 
 __all__ = [
+    "PURCHASE_PRESETS",
     "CreditsProducer",
     "DeliveryError",
     "Follower",

@@ -294,6 +294,7 @@ class Account(msgspec.Struct, array_like=True):
     org: OrgTerms | None = None
     """None: never set."""
     members: dict[str, MemberRole] = msgspec.field(default_factory=dict)
+    """Everybody that a setting named; one of role `none` is no member, and may not spend either."""
     transits: dict[str, Transit] = msgspec.field(default_factory=dict)
     refunded: dict[str, RefundedUsage] = msgspec.field(default_factory=dict)
     access: ModelAccess | None = None

@@ -1,9 +1,10 @@
 """May this work begin? The answer before the work, and the first limit in its way (product rules 11-13, 15, 17, 18).
 
 Rules of this file:
-- Reads only. Guards in order, the first that says no decides: the org or wallet is blocked; the model is not allowed;
-  free work is let through; the month's allowed limit; budgets, those of the whole org first; new work below the
-  low-credit limit; the balance.
+- Reads only. Guards in order, the first that says no decides: the org is closed; the user may not spend (403
+  `not_authorized`); the model is not allowed (403); free work is let through; the wallet is at its negative limit; the
+  month's allowed limit; budgets, those of the whole org first (402 `limit_reached`, with its name); new work below the
+  low-credit limit; the balance (402 `credits_not_available`, or `credits_held`).
 - A limit stands in the way when it is reached, or when what is asked for would pass it; active holds count as spent.
 - A wallet with a negative limit may be used down to it by running work; `deployment` is new work and may not.
 - Usage that has happened is not asked about: it is booked.
@@ -19,8 +20,11 @@ import msgspec
 from schemas.amounts import format_amount
 from schemas.enums import BudgetWindow, DecisionCode
 from streams.ledger.account import Account, Budget, ModelAccess, Wallet
+from streams.ledger.authority import may_spend
 from streams.ledger.budgets import ANYTHING, Scope, matching
 from streams.ledger.lines import LIMIT_RULE_ID, STOP_MESSAGE
+from streams.ledger.rating import PriceList
+from streams.ledger.refusals import DeadLetter
 from streams.ledger.usage import wallet_for
 from streams.ledger.windows import window_of, window_starts_at
 
@@ -51,7 +55,7 @@ class AdmissionRequest(msgspec.Struct, frozen=True):
     scope: Scope = ANYTHING
     operation: str | None = None
     free: bool = False
-    """The work is priced as free of charge (product rule 9)."""
+    """The work is priced as free of charge (product rule 9): see `is_free`."""
 
 
 class Admission(msgspec.Struct, frozen=True):
@@ -89,6 +93,9 @@ def admit(account: Account, request: AdmissionRequest, at: int) -> Admission:
     wallet = wallet_for(account, request.wallet)
     if account.closed:
         return Admission(DecisionCode.BLOCKED, 0, message="The organisation is closed.")
+    if not may_spend(account, request.scope.user_id):
+        message = f"User {request.scope.user_id} is not authorized to use this organisation's credits."
+        return Admission(DecisionCode.NOT_AUTHORIZED, 0, message=message)
     if not model_allowed(account.access, request.scope.model):
         return Admission(DecisionCode.MODEL_NOT_ALLOWED, 0, message=f"Model {request.scope.model} is not allowed.")
     if request.free:
@@ -114,6 +121,19 @@ def admit(account: Account, request: AdmissionRequest, at: int) -> Admission:
             return Admission(DecisionCode.CREDITS_HELD, room, message="The credits are held by other work.")
         return Admission(DecisionCode.CREDITS_NOT_AVAILABLE, room, message="Not enough credits are available.")
     return Admission(DecisionCode.OK, room)
+
+
+def is_free(
+    account: Account, prices: PriceList, operation: str | None, model: str | None, tool: str | None, at: int
+) -> bool:
+    """Whether work that begins at `at` is priced as free of charge; what nobody priced is not."""
+    if operation is None:
+        return False
+    plan = prices.plan(account.org_id, account.tier, operation, None, model, tool, None, overrides=account.overrides)
+    try:
+        return plan.tariff(at).free
+    except DeadLetter:
+        return False
 
 
 def model_allowed(access: ModelAccess | None, model: str | None) -> bool:

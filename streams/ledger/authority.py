@@ -1,8 +1,10 @@
-"""Who may do what (product rules 22, 33).
+"""Who may do what (product rules 17, 22, 33).
 
 Rules of this file: `system` may do all. A setting needs the role of an owner or an admin, or `billing` where money is
 meant; where the org has members recorded, the actor must also hold such a role there. A purchase or refund without an
-actor comes from the payment service and counts as `system`. A transfer needs an administrator of both orgs.
+actor comes from the payment service and counts as `system`. A transfer needs an administrator of both orgs. A
+user recorded with the role `none` is no member, and may not begin work that costs; users nobody recorded may, for who
+may ask in an org's name is Kafka's and the API's to know.
 """
 
 from __future__ import annotations
@@ -32,5 +34,15 @@ def administers(account: Account, actor: str) -> bool:
     return account.org is not None and actor in account.org.administrators
 
 
+def may_spend(account: Account, user_id: str | None) -> bool:
+    """Whether work may begin for this user; None: nobody is named."""
+    return user_id is None or account.members.get(user_id) is not MemberRole.NONE
+
+
 def _holds(account: Account, actor: str, permitted: frozenset[str]) -> bool:
-    return not account.members or account.members.get(actor) in permitted
+    return account.members.get(actor) in permitted or not members_of(account)
+
+
+def members_of(account: Account) -> list[str]:
+    """Those recorded as members: with a role other than `none`."""
+    return [user_id for user_id, role in account.members.items() if role is not MemberRole.NONE]

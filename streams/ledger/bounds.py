@@ -35,6 +35,9 @@ WALLETS_MAX = 64
 MEMBERS_MAX = 5_000
 """Members of an org, about 25 bytes each: 125 KB."""
 
+BARRED_MAX = 5_000
+"""Users with the role `none`, who may not spend; those named first are forgotten first, and are then like any user."""
+
 GRANTS_MAX = 500
 """Grants of an org with something left, and those on their way to other orgs, which may come back; about 70 bytes each.
 

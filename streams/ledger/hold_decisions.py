@@ -19,7 +19,7 @@ import msgspec
 
 from schemas.enums import DeadLetterCode, DecisionCode, EntryKind, EntryReason, HoldAction, OnShortage, RejectReason
 from streams.ledger.account import Account, ActiveHold
-from streams.ledger.admission import HTTP_STATUS, Admission, AdmissionRequest, admit, spendable_in
+from streams.ledger.admission import HTTP_STATUS, Admission, AdmissionRequest, admit, is_free, spendable_in
 from streams.ledger.bounds import full, no_wallet
 from streams.ledger.budgets import Scope
 from streams.ledger.commands import Hold, Usage
@@ -28,7 +28,7 @@ from streams.ledger.evolve import HoldTerms
 from streams.ledger.grants import draw
 from streams.ledger.holds import resolved_before
 from streams.ledger.journal import Journal
-from streams.ledger.rating import PriceList, Rated
+from streams.ledger.rating import Rated
 from streams.ledger.refusals import DeadLetter, check_range
 from streams.ledger.source import Context
 from streams.ledger.usage import check_spendable, usage_words, wallet_for
@@ -47,6 +47,7 @@ _REASONS = {
     DecisionCode.CREDITS_HELD: RejectReason.CREDITS_HELD,
     DecisionCode.LIMIT_REACHED: RejectReason.LIMIT_REACHED,
     DecisionCode.MODEL_NOT_ALLOWED: RejectReason.MODEL_NOT_ALLOWED,
+    DecisionCode.NOT_AUTHORIZED: RejectReason.NOT_AUTHORIZED,
     DecisionCode.BLOCKED: RejectReason.BLOCKED,
     DecisionCode.UNKNOWN_HOLD: RejectReason.UNKNOWN_HOLD,
     DecisionCode.ALREADY_RESOLVED: RejectReason.ALREADY_RESOLVED,
@@ -103,7 +104,7 @@ def _place(journal: Journal, hold: Hold, context: Context) -> None:
         return
     wallet = wallet_for(account, hold.wallet)
     check_range(hold.amount_nanos, wallet.held + hold.amount_nanos, wallet.available - hold.amount_nanos)
-    free = _is_free(account, hold, context.prices)
+    free = is_free(account, context.prices, hold.operation, hold.model, hold.tool, hold.occurred_at)
     request = AdmissionRequest(hold.wallet, hold.amount_nanos, _scope_of(hold), hold.operation, free)
     admission = admit(account, request, journal.at)
     granted = _granted(account, hold, admission, free)
@@ -216,19 +217,6 @@ def _active(journal: Journal, hold: Hold) -> ActiveHold | None:
         refusal = Admission(DecisionCode.UNKNOWN_HOLD, 0, message="No such hold is active.")
     _refuse(journal, hold, refusal)
     return None
-
-
-def _is_free(account: Account, hold: Hold, prices: PriceList) -> bool:
-    """The work is priced as free of charge; what nobody priced is not."""
-    if hold.operation is None:
-        return False
-    plan = prices.plan(
-        account.org_id, account.tier, hold.operation, None, hold.model, hold.tool, None, overrides=account.overrides
-    )
-    try:
-        return plan.tariff(hold.occurred_at).free
-    except DeadLetter:
-        return False
 
 
 def _scope_of(hold: Hold) -> Scope:

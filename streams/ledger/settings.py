@@ -38,7 +38,8 @@ from streams.ledger.account import (
     WalletTerms,
     Watch,
 )
-from streams.ledger.bounds import MEMBERS_MAX, full, no_wallet
+from streams.ledger.authority import members_of
+from streams.ledger.bounds import BARRED_MAX, MEMBERS_MAX, full, no_wallet
 from streams.ledger.budgets import (
     ANYTHING,
     BUDGETS_MAX,
@@ -138,7 +139,7 @@ def refuse(account: Account, body: Body, occurred_at: int) -> str | None:
     if crowd is not None:
         return crowd.message
     match body:
-        case MemberBody() if len(account.members) >= MEMBERS_MAX and _adds(account, body):
+        case MemberBody() if _joins(account, body) and len(members_of(account)) >= MEMBERS_MAX:
             return f"an organisation has at most {MEMBERS_MAX} members"
         case BudgetBody() if count_of(account) >= BUDGETS_MAX and find_budget(account, body.budget_id) is None:
             return f"an organisation has at most {BUDGETS_MAX} budgets"
@@ -159,13 +160,19 @@ def _adds(account: Account, body: Body) -> bool:
     """The body comes beside those of its kind, rather than in the place of one."""
     match body:
         case MemberBody():
-            return body.role is not MemberRole.NONE and body.user_id not in account.members
+            return body.user_id not in account.members
         case BudgetBody():
             return find_budget(account, body.budget_id) is None
         case PriceOverrideBody():
             return True  # the version before it stays
         case _:
             return False
+
+
+def _joins(account: Account, body: MemberBody) -> bool:
+    """Somebody becomes a member who is none."""
+    none = MemberRole.NONE
+    return body.role is not none and account.members.get(body.user_id, none) is none
 
 
 def _set_org(account: Account, body: OrgBody, entry: Entry) -> list[Alert]:
@@ -180,10 +187,12 @@ def _set_org(account: Account, body: OrgBody, entry: Entry) -> list[Alert]:
 
 
 def _set_member(account: Account, body: MemberBody) -> list[Alert]:
-    if body.role is MemberRole.NONE:
-        account.members.pop(body.user_id, None)
-    else:
-        account.members[body.user_id] = body.role
+    members = account.members
+    members.pop(body.user_id, None)
+    members[body.user_id] = body.role  # `none` too: it says that the user may do nothing
+    barred = [user_id for user_id, role in members.items() if role is MemberRole.NONE]
+    for user_id in barred[: max(0, len(barred) - BARRED_MAX)]:
+        del members[user_id]
     return []
 
 

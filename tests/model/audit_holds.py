@@ -118,6 +118,8 @@ class HoldRules(UsageRules):
         model = dict(scope).get("model")
         if org.closed:
             return "blocked", 0, frozenset()
+        if org.members.get(dict(scope).get("user_id") or "") == "none":
+            return "not_authorized", 0, frozenset()
         if model is not None and not _allowed(org, model):
             return "model_not_allowed", 0, frozenset()
         if operation is not None and self._is_free(org, Work(operation, model), at):

@@ -77,4 +77,4 @@ class Page:
     def _may_pay(self, name: str, actor: str | None) -> bool:
         """Nobody named: the payment service. Else an owner, an admin or billing, where members are recorded."""
         members = self.org(name).members
-        return actor is None or not members or members.get(actor) in ("owner", "admin", "billing")
+        return actor is None or set(members.values()) <= {"none"} or members.get(actor) in ("owner", "admin", "billing")

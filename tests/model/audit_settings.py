@@ -43,8 +43,6 @@ class SettingRules(Time):
         match kind:
             case "org":
                 self._set_org(name, body, at)
-            case "member" if body["role"] == "none":
-                org.members.pop(body["user_id"], None)
             case "member":
                 org.members[body["user_id"]] = body["role"]
             case "model_access":
@@ -61,7 +59,7 @@ class SettingRules(Time):
             return True
         permitted = ("owner", "admin", "billing") if kind == "auto_topup" else ("owner", "admin")
         members = self.org(name).members
-        return role in permitted and (not members or members.get(actor) in permitted)
+        return role in permitted and (set(members.values()) <= {"none"} or members.get(actor) in permitted)
 
     def _set_org(self, name: str, body: Mapping[str, Any], at: int) -> None:
         """Months and windows end by the new zone, and never go back."""

@@ -38,7 +38,7 @@ writer = st.sampled_from(
 user = st.sampled_from(("u1", "u2"))
 model = st.sampled_from(("gpt", "mini", "gift"))
 scope = st.fixed_dictionaries({}, optional={"user_id": user, "model": model, "tool": st.just("search")})
-hold_scope = st.fixed_dictionaries({}, optional={"user_id": user, "model": model})
+hold_scope = st.fixed_dictionaries({}, optional={"user_id": user | st.just("eve"), "model": model})
 operation = st.sampled_from((None, "chat", "deployment"))
 on_shortage = st.sampled_from(("reject", "cap", "overflow"))
 minutes = st.sampled_from((None, 0, 10, 600, 3_000))

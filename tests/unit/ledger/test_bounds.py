@@ -215,6 +215,14 @@ def test_a_member_too_many_is_refused_until_one_is_taken_off() -> None:
     assert reasons(world.set(SettingKind.MEMBER, more)) == []
 
 
+def test_those_barred_first_are_forgotten_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streams.ledger.settings.BARRED_MAX", 2)
+    world = World()
+    for name in ("a", "member", "b", "c"):
+        world.set(SettingKind.MEMBER, {"user_id": name, "role": "member" if name == "member" else "none"})
+    assert list(world.account().members) == ["member", "b", "c"]
+
+
 def budget(world: World, number: int) -> Outcome:
     scope = {name: wide(number) for name in ("user_id", "project_id", "model", "tool", "team", "department")}
     body = {"budget_id": wide(number), "unit": "USD", "scope": scope, "window": "day", "limit": "5"}

@@ -11,12 +11,15 @@ from schemas.enums import (
     DecisionCode,
     EntryKind,
     Health,
+    HoldAction,
+    OnShortage,
     RejectReason,
     SettingKind,
     WalletStatus,
 )
 from streams.ledger.account import ModelAccess
 from streams.ledger.admission import Admission, AdmissionRequest, admit, model_allowed
+from streams.ledger.authority import may_pay
 from streams.ledger.balances import health, status
 from streams.ledger.budgets import BUDGETS_MAX, Scope, every
 from streams.ledger.entry import Outcome
@@ -241,6 +244,30 @@ def test_free_models_are_let_in_at_zero_balance() -> None:
     world = World()
     assert (ask(world).code, ask(world).http_status) == (DecisionCode.CREDITS_NOT_AVAILABLE, 402)
     assert ask(world, free=True).allowed
+
+
+def test_a_user_of_role_none_may_not_spend_and_its_usage_is_booked() -> None:
+    """Rule 17 asked, and by a hold: 403, free work too; others may, recorded or not."""
+    world = rich()
+    for name, role in (("mia", "member"), ("noa", "none")):
+        world.set(SettingKind.MEMBER, {"user_id": name, "role": role})
+    for free in (False, True):
+        refused = ask(world, free=free, user_id="noa")
+        assert (refused.code, refused.http_status, refused.room) == (DecisionCode.NOT_AUTHORIZED, 403, 0)
+    assert all(ask(world, user_id=name).allowed for name in ("mia", "somebody"))
+    for shortage in OnShortage:
+        held = world.hold(HoldAction.PLACE, f"h-{shortage}", "1", user_id="noa", on_shortage=shortage)
+        assert [(entry.kind, entry.reason) for entry in held.entries] == [("rejected", "not_authorized")]
+        assert [(said.code, said.http_status) for said in held.decisions] == [("not_authorized", 403)]
+    world.set(SettingKind.MEMBER, {"user_id": "noa", "role": "member"})
+    assert ask(world, user_id="noa").allowed
+
+
+def test_an_org_whose_members_all_left_has_none_recorded() -> None:
+    world = rich()
+    for role in ("admin", "none"):
+        world.set(SettingKind.MEMBER, {"user_id": "noa", "role": role})
+    assert may_pay(world.account(), "anybody")
 
 
 def test_a_closed_org_is_blocked() -> None:

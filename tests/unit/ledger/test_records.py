@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import msgspec
 import pytest
 
-import schemas
 from schemas.enums import AlertKind, BillingUnit, EntryKind, GrantKind, PurchaseKind, PurchaseStatus
+from schemas.records import avro_schema
 from streams.ledger.commands import Hold, Purchase, Refund, Setting, Transfer, Usage
 from streams.ledger.entry import Alert, Entry, HoldDecision, Leg, Lot, Slice, TopupRequest
 from streams.ledger.rating import Price
 
-AVRO = Path(schemas.__file__).parent / "avro"
-
 
 def fields_of(record: str) -> list[str]:
-    schema = json.loads((AVRO / f"{record}.v1.avsc").read_text())
-    return [field["name"] for field in schema["fields"]]
+    return [field["name"] for field in avro_schema(record)["fields"]]
 
 
 def item_fields(record: str, field: str) -> list[str]:
-    schema = json.loads((AVRO / f"{record}.v1.avsc").read_text())
-    found = next(part for part in schema["fields"] if part["name"] == field)
+    found = next(part for part in avro_schema(record)["fields"] if part["name"] == field)
     return [part["name"] for part in found["type"]["items"]["fields"]]
 
 

@@ -106,7 +106,7 @@ def test_an_entry_tells_what_was_before() -> None:
     assert entry.wallet == ""
     (entry,) = world.set(MEMBER, {"user_id": "bob", "role": "none"}).entries
     assert msgspec.json.decode(entry.details or "")["before"] == {"user_id": "bob", "role": "owner"}
-    assert world.account().members == {}
+    assert world.account().members == {"bob": "none"}
     world.check()
 
 

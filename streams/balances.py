@@ -24,7 +24,7 @@ from schemas.amounts import format_amount
 from schemas.codec import UndecodableError, WriterSchemas, decode_one
 from schemas.topics import Topics
 from streams.errors import KafkaUnavailableError
-from streams.kafka_clients import admin_config, consumer_config
+from streams.kafka_clients import admin_config, consumer_config, offsets_answered
 
 if TYPE_CHECKING:
     from streams.settings import Settings
@@ -158,7 +158,7 @@ class BalanceReader:
                     left_s = max(deadline - time.monotonic(), 0.1)
                     where = {TopicPartition(self._topic, each): OffsetSpec.latest() for each in self._partitions}
                     asked = self._asker.list_offsets(where, isolation_level=isolation, request_timeout=left_s)
-                return {each.partition: future.result(left_s).offset for each, future in asked.items()}
+                return {partition: offset for (_, partition), offset in offsets_answered(asked, left_s).items()}
             except (KafkaException, TimeoutError) as error:
                 if time.monotonic() + POLL_S > deadline:
                     raise KafkaUnavailableError(f"Kafka does not answer ({error})", "see `credits doctor`") from error

@@ -15,6 +15,11 @@ from typing import TYPE_CHECKING, Any
 from streams.errors import SettingRefusedError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from concurrent.futures import Future
+
+    from confluent_kafka import TopicPartition
+    from confluent_kafka.admin import ListOffsetsResultInfo
     from faust.types.auth import CredentialsT
 
     from streams.settings import Settings
@@ -106,6 +111,22 @@ def consumer_config(settings: Settings, group_id: str, **overrides: Any) -> Kafk
 def admin_config(settings: Settings) -> KafkaConfig:
     """A client that creates and describes topics."""
     return kafka_config(settings)
+
+
+def offsets_answered(
+    asked: Mapping[TopicPartition, Future[ListOffsetsResultInfo]], timeout_s: float | None = None
+) -> dict[tuple[str, int], int]:
+    """The answers to `AdminClient.list_offsets`, by topic and partition. Blocks; raises `KafkaException`.
+
+    When no broker answers in time librdkafka answers itself, without an error and with an offset below 0: taken for an
+    end, it would say that everything has been read.
+    """
+    from confluent_kafka import KafkaError, KafkaException
+
+    offsets = {(each.topic, each.partition): int(answer.result(timeout_s).offset) for each, answer in asked.items()}
+    if any(offset < 0 for offset in offsets.values()):
+        raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "no answer to a question for offsets"))
+    return offsets
 
 
 def ssl_context(settings: Settings) -> ssl.SSLContext | None:

@@ -28,7 +28,7 @@ from confluent_kafka.admin import (
 
 from schemas.topics import Topic, Topics
 from streams.errors import KafkaUnavailableError, SettingRefusedError
-from streams.kafka_clients import admin_config
+from streams.kafka_clients import admin_config, offsets_answered
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -220,8 +220,7 @@ def _wait_for_leaders(admin: AdminClient, wanted: Mapping[str, int], deadline: f
         """Whether the leaders know that they lead: for a moment after its creation a partition refuses everybody."""
         every = {TopicPartition(name, each): OffsetSpec.latest() for name in wanted for each in range(wanted[name])}
         try:
-            for future in admin.list_offsets(every, request_timeout=ANSWER_TIMEOUT_S).values():
-                _answer(future)
+            offsets_answered(admin.list_offsets(every, request_timeout=ANSWER_TIMEOUT_S), CREATE_TIMEOUT_S)
         except KafkaException:
             return False
         return True

@@ -5,13 +5,18 @@ Rules of this file:
   wins, no value takes the price away; which of them are in force `streams.ledger.price_log` says (product rule 7).
 - A record that is no price changes nothing here. The worker that owns its partition dead-letters it (`streams.agents.
   judgement`), exactly once; here it is only passed over.
-- Nobody waits for prices in the hot path. When a usage matches none, the worker reads on to the end of the topic as it
+- Nobody waits for prices in the hot path. The end of the topic is asked for once a second beside it, so it is known up
+  to which time everything has been read. A batch of usage waits for the reader when that is more than
+  `STALE_SECONDS_MAX` ago: so long, and no longer, may usage still be rated as if a change had not been published.
+  Whoever needs a change to hold from an instant publishes it before, with that `valid_from`.
+- When a usage matches none, the worker reads on to the end of the topic as it
   is at that moment, and looks again, before it says `unknown_price`: a price published before the usage is found. The
   end is asked for at most once in `ASK_INTERVAL_SECONDS`, for all partitions that wait.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from typing import Final, Protocol
@@ -33,7 +38,7 @@ from schemas.codec import RegistryUnavailableError, UndecodableError, WriterSche
 from schemas.events import Price as PriceRecord
 from streams.agents.shared_ask import SharedAsk
 from streams.engine.ports import UnavailableError
-from streams.kafka_clients import admin_config, consumer_config
+from streams.kafka_clients import admin_config, consumer_config, offsets_answered
 from streams.ledger.price_log import PriceLog, Published
 from streams.ledger.rating import Price
 from streams.settings import Settings
@@ -45,6 +50,10 @@ BATCH_RECORDS: Final = 1_000
 REGISTRY_RETRY_SECONDS: Final = 1.0
 CATCH_UP_SECONDS_MAX: Final = 10.0
 """Longer than this without reaching the end of the topic, and the broker counts as away."""
+
+CURRENT_INTERVAL_SECONDS: Final = 1.0
+STALE_SECONDS_MAX: Final = 5.0
+"""A few times the interval above: what is merely slow keeps nobody waiting."""
 
 ASK_INTERVAL_SECONDS: Final = 0.05
 """Usage that nobody has priced, in every batch, then costs a worker 20 questions a second and its partition 50 ms."""
@@ -63,6 +72,10 @@ class PriceSource(Protocol):
         """Return when everything published before this call is in `log`. Raises `UnavailableError`."""
         ...
 
+    def current(self) -> bool:
+        """Whether everything published until `STALE_SECONDS_MAX` ago is in `log`. Asks nobody."""
+        ...
+
     def stop(self) -> None:
         """Let go of it."""
         ...
@@ -72,6 +85,7 @@ class PriceReader:
     """Follows the price topic in a thread of its own; `log` is replaced whole, never changed in place."""
 
     def __init__(self, settings: Settings, topic: str, writers: WriterSchemas) -> None:
+        self._settings = settings
         self._topic = topic
         self._writers = writers
         self._consumer = Consumer(consumer_config(settings, f"{settings.app_id}-prices", enable_partition_eof=True))
@@ -80,7 +94,9 @@ class PriceReader:
         self._read_up_to: dict[int, int] = {}
         self._moved = threading.Condition()
         self._stopping = threading.Event()
+        self._read_to_end_at = -STALE_SECONDS_MAX
         self._thread = threading.Thread(target=self._follow, name="prices", daemon=True)
+        self._looking = threading.Thread(target=self._look_for_the_end, name="prices-end", daemon=True)
         self._end = SharedAsk(self._read_to_end, self._stopping.wait, time.monotonic)
         self.log = PriceLog()
 
@@ -98,10 +114,11 @@ class PriceReader:
             beginning = [TopicPartition(self._topic, number, OFFSET_BEGINNING) for number in self._partitions]
             self._consumer.assign(beginning)
             self._thread.start()
+            self._looking.start()
         self.catch_up()
 
     def stop(self) -> None:
-        """End the thread and leave the broker."""
+        """End the threads and leave the broker. One that waits for the broker's answer is not waited for."""
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -111,8 +128,18 @@ class PriceReader:
         """Return when every price that was committed before this call is in `log`. Raises `UnavailableError`."""
         self._end.after_now(ASK_INTERVAL_SECONDS)
 
+    def current(self) -> bool:
+        """See `PriceSource`."""
+        return time.monotonic() - self._read_to_end_at <= STALE_SECONDS_MAX
+
+    def _look_for_the_end(self) -> None:
+        while not self._stopping.wait(CURRENT_INTERVAL_SECONDS):
+            with contextlib.suppress(UnavailableError):  # a batch that needs the prices will say so
+                self.catch_up()
+
     def _read_to_end(self) -> None:
-        deadline = time.monotonic() + CATCH_UP_SECONDS_MAX
+        asked_at = time.monotonic()
+        deadline = asked_at + CATCH_UP_SECONDS_MAX
         ends = self._ends()
         with self._moved:
             reached = self._moved.wait_for(
@@ -121,6 +148,7 @@ class PriceReader:
             )
         if not reached:
             raise UnavailableError(f"{self._topic} could not be read to its end")
+        self._read_to_end_at = asked_at
 
     def _ends(self) -> dict[int, int]:
         """End of each partition's committed records. Not asked of the consumer: it waits while that is polling."""
@@ -129,8 +157,9 @@ class PriceReader:
             partitions, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=CATCH_UP_SECONDS_MAX
         )
         try:
-            return {partition.partition: future.result().offset for partition, future in futures.items()}
+            return {number: offset for (_, number), offset in offsets_answered(futures).items()}
         except KafkaException as error:
+            self._admin = AdminClient(admin_config(self._settings))  # only a new client asks who leads now
             raise UnavailableError(f"the end of {self._topic} cannot be asked: {error}") from error
 
     def _follow(self) -> None:

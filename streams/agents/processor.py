@@ -137,13 +137,15 @@ class LedgerProcessor:
     ) -> PriceLog:
         """The prices; read on to their end first when some usage of the batch has none, or a price is to be judged.
 
-        Prices and tiers of an org's own count, but not beside settings of the same batch, which may change them.
+        Also before any usage when they may be out of date. Prices and tiers of an org's own count, but not beside
+        settings of the same batch, which may change them.
         """
-        price_log = self._prices.log
+        price_log, current = self._prices.log, self._prices.current()
         inputs = [self._input_kinds.get(batch.topic) for batch in inbound]
         account = None if InputKind.SETTING in inputs else state.account
         for kind, usage in zip(inputs, usage_kinds, strict=True):
-            if kind is InputKind.PRICE or (usage is not None and unpriced(usage, price_log.prices, account)):
+            rated = usage is not None and (not current or unpriced(usage, price_log.prices, account))
+            if rated or kind is InputKind.PRICE:
                 await asyncio.to_thread(self._prices.catch_up)
                 return self._prices.log
         return price_log

@@ -22,7 +22,7 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
-from streams.kafka_clients import admin_config, consumer_config
+from streams.kafka_clients import admin_config, consumer_config, offsets_answered
 
 if TYPE_CHECKING:
     from streams.settings import Settings
@@ -62,7 +62,7 @@ def _offsets(settings: Settings, topics: Sequence[str], which: Any) -> Offsets:
         isolation_level=IsolationLevel.READ_COMMITTED,
         request_timeout=ANSWER_TIMEOUT_S,
     )
-    return {(each.topic, each.partition): answer.result().offset for each, answer in answers.items()}
+    return offsets_answered(answers)
 
 
 def _consumer(settings: Settings, **overrides: Any) -> Consumer:

@@ -50,6 +50,7 @@ class FixedPrices:
     def __init__(self, prices: Iterable[Mapping[str, Any]], later: Iterable[Mapping[str, Any]] = ()) -> None:
         self.log = PriceLog()
         self.caught_up = 0
+        self.is_current = True
         self._offset = 0
         self._later = later
         self.publish(prices, 0)
@@ -69,8 +70,13 @@ class FixedPrices:
     def catch_up(self) -> None:
         """The later prices appear."""
         self.caught_up += 1
+        self.is_current = True
         self.publish(self._later, NOW_US)
         self._later = ()
+
+    def current(self) -> bool:
+        """As the test says, until it is read on."""
+        return self.is_current
 
     def stop(self) -> None:
         """Nothing to let go of."""

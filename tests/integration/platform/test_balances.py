@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -113,4 +115,22 @@ def test_it_goes_on_after_the_broker_was_killed(own_broker: Any, tmp_path: Any) 
                 broker.kill()
                 broker.start()
     finally:
+        reader.close()
+
+
+def test_a_broker_that_does_not_answer_has_not_said_that_all_is_read(own_broker: Any, tmp_path: Any) -> None:
+    """Then librdkafka itself answers the question for the end, with an offset below every other."""
+    broker = own_broker()
+    broker.start()
+    settings = test_settings(tmp_path, kafka_bootstrap_servers=broker.bootstrap_servers, partitions=2)
+    topics_admin.apply(settings)
+    reader = BalanceReader(settings, BundledSchemas())
+    reader.start()
+    try:
+        assert reader.balance("acme") is None
+        os.kill(broker.pid, signal.SIGSTOP)
+        with pytest.raises(KafkaUnavailableError):
+            reader.balance("acme", timeout_s=2)
+    finally:
+        os.kill(broker.pid, signal.SIGCONT)
         reader.close()

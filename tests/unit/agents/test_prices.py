@@ -80,6 +80,21 @@ def test_beside_settings_a_price_of_the_orgs_own_is_no_reason_not_to_ask() -> No
     assert book.dead_letters() == []
 
 
+def test_usage_is_not_rated_by_prices_that_may_be_out_of_date() -> None:
+    changed = listed("p", model="m", unit_price_nanos=3 * NANOS)
+    book = MemoryLedger(FixedPrices([listed("p", model="m")], later=[changed]))
+    book.feed([usage("e1", model="m", input_tokens=1_000)])
+    assert book.prices.caught_up == 0
+    book.prices.is_current = False
+    book.feed([sent("purchase", {"purchase_id": "p1", "org_id": "acme", "wallet": "USD", "amount_nanos": NANOS})])
+    assert book.prices.caught_up == 0, "a purchase needs no prices"
+    book.feed([usage("e2", model="m", input_tokens=1_000)])
+    book.feed([usage("e3", model="m", input_tokens=1_000)])
+    assert book.prices.caught_up == 1
+    amounts = [row["amount_nanos"] for row in book.rows("ledger") if row["kind"] == "usage"]
+    assert amounts == [-NANOS, -3 * NANOS, -3 * NANOS]
+
+
 class Questions:
     """A broker that answers when it is told to, and a clock that moves by pausing."""
 

@@ -229,7 +229,8 @@ REJECTIONS: Mapping[RejectReason, str] = MappingProxyType(
         RejectReason.ALREADY_RESOLVED: "a hold that was captured, released or timed out before",
         RejectReason.AMOUNT_OUT_OF_RANGE: "a transfer for which the target's numbers have no room; it comes back",
         RejectReason.TOO_MANY_WALLETS: "the credits are for one wallet more than an organisation may have",
-        RejectReason.TOO_MANY_GRANTS: "one grant more than an organisation may have with something left",
+        RejectReason.TOO_MANY_GRANTS: "one grant more than an organisation may have with something left; "
+        "a purchase refused so was paid: return the money, or send it again under a new id when a grant is used up",
         RejectReason.TOO_MANY_TRANSFERS: "one transfer more than may be on its way",
         RejectReason.TOO_MANY_REFUNDS: "refunds of one usage more than are remembered in 35 days",
         RejectReason.ACCOUNT_FULL: "what is open in the organisation has the size that it may have",

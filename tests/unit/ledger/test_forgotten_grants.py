@@ -9,6 +9,7 @@ import pytest
 from schemas.amounts import NANOS
 from schemas.enums import RefundTarget, SettingKind
 from streams.ledger.account import Grant
+from streams.ledger.commands import PRIORITY_DEFAULT
 from streams.ledger.grants import EXHAUSTED_MAX, find_grant
 from tests.unit.ledger.world import DAY, World
 
@@ -136,6 +137,19 @@ def test_returned_transfers_bring_priority_and_cost_basis_back() -> None:
     grant = _grant(world)
     assert (grant.priority, grant.price_paid, grant.currency) == (10, 100, "USD")
     world.check()
+
+
+def test_what_no_slice_tells_of_a_forgotten_grant_takes_its_default() -> None:
+    """A refund of usage brings its kind and expiry back; its priority and cost basis nobody knows any more."""
+    world = World()
+    end = world.at + 90 * DAY
+    world.buy("10", purchase_id="g", priority=10, price_paid_nanos=100, currency="USD", expires_at=end)
+    world.use("10", event_id="a")
+    _forget_all(world)
+    world.refund(RefundTarget.USAGE, "a", "10")
+    grant = _grant(world)
+    assert (grant.kind, grant.expires_at, grant.remaining) == ("purchased", end, 10 * NANOS)
+    assert (grant.priority, grant.price_paid) == (PRIORITY_DEFAULT, None)
 
 
 def test_a_return_that_empties_one_grant_does_not_push_out_the_next() -> None:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 ANSWER_TIMEOUT_S = 15.0
 # Rows of one write, as the sink's own pace: about 130 MB with columns and copies.
 ROWS_MAX = 65_536
-# Bytes of one write: dead letters may hold a MiB each, and 65,536 of those would be 64 GB.
+# Bytes of one write: dead letters may hold 8 MiB each, and 65,536 of those would be 512 GiB.
 BYTES_MAX = 64 * 1024 * 1024
 # What one question brings is bounded in bytes by the client's own queue (64 MiB).
 FETCH_RECORDS_MAX = 10_000

@@ -8,6 +8,7 @@ from typing import Any
 RATIO_LEAST = 15.0
 RATE_LEAST = 80_000
 P99_MOST_MS = 100.0
+DECISION_MOST = 60.0
 MEMORY_MOST_MIB = 600.0
 READY_MOST_S = 15.0
 
@@ -43,6 +44,8 @@ class Figures:
     memory_orgs: int = 0
     memory_ids: int = 0
     ready_s: float | None = None
+    decision_updates: float | None = None
+    """Plain dict updates that one decision costs."""
     processors: int = 0
     notes: list[str] = field(default_factory=list)
 
@@ -69,6 +72,10 @@ class Figures:
         if self.ready_s is not None:
             met = self.ready_s < READY_MOST_S if self.memory_orgs >= GOAL_ORGS else None
             goals.append(Goal("restart to ready", f"{self.ready_s:.1f} s", f"< {READY_MOST_S:.0f} s", met))
+        if self.decision_updates is not None:
+            met = self.decision_updates <= DECISION_MOST
+            value = f"{self.decision_updates:.0f} dict updates"
+            goals.append(Goal("one decision, pure core", value, f"{DECISION_MOST:.0f} or fewer", met))
         return goals
 
     @property

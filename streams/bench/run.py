@@ -23,6 +23,7 @@ from schemas.enums import InputKind
 from schemas.topics import INPUT_TOPICS, Topics
 from streams.bench import load
 from streams.bench.arrivals import Arrivals
+from streams.bench.deciding import cost_in_updates
 from streams.bench.figures import Figures
 from streams.bench.workers import Workers, resident_mib, start_timed, yardstick
 from streams.client.reader import committed_ends
@@ -56,6 +57,7 @@ class Options:
     throughput: bool = True
     latency: bool = True
     memory: bool = True
+    decision: bool = True
     events: int = 1_000_000
     orgs: int = 1_000
     latency_per_second: int = 8_000
@@ -78,6 +80,8 @@ def bench(settings: Settings, options: Options, screen: Screen) -> Figures:
     if options.memory:
         with beside(settings, FOLDER, f"{mark}m", screen.say) as own:
             _memory(_Bench(own, screen), options, figures)
+    if options.decision:
+        figures.decision_updates = cost_in_updates()
     return figures
 
 

@@ -24,6 +24,7 @@ class Mode(StrEnum):
     THROUGHPUT = "throughput"
     LATENCY = "latency"
     MEMORY = "memory"
+    DECISION = "decision"
 
 
 @app.command()
@@ -37,7 +38,7 @@ def bench(
 ) -> None:
     """Measure throughput, latency, memory and restart, and hold them against the goals.
 
-    Takes about five minutes and 6 GB of disk in all; --quick takes one.
+    Takes about six minutes and 6 GB of disk in all; --quick takes three.
     """
     from streams.bench.run import Options
     from streams.bench.run import bench as measure
@@ -51,6 +52,7 @@ def bench(
         throughput=mode in (Mode.ALL, Mode.THROUGHPUT),
         latency=mode in (Mode.ALL, Mode.LATENCY),
         memory=mode in (Mode.ALL, Mode.MEMORY),
+        decision=mode in (Mode.ALL, Mode.DECISION),
         events=events or 1_000_000 // part,
         latency_per_second=rate or 8_000,
         latency_s=seconds or (30 if not quick else 10),

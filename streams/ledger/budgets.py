@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from schemas.enums import BudgetWindow
 from streams.ledger.account import Account, Budget, BudgetBook, Wallet, Watch
+from streams.ledger.refusals import BrokenLedger
 from streams.ledger.windows import window_of, window_starts_at
 
 BUDGETS_MAX = 1_000
@@ -46,14 +47,42 @@ class Charged(NamedTuple):
 
 def matching(book: BudgetBook, scope: Scope) -> list[Budget]:
     """The budgets that a usage counts towards: those of the whole org first. On the way of every usage with budgets."""
-    found = book.org_wide.copy()
+    found = [*book.org_wide]
     for place, filed in book.filed.items():
-        named = filed.get(scope[place])  # type: ignore[arg-type]  # None is no key
-        if named is not None:
-            for budget in named:
-                if not budget.several or covers(budget, scope):
-                    found.append(budget)
+        named = scope[place]
+        if named in filed:
+            found += [budget for budget in filed[named] if not budget.several or covers(budget, scope)]
     return found
+
+
+def charge_fast(book: BudgetBook, scope: Scope, cost: int, at: int) -> bool:
+    """Count `cost` towards the budgets of a usage, as `matching` finds them; False, and nothing is counted, where one
+    of them needs more than counting: its window has ended, or it would be reached."""
+    for budget in book.org_wide:
+        spent = budget.spent + cost
+        if at >= budget.ends_at or (spent >= budget.limit and not budget.watch.crossed):
+            return _uncharge(book, scope, cost, budget)
+        budget.spent = spent
+    for place, filed in book.filed.items():
+        named = scope[place]
+        if named in filed:
+            for budget in filed[named]:
+                if budget.several and not covers(budget, scope):
+                    continue
+                spent = budget.spent + cost
+                if at >= budget.ends_at or (spent >= budget.limit and not budget.watch.crossed):
+                    return _uncharge(book, scope, cost, budget)
+                budget.spent = spent
+    return True
+
+
+def _uncharge(book: BudgetBook, scope: Scope, cost: int, obstacle: Budget) -> bool:
+    """Take back what was counted before the obstacle was met."""
+    for budget in matching(book, scope):
+        if budget is obstacle:
+            return False
+        budget.spent -= cost
+    raise BrokenLedger(f"the budget {obstacle.budget_id} is not among those of the usage")
 
 
 def covers(budget: Budget, scope: Scope) -> bool:

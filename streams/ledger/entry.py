@@ -1,7 +1,8 @@
 """What the ledger says: entries, and the records that leave with them.
 
 Rules of this file: the fields of each struct are those of the Avro record of the same name, in the same order (a test
-holds them together), so a record is made by `to_record` and nothing else. Of every entry
+holds them together; an entry's id is made from two of its fields when it is asked for), so a record is made by
+`to_record` and nothing else. Of every entry
 `amount_nanos = sum(grants) - sum(slices)`: a slice above 0 was drawn from its grant, below 0 was given back; an
 overdraft slice above 0 went deeper into the negative, below 0 paid it.
 """
@@ -55,7 +56,6 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
 
     org_id: str
     seq: int
-    entry_id: str
     kind: EntryKind
     wallet: str
     amount_nanos: int
@@ -100,9 +100,14 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     details: str | None = None
     attributes: Mapping[str, str] = msgspec.field(default_factory=dict)
 
+    @property
+    def entry_id(self) -> str:
+        """Where it stands in the ledger of its org."""
+        return f"{self.org_id}:{self.seq}"
+
     def to_record(self) -> dict[str, Any]:
         """The Avro record; times as microseconds."""
-        return _record(self)
+        return {**_record(self), "entry_id": self.entry_id}
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Entry:
@@ -128,11 +133,6 @@ DIMENSIONS = (
 
 CARRIED = (*DIMENSIONS, "input_tokens", "output_tokens", "quantity_nanos", "unit_of_measure", "replicas")
 """Dimensions and quantities of a usage that its entry carries, and the `correction` that takes it back."""
-
-
-def entry_id(org_id: str, seq: int) -> str:
-    """The id of an entry: where it stands in the ledger of its org."""
-    return f"{org_id}:{seq}"
 
 
 class Alert(msgspec.Struct, frozen=True):
@@ -230,13 +230,14 @@ class HoldDecision(msgspec.Struct, frozen=True):
 
 
 class Outcome(msgspec.Struct):
-    """What came of a command, in order; grows while it is decided."""
+    """What came of a command, in order; grows while it is decided. Most commands have entries only: no list is made
+    for the rest."""
 
     entries: list[Entry] = msgspec.field(default_factory=list)
-    alerts: list[Alert] = msgspec.field(default_factory=list)
-    legs: list[Leg] = msgspec.field(default_factory=list)
-    topup_requests: list[TopupRequest] = msgspec.field(default_factory=list)
-    decisions: list[HoldDecision] = msgspec.field(default_factory=list)
+    alerts: tuple[Alert, ...] = ()
+    legs: tuple[Leg, ...] = ()
+    topup_requests: tuple[TopupRequest, ...] = ()
+    decisions: tuple[HoldDecision, ...] = ()
 
     @property
     def rejected(self) -> bool:

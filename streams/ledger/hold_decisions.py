@@ -240,7 +240,7 @@ def _refuse(journal: Journal, hold: Hold, admission: Admission) -> None:
         **_words(_scope_of(hold), hold.operation),
     )
     wallet = wallet_for(journal.account, hold.wallet)
-    journal.outcome.decisions.append(
+    journal.answer(
         HoldDecision(
             hold.hold_id,
             hold.org_id,
@@ -272,7 +272,7 @@ def _decide(
     """The answer that goes with what was just written."""
     account = journal.account
     available = account.wallets[unit].available
-    journal.outcome.decisions.append(
+    journal.answer(
         HoldDecision(
             hold_id,
             account.org_id,

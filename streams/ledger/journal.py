@@ -11,7 +11,7 @@ from typing import Any
 
 from schemas.enums import EntryKind, RejectReason
 from streams.ledger.account import Account
-from streams.ledger.entry import Entry, Lot, Outcome, Slice, entry_id
+from streams.ledger.entry import Entry, HoldDecision, Leg, Lot, Outcome, Slice
 from streams.ledger.evolve import evolve
 from streams.ledger.source import TIME, Source
 from streams.ledger.topups import request_of
@@ -49,7 +49,6 @@ class Journal:
         entry = Entry(
             account.org_id,
             seq,
-            entry_id(account.org_id, seq),
             kind,
             unit,
             amount,
@@ -67,12 +66,20 @@ class Journal:
             **words,
         )
         self.outcome.entries.append(entry)
-        self.outcome.alerts += evolve(account, entry)
+        self.outcome.alerts += tuple(evolve(account, entry))
         for each in account.wallets.values():
             request = request_of(account, each, self.at)
             if request is not None:
-                self.outcome.topup_requests.append(request)
+                self.outcome.topup_requests += (request,)
         return entry
+
+    def send(self, leg: Leg) -> None:
+        """Let one half of a transfer leave with what was just written."""
+        self.outcome.legs += (leg,)
+
+    def answer(self, decision: HoldDecision) -> None:
+        """Answer a hold, beside what was just written."""
+        self.outcome.decisions += (decision,)
 
     def reject(self, unit: str, reason: RejectReason, *, event_id: str, occurred_at: int, **words: Any) -> None:
         """Write that a rule refused the command. `unit` may be of a wallet that does not exist."""

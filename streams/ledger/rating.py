@@ -115,7 +115,6 @@ class Rated(msgspec.Struct, frozen=True, gc=False):
     """Of one billing unit; of the input tokens where the directions differ. None: rated upstream."""
     output_unit_price: int | None = None
     billing_unit: BillingUnit | None = None
-    free: bool = False
 
 
 class Tariff:
@@ -222,7 +221,6 @@ class RatingPlan:
             tariff.unit_price,
             tariff.output_unit_price,
             tariff.billing_unit,
-            tariff.free,
         )
 
     def _compile(self, at: int) -> Tariff:

@@ -59,7 +59,7 @@ def decide_transfer(journal: Journal, transfer: Transfer) -> None:
         counterparty_org_id=transfer.target_org_id,
         correlation_id=transfer.transfer_id,
     )
-    journal.outcome.legs.append(
+    journal.send(
         Leg(
             _leg_id(account.org_id, transfer.transfer_id, LegKind.CREDIT),
             transfer.transfer_id,
@@ -129,7 +129,7 @@ def _receive(journal: Journal, leg: Leg) -> None:
                 counterparty_org_id=leg.source_org_id,
                 correlation_id=leg.transfer_id,
             )
-        journal.outcome.legs.append(_answer(leg, LegKind.RETURN, refusal))
+        journal.send(_answer(leg, LegKind.RETURN, refusal))
         return
     lots = tuple(
         Lot(
@@ -155,7 +155,7 @@ def _receive(journal: Journal, leg: Leg) -> None:
         counterparty_org_id=leg.source_org_id,
         correlation_id=leg.transfer_id,
     )
-    journal.outcome.legs.append(_answer(leg, LegKind.ACKNOWLEDGE, None))
+    journal.send(_answer(leg, LegKind.ACKNOWLEDGE, None))
 
 
 def _refuse_credit(account: Account, leg: Leg) -> RejectReason | None:

@@ -21,7 +21,7 @@ from schemas.amounts import AMOUNT_MAX
 from schemas.enums import DeadLetterCode, EntryKind, GrantKind
 from streams.ledger.account import Account, Wallet
 from streams.ledger.bounds import no_wallet
-from streams.ledger.budgets import ANYTHING, Scope, charge, matching
+from streams.ledger.budgets import ANYTHING, Scope, charge, charge_fast
 from streams.ledger.burn import enter_day, idle
 from streams.ledger.commands import Usage
 from streams.ledger.due import enter_month, refresh_due
@@ -100,14 +100,8 @@ def advance(account: Account, wallet: Wallet, cost: int, at: int, scope: Scope) 
         return True
     if not 0 < cost < wallet.room:
         return False
-    budgets = matching(wallet.budgets, scope)  # type: ignore[arg-type]  # there is room, so there are budgets
-    for budget in budgets:
-        spent = budget.spent + cost
-        if at >= budget.ends_at or (spent >= budget.limit and not budget.watch.crossed):
-            for charged in budgets[: budgets.index(budget)]:
-                charged.spent -= cost
-            return False
-        budget.spent = spent
+    if not charge_fast(wallet.budgets, scope, cost, at):  # type: ignore[arg-type]  # there is room, so there are budgets
+        return False
     wallet.grants[0].remaining -= cost
     wallet.settled -= cost
     wallet.used += cost
@@ -229,7 +223,6 @@ def usage_entry(
     return Entry(
         account.org_id,
         seq,
-        f"{account.org_id}:{seq}",  # `entry_id`, without the call
         _USAGE,
         rated.wallet,
         -rated.cost,

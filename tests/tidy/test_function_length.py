@@ -9,7 +9,7 @@ import ast
 
 from tests.tidy.source import modules
 
-LINES_MAX = 57
+LINES_MAX = 56
 """`streams.ledger.usage.usage_entry`, which lists the fields of an entry. Who splits the longest lowers this."""
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef

@@ -54,7 +54,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "streams.verify": TOOLS - {"streams.broker"},
     "streams.doctor": TOOLS | {"projections.clickhouse"},
     "streams.demo": TOOLS | {"streams.verify", "streams.local_system"},
-    "streams.bench": TOOLS | {"streams.demo"} | {"streams.verify", "streams.local_system", "streams.engine"},
+    "streams.bench": TOOLS
+    | {"streams.demo"}
+    | {"streams.verify", "streams.local_system", "streams.engine", "streams.ledger"},
     "streams.api": TOOLS | {"streams.ledger", "streams.engine", "projections", "streams.verify"},
     "streams.app": TOOLS | {"streams.metrics", "streams.ledger", "streams.engine", "streams.agents"},
     "streams.cli": set(),  # the top: anything

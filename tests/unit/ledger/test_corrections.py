@@ -244,8 +244,8 @@ def watched() -> World:
 
 def test_an_amendment_that_ends_on_the_same_side_of_a_line_says_nothing() -> None:
     world = watched()
-    assert amend(world, "55", user_id="ann").alerts == []
-    assert amend(world, "99", 2, user_id="ann").alerts != []  # low: another line
+    assert amend(world, "55", user_id="ann").alerts == ()
+    assert amend(world, "99", 2, user_id="ann").alerts != ()  # low: another line
     assert amend(world, "70", 3, user_id="ann").alerts[0].thresholds_left == ("low",)
     world.check()
 
@@ -268,7 +268,7 @@ def test_an_amendment_that_gives_back_nothing_in_the_end_arms_nothing() -> None:
     )
     world.hold(HoldAction.PLACE, "h", "60")
     world.hold(HoldAction.RELEASE, "h")
-    assert amend(world, "6", user_id="ann").alerts == []
+    assert amend(world, "6", user_id="ann").alerts == ()
     (resolved,) = amend(world, "4", 2, user_id="ann").alerts
     assert resolved.thresholds_left == ("b",)
     world.check()

@@ -191,7 +191,7 @@ def test_free_work_is_refused_like_any_where_it_may_not_be_done(
 def test_lines_look_at_what_is_available() -> None:
     world = rich()
     assert [alert.kind for alert in world.hold(PLACE, "h", "95").alerts] == [AlertKind.BALANCE_LOW]
-    assert world.hold(RELEASE, "h").alerts == []  # not replenished
+    assert world.hold(RELEASE, "h").alerts == ()  # not replenished
     world.check()
 
 
@@ -208,7 +208,7 @@ def test_usage_of_another_wallet_resolves_the_hold_without_taking_from_it() -> N
 def test_usage_that_names_a_hold_which_is_gone_is_booked_as_any() -> None:
     world = rich()
     outcome = world.use("10", hold_id="gone")
-    assert (kinds(outcome), outcome.decisions) == ([EntryKind.USAGE], [])
+    assert (kinds(outcome), outcome.decisions) == ([EntryKind.USAGE], ())
 
 
 def test_a_hold_placed_twice_while_active_is_a_dead_letter() -> None:

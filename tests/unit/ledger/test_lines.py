@@ -145,7 +145,7 @@ def test_low_is_at_ten_by_default_and_where_the_wallet_says_otherwise() -> None:
 
 def test_a_wallet_that_was_only_set_up_is_not_low() -> None:
     world = World()
-    assert world.set(SettingKind.WALLET, {"unit": "USD"}).alerts == []
+    assert world.set(SettingKind.WALLET, {"unit": "USD"}).alerts == ()
     assert told(world.buy("5")) == [(LOW, "low")]
 
 

@@ -160,8 +160,8 @@ def test_quantities(unit: str, quantity: int | None, replicas: int | None, cost:
 
 @pytest.mark.parametrize("unit", ["token", "request", "minute"])
 def test_free_costs_nothing_and_says_so(unit: str) -> None:
-    rated = PriceList([price(billing_unit=unit, free=True)]).plan("acme", None, "chat").cost(1, 10, 10, NANOS, 2)
-    assert (rated.cost, rated.free) == (0, True)
+    plan = PriceList([price(billing_unit=unit, free=True)]).plan("acme", None, "chat")
+    assert (plan.cost(1, 10, 10, NANOS, 2).cost, plan.tariff(1).free) == (0, True)
 
 
 def test_a_cost_beyond_the_bound_is_refused() -> None:

@@ -34,17 +34,17 @@ def told(outcome: Outcome) -> list[AlertKind]:
 
 def test_it_asks_once_at_the_threshold_and_waits_for_the_answer() -> None:
     world = ready()
-    assert world.use("89.999999999").topup_requests == []
+    assert world.use("89.999999999").topup_requests == ()
     outcome = world.use("0.000000001")
     (request,) = outcome.topup_requests
     assert (request.amount_nanos, request.wallet, request.reason) == (50 * NANOS, "USD", TopupReason.BELOW_THRESHOLD)
     assert (request.entry_seq, request.occurred_at) == (outcome.entries[0].seq, world.at)
     assert told(outcome) == [AlertKind.BALANCE_LOW]
-    assert world.use("5").topup_requests == []
-    assert world.use("50").topup_requests == []
+    assert world.use("5").topup_requests == ()
+    assert world.use("50").topup_requests == ()
     booked = answer(world, request)
     assert AlertKind.AUTO_RECHARGE_TRIGGERED in told(booked)
-    assert booked.topup_requests != []  # at 5 again: below the threshold still
+    assert booked.topup_requests != ()  # at 5 again: below the threshold still
     assert booked.topup_requests[0].topup_request_id != request.topup_request_id
     world.check()
 
@@ -77,8 +77,8 @@ def test_a_failed_charge_backs_off_and_wakes_up_by_itself() -> None:
     (first,) = world.use("95").topup_requests
     failed = answer(world, first, PurchaseStatus.FAILED)
     assert told(failed) == [AlertKind.PURCHASE_FAILED]
-    assert failed.topup_requests == []
-    assert world.use("1").topup_requests == []
+    assert failed.topup_requests == ()
+    assert world.use("1").topup_requests == ()
     before = len(world.topup_requests)
     world.tick(3600 * SECOND - 1)
     assert len(world.topup_requests) == before
@@ -108,7 +108,7 @@ def test_the_monthly_cap_stops_it_with_one_alert_until_the_next_month() -> None:
         answer(world, request)
     world.use("50")
     assert [alert.kind for alert in world.alerts].count(AlertKind.AUTO_RECHARGE_CAPPED) == 1
-    assert world.use("1").topup_requests == []
+    assert world.use("1").topup_requests == ()
     before = len(world.topup_requests)
     world.tick(31 * DAY)
     assert len(world.topup_requests) == before + 1
@@ -127,7 +127,7 @@ def test_a_failed_charge_does_not_count_towards_the_cap() -> None:
 def test_a_closed_org_asks_for_nothing_until_it_opens_again() -> None:
     world = ready()
     world.set(SettingKind.ORG, {"closed": True})
-    assert world.use("95").topup_requests == []
+    assert world.use("95").topup_requests == ()
     assert len(world.set(SettingKind.ORG, {"closed": False}).topup_requests) == 1
     world.check()
 

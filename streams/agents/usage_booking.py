@@ -86,6 +86,8 @@ class UsageBooking:
         """Rows that are decided as commands: corrections, and what names a hold."""
         self._watched: set[int] = set()
         """Rows that share their id with another row."""
+        self._unrated: dict[int, DeadLetter] = {}
+        """Of the watched rows, those without a price: whether they repeat another comes first."""
         self._first: dict[bytes, int] = {}
         """Of the watched ids, the row that was tried last."""
         self._scopes: list[list[str | None]] | None = None
@@ -97,10 +99,12 @@ class UsageBooking:
         ratings = rate(rows.batch, rows.orgs, accounts, self._gathered.prices, self._kinds)
         self._alone = set(np.flatnonzero(decided_alone(rows.batch)).tolist()) | self._without_wallet(accounts)
         self._alone |= self._of_revised_usages(accounts)
-        for row in sorted(ratings.refused.keys() - self._alone):
-            self._drop(row, ratings.refused[row])
         if rows.repeated.any():
             self._watched = self._watch_repeats()
+        refused = ratings.refused.keys() - self._alone
+        for row in sorted(refused - self._watched):
+            self._drop(row, ratings.refused[row])
+        self._unrated = {row: ratings.refused[row] for row in refused & self._watched}
         self._loop(ratings)
         booked = self._without(self._dropped)
         effective = rows if booked is None else taken(rows, booked)
@@ -176,6 +180,9 @@ class UsageBooking:
         if row in self._dropped:
             return True
         if row in self._watched and self._repeats_a_booked(row):
+            return True
+        if row in self._unrated:
+            self._drop(row, self._unrated[row])
             return True
         if row in self._alone:
             self._decide_alone(row, at)

@@ -337,6 +337,17 @@ def test_a_repeat_of_what_could_not_be_booked_is_judged_by_itself() -> None:
     assert whole.rows("ledger") == cut.rows("ledger")
 
 
+def test_whether_an_id_was_booked_comes_before_its_price() -> None:
+    priced, unknown = usage("e0", model="m1", input_tokens=10), usage("e0", model="unknown", input_tokens=10)
+    book = ledger()
+    book.feed([priced, unknown, unknown])
+    assert [code for code, _ in book.dead_letters()] == ["duplicate_with_different_content"] * 2
+    book = ledger()
+    book.feed([unknown, priced, unknown, priced])
+    assert [code for code, _ in book.dead_letters()] == ["unknown_price", "duplicate_with_different_content"]
+    assert book.outcomes == {"credits.usage.v1": {"entries": 1, "dead_letters": 2, "duplicates": 1}}
+
+
 def test_a_refused_capture_may_be_sent_again() -> None:
     book = ledger()
     held = {"hold_id": "h1", "org_id": "acme", "wallet": "USD"}

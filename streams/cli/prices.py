@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,17 +12,23 @@ import typer
 
 from schemas.enums import InputKind
 from streams.cli.console import JsonFlag, load_settings, print_json
+from streams.cli.records import check_lines, read_records
 from streams.errors import OperatorError
 
 if TYPE_CHECKING:
+    from confluent_kafka import Message
+
     from schemas.fields import Record
-    from streams.ledger.rating import PriceList
+    from streams.ledger.price_log import Published
+    from streams.ledger.rating import Price
     from streams.settings import Settings
 
 app = typer.Typer(help="Import the price list.", no_args_is_help=True)
 
 TRUE_WORDS = {"true", "yes", "1"}
 FALSE_WORDS = {"false", "no", "0"}
+LAST_MS = 2**62
+"""Later than what was published at any time."""
 
 
 class PriceTieError(OperatorError):
@@ -63,8 +69,6 @@ def import_prices(
 
 def read_prices(file: Path) -> list[Record]:
     """The prices of a file; raises `OperatorError` naming the line and the field that is wrong."""
-    from streams.cli.produce import check_lines, read_records
-
     if file.suffix.lower() != ".csv":
         return read_records(InputKind.PRICE, file)
     if not file.is_file():
@@ -95,39 +99,44 @@ def _fields(row: dict[str, str | None]) -> dict[str, object]:
 
 def refuse_ties(settings: Settings, records: Sequence[Record]) -> None:
     """Raise `PriceTieError` when a price could tie with a published one, or with another of these."""
+    from streams.ledger.price_log import PriceLog, Published
     from streams.ledger.rating import Price
 
-    prices = published_prices(settings)
-    for record in records:
-        price = Price.from_record(record.to_record())
-        prices = prices.with_price(price)
-    for record in records:
-        price = Price.from_record(record.to_record())
-        for other in prices.conflicts(price):
+    prices = [Price.from_record(record.to_record()) for record in records]
+    places = [Published(LAST_MS, 0, number) for number in range(len(prices))]
+    changes = {price.price_id: (place, price) for place, price in zip(places, prices, strict=True)}
+    log = PriceLog({**published_prices(settings), **changes})
+    for place, price in changes.values():
+        other = log.tie(price, place)
+        if other is not None:
             raise PriceTieError(
                 f"price {price.price_id} and price {other.price_id} could match the same usage equally well",
                 "nothing was published; narrow one of them, or end its validity with valid_to",
             )
 
 
-def published_prices(settings: Settings) -> PriceList:
-    """The price list as it stands in the prices topic."""
+def published_prices(settings: Settings) -> dict[str, tuple[Published, Price]]:
+    """The newest record of every price in the prices topic, by id, and where it stands."""
     from schemas.codec import UndecodableError, decode_one
     from schemas.topics import Topics
     from streams.client import committed_ends, read_range
-    from streams.ledger.rating import Price, PriceList
+    from streams.ledger.price_log import Published
+    from streams.ledger.rating import Price
     from streams.registry import connect_registry
 
     topic = Topics(settings.namespace).name("prices")
-    newest: dict[bytes, bytes | None] = {}
+    newest: dict[bytes, Message] = {}
     for batch in read_range(settings, {}, committed_ends(settings, [topic])):
-        newest.update((message.key() or b"", message.value()) for message in batch)
+        newest.update((message.key() or b"", message) for message in batch)
     registry = connect_registry(settings)
-    found: list[Price] = []
-    values: Iterable[bytes] = (value for value in newest.values() if value is not None)
-    for value in values:
+    found = {}
+    for message in newest.values():
+        value = message.value()
+        if value is None:
+            continue
         try:
-            found.append(Price.from_record(decode_one("price", value, registry)))
+            price = Price.from_record(decode_one("price", value, registry))
         except (UndecodableError, ValueError):  # the ledger passes over it, too
             continue
-    return PriceList(found)
+        found[price.price_id] = Published(message.timestamp()[1], message.partition(), message.offset()), price
+    return found

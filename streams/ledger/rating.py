@@ -4,7 +4,7 @@ Rules of this file:
 - A price matches a usage when every dimension it names is equal, and `valid_from <= occurred_at < valid_to`.
 - An override of the org beats every general price. Among the rest, the price that names more dimensions wins
   (operation unless `*`, category, model, tool, provider, tier, direction unless `any`). `credits prices` publishes none
-  that could tie with another (`conflicts`), and of two that do only the one published first is in force (`price_log`).
+  that could tie with another (`could_tie`), and of two that do only the one published first is in force (`price_log`).
   Should two meet here all the same, as a listed price and a setting of one org may, the later `valid_from` wins, then
   the greater `price_id`, so that every worker says the same.
 - Token units: input and output tokens, each with the price of its direction. Other units: `quantity_nanos` (nano-units
@@ -246,7 +246,7 @@ class RatingPlan:
 
 
 class PriceList:
-    """The prices in force, by id. Immutable: `with_price` gives a new list."""
+    """The prices in force, by id. Immutable."""
 
     __slots__ = ("_by_operation", "_plans", "_prices", "overridden")
 
@@ -264,10 +264,6 @@ class PriceList:
 
     def __iter__(self) -> Iterator[Price]:
         return iter(self._prices.values())
-
-    def with_price(self, price: Price) -> PriceList:
-        """The list with `price` in place of the one of the same id."""
-        return PriceList((self._prices | {price.price_id: price}).values())
 
     def plan(
         self,
@@ -299,13 +295,6 @@ class PriceList:
             matching = self._matching(owner, tier, operation, category, model, tool, provider, overrides)
             plan = self._plans[key] = RatingPlan(matching, _describe(operation, category, model, tool, provider))
         return plan
-
-    def conflicts(self, price: Price) -> list[Price]:
-        """The prices that could tie with `price` for some usage at some time; the one of its own id, which it replaces,
-        is none of them."""
-        return [
-            other for other in self._prices.values() if other.price_id != price.price_id and could_tie(price, other)
-        ]
 
     def _matching(
         self,

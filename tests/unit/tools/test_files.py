@@ -13,7 +13,7 @@ from schemas.amounts import parse_amount
 from schemas.enums import InputKind
 from schemas.events import Price, Usage
 from streams.cli.prices import read_prices
-from streams.cli.produce import BadLinesError, read_records
+from streams.cli.records import BadLinesError, read_records
 from streams.errors import OperatorError
 
 GOOD = {"event_id": "u1", "org_id": "acme", "occurred_at": "2026-06-01T00:00:00Z", "operation": "chat"}

@@ -14,10 +14,12 @@ from tests.model.audited import (
     Hold,
     Lot,
     Org,
+    Pace,
     Scope,
     Wallet,
     month_of,
     window_of,
+    window_starts,
 )
 
 WALLETS_MAX = 64
@@ -50,7 +52,16 @@ class Grants(Lines):
         if wallet is None:
             wallet = org.wallets[unit] = Wallet(unit, month_of(at, org.zone))
         wallet.month = max(wallet.month, month_of(at, org.zone))
+        pace = wallet.pace
+        if pace is not None and pace.idle and at >= window_starts("day", pace.day + 1, org.zone):
+            wallet.pace = Pace(window_of("day", at, org.zone))
         return wallet
+
+    def _use_up(self, wallet: Wallet, amount: int) -> None:
+        """So much more is used this month and today; below 0: less."""
+        wallet.used += amount
+        if wallet.pace is not None:
+            wallet.pace.today += amount
 
     def _draw(self, wallet: Wallet, amount: int) -> list[Draw]:
         draws = []

@@ -73,7 +73,8 @@ class Lines(Page):
                 kind = "credit_limit_alert" if limit_id == "alert_threshold" else "credit_limit_reached"
                 limit.crossed = judge(limit.crossed, wallet.used >= limit.level, kind, limit_id)
         for rule_id, rule in wallet.rules.items():
-            rule.crossed = judge(rule.crossed, met(wallet, rule), "credit_threshold_crossed", rule_id)
+            kind = "credit_days_left" if rule.kind == "days_left_below" else "credit_threshold_crossed"
+            rule.crossed = judge(rule.crossed, met(wallet, rule), kind, rule_id)
         for budget in charged:
             budget.crossed = judge(budget.crossed, budget.spent >= budget.limit, "budget_reached", budget.name)
         if resolved:
@@ -119,5 +120,8 @@ def met(wallet: Wallet, rule: Rule) -> bool:
             )
         case "month_spend_above":
             return wallet.used >= rule.level
+        case "days_left_below":
+            daily = 0 if wallet.pace is None else wallet.pace.daily
+            return bool(daily) and Fraction(wallet.available, daily) <= Fraction(rule.level, NANOS)
         case _:
             raise ValueError(rule.kind)

@@ -12,6 +12,7 @@ from tests.model.audited import (
     NANOS,
     Budget,
     Limit,
+    Pace,
     Rule,
     Scope,
     Topup,
@@ -123,9 +124,21 @@ class SettingRules(Time):
             if before is not None and (before.kind, before.level) == (rule.kind, rule.level):
                 rule.crossed = before.crossed
             wallet.rules[wanted["rule_id"]] = rule
+        self._follow(name, wallet, at)
         alarmed = {rule_id for rule_id, rule in wallet.rules.items() if rule.crossed or met(wallet, rule)}
         left = [rule_id for rule_id, rule in old.items() if rule.crossed and rule_id not in alarmed]
         self._watch(name, wallet, at, left=left)
+
+    def _follow(self, name: str, wallet: Wallet, at: int) -> None:
+        """Rule 26: usage a day is known while a rule asks for it; at first it is that of the month so far."""
+        zone = self.org(name).zone
+        if not any(rule.kind == "days_left_below" for rule in wallet.rules.values()):
+            wallet.pace = None
+        elif wallet.pace is None:
+            today = window_of("day", at, zone)
+            complete = max(1, today - window_of("day", month_starts(wallet.month, zone), zone))
+            so_far = wallet.used // complete
+            wallet.pace = Pace(today, 0, [so_far] if so_far > 0 else [])
 
     def _set_limits(self, name: str, wallet: Wallet, body: Mapping[str, Any], at: int) -> None:
         """Rule 12."""

@@ -20,7 +20,7 @@ class Time(Grants):
     def settle(self, name: str, at: int) -> None:
         """Everything due at or before `at`, in order of time.
 
-        At one instant: the month turns, grants expire, holds time out, windows end, a back-off is over.
+        At one instant: the month turns, grants expire, holds time out, windows end, days end, a back-off is over.
         """
         org = self.org(name)
         while True:
@@ -41,6 +41,11 @@ class Time(Grants):
                 for wallet in org.wallets.values()
                 for budget in wallet.budgets.values()
                 if budget.crossed
+            ]
+            due += [
+                (window_starts("day", wallet.pace.day + 1, org.zone), 5, wallet.unit, "")
+                for wallet in org.wallets.values()
+                if wallet.pace is not None and not wallet.pace.idle
             ]
             due += [
                 (wallet.topup.retry_at, 6, wallet.unit, "")
@@ -67,6 +72,10 @@ class Time(Grants):
                 budget = wallet.budgets[subject]
                 budget.number, budget.spent, budget.crossed = budget.number + 1, 0, False
                 self._watch(name, wallet, when, left=[subject])
+            case 5:
+                assert wallet.pace is not None
+                wallet.pace.end_day()
+                self._watch(name, wallet, when)
             case _:
                 assert wallet.topup is not None
                 wallet.topup.retry_at = None

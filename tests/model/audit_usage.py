@@ -133,7 +133,7 @@ class UsageRules(Time):
         wallet = self._wallet(org, unit, at)
         draws = self._draw(wallet, cost)
         org.usages[event_id] = Usage(unit, at, draws, scope, revision)
-        wallet.used += cost
+        self._use_up(wallet, cost)
         wallet.spent += _paid(draws)
         wallet.touched = wallet.touched or bool(cost)
         if hold is not None and hold[0] is wallet and cost:
@@ -150,7 +150,7 @@ class UsageRules(Time):
         org = self.org(name)
         wallet = self._wallet(org, usage.unit, at)
         back = _last_drawn(usage.draws, usage.refunded, amount)
-        wallet.used -= amount
+        self._use_up(wallet, -amount)
         wallet.spent -= _paid(back)
         charged = []
         for budget in wallet.about(usage.scope):

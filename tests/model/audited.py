@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 from tests.model.audited_rates import Price
 
 NANOS = 10**9
+PACE_DAYS = 7
 LOW_DEFAULT = 10 * NANOS
 KIND_RANK = {"allowance": 0, "promotional": 1, "adjustment": 2, "transferred": 3, "purchased": 4}
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -104,6 +105,30 @@ class Topup:
 
 
 @dataclass
+class Pace:
+    """How fast a wallet is used: the day it is in, the usage of it so far, and of the complete days before."""
+
+    day: int
+    today: int = 0
+    days: list[int] = field(default_factory=list)
+
+    @property
+    def idle(self) -> bool:
+        """Neither today nor on the days before was anything used: the end of the day changes nothing."""
+        return self.today <= 0 and not any(self.days)
+
+    @property
+    def daily(self) -> int:
+        """The mean of the complete days, in whole nano-units."""
+        return sum(self.days) // len(self.days) if self.days else 0
+
+    def end_day(self) -> None:
+        """A day is complete. Of the days before, the last seven count."""
+        self.days = [*self.days, max(0, self.today)][-PACE_DAYS:]
+        self.day, self.today = self.day + 1, 0
+
+
+@dataclass
 class Wallet:
     """A wallet: its lots, its debt, its holds, its settings, its month."""
 
@@ -131,6 +156,8 @@ class Wallet:
     budgets: dict[str, Budget] = field(default_factory=dict)
     holds: dict[str, Hold] = field(default_factory=dict)
     topup: Topup | None = None
+    pace: Pace | None = None
+    """Kept while a rule asks for days of credit left."""
 
     @property
     def balance(self) -> int:

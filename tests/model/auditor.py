@@ -1,8 +1,8 @@
 """What the rules say must happen, worked out anew from the rules: a slow, plain model to hold the ledger against.
 
 It shares no code with the ledger, keeps no clever order, remembers everything and computes with fractions. Product
-rules 1-23, 25-28 and 33 are in it, but for days of credit left (26) and what is told of expiries to come (25). Where
-the contract is silent it follows the decisions in streams/ledger/README.md.
+rules 1-23, 25-28 and 33 are in it, but for what is told of expiries to come (25). Where the contract is silent it
+follows the decisions in streams/ledger/README.md.
 
 An operation returns nothing and writes down what it must cause (tests/model/predicted.py). The rules stand by subject
 in tests/model/audit_*.py, what the auditor keeps in tests/model/audited.py.

@@ -8,6 +8,7 @@ for credits and statuses; and whatever the batches, the processor must come to w
 from __future__ import annotations
 
 import os
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -22,6 +23,19 @@ LONG_SEQUENCES = int(os.environ.get("CREDITS_TEST_LONG_SEQUENCES", "100000"))
 ORGS = ("acme", "beta", "gone")
 ZONES = ("UTC", "Asia/Tokyo", "America/Los_Angeles", "Pacific/Kiritimati")
 DAY_MS = 86_400_000
+BUDGETED: tuple[dict[str, str], ...] = (
+    {},
+    {},
+    {"user_id": "u1"},
+    {"model": "gpt"},
+    {"user_id": "u1", "model": "gpt"},
+    {"tool": "search"},
+    {"project_id": "web"},
+    {"team": "red"},
+    {"department": "sales"},
+    {"team": "red", "department": "sales"},
+)
+"""What budgets are for: all of an org, or some dimensions of it."""
 
 org = st.sampled_from(("acme", "acme", "acme", "beta", "gone"))
 unit = st.sampled_from(("USD", "USD", "USD", "EUR"))
@@ -30,15 +44,19 @@ days = st.sampled_from((None, 0, 1, 3, 20, 40))
 level = st.sampled_from(("0", "5", "20", "50", "80", "100"))
 maybe_level = st.none() | level
 place = st.integers(0, 9)
-rule_kind = st.sampled_from(("balance_at_or_below", "used_percent", "left_percent", "month_spend_above"))
+rule_kind = st.sampled_from(
+    ("balance_at_or_below", "used_percent", "left_percent", "month_spend_above", "days_left_below", "days_left_below")
+)
 actor = st.sampled_from((None, None, "ann", "bob", "eve"))
 writer = st.sampled_from(
     (("root", "system"), ("root", "system"), ("ann", "admin"), ("bob", "billing"), ("eve", "member"))
 )
 user = st.sampled_from(("u1", "u2"))
 model = st.sampled_from(("gpt", "mini", "gift"))
-scope = st.fixed_dictionaries({}, optional={"user_id": user, "model": model, "tool": st.just("search")})
-hold_scope = st.fixed_dictionaries({}, optional={"user_id": user | st.just("eve"), "model": model})
+people_and_things = {"user_id": user, "model": model, "tool": st.just("search"), "project_id": st.just("web")}
+groups = {"team": st.just("red"), "department": st.just("sales")}
+scope = st.fixed_dictionaries({}, optional={**people_and_things, **groups})
+hold_scope = st.fixed_dictionaries({}, optional={**people_and_things, "user_id": user | st.just("eve")})
 operation = st.sampled_from((None, "chat", "deployment"))
 on_shortage = st.sampled_from(("reject", "cap", "overflow"))
 minutes = st.sampled_from((None, 0, 10, 600, 3_000))
@@ -94,7 +112,7 @@ bodies: dict[str, st.SearchStrategy[dict[str, Any]]] = {
         {
             "budget_id": st.sampled_from(("b1", "b2", "b3")),
             "unit": unit,
-            "scope": st.sampled_from(({}, {}, {"user_id": "u1"}, {"model": "gpt"}, {"user_id": "u1", "model": "gpt"})),
+            "scope": st.sampled_from(BUDGETED),
             "window": st.sampled_from(("day", "week", "month")),
             "limit": st.sampled_from(("1", "7", "20", "50")),
         }
@@ -139,6 +157,8 @@ anything: st.SearchStrategy[Step] = st.one_of(
     st.tuples(st.just("answer"), org, unit, st.booleans(), st.sampled_from((False, False, True))),
     st.tuples(st.just("answer"), st.just("acme"), st.just("USD"), st.booleans(), st.just(False)),
     st.tuples(st.just("send"), org, org, unit, amount, st.sampled_from(("alice", "alice", "mallory"))),
+    st.tuples(st.just("buy again"), org, unit, amount, place),
+    st.tuples(st.just("send again"), org, org, unit, amount, place),
     st.tuples(st.just("deliver")),
     st.tuples(st.just("refund purchase"), org, place, amount),
     st.tuples(st.just("refund usage"), org, place, amount, actor),
@@ -149,10 +169,61 @@ anything: st.SearchStrategy[Step] = st.one_of(
     st.tuples(st.just("release"), org, st.integers(0, 2), unit),
     st.tuples(st.just("tick"), st.integers(0, 35 * DAY_MS).map(lambda millis: millis * 1_000)),
     st.tuples(st.just("tick"), st.integers(0, DAY_MS).map(lambda millis: millis * 1_000)),
+    st.tuples(st.just("tick"), st.just(41 * DAY_MS * 1_000)),
     setting,
     setting,
 )
-sequences = st.integers(4, 26).flatmap(lambda size: st.lists(anything, min_size=size, max_size=size))
+
+
+def _spent_in_a_budget(
+    who: str, where: str, named: dict[str, str], window: str, uses: list[tuple[str, dict[str, str]]]
+) -> list[Step]:
+    """A budget is set, spent, and stands in the way of a hold."""
+    body = {"budget_id": "b1", "unit": where, "scope": named, "window": window, "limit": "1"}
+    held = {name: value for name, value in named.items() if name not in groups}
+    return [
+        ("set", who, "budget", body, "root", "system"),
+        *(("use", who, where, much, {**more, **named}, None) for much, more in uses),
+        ("place", who, where, "1", held, None, "cap", 600),
+    ]
+
+
+def _used_day_by_day(who: str, where: str, days_left: str, uses: list[tuple[str, int]]) -> list[Step]:
+    """A rule on days of credit left, and usage of some days."""
+    rule = {"rule_id": "r9", "type": "days_left_below", "level": days_left}
+    steps: list[Step] = [("set", who, "thresholds", {"unit": where, "rules": [rule]}, "root", "system")]
+    for much, hours in uses:
+        steps += [("use", who, where, much, {}, None), ("tick", hours * 3_600 * 1_000_000)]
+    return steps
+
+
+def _used_again(who: str, target: str, where: str, much: str, number: int) -> list[Step]:
+    """A purchase and a transfer come to their end, and their ids are used again long after."""
+    return [
+        ("buy", who, where, "40", "purchased", None, 50, None),
+        ("send", who, target, where, much, "alice"),
+        ("deliver",),
+        ("tick", 41 * DAY_MS * 1_000),
+        ("buy again", who, where, "40", number),
+        ("send again", who, target, where, much, number),
+        ("deliver",),
+    ]
+
+
+uses = st.lists(st.tuples(amount, st.fixed_dictionaries({}, optional={"user_id": user})), min_size=1, max_size=3)
+days_of_usage = st.lists(st.tuples(amount, st.sampled_from((1, 20, 24, 30, 80))), min_size=2, max_size=9)
+stories: st.SearchStrategy[list[Step]] = st.one_of(
+    st.builds(_spent_in_a_budget, org, unit, st.sampled_from(BUDGETED[2:]), st.sampled_from(("day", "month")), uses),
+    st.builds(_used_day_by_day, org, unit, st.sampled_from(("1", "2.5", "5", "20")), days_of_usage),
+    st.builds(_used_again, org, org, unit, st.sampled_from(("1", "7")), place),
+)
+"""Operations that random ones hardly ever come to together."""
+parts = st.one_of(*[anything.map(lambda step: [step])] * 4, stories)
+sequences = st.integers(4, 20).flatmap(
+    lambda size: st.lists(parts, min_size=size, max_size=size).map(
+        lambda found: [step for part in found for step in part]
+    )
+)
 sizes = st.lists(st.sampled_from((100, 13, 5, 2, 1)), min_size=1, max_size=4)
 
 
@@ -167,6 +238,24 @@ def _follow(steps: list[Step]) -> Both:
         both.perform(step)
     both.finish()
     return both
+
+
+REACHED: Counter[str] = Counter()
+"""What the sequences of the default run have come to."""
+
+SELDOM = {
+    *("credit_days_left", "purchase used again", "transfer_out used again"),
+    *(f"over the budget of a {name}" for name in ("user_id", "model", "tool", "project_id", "team", "department")),
+}
+"""What random operations come to only when they are made to."""
+
+
+def _note(both: Both) -> None:
+    REACHED.update(alert.kind.value for alert in both.world.alerts)
+    for kind, count in both.again.items():
+        REACHED[f"{kind} used again"] += count
+    for name, count in both.over.items():
+        REACHED[f"over the budget of a {name}"] += count
 
 
 def test_both_know_how_many_wallets_an_org_may_have() -> None:
@@ -207,10 +296,43 @@ def test_both_know_how_many_grants_an_org_may_have() -> None:
     assert refused.count("too_many_grants") >= 4
 
 
+def test_both_count_seven_complete_days() -> None:
+    day = 24
+    uses = [("1", day), *[("10", day)] * 6]
+    both = _follow(
+        [("buy", "acme", "USD", "40", "purchased", None, 50, None), *_used_day_by_day("acme", "USD", "8.5", uses)]
+    )
+    assert not any(alert.kind == "credit_days_left" for alert in both.world.alerts)  # 79 at 61 / 7 a day: 9.07 days
+    both.perform(("use", "acme", "USD", "7", {}, None))
+    assert [alert.kind.value for alert in both.world.alerts].count("credit_days_left") == 1  # 72: 8.3 days
+
+
+STORIES: list[list[Step]] = [
+    *(_spent_in_a_budget("acme", "USD", named, "day", [("7", {})]) for named in BUDGETED),
+    _used_day_by_day("acme", "USD", "20", [("7", 24), ("10", 24)]),
+    _used_again("acme", "beta", "USD", "7", 0),
+]
+
+
+@pytest.mark.parametrize("story", STORIES)
+def test_both_tell_each_story_alike(story: list[Step]) -> None:
+    both = _follow(story)
+    both.replay([2])
+    _note(both)
+
+
 @settings(max_examples=2_000)
 @given(sequences, sizes)
 def test_the_ledger_says_what_the_rules_say(steps: list[Step], sizes: list[int]) -> None:
-    _follow(steps).replay(sizes)
+    both = _follow(steps)
+    both.replay(sizes)
+    _note(both)
+
+
+def test_every_rule_was_reached() -> None:
+    if not REACHED:
+        pytest.skip("neither stories nor sequences were run")
+    assert (+REACHED).keys() >= SELDOM, f"not reached: {SELDOM - (+REACHED).keys()}"
 
 
 @pytest.mark.slow

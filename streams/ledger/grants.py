@@ -9,7 +9,8 @@ Rules of this file:
 - A grant's id is unique in its account while the grant is known (`unused_id`). A lot under the id of a known grant
   joins it: one that was forgotten comes back in parts, each with its share of the cost basis if that is known.
 - A grant that is empty is remembered in `exhausted`, purchased ones for refunds of the purchase, all of them until
-  they expire for refunds of usage; at most `EXHAUSTED_MAX`, the oldest are forgotten first.
+  they expire for refunds of usage; at most `EXHAUSTED_MAX`, the oldest are forgotten first, but for the current
+  month's allowance.
 """
 
 from __future__ import annotations
@@ -253,11 +254,13 @@ def _change(wallet: Wallet, part: Slice) -> None:
 def _forget(wallet: Wallet, at: int) -> None:
     """Drop the empty grants that no refund can refer to any more, and the oldest of too many.
 
-    After all slices of an entry: one of them may return to a grant that another would have pushed out.
+    After all slices of an entry: one of them may return to a grant that another would have pushed out. This month's
+    allowance stays: what comes back to it is drawn before all else.
     """
     kept = [
         empty
         for empty in wallet.exhausted
         if empty.kind is GrantKind.PURCHASED or empty.expires_at is None or empty.expires_at > at
     ]
-    wallet.exhausted = kept[-EXHAUSTED_MAX:]
+    surplus = len(kept) - EXHAUSTED_MAX
+    wallet.exhausted = [empty for place, empty in enumerate(kept) if place >= surplus or empty.current]

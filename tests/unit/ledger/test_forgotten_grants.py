@@ -170,3 +170,19 @@ def test_a_return_that_empties_one_grant_does_not_push_out_the_next() -> None:
     world.refund(RefundTarget.USAGE, "both", "10")
     assert _grant(world).remaining == world.settled() == 3 * NANOS
     world.check()
+
+
+def test_the_allowance_of_the_month_is_never_forgotten_and_drawn_first_again() -> None:
+    world = World()
+    world.set(SettingKind.WALLET, {"unit": "USD", "allowance": "5"})
+    world.use("5", event_id="a")
+    for number in range(EXHAUSTED_MAX + 1):
+        world.buy("1", purchase_id=f"x{number}")
+        world.use("1", event_id=f"y{number}")
+    world.buy("10", purchase_id="next", priority=0)
+    world.refund(RefundTarget.USAGE, "a", "2")
+    (used,) = world.use("3").entries
+    assert [(part.kind.value, part.amount_nanos) for part in used.slices] == [
+        ("allowance", 2 * NANOS),
+        ("purchased", NANOS),
+    ]

@@ -78,7 +78,7 @@ def test_a_missing_price_is_mended_by_publishing_it_and_replaying(installation: 
         "new,chat.completion,new-model,1,1000000_tokens,USD,2024-01-01T00:00:00Z\n"
     )
     installation.run("prices", "import", "price.csv")
-    assert installation.json("dead-letters", "replay", "--code", "unknown_price") == {"replayed": 1}
+    assert installation.json("dead-letters", "replay", "--code", "unknown_price") == {"replayed": 1, "left_out": []}
 
     def booked() -> bool:
         done = installation.run("tail", "ledger", "--org", "beta", "--no-follow", "--json")

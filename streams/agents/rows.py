@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from schemas.codec import DecodedBatch, rows_of
 from schemas.enums import DeadLetterCode, HoldAction, InputKind
@@ -89,7 +90,7 @@ class RowBooking:
         seed = self._state.partition.seed
         ids = digests([candidate.unique for candidate in candidates], seed)
         hashes = contents([candidate.said for candidate in candidates], seed)
-        known = seen.lookup(ids)
+        known = seen.lookup(ids, self._arrived([candidate.index for candidate in candidates]))
         told = {ids[place].tobytes(): int(known.contents[place]) for place in np.flatnonzero(known.known).tolist()}
         new: list[int] = []
         for place, candidate in enumerate(candidates):
@@ -112,7 +113,8 @@ class RowBooking:
             except DeadLetter as refusal:
                 self._outbound.dead_letter(self._inbound, candidate.index, refusal.code, refusal.message)
         if new:
-            seen.add(ids[new], hashes[new], self._state.partition.ledger_end, self._state.clock_at)
+            clocks = np.asarray([candidates[place].at for place in new], np.int64)
+            seen.add(ids[new], hashes[new], self._state.partition.ledger_end, clocks)
 
     def _candidates(self, kind: InputKind, decoded: DecodedBatch, window_us: int) -> list[_Candidate]:
         """The records that are readable, valid, under their own key and inside their window."""
@@ -181,12 +183,12 @@ class RowBooking:
                 raise DeadLetter(DeadLetterCode.INVALID_FIELD, str(error)) from error
             check_key(self._inbound.keys[index], leg.org_id)
             ids = digests(["\0".join(("leg", leg.kind, leg.org_id, leg.leg_id)).encode()], seed)
-            if seen.lookup(ids).known.any():
+            if seen.lookup(ids, self._arrived([index])).known.any():
                 self._outbound.count(self._inbound.topic, "duplicates")
                 return
             self._decide(leg.org_id, leg, index, at)
             said = contents([self._inbound.values[index] or b""], seed)
-            seen.add(ids, said, self._state.partition.ledger_end, self._state.clock_at)
+            seen.add(ids, said, self._state.partition.ledger_end, np.asarray([at], np.int64))
 
         self._each(decoded, take)
 
@@ -213,6 +215,10 @@ class RowBooking:
         if tie is not None:
             message = f"price {price.price_id} could tie with {tie.price_id}, which was published before it"
             raise DeadLetter(DeadLetterCode.INVALID_FIELD, message)
+
+    def _arrived(self, indexes: list[int]) -> npt.NDArray[np.int64]:
+        """When these records came into the log, microseconds."""
+        return np.asarray(self._inbound.timestamps_ms, np.int64)[indexes] * 1_000
 
     def _positions(self, decoded: DecodedBatch) -> list[int]:
         return list(range(len(self._inbound))) if decoded.positions is None else decoded.positions

@@ -108,7 +108,7 @@ class UsageBooking:
         self._loop(ratings)
         booked = self._without(self._dropped)
         effective = rows if booked is None else taken(rows, booked)
-        seen.add(effective.digests, effective.contents, self._state.partition.ledger_end, self._state.clock_at)
+        seen.add(effective.digests, effective.contents, self._state.partition.ledger_end, effective.clocks)
         in_columns = self._without(self._dropped | self._alone)
         self._emit(ratings, np.arange(len(rows)) if in_columns is None else in_columns)
 

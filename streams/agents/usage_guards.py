@@ -132,7 +132,8 @@ class UsageGuards:
 
     def new(self, rows: UsageRows, seen: SeenIds) -> UsageRows:
         """The rows whose id had no effect yet; exact duplicates are counted, others with that id are dead letters."""
-        known = seen.lookup(rows.digests)
+        arrived = np.asarray(self._inbound.timestamps_ms, np.int64)[rows.places] * 1_000
+        known = seen.lookup(rows.digests, arrived)
         if not known.known.any():
             return rows
         same = known.known & (known.contents == rows.contents)

@@ -39,6 +39,7 @@ OutcomeName = Literal["entries", "rejected", "dead_letters", "duplicates"]
 """The four ends of an input record; each record has exactly one."""
 
 UInt64s = npt.NDArray[np.uint64]
+Int64s = npt.NDArray[np.int64]
 """A column of unsigned 64-bit integers."""
 
 Digests = npt.NDArray[np.uint64]
@@ -110,16 +111,20 @@ class Found(NamedTuple):
 class SeenIds(Protocol):
     """The exact memory of the ids that had an effect, of one partition and window."""
 
-    def lookup(self, digests: Digests) -> Found:
-        """Which of these ids are remembered. Ids added by the current step are included."""
+    def lookup(self, digests: Digests, at: Int64s | None = None) -> Found:
+        """Which of these ids are remembered. Ids added by the current step are included.
+
+        `at`: for each id the time at which it is asked for, in microseconds: what was added more than a window before
+        is not known, forgotten or not (to the width of a bucket). So the answer is the same whenever ids are forgotten.
+        """
         ...
 
-    def add(self, digests: Digests, contents: UInt64s, hint: int, at: int) -> None:
+    def add(self, digests: Digests, contents: UInt64s, hint: int, at: Int64s) -> None:
         """Remember ids that are not yet remembered, each once (the caller looked them up).
 
         `contents`: 64-bit hashes of what the ids stood for (`streams.engine.seen.contents`). `hint`: an offset of the
-        ledger at or before the entries of these ids, `Partition.ledger_end`. `at`: the clock in microseconds; they are
-        remembered until the clock passes `at` + window. Persisted with the transaction of this step.
+        ledger at or before the entries of these ids, `Partition.ledger_end`. `at`: the clock at each id in microseconds;
+        it is remembered until the clock passes `at` + window. Persisted with the transaction of this step.
         """
         ...
 

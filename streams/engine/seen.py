@@ -3,8 +3,8 @@
 The rules of this file:
 1. An id is remembered by 16 bytes of a keyed hash, with 8 bytes of a hash of its content and the ledger offset at
    which its entries begin. The answer never depends on the filter in front: that only saves searches.
-2. An id added at clock `at` is remembered at least until the clock passes `at` + window, and at most an eighth of the
-   window longer: ids are forgotten by buckets of that width.
+2. An id added at clock `at` is remembered at least until the clock passes `at` + window: ids are forgotten by buckets
+   of an eighth of the window. When exactly depends on commits; who must not depend on that asks with the time.
 3. What a step adds is handed out once by `take_pending`, as blobs for the seen-ids topic, which go into the same
    transaction as the effects. `load` of all blobs gives the same memory again.
 4. At most 32 bytes an id: 28 in sorted runs of numpy columns, 1 to 2 in the filter. No Python object per id.
@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from xxhash import xxh3_64_intdigest, xxh3_128_digest
 
-from streams.engine.ports import Digests, Found, UInt64s
+from streams.engine.ports import Digests, Found, Int64s, UInt64s
 
 UInt32s = npt.NDArray[np.uint32]
 
@@ -146,7 +146,7 @@ class SeenMemory:
         runs = (run for bucket in self._buckets.values() for run in bucket)
         return sum(28 * len(run) for run in runs) + len(self._filter.bits)
 
-    def lookup(self, ids: Digests) -> Found:
+    def lookup(self, ids: Digests, at: Int64s | None = None) -> Found:
         """Which of the ids are remembered, with content and hint; see `SeenIds.lookup`."""
         self._sort_added()
         count = len(ids)
@@ -156,23 +156,28 @@ class SeenMemory:
         maybe = self._filter.maybe(ids)
         if len(maybe) == 0:
             return found
-        wanted = ids[maybe]
-        for runs in self._buckets.values():
-            for run in runs:
-                _search(run, wanted, maybe, found)
+        oldest = np.zeros(len(maybe), np.int64) if at is None else self._oldest_buckets(at[maybe])
+        for bucket in sorted(self._buckets):
+            inside = oldest <= bucket
+            if inside.any():
+                places = maybe[inside]
+                for run in self._buckets[bucket]:
+                    _search(run, ids[places], places, found)
         return found
 
-    def add(self, ids: Digests, hashes: UInt64s, hint: int, at: int) -> None:
+    def add(self, ids: Digests, hashes: UInt64s, hint: int, at: Int64s) -> None:
         """Remember ids that are not remembered yet; see `SeenIds.add`."""
         if len(ids) != len(hashes):
             raise ValueError(f"{len(ids)} ids with {len(hashes)} contents")
         if len(ids) == 0:
             return
-        bucket = max(0, at) // self.bucket_us
-        added = (bucket, hint, np.array(ids, dtype=np.uint64), np.array(hashes, dtype=np.uint64))
-        self._fresh.append(added)
-        self._unsorted.append(added)
-        self._counts[bucket] = self._counts.get(bucket, 0) + len(ids)
+        buckets = np.maximum(at, 0) // self.bucket_us
+        for bucket in np.unique(buckets).tolist():
+            here = buckets == bucket
+            added = (bucket, hint, np.array(ids[here], dtype=np.uint64), np.array(hashes[here], dtype=np.uint64))
+            self._fresh.append(added)
+            self._unsorted.append(added)
+            self._counts[bucket] = self._counts.get(bucket, 0) + len(added[2])
 
     def take_pending(self, commit: int) -> list[Blob]:
         """What was added since the last call, for the transaction number `commit`."""
@@ -205,6 +210,9 @@ class SeenMemory:
     def oldest_bucket(self, clock_at: int) -> int:
         """The oldest bucket that has an id inside the window at `clock_at`."""
         return max(0, clock_at - self.window_us) // self.bucket_us
+
+    def _oldest_buckets(self, at: Int64s) -> Int64s:
+        return np.maximum(at - self.window_us, 0) // self.bucket_us
 
     def load(self, blobs: Iterable[Blob], clock_at: int) -> None:
         """Take over what was persisted, leaving out what is past the window at `clock_at`. Only on an empty memory."""

@@ -129,7 +129,9 @@ class CountingProcessor:
             ids = digests(values, state.partition.seed)
             known = seen.lookup(ids).known | repeats(ids)
             hashes = contents(values, state.partition.seed)
-            seen.add(ids[~known], hashes[~known], state.partition.ledger_end, output.clock_at)
+            seen.add(
+                ids[~known], hashes[~known], state.partition.ledger_end, np.full(int((~known).sum()), output.clock_at)
+            )
             for key, value, offset, repeated in zip(batch.keys, values, batch.offsets, known.tolist(), strict=True):
                 if value == POISON:
                     raise ValueError("poison")

@@ -71,7 +71,8 @@ def write_state(settings: Settings, processor: CountingProcessor) -> None:
         batches = ids_per_partition() // BATCH
         for batch in range(batches):
             ids = chance.integers(0, 2**63, (BATCH, 2)).astype(np.uint64)
-            memory.add(ids, ids[:, 0], batch * BATCH, now - (batches - batch) * (window.window_us - HOUR_US) // batches)
+            at = now - (batches - batch) * (window.window_us - HOUR_US) // batches
+            memory.add(ids, ids[:, 0], batch * BATCH, np.full(len(ids), at))
             for blob in memory.take_pending(1):
                 producer.produce(seen_topic(settings.app_id, window.name), blob.encode(), partition=number)
         for _ in range(VERSIONS):

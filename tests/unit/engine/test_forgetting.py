@@ -62,7 +62,7 @@ def pump_at(clock_at: int, memory: SeenMemory, fetching: Fetching) -> Pump:
 def remembering(at: int) -> tuple[SeenMemory, Any]:
     memory = SeenMemory(WINDOW_US)
     ids = digests([b"one"], 1)
-    memory.add(ids, contents([b"said"], 1), 0, at)
+    memory.add(ids, contents([b"said"], 1), 0, np.asarray([at]))
     return memory, ids
 
 

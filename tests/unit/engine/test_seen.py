@@ -34,7 +34,7 @@ class SeenAgainstDict(RuleBasedStateMachine):
     def add_new(self, names: list[str], hint: int) -> None:
         new = [name for name in names if name not in self.model]
         hashes = np.array([int(name) * 3 for name in new], dtype=np.uint64)
-        self.memory.add(made(new), hashes, hint, self.clock_at)
+        self.memory.add(made(new), hashes, hint, np.full(len(new), self.clock_at))
         for name in new:
             self.model[name] = (int(name) * 3, hint, self.clock_at)
 
@@ -84,10 +84,35 @@ TestSeenAgainstDict.settings = settings(max_examples=40, stateful_step_count=30,
 def test_digests_that_share_the_first_half_are_told_apart() -> None:
     memory = SeenMemory(WINDOW_US)
     ids = np.array([[5, i] for i in range(20)], dtype=np.uint64)
-    memory.add(ids[:10], np.arange(10, dtype=np.uint64), 3, 0)
+    memory.add(ids[:10], np.arange(10, dtype=np.uint64), 3, np.zeros(10, np.int64))
     found = memory.lookup(ids)
     assert found.known.tolist() == [True] * 10 + [False] * 10
     assert found.contents[:10].tolist() == list(range(10))
+
+
+def test_what_is_past_its_window_is_not_known_whether_it_was_forgotten_or_not() -> None:
+    kept, forgetful = SeenMemory(WINDOW_US), SeenMemory(WINDOW_US)
+    ids = made([str(number) for number in range(48)])
+    at = np.arange(48, dtype=np.int64) * (WINDOW_US // 16)
+    for memory in (kept, forgetful):
+        memory.add(ids, ids[:, 0], 0, at)
+    asked_at = np.full(48, int(at[-1]))
+    forgetful.expire(int(at[-1]))
+    assert len(forgetful) < len(kept)
+    known = kept.lookup(ids, asked_at).known
+    assert known.tolist() == forgetful.lookup(ids, asked_at).known.tolist()
+    assert known[at >= at[-1] - WINDOW_US].all()
+    assert kept.lookup(ids, at).known.all()
+
+
+def test_an_id_used_again_after_its_window_is_known_by_its_latest_use() -> None:
+    memory, one = SeenMemory(WINDOW_US), made(["one"])
+    for use in range(3):
+        at = np.asarray([use * 2 * WINDOW_US])
+        assert not memory.lookup(one, at).known[0]
+        memory.add(one, np.asarray([use], np.uint64), use, at)
+    found = memory.lookup(one, at)
+    assert (bool(found.known[0]), int(found.contents[0]), int(found.hints[0])) == (True, 2, 2)
 
 
 def test_many_small_adds_stay_exact_and_small() -> None:
@@ -96,7 +121,7 @@ def test_many_small_adds_stay_exact_and_small() -> None:
     ids = rng.integers(0, 2**63, (100_000, 2)).astype(np.uint64)
     for start in range(0, len(ids), 500):
         memory.lookup(ids[start : start + 500])
-        memory.add(ids[start : start + 500], ids[start : start + 500, 0], start, 0)
+        memory.add(ids[start : start + 500], ids[start : start + 500, 0], start, np.zeros(500, np.int64))
     found = memory.lookup(ids)
     assert found.known.all()
     assert (found.contents == ids[:, 0]).all()
@@ -120,7 +145,7 @@ def test_the_seed_decides_the_hashes() -> None:
 def test_large_adds_are_persisted_in_blobs_that_kafka_takes() -> None:
     memory = SeenMemory(WINDOW_US)
     ids = np.arange(2 * (BLOB_IDS_MAX + 10), dtype=np.uint64).reshape(-1, 2)
-    memory.add(ids, ids[:, 0], 0, 0)
+    memory.add(ids, ids[:, 0], 0, np.zeros(len(ids), np.int64))
     blobs = memory.take_pending(1)
     assert [len(blob.contents) for blob in blobs] == [BLOB_IDS_MAX, 10]
     assert max(len(blob.encode()) for blob in blobs) < 1_000_000
@@ -137,4 +162,4 @@ def test_what_is_no_blob_is_refused(value: bytes) -> None:
 
 def test_ids_without_contents_are_a_bug() -> None:
     with pytest.raises(ValueError, match="1 ids with 0 contents"):
-        SeenMemory(WINDOW_US).add(made(["a"]), np.zeros(0, dtype=np.uint64), 0, 0)
+        SeenMemory(WINDOW_US).add(made(["a"]), np.zeros(0, dtype=np.uint64), 0, np.zeros(1, np.int64))

@@ -123,8 +123,8 @@ class SeenIds(Protocol):
         """Remember ids that are not yet remembered, each once (the caller looked them up).
 
         `contents`: 64-bit hashes of what the ids stood for (`streams.engine.seen.contents`). `hint`: an offset of the
-        ledger at or before the entries of these ids, `Partition.ledger_end`. `at`: the clock at each id in microseconds;
-        it is remembered until the clock passes `at` + window. Persisted with the transaction of this step.
+        ledger at or before the entries of these ids, `Partition.ledger_end`. `at`: the clock at each id, in
+        microseconds; it is remembered until the clock passes `at` + window. Persisted with the transaction of this step.
         """
         ...
 

@@ -23,6 +23,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from streams.app import run_worker
 from streams.engine.ports import EntrySource, Inbound, OutcomeName, Output, Partition, SeenWindow, UnavailableError
 from streams.engine.seen import contents, digests, repeats
@@ -129,9 +131,8 @@ class CountingProcessor:
             ids = digests(values, state.partition.seed)
             known = seen.lookup(ids).known | repeats(ids)
             hashes = contents(values, state.partition.seed)
-            seen.add(
-                ids[~known], hashes[~known], state.partition.ledger_end, np.full(int((~known).sum()), output.clock_at)
-            )
+            clocks = np.full(int((~known).sum()), output.clock_at)
+            seen.add(ids[~known], hashes[~known], state.partition.ledger_end, clocks)
             for key, value, offset, repeated in zip(batch.keys, values, batch.offsets, known.tolist(), strict=True):
                 if value == POISON:
                     raise ValueError("poison")

@@ -20,7 +20,7 @@ from schemas.topics import ALERT_TOPICS, Topics
 from streams.client.reader import Offsets, committed_ends, committed_starts, read_range
 from streams.registry import Registry, connect_registry
 from streams.verify.clickhouse import AskPage, compare
-from streams.verify.fold import Difference, Differences, LedgerFold, UnitSum
+from streams.verify.fold import HOUR_US, Difference, Differences, LedgerFold, UnitSum, Windows
 from streams.verify.sources import POSITION_KEY, InputCount, Named, Positions, Retained, TopicCount, positions_of
 
 if TYPE_CHECKING:
@@ -100,7 +100,8 @@ class _Audit:
         positions = self._positions()
         published = self._balances()
         last_ends = committed_ends(self.settings, ledger)
-        fold = LedgerFold({org_id: row["seq"] for org_id, row in published.items()})
+        watched = {org_id: row["seq"] for org_id, row in published.items()}
+        fold = LedgerFold(watched, windows_of(self.settings))
         fold.differences = self.differences
         self._fold(fold, {}, first_ends)
         before = {org_id: org.seq for org_id, org in fold.orgs.items()}
@@ -171,7 +172,7 @@ class _Audit:
 
         For such transfers the debit is looked up beyond the cut; the entries there are not folded.
         """
-        lost = {name: each for name, each in fold.transfers.items() if each.out_nanos is None}
+        lost = {name: each for name, each in fold.transfers if each.out_nanos is None}
         if not lost:
             return
         for messages in self._read("ledger", ends, self._ends("ledger")):
@@ -241,6 +242,15 @@ class _Audit:
                 count.scan(topic, partition, messages)
         count.finish()
         self.report.inputs = count.topics
+
+
+def windows_of(settings: Settings) -> Windows:
+    """How long the ledger of these settings remembers ids."""
+    return Windows(
+        usage_us=settings.usage_window_hours * HOUR_US,
+        money_us=settings.money_window_days * 24 * HOUR_US,
+        usage_topic=Topics(settings.namespace).name("usage"),
+    )
 
 
 def compare_balances(

@@ -6,10 +6,13 @@ Rules of this file, in plain arithmetic on what the contract says of an entry:
 3. `available` = `balance` − `held`, and `held` is the sum of the open holds: placing one adds what it sets aside, usage
    that names it takes at most its cost from it, a release takes the rest. A hold is placed once and ends once.
 4. No grant is drawn below zero. What no grant covers is the overdraft; grants less the overdraft are the balance.
-5. An id has one effect: no two entries of one org share kind, topic, cause and revision where the kind allows one only.
+5. An id has one effect within its window: no two entries of one org that share kind, topic, cause and revision, where
+   the kind allows one only, are recorded less than the window apart (design, 7). After it the id stands for something
+   of its own.
    (The capture of a hold is usage whose cause is the hold's record: its id may be that of a usage event as well.)
 6. A transfer that left arrives once or returns once, with the same amount. What did neither is on the way. The source
-   notes the arrival once, by a `transfer_out` of 0; it does not note one of a transfer that returned.
+   notes the arrival once, by a `transfer_out` of 0; it does not note one of a transfer that returned. An id that is
+   used again after its window makes a transfer of its own (`transfers`).
 7. Every unit adds up: in + spent + taken back + expired + moved = what the wallets hold; moved = −(on the way).
 
 Amounts are ints of any size: nothing overflows here, whatever the ledger wrote.
@@ -27,7 +30,10 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from schemas.enums import OVERDRAFT_GRANT_ID, EntryKind, GrantKind
+from schemas.topics import Topics
+from streams.verify.transfers import TransferFold, Transfers
 
+HOUR_US = 3_600_000_000
 DIFFERENCES_MAX = 1_000
 """More are counted, not kept."""
 
@@ -45,7 +51,7 @@ ONCE = {
     EntryKind.TRANSFER_IN,
     EntryKind.TRANSFER_RETURN,
 }
-"""Kinds of which one cause makes one entry at most (rule 5)."""
+"""Kinds of which one cause makes one entry at most, while its id is remembered (rule 5)."""
 
 COLUMNS = (
     "org_id",
@@ -62,7 +68,18 @@ COLUMNS = (
     "correlation_id",
     "counterparty_org_id",
     "source_topic",
+    "recorded_at",
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """How long the ledger remembers an id that had an effect, in microseconds: those of the topic of usage, and all
+    others (design, 7). The defaults are those of the settings."""
+
+    usage_us: int = 72 * HOUR_US
+    money_us: int = 35 * 24 * HOUR_US
+    usage_topic: str = Topics().name("usage")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,22 +143,6 @@ class OrgFold:
 
 
 @dataclass(slots=True)
-class TransferFold:
-    """What is known of one transfer; its name is the source org and the transfer's id."""
-
-    wallet: str
-    out_nanos: int | None = None
-    in_nanos: int | None = None
-    return_nanos: int | None = None
-    acknowledged: int | None = None
-
-    @property
-    def on_the_way(self) -> bool:
-        """It left and has neither arrived nor come back."""
-        return self.out_nanos is not None and self.in_nanos is None and self.return_nanos is None
-
-
-@dataclass(slots=True)
 class Snapshot:
     """An org's wallets at one `seq`: settled, held, lifetime added, lifetime spent."""
 
@@ -150,9 +151,11 @@ class Snapshot:
 
 
 class LedgerFold:
-    """Folds entries, in the order of each partition. `watched`: org id → `seq` of which a snapshot is wanted."""
+    """Folds entries, in the order of each partition. `watched`: org id → `seq` of which a snapshot is wanted;
+    `windows`: those of the ledger that wrote them."""
 
-    def __init__(self, watched: dict[str, int] | None = None) -> None:
+    def __init__(self, watched: dict[str, int] | None = None, windows: Windows | None = None) -> None:
+        self._windows = windows or Windows()
         self.orgs: dict[str, OrgFold] = {}
         self.entries = 0
         self.kinds: Counter[str] = Counter()
@@ -161,13 +164,14 @@ class LedgerFold:
         """Sum of the amounts, by wallet and kind (refunds as `refund` of usage and `refund_purchase`)."""
         self.differences = Differences()
         self.snapshots: dict[str, Snapshot] = {}
-        self.transfers: dict[str, TransferFold] = {}
+        self.transfers = Transfers(self._windows.money_us)
         self.late_nanos: Counter[str] = Counter()
         """By wallet, debits of transfers that lie beyond the cut."""
         self._watched = watched or {}
         self.causes = array("q")
         """64-bit hashes of (org, event id) of every entry, within this process."""
-        self._once: set[int] = set()
+        self._recorded: dict[int, int] = {}
+        """When the last effect of each cause was recorded (rule 5)."""
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Fold the entries of a batch: columns as `schemas.codec.decode_columns("entry", …)` gives them."""
@@ -187,9 +191,8 @@ class LedgerFold:
         reason: str | None,
         details: str | None,
     ) -> None:
-        org_id, seq, kind, unit, amount, balance, available, held, event_id, revision, hold_id, cause, other, topic = (
-            row
-        )
+        org_id, seq, kind, unit, amount, balance, available, held, event_id, revision, *more = row
+        hold_id, cause, other, topic, at = more
         self.entries += 1
         self.kinds[kind] += 1
         self.causes.append(hash((org_id, event_id)))
@@ -203,7 +206,7 @@ class LedgerFold:
         if kind == EntryKind.REJECTED:
             self.rejected[reason or ""] += 1
         if kind in ONCE and (amount or kind != EntryKind.TRANSFER_OUT):  # a second one of 0 is the acknowledgement
-            self._effect_once(org_id, seq, kind, topic, event_id, revision)
+            self._effect_once(org_id, seq, kind, topic, event_id, revision, at)
         if unit:
             wallet = org.wallets.get(unit)
             if wallet is None:
@@ -217,7 +220,9 @@ class LedgerFold:
             self.totals[unit, total_kind] += amount
             if kind in MOVED:
                 source = other if kind == EntryKind.TRANSFER_IN else org_id
-                self._moved(f"{org_id}:{seq}", unit, kind, amount, f"{source}/{cause or event_id}")
+                name = f"{source}/{cause or event_id}"
+                if not self.transfers.add(name, unit, kind, amount, at):
+                    self.differences.add("transfer_twice", f"{org_id}:{seq}", f"a second {kind} of transfer {name}")
         elif amount:
             self.differences.add("amount_without_wallet", f"{org_id}:{seq}", f"{kind} of {amount} names no wallet")
         if self._watched.get(org_id) == seq:
@@ -229,12 +234,20 @@ class LedgerFold:
                 },
             )
 
-    def _effect_once(self, org_id: str, seq: int, kind: str, topic: str | None, event_id: str, revision: int) -> None:
-        """Rule 5. Of the causes only a 64-bit hash is kept: two in ten million share one by chance once in 10⁵ runs."""
+    def _effect_once(
+        self, org_id: str, seq: int, kind: str, topic: str | None, event_id: str, revision: int, at: int
+    ) -> None:
+        """Rule 5; `at`: when it was recorded, in microseconds.
+
+        Of the causes only a 64-bit hash is kept: two in ten million share one by chance once in 10⁵ runs.
+        """
+        windows = self._windows
+        window_us = windows.usage_us if topic == windows.usage_topic else windows.money_us
         effect = hash((org_id, kind, topic, event_id, revision))
-        if effect in self._once:
+        before = self._recorded.get(effect)
+        if before is not None and at - before < window_us:
             self.differences.add("effect_twice", f"{org_id}:{seq}", f"a second {kind} for {event_id}")
-        self._once.add(effect)
+        self._recorded[effect] = at
 
     def _money(
         self,
@@ -342,23 +355,6 @@ class LedgerFold:
         elif kind in (EntryKind.PURCHASE, EntryKind.TRANSFER_IN) or (kind == EntryKind.ADJUSTMENT and amount > 0):
             wallet.lifetime_added += amount
 
-    def _moved(self, place: str, unit: str, kind: str, amount: int, transfer_id: str) -> None:
-        """Rule 6."""
-        transfer = self.transfers.get(transfer_id)
-        if transfer is None:
-            transfer = self.transfers[transfer_id] = TransferFold(unit)
-        match kind:
-            case EntryKind.TRANSFER_OUT if not amount:
-                seen, transfer.acknowledged = transfer.acknowledged, 1
-            case EntryKind.TRANSFER_OUT:
-                seen, transfer.out_nanos = transfer.out_nanos, amount
-            case EntryKind.TRANSFER_IN:
-                seen, transfer.in_nanos = transfer.in_nanos, amount
-            case _:
-                seen, transfer.return_nanos = transfer.return_nanos, amount
-        if seen is not None:
-            self.differences.add("transfer_twice", place, f"a second {kind} of transfer {transfer_id}")
-
     def late_departure(self, transfer: TransferFold, amount: int) -> None:
         """The debit of a transfer whose credit is folded was found beyond the cut: take it as folded."""
         transfer.out_nanos = amount
@@ -366,7 +362,7 @@ class LedgerFold:
 
     def unfinished(self) -> Iterator[tuple[str, TransferFold]]:
         """The transfers on the way."""
-        return ((name, each) for name, each in self.transfers.items() if each.on_the_way)
+        return ((name, each) for name, each in self.transfers if each.on_the_way)
 
     def finish(self) -> None:
         """The checks that need the whole ledger: grants against balances, transfers, and the sum of each unit."""
@@ -381,7 +377,7 @@ class LedgerFold:
                     self.differences.add("held", f"{org_id} {unit}", f"open holds are {aside}, held is {wallet.held}")
                 if wallet.overdraft < 0:
                     self.differences.add("overdraft_negative", f"{org_id} {unit}", f"overdraft {wallet.overdraft}")
-        for transfer_id, transfer in self.transfers.items():
+        for transfer_id, transfer in self.transfers:
             self._transfer_ends_once(transfer_id, transfer)
         for row in self.conservation():
             if row.left_over:

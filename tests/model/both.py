@@ -65,8 +65,6 @@ NOT_SPOKEN_OF = {AlertKind.EXPIRING}
 ONLY_NOTES = {EntryKind.ROLLOVER, EntryKind.SETTING, EntryKind.TRANSFER_OUT}
 HTTP_STATUS = {"ok": 200, "credits_not_available": 402, "credits_held": 402, "limit_reached": 402}
 
-TWICE = {"effect_twice", "transfer_twice"}
-"""What `credits verify` says of ids that were used again after their window."""
 FORGOTTEN_AFTER = 40 * DAY
 """An id is remembered for 35 days and 2 hours, and at most an eighth longer."""
 NUMBERED = re.compile(r"^(purchase|transfer)@\d+/")
@@ -412,7 +410,7 @@ class Both:
         fold = LedgerFold()
         fold.add(decode_columns("entry", values, FixedSchemas()).batch)
         fold.finish()
-        found = [str(each) for each in fold.differences.kept if each.code not in TWICE or not self.again]
+        found = [str(each) for each in fold.differences.kept]
         assert not found, found
         for who, folded in fold.orgs.items():
             for unit, wallet in folded.wallets.items():

@@ -68,6 +68,7 @@ class Cuts:
         self._check_inputs()
         check_holds(self.entries, self.accounts, self.fold)
         check_crossings(self.alerts)
+        check_used_again(self.entries, self.world.used_again)
 
     def _cut(self, commit: Commit) -> None:
         ledger = commit.records.get(TOPICS.name("ledger"), ())
@@ -92,12 +93,8 @@ class Cuts:
             assert not unit.left_over, f"{unit.left_over} nano-units too many: {unit}"
 
     def _no_differences(self) -> None:
-        found = [str(each) for each in self.fold.differences.kept if not self._used_again(str(each))]
+        found = [str(each) for each in self.fold.differences.kept]
         assert not found, found
-
-    def _used_again(self, difference: str) -> bool:
-        """An id that was used again on purpose, long after its window, has a second effect."""
-        return difference.startswith("effect_twice") and difference.rpartition(" ")[2] in self.world.used_again
 
     def _account(self, org: str, account: Account) -> None:
         """The state in the changelog is what the ledger says."""
@@ -212,6 +209,13 @@ def check_holds(entries: Sequence[Row], accounts: Mapping[str, Account], fold: L
     for org, folded in fold.orgs.items():
         assert not folded.holds
         assert not any(wallet.held for wallet in folded.wallets.values()), f"{org} has something held"
+
+
+def check_used_again(entries: Sequence[Row], names: set[str]) -> None:
+    """A purchase's id that was used again after its window was decided again: booked, or refused by a rule."""
+    decided = Counter(row["event_id"] for row in entries if row["kind"] == "purchase" or row["reason"])
+    once = {name for name in names if decided[name] < 2}
+    assert not once, f"used again, and not decided again: {once}"
 
 
 def check_crossings(alerts: Sequence[Row]) -> None:

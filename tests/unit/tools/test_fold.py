@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from schemas.codec import batch_of
-from streams.verify.fold import LedgerFold
+from streams.settings import Settings
+from streams.verify.audit import windows_of
+from streams.verify.fold import HOUR_US, LedgerFold, Windows
 
 Rows = list[dict[str, Any]]
 
@@ -211,6 +214,176 @@ def test_a_second_revision_of_a_usage_is_no_second_effect() -> None:
     rows = true_ledger()
     add(event_id="usage-acme-3", kind="usage", amount=0, balance=0, revision=1)(rows)
     assert "effect_twice" not in codes(rows)
+
+
+USAGE_US, MONEY_US = 72 * HOUR_US, 35 * 24 * HOUR_US
+USED, HELD, BOUGHT = "credits.usage.v1", "credits.holds.v1", "credits.purchases.v1"
+
+
+def test_the_windows_are_those_of_the_settings() -> None:
+    assert windows_of(Settings(_env_file=None)) == Windows()
+    other = Settings(_env_file=None, namespace="eu.", usage_window_hours=2, money_window_days=3)
+    assert windows_of(other) == Windows(2 * HOUR_US, 72 * HOUR_US, "eu.credits.usage.v1")
+
+
+def folded_alike(rows: Rows, windows: Windows | None = None) -> set[str]:
+    """What differs, which must be the same in every order in which the orgs' partitions may be read."""
+    found = [_codes_in_order(rows, order, windows) for order in _orders(rows)]
+    assert all(each == found[0] for each in found), found
+    return found[0]
+
+
+def _orders(rows: Rows) -> list[Rows]:
+    """All ways to read the rows that keep the order of each org."""
+    places = range(len(rows))
+    orgs = sorted({row["org_id"] for row in rows})
+    if len(orgs) == 1:
+        return [rows]
+    of = {org: [row for row in rows if row["org_id"] == org] for org in orgs}
+    orders = []
+    for chosen in itertools.combinations(places, len(of[orgs[0]])):
+        left = {org: iter(each) for org, each in of.items()}
+        orders.append([next(left[orgs[0] if place in chosen else orgs[1]]) for place in places])
+    return orders
+
+
+def _codes_in_order(rows: Rows, order: Rows, windows: Windows | None) -> set[str]:
+    fold = LedgerFold(windows=windows)
+    for row in order:
+        fold.add(batch_of("entry", [row]))
+    fold.finish()
+    return {each.code for each in fold.differences.kept}
+
+
+def used_at(*times: int, kind: str = "purchase", topic: str = BOUGHT) -> Rows:
+    """An org that has credits, and one id with an effect at each of these times."""
+    rows = [entry("acme", 1, "purchase", 100, 100, event_id="first")]
+    for number, at in enumerate(times, 1):
+        parts: dict[str, Any] = {} if kind == "purchase" else {"slices": [part("g1", "purchased", 1)]}
+        amount = 1 if kind == "purchase" else -1
+        fields = {"event_id": "again", "source_topic": topic, "recorded_at": at, **parts}
+        rows.append(entry("acme", number + 1, kind, amount, 100 + number * amount, **fields))
+    return rows
+
+
+EFFECTS: dict[str, tuple[Rows, bool]] = {
+    "usage inside its window": (used_at(1, USAGE_US, kind="usage", topic=USED), False),
+    "usage after its window": (used_at(1, 1 + USAGE_US, kind="usage", topic=USED), True),
+    "a capture is money, inside": (used_at(1, MONEY_US, kind="usage", topic=HELD), False),
+    "a capture is money, after": (used_at(1, 1 + MONEY_US, kind="usage", topic=HELD), True),
+    "a purchase inside its window": (used_at(1, MONEY_US), False),
+    "a purchase after its window": (used_at(1, 1 + MONEY_US), True),
+    "a third time, after each window": (used_at(1, 1 + MONEY_US, 1 + 2 * MONEY_US), True),
+    "a third time, inside the window of the second": (used_at(1, 1 + MONEY_US, 2 * MONEY_US), False),
+}
+
+
+@pytest.mark.parametrize("case", EFFECTS)
+def test_an_id_has_one_effect_within_its_window(case: str) -> None:
+    rows, right = EFFECTS[case]
+    assert folded_alike(rows) == (set() if right else {"effect_twice"})
+
+
+def test_the_window_of_the_settings_decides() -> None:
+    rows = used_at(1, 1 + USAGE_US, kind="usage", topic="eu.credits.usage.v1")
+    assert folded_alike(rows, Windows(usage_topic="eu.credits.usage.v1")) == set()
+    assert folded_alike(rows, Windows(USAGE_US + 1, MONEY_US, "eu.credits.usage.v1")) == {"effect_twice"}
+    assert folded_alike(rows) == {"effect_twice"}  # of a topic that is not the one of usage
+
+
+def moves(*steps: tuple[str, int, int]) -> Rows:
+    """One transfer id of acme: what happens to it (`left`, `arrived`, `noted` or `back`), how much, and when."""
+    balances, seqs = {"acme": 100, "beta": 0}, {"acme": 1, "beta": 0}
+    rows = [entry("acme", 1, "purchase", 100, 100)]
+    kinds = {"left": "transfer_out", "arrived": "transfer_in", "noted": "transfer_out", "back": "transfer_return"}
+    for what, amount, at in steps:
+        org, other = ("beta", "acme") if what == "arrived" else ("acme", "beta")
+        signed = {"left": -amount, "noted": 0}.get(what, amount)
+        balances[org] += signed
+        seqs[org] += 1
+        fields: dict[str, Any] = {"event_id": "t", "correlation_id": "t", "counterparty_org_id": other}
+        if org == "acme":
+            fields["slices"] = [part("g1", "purchased", -signed)] if signed else []
+        rows.append(entry(org, seqs[org], kinds[what], signed, balances[org], recorded_at=at, **fields))
+    return rows
+
+
+DAY_US = 24 * HOUR_US
+LATER = 1 + MONEY_US
+FIRST = (("left", 10, 1), ("arrived", 10, 2), ("noted", 0, 3))
+FIRST_BACK = (("left", 10, 1), ("back", 10, 3))
+SECOND = (("left", 7, LATER), ("arrived", 7, LATER + 1), ("noted", 0, LATER + 2))
+SECOND_BACK = (("left", 7, LATER), ("back", 7, LATER + 2))
+THIRD = (("left", 5, 2 * LATER), ("arrived", 5, 2 * LATER + 1), ("noted", 0, 2 * LATER + 2))
+
+TRANSFERS: dict[str, tuple[Rows, set[str]]] = {
+    "it arrives both times": (moves(*FIRST, *SECOND), set()),
+    "it comes back, then arrives": (moves(*FIRST_BACK, *SECOND), set()),
+    "it arrives, then comes back": (moves(*FIRST, *SECOND_BACK), set()),
+    "it comes back both times": (moves(*FIRST_BACK, *SECOND_BACK), set()),
+    "three times": (moves(*FIRST, *SECOND_BACK, *THIRD), set()),
+    "it is on the way for longer than the window": (
+        moves(("left", 10, 1), ("arrived", 10, LATER + DAY_US), ("noted", 0, LATER + DAY_US)),
+        set(),
+    ),
+    "it is on the way when the ledger ends": (moves(*FIRST, SECOND[0]), set()),
+    "the clock of the target is behind": (
+        moves(*FIRST, ("left", 7, LATER + 5), ("arrived", 7, LATER + 2), ("noted", 0, LATER + 7)),
+        set(),
+    ),
+    "it leaves again inside the window": (
+        moves(*FIRST, ("left", 10, MONEY_US)),
+        {"effect_twice", "transfer_twice", "conservation"},
+    ),
+    "it arrives again inside the window": (
+        moves(*FIRST, ("arrived", 10, MONEY_US)),
+        {"effect_twice", "transfer_twice", "conservation"},
+    ),
+    "it arrives again after the window, and never left": (
+        moves(*FIRST, ("arrived", 10, LATER + 1)),
+        {"transfer_from_nowhere", "conservation"},
+    ),
+    "it came back, and arrives after the window": (
+        moves(*FIRST_BACK, ("arrived", 10, LATER + 1)),
+        {"transfer_from_nowhere", "conservation"},
+    ),
+    "it comes back twice": (
+        moves(*FIRST_BACK, ("back", 10, LATER + 2)),
+        {"transfer_twice", "conservation"},
+    ),
+    "it never left, arrives and comes back": (
+        moves(("arrived", 10, 2), ("back", 10, 3)),
+        {"transfer_from_nowhere", "conservation"},
+    ),
+    "the second time more arrives than left": (
+        moves(*FIRST, SECOND[0], ("arrived", 8, LATER + 1)),
+        {"transfer_amount", "conservation"},
+    ),
+    "the second time it arrives and comes back": (
+        moves(*FIRST, *SECOND[:2], ("back", 7, LATER + 2)),
+        {"transfer_twice", "conservation"},
+    ),
+    "the first time it arrives and comes back": (
+        moves(*FIRST[:2], FIRST_BACK[1], *SECOND),
+        {"transfer_twice", "conservation"},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", TRANSFERS)
+def test_a_transfer_id_is_used_again_after_its_window(case: str) -> None:
+    rows, lies = TRANSFERS[case]
+    assert folded_alike(rows) == lies
+
+
+def test_each_use_of_a_transfer_id_is_counted() -> None:
+    for order in _orders(moves(*FIRST, *SECOND_BACK, THIRD[0])):
+        fold = LedgerFold()
+        fold.add(batch_of("entry", order))
+        assert len(fold.transfers) == 3
+        assert [(name, each.out_nanos) for name, each in fold.unfinished()] == [("acme/t", -5)]
+        (row,) = fold.conservation()
+        assert (row.on_the_way, row.left_over) == (5, 0)
 
 
 def test_a_hold_and_a_usage_may_have_one_id() -> None:

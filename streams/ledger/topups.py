@@ -8,6 +8,9 @@ Rules of this file:
 - After a failed charge nothing is asked for during the back-off; when it is over, an entry says so.
 - What was asked for in a month, less what failed, never passes the monthly cap. A request that would is not made, with
   one alert a month; the new month asks again.
+- A charge that comes for a request that is answered already, such as one that had failed, or a second one, was not
+  asked for: it counts in the month in which it comes, and is told like any other. No more can be done about it, but
+  that the cap stops what would be asked for next.
 - A closed org asks for nothing. A request's id is a function of org, wallet and its number.
 """
 
@@ -22,6 +25,10 @@ from streams.ledger.entry import Alert, Entry, TopupRequest
 from streams.ledger.lines import notice
 
 CAP_SUBJECT = "monthly_cap"
+
+ANSWERED_MAX = 64
+"""Of so many requests of a wallet, the last ones, a charge is still known that comes after the answer. Their ids are
+worked out anew, a microsecond each, which only such a charge costs."""
 
 
 def wants_credits(account: Account, wallet: Wallet) -> bool:
@@ -72,20 +79,31 @@ def request_of(account: Account, wallet: Wallet, at: int) -> TopupRequest | None
 
 
 def answer_charge(account: Account, wallet: Wallet, entry: Entry) -> list[Alert]:
-    """The fold of a purchase that answers the request on its way: completed, or failed (an amount of 0)."""
-    topup = wallet.topup
-    if topup is None or topup.in_flight is None or entry.correlation_id != topup.in_flight:
+    """The fold of a purchase that names a request: completed, or failed (an amount of 0)."""
+    topup, amount = wallet.topup, entry.amount_nanos
+    if topup is None or entry.correlation_id is None:
         return []
-    topup.in_flight = None
-    topup.retrying = not entry.amount_nanos
-    if topup.retrying:
-        topup.charged = max(0, topup.charged - topup.in_flight_amount)
-        topup.retry_at = entry.recorded_at + topup.backoff_micros
+    if entry.correlation_id == topup.in_flight:
+        topup.in_flight = None
+        topup.retrying = not amount
+        if topup.retrying:
+            topup.charged = max(0, topup.charged - topup.in_flight_amount)
+            topup.retry_at = entry.recorded_at + topup.backoff_micros
+    elif amount and _answered(account, wallet, topup, entry.correlation_id):
+        topup.charged += amount
+    else:
         return []
-    amount = format_amount(entry.amount_nanos)
-    message = f"{amount} {wallet.unit} credits were added by auto top-up."
+    if not amount:
+        return []
+    message = f"{format_amount(amount)} {wallet.unit} credits were added by auto top-up."
     kind = AlertKind.AUTO_RECHARGE_TRIGGERED
-    return [notice(account, wallet, entry.recorded_at, kind, entry.correlation_id, amount, message)]
+    return [notice(account, wallet, entry.recorded_at, kind, entry.correlation_id, format_amount(amount), message)]
+
+
+def _answered(account: Account, wallet: Wallet, topup: Topup, request_id: str) -> bool:
+    """It is one of the wallet's last requests, none of which is in flight any more but the latest."""
+    numbers = range(topup.requests, max(0, topup.requests - ANSWERED_MAX), -1)
+    return any(_request_id(account.org_id, wallet.unit, number) == request_id for number in numbers)
 
 
 def begin_month(topup: Topup | None) -> None:

@@ -44,7 +44,7 @@ class MoneyRules(Time):
         wallet = self._wallet(org, unit, at)
         if failed:
             self.alarms.append(Alarm(name, unit, "credit_purchase_failed", purchase_id))
-            self._answer(name, wallet, answers, at, failed)
+            self._answer(name, wallet, answers, at, 0)
             self._line(name, "purchase", wallet, 0, at)
             self.settle(name, at)
             return
@@ -57,7 +57,7 @@ class MoneyRules(Time):
             wallet.allocation += amount
             wallet.added += amount
             if entry_kind == "purchase":
-                self._answer(name, wallet, answers, at, failed)
+                self._answer(name, wallet, answers, at, amount)
             self._add(name, entry_kind, wallet, [lot], at)
         self.settle(name, at)
 
@@ -72,17 +72,23 @@ class MoneyRules(Time):
             return "insufficient_credits" if -amount > max(0, self.look(name, unit).available) else None
         return "amount_not_positive" if amount < (NANOS if kind == "purchased" else 1) else None
 
-    def _answer(self, name: str, wallet: Wallet, number: int | None, at: int, failed: bool) -> None:
-        """Rule 20: the charge on its way has gone through, or a back-off begins."""
+    def _answer(self, name: str, wallet: Wallet, number: int | None, at: int, amount: int) -> None:
+        """Rule 20: the charge on its way has gone through, or has failed (0) and a back-off begins.
+
+        One that goes through after its answer is one charge more of this month.
+        """
         topup = wallet.topup
-        if topup is None or number is None or topup.in_flight != number:
+        if topup is None or number is None:
             return
-        topup.in_flight = None
-        topup.retry_at = at + topup.backoff if failed else None
-        self._again[name, wallet.unit] = failed
-        if failed:
-            topup.charged = max(0, topup.charged - topup.asked)
-        else:
+        if topup.in_flight == number:
+            topup.in_flight = None
+            topup.retry_at = None if amount else at + topup.backoff
+            self._again[name, wallet.unit] = not amount
+            if not amount:
+                topup.charged = max(0, topup.charged - topup.asked)
+        elif amount:
+            topup.charged += amount
+        if amount:
             self.alarms.append(Alarm(name, wallet.unit, "credit_auto_recharge_triggered"))
 
     def refund_purchase(self, name: str, purchase_id: str, amount: int, at: int) -> None:

@@ -7,6 +7,7 @@ import pytest
 from schemas.amounts import NANOS
 from schemas.enums import ActorRole, AlertKind, EntryKind, PurchaseStatus, RejectReason, SettingKind, TopupReason
 from streams.ledger.entry import Outcome, TopupRequest
+from streams.ledger.topups import ANSWERED_MAX
 from tests.unit.ledger.world import DAY, World
 
 SECOND = 1_000_000
@@ -121,6 +122,67 @@ def test_a_failed_charge_does_not_count_towards_the_cap() -> None:
     answer(world, first, PurchaseStatus.FAILED)
     world.tick(3600 * SECOND)
     assert len(world.topup_requests) == 2
+    world.check()
+
+
+def test_a_charge_that_comes_after_its_failure_counts_and_is_told() -> None:
+    world = ready(cap="50")
+    (first,) = world.use("95").topup_requests
+    answer(world, first, PurchaseStatus.FAILED)
+    assert AlertKind.AUTO_RECHARGE_TRIGGERED in told(answer(world, first))
+    outcome = world.use("50")
+    world.tick(3600 * SECOND)
+    assert len(world.topup_requests) == 1
+    assert [alert.kind for alert in world.alerts].count(AlertKind.AUTO_RECHARGE_CAPPED) == 1
+    assert outcome.topup_requests == ()
+    world.tick(31 * DAY)
+    assert len(world.topup_requests) == 2
+    world.check()
+
+
+def test_a_second_charge_for_one_request_counts_too() -> None:
+    world = ready(cap="100")
+    (request,) = world.use("95").topup_requests
+    for _ in range(2):
+        assert AlertKind.AUTO_RECHARGE_TRIGGERED in told(answer(world, request))
+    world.use("100")
+    assert len(world.topup_requests) == 1
+    assert answer(world, request, PurchaseStatus.FAILED).topup_requests == ()  # a failure takes no second charge back
+    world.check()
+
+
+def test_a_late_charge_leaves_the_request_in_flight_alone() -> None:
+    world = ready(cap="100")
+    (first,) = world.use("95").topup_requests
+    answer(world, first, PurchaseStatus.FAILED)
+    world.tick(3600 * SECOND)
+    second = world.topup_requests[-1]
+    answer(world, first)
+    assert world.use("50").topup_requests == ()
+    assert AlertKind.AUTO_RECHARGE_TRIGGERED in told(answer(world, second))
+    assert world.use("50").topup_requests == ()
+    assert world.account().wallets["USD"].topup.charged == 100 * NANOS  # type: ignore[union-attr]
+    world.check()
+
+
+@pytest.mark.parametrize(("after", "known"), [(ANSWERED_MAX, True), (ANSWERED_MAX + 1, False)])
+def test_requests_long_past_are_forgotten(after: int, known: bool) -> None:
+    world = ready()
+    world.use("95")
+    for _ in range(after - 1):
+        answer(world, world.topup_requests[-1])
+        world.use("50")
+    assert len(world.topup_requests) == after
+    answer(world, world.topup_requests[-1])
+    assert (AlertKind.AUTO_RECHARGE_TRIGGERED in told(answer(world, world.topup_requests[0]))) is known
+
+
+def test_a_purchase_that_names_nobodys_request_is_no_top_up() -> None:
+    world = ready()
+    (request,) = world.use("95").topup_requests
+    answer(world, request)
+    others = world.buy("50", unit="EUR", topup_request_id=request.topup_request_id)
+    assert told(world.buy("50", topup_request_id="topup-else")) == told(others) == []
     world.check()
 
 

@@ -32,6 +32,7 @@ import pyruhvro
 
 from schemas.content import content
 from schemas.enums import DeadLetterCode
+from schemas.foreign import read_by_columns
 from schemas.records import AvroSchema, arrow_schema, avro_schema, plain_schema, plain_text
 from schemas.resolution import read_differences
 from schemas.walk import numbers_fit
@@ -366,6 +367,8 @@ def _new_reader(record: str, schema_id: int, writer: AvroSchema) -> _Reader | Un
 
 
 def _projection(writer: AvroSchema, newest: AvroSchema) -> tuple[int | Mapping[str, Any], ...] | None:
+    if not read_by_columns(writer):
+        return None
     columns: list[int | Mapping[str, Any]] = []
     written = {field["name"]: (index, field["type"]) for index, field in enumerate(writer["fields"])}
     for field in newest["fields"]:

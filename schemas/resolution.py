@@ -13,11 +13,13 @@ import avro.errors
 import avro.schema
 from avro.compatibility import ReaderWriterCompatibilityChecker, SchemaCompatibilityType
 
-from schemas.records import AvroSchema
+from schemas.foreign import fault_of
+from schemas.records import AvroSchema, plain_schema
 
 
 def read_differences(*, reader: AvroSchema, writer: AvroSchema) -> list[str]:
-    """Why `reader` cannot read what `writer` wrote; empty when it can. A schema that is none is a difference too."""
+    """Why `reader` cannot read what `writer` wrote; empty when it can. A schema that is none is a difference too, and
+    one that nobody should read (`schemas.foreign`)."""
     try:
         parsed_reader = avro.schema.parse(json.dumps(reader))
         parsed_writer = avro.schema.parse(json.dumps(writer))
@@ -25,7 +27,8 @@ def read_differences(*, reader: AvroSchema, writer: AvroSchema) -> list[str]:
         return [f"not an Avro schema: {error}"]
     result = ReaderWriterCompatibilityChecker().get_compatibility(parsed_reader, parsed_writer)
     if result.compatibility is SchemaCompatibilityType.compatible:
-        return []
+        fault = fault_of(plain_schema(writer))
+        return [] if fault is None else [fault]
     return sorted(result.messages) or ["incompatible"]
 
 

@@ -37,6 +37,7 @@ from schemas.records import (
     plain_schema,
     record_names,
 )
+from schemas.resolution import full_differences
 from tests.contract.samples import full, minimal, rows, samples
 
 BUNDLED = BundledSchemas()
@@ -301,19 +302,31 @@ def narrower(record: str, name: str) -> AvroSchema:
     return schema
 
 
+DECIMAL = ["null", {"type": "bytes", "logicalType": "decimal", "precision": 20, "scale": 9}]
+FIXED = {"type": "fixed", "name": "two", "size": 2}
 WRITERS = {
     "newer, one field more": with_field("usage", name="region", type=["null", "string"], default=None),
     "older, one field less": without_field("usage", "hold_id"),
     "Java's strings": java_strings("usage"),
     "required where we are not": required_where_optional("usage", "wallet"),
     "an int where we have a long": narrower("usage", "input_tokens"),
+    "a decimal, which columns do not hold": with_field("usage", name="list_price", type=DECIMAL, default=None),
+    "a fixed": with_field("usage", name="digest", type=FIXED, default="\0\0"),
+}
+
+INSIDE_ITSELF = {"type": "record", "name": "node", "fields": [{"name": "next", "type": ["null", "node"]}]}
+"""Of which 5,000 in one another take 5 KB and end a process."""
+
+HURTFUL = {
+    "a record inside itself": with_field("usage", name="tree", type=["null", INSIDE_ITSELF], default=None),
+    "a list without end": with_field("usage", name="none", type={"type": "array", "items": "null"}, default=[]),
 }
 
 
 @pytest.mark.parametrize("name", WRITERS)
 def test_other_writers_are_read(name: str) -> None:
     writer = WRITERS[name]
-    written = {**usage(), "region": "eu", "input_tokens": 12}
+    written = {**usage(), "region": "eu", "input_tokens": 12, "list_price": b"\x01\x02", "digest": b"ab"}
     fields = {field["name"]: written[field["name"]] for field in writer["fields"]}
     stream = io.BytesIO()
     fastavro.schemaless_writer(stream, plain_schema(writer), fields)
@@ -332,6 +345,17 @@ def test_other_writers_are_read(name: str) -> None:
     assert decode_one("usage", foreign, writers) == expected
     again = decode_columns("usage", [encode_one("usage", expected, USAGE_ID)], BUNDLED)
     assert decoded.contents()[0] == again.contents()[0]
+
+
+@pytest.mark.parametrize("name", HURTFUL)
+def test_a_writer_whose_records_could_hurt_is_not_read(name: str) -> None:
+    deep = frame(20_000) + encode_one("usage", usage(), USAGE_ID)[FRAME_BYTES:] + b"\x02" * 5_000 + b"\x00"
+    own = encode_one("usage", usage(), USAGE_ID)
+    writers = Writers({20_000: HURTFUL[name]})
+    decoded = decode_columns("usage", [deep, own], writers)
+    assert [(failure.position, failure.code) for failure in decoded.failures] == [(0, DeadLetterCode.UNDECODABLE)]
+    assert decoded.positions == [1]
+    assert full_differences(HURTFUL[name], [avro_schema("usage")]), "the registry takes no such schema"
 
 
 def test_a_writer_of_another_record_is_undecodable() -> None:

@@ -98,12 +98,15 @@ def test_one_id_has_one_effect_whoever_sends_it_and_when(installation: LedgerIns
 
 def test_a_newer_compatible_writer_is_applied(installation: LedgerInstallation) -> None:
     newer = avro_schema("usage")
-    newer["fields"] = [*newer["fields"], {"name": "datacentre", "type": ["null", "string"], "default": None}]
+    more = (("datacentre", "string"), ("list_price", {"type": "bytes", "logicalType": "decimal", "precision": 9}))
+    newer["fields"] = [*newer["fields"], *({"name": n, "type": ["null", t], "default": None} for n, t in more)]
     registry = TopicRegistry(installation.settings)
     newer_id = registry.register(installation.topics.subject("usage"), json.dumps(newer)).schema_id
     value = encoded(usage("e1", "acme", model="m1", input_tokens=1_000_000))
     installation.send(InputKind.PRICE, PRICE_LIST)
-    installation.send_bytes("usage", b"acme", b"\0" + newer_id.to_bytes(4, "big") + value[5:] + b"\x02\x04eu")
+    installation.send_bytes(
+        "usage", b"acme", b"\0" + newer_id.to_bytes(4, "big") + value[5:] + b"\x02\x04eu" + b"\x02\x04\x01\x02"
+    )
     installation.ready_worker()
     installation.wait_until_booked()
     assert [row["event_id"] for row in installation.rows("ledger")] == ["e1"]

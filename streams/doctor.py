@@ -12,6 +12,7 @@ import shutil
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
+from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,6 +58,7 @@ class Check:
 def examine(settings: Settings) -> Iterator[Check]:
     """All checks, in an order in which later ones rest on earlier ones."""
     yield _python()
+    yield _variables(settings)
     yield _disk(settings.data_dir)
     yield _files()
     yield from _local_kafka_parts(settings)
@@ -73,6 +75,16 @@ def examine(settings: Settings) -> Iterator[Check]:
 def _python() -> Check:
     found = f"{platform.python_version()} on {platform.system()} {platform.machine()}, {os.cpu_count()} cores"
     return Check("python", Verdict.OK, found)
+
+
+def _variables(settings: Settings) -> Check:
+    """A setting that is misspelt has no effect and no error of its own: other programs' variables may begin alike."""
+    known = {f"CREDITS_{name.upper()}" for name in type(settings).model_fields}
+    unknown = sorted(name for name in os.environ if name.startswith("CREDITS_") and name not in known)
+    if not unknown:
+        return Check("settings", Verdict.OK, "every CREDITS_ variable is one")
+    near = [f"{name} (meant {near[0]}?)" if (near := get_close_matches(name, known, 1)) else name for name in unknown]
+    return Check("settings", Verdict.NOTE, f"no settings: {', '.join(near)}", "see `credits config show`")
 
 
 def _disk(data_dir: Path) -> Check:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from streams.cli.console import JsonFlag, load_settings, print_json
+from streams.cli.console import JsonFlag, load_settings, note, print_json
 from streams.cli.run_screen import RunScreen
 
 if TYPE_CHECKING:
@@ -40,7 +42,8 @@ def demo(
     log = settings.data_dir / "demo.log"
     log.unlink(missing_ok=True)
     base_at = time.time_ns() // 1_000
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # end the parts in order, as Ctrl-C does
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, _stop)
     options = Options(seed=seed, usage_events=events, workers=workers)
     with demonstration(settings, options, RunScreen(log), base_at) as finished:
         verdict = finished.verdict
@@ -52,6 +55,12 @@ def demo(
         if keep:
             _until_told()
     raise typer.Exit(0 if verdict.ok else 1)
+
+
+def _stop(*_: object) -> None:
+    """Say so at once: the parts end in order, which takes some seconds."""
+    note("stopping")
+    raise KeyboardInterrupt
 
 
 def show(verdict: Verdict) -> None:
@@ -82,7 +91,9 @@ def show_next(given: Settings, ran: Settings, log: Path, keep: bool) -> None:
         variables["CREDITS_NAMESPACE"] = ran.namespace
     if keep:
         variables |= {"CREDITS_KAFKA_BOOTSTRAP_SERVERS": ran.bootstrap_servers, "CREDITS_HTTP_PORT": str(ran.http_port)}
-    print("\nWhere to look next")
+    print("\nWhere to look next (in each terminal, what comes before `credits`)")
+    if shutil.which("credits") is None:
+        print(f"  . {_short(Path(sys.executable).parent)}/activate")
     print("  export " + " ".join(f"{name}={value}" for name, value in variables.items()))
     if keep:
         print(f"  curl http://127.0.0.1:{ran.http_port}/v1/orgs/org-009/balance   (still running; Ctrl-C ends it)")

@@ -31,7 +31,10 @@ def rebuild(
             typer.confirm(f"Drop everything in {shown_place(settings)} and fold it again?", abort=True, err=True)
         client = connect(settings)
     except ProjectionAtWorkError as error:
-        raise OperatorError("the projection is at work", "stop `credits serve` or `credits up` first") from error
+        raise OperatorError(
+            "the projection is at work",
+            "stop `credits serve` or `credits up`, and wait ten seconds; `credits broker` starts a local Kafka alone",
+        ) from error
     except ClickHouseUnavailableError as error:
         raise OperatorError(
             f"ClickHouse cannot be had ({error})", "stop `credits serve`, and check CREDITS_CLICKHOUSE_URL"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streams.cli.console import load_settings
+from streams.cli.console import load_settings, note
 
 if TYPE_CHECKING:
     from confluent_kafka import Message
@@ -25,6 +25,7 @@ WAIT_S = 0.5
 # Offsets are taken by records and by markers of transactions, one for each batch: reading back twice as far as
 # wanted, and some, finds enough in a ledger whose batches hold at least one entry each.
 MARKERS_PER_RECORD = 2
+FURTHER = 16
 
 Row = dict[str, Any]
 
@@ -57,16 +58,22 @@ def tail(
     rows_of = _decoder(what, connect_registry(settings))
     ends = committed_ends(settings, topics)
     first = committed_starts(settings, topics)
-    starts = first if everything else _back(first, ends, lines)
     key = None if org is None else org.encode()
     write = _json_line if as_json else _LINES[what]
-    past: list[Row] = []
-    for batch in read_range(settings, starts, ends) if lines or everything else ():
-        past += rows_of([message for message in batch if key is None or message.key() == key])
-        past = past if everything else past[-max(lines, 1) * 100 :]
+
+    def read(starts: Offsets) -> list[Row]:
+        found: list[Row] = []
+        for batch in read_range(settings, starts, ends):
+            found += rows_of([message for message in batch if key is None or message.key() == key])
+            found = found if everything else found[-max(lines, 1) * 100 :]
+        return found
+
+    past = read(first) if everything else _last(read, first, ends, lines)
     past.sort(key=lambda row: (row["recorded_at"], row["partition"], row["offset"]))
     for row in past if everything else past[max(0, len(past) - lines) :]:
         print(write(row))
+    if not past and (lines or everything):
+        note(f"none yet{'' if org is None else f' of {org}'}" + ("; waiting, Ctrl-C ends it" if follow else ""))
     if not follow:
         return
     sys.stdout.flush()
@@ -95,9 +102,16 @@ def _topics(settings: Settings, what: What) -> list[str]:
     return [topics.name(key) for key in keys]
 
 
-def _back(first: Offsets, ends: Offsets, lines: int) -> Offsets:
-    """Where to begin so that the last `lines` of all partitions together are surely read."""
-    return {place: max(first[place], end - MARKERS_PER_RECORD * lines - 100) for place, end in ends.items()}
+def _last(read: Callable[[Offsets], list[Row]], first: Offsets, ends: Offsets, lines: int) -> list[Row]:
+    """At least the last `lines` of all partitions together. Those of one org may lie far back: looks ever further."""
+    back = MARKERS_PER_RECORD * lines + 100
+    while lines:
+        starts = {place: max(first[place], end - back) for place, end in ends.items()}
+        found = read(starts)
+        if len(found) >= lines or starts == first:
+            return found
+        back *= FURTHER
+    return []
 
 
 def _decoder(what: What, registry: Registry) -> Callable[[Sequence[Message]], list[Row]]:

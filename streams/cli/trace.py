@@ -29,15 +29,17 @@ def trace(
     model: Annotated[str, typer.Option("--model", help="Model that served the requests.")],
     provider: Annotated[str | None, typer.Option("--provider", help="Who runs the model.")] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only so many requests.")] = None,
+    run: Annotated[str, typer.Option("--run", help="Part of the ids: the same trace once more, as other usage.")] = "",
     keep_times: Annotated[bool, typer.Option("--keep-times", help="Do not move the trace to end now.")] = False,
     send: Annotated[bool, typer.Option("--send", help="Send the events; else print them as JSON lines.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="With --send: print one JSON document.")] = False,
 ) -> None:
     """Turn a trace of LLM requests into usage events. The same file gives the same event ids, every time.
 
-    Without --send, JSON lines for `credits produce usage` go to standard output.
+    Without --send, JSON lines for `credits produce usage` go to standard output. The times are moved so that the trace
+    ends now: sent again it is refused, as the same ids with other times, unless --run gives it ids of its own.
     """
-    records = events_of(file, org, model, provider, limit, keep_times)
+    records = events_of(file, org, model, provider, limit, keep_times, run)
     if send:
         sent = _send(load_settings(), records)
         if as_json:
@@ -56,7 +58,7 @@ def trace(
 
 
 def events_of(
-    file: Path, org: str, model: str, provider: str | None, limit: int | None, keep_times: bool
+    file: Path, org: str, model: str, provider: str | None, limit: int | None, keep_times: bool, run: str = ""
 ) -> list[dict[str, Any]]:
     """The usage records of a trace file; raises `OperatorError` naming the line that is wrong."""
     from streams.client.trace import TraceError, read_trace, usage_records
@@ -71,7 +73,7 @@ def events_of(
     if not requests:
         raise OperatorError(f"{file} holds no requests", "it needs a header and at least one row")
     shift_us = 0 if keep_times else time.time_ns() // 1_000 - max(request.at for request in requests)
-    return list(usage_records(requests, org, model, shift_us=shift_us, provider=provider))
+    return list(usage_records(requests, org, model, shift_us=shift_us, provider=provider, run=run))
 
 
 def _send(settings: Settings, records: Sequence[dict[str, Any]]) -> int:
@@ -95,5 +97,5 @@ def _send(settings: Settings, records: Sequence[dict[str, Any]]) -> int:
                 steps.advance(STEP_RECORDS)
         producer.flush()
         steps.advance(len(models) % STEP_RECORDS)
-    note("the ledger books them as it reads them: see `credits tail ledger`")
+    note("the ledger books them as it reads them: see `credits tail ledger`; sent before, `credits dead-letters list`")
     return len(models)

@@ -58,11 +58,18 @@ def read_trace(lines: Iterable[str]) -> Iterator[Request]:
 
 
 def usage_records(
-    requests: Iterable[Request], org_id: str, model: str, *, shift_us: int = 0, provider: str | None = None
+    requests: Iterable[Request],
+    org_id: str,
+    model: str,
+    *,
+    shift_us: int = 0,
+    provider: str | None = None,
+    run: str = "",
 ) -> Iterator[dict[str, Any]]:
-    """The requests as usage records, in order. `shift_us`: microseconds added to each time."""
+    """The requests as usage records, in order. `shift_us`: microseconds added to each time; `run`: part of the ids."""
     for number, request in enumerate(requests):
         content = f"{org_id}\n{model}\n{number}\n{request.at}\n{request.context_tokens}\n{request.generated_tokens}"
+        content += f"\n{run}" if run else ""
         record: dict[str, Any] = {
             "event_id": f"trace-{hashlib.sha256(content.encode()).hexdigest()[:24]}",
             "org_id": org_id,

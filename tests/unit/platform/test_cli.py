@@ -148,3 +148,10 @@ def test_doctor_says_what_to_mend_and_fails(tmp_path: Path) -> None:
     assert failed.keys() == {"kafka"}
     assert "CREDITS_KAFKA_BOOTSTRAP_SERVERS" in failed["kafka"]["remedy"]
     assert list(tmp_path.iterdir()) == [], "a check changes nothing"
+
+
+def test_doctor_tells_a_misspelt_setting(tmp_path: Path) -> None:
+    done = credits("doctor", "--json", CREDITS_DATA_DIR=str(tmp_path), **{"CREDITS_HTTP" + "_PROT": "8081"})
+    checks = {each["name"]: each for each in json.loads(done.stdout)["checks"]}
+    assert checks["settings"]["verdict"] == "note"
+    assert "_PROT (meant CREDITS_HTTP_PORT?)" in checks["settings"]["found"]

@@ -108,3 +108,11 @@ def test_the_azure_trace() -> None:
     assert len(events) == 19_366
     assert len({event["event_id"] for event in events}) == 19_366
     assert sum(event["input_tokens"] for event in events) > 10**7
+
+
+def test_a_run_of_its_own_has_ids_of_its_own() -> None:
+    row = "2023-11-16 18:15:46.6805900,374,44"
+    events = [next(usage_records(read_trace(trace(row)), "acme", "gpt-4o", run=run)) for run in ("", "a", "b", "a")]
+    ids = [event["event_id"] for event in events]
+    assert len(set(ids)) == 3
+    assert ids[1] == ids[3]

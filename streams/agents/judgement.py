@@ -50,9 +50,7 @@ def check_window(occurred_at: int, arrived_at: int, window_us: int) -> None:
         raise DeadLetter(DeadLetterCode.TOO_FAR_IN_FUTURE, message)
 
 
-def different_content() -> tuple[DeadLetterCode, str]:
+def different_content(*, usage: bool) -> tuple[DeadLetterCode, str]:
     """The dead letter of an id that was used before, for something else."""
-    return (
-        DeadLetterCode.DUPLICATE_WITH_DIFFERENT_CONTENT,
-        "this id was booked before with other content; send a correction as a higher revision",
-    )
+    remedy = "send a correction as a higher revision" if usage else "send it under an id of its own"
+    return DeadLetterCode.DUPLICATE_WITH_DIFFERENT_CONTENT, f"this id was booked before with other content; {remedy}"

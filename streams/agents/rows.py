@@ -109,7 +109,7 @@ class RowBooking:
                 elif candidate.resolves_hold(kind):  # the ledger answers that it is resolved already
                     self._decide(candidate.record["org_id"], candidate.command(kind), candidate.index, candidate.at)
                 else:
-                    raise DeadLetter(*different_content())
+                    raise DeadLetter(*different_content(usage=False))
             except DeadLetter as refusal:
                 self._outbound.dead_letter(self._inbound, candidate.index, refusal.code, refusal.message)
         if new:

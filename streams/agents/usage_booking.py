@@ -201,7 +201,7 @@ class UsageBooking:
             self._dropped.add(row)
             self._outbound.count(self._inbound.topic, "duplicates")
         else:
-            self._drop(row, DeadLetter(*different_content()))
+            self._drop(row, DeadLetter(*different_content(usage=True)))
         return True
 
     def _book_slowly(self, row: int, account: Account, unit: str, cost: int, at: int) -> None:

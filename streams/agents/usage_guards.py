@@ -139,7 +139,7 @@ class UsageGuards:
         same = known.known & (known.contents == rows.contents)
         self._outbound.count(self._inbound.topic, "duplicates", int(same.sum()))
         for row in np.flatnonzero(known.known & ~same).tolist():
-            self._outbound.dead_letter(self._inbound, int(rows.places[row]), *different_content())
+            self._outbound.dead_letter(self._inbound, int(rows.places[row]), *different_content(usage=True))
         return taken(rows, np.flatnonzero(~known.known))
 
 

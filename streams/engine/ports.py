@@ -39,8 +39,10 @@ OutcomeName = Literal["entries", "rejected", "dead_letters", "duplicates"]
 """The four ends of an input record; each record has exactly one."""
 
 UInt64s = npt.NDArray[np.uint64]
-Int64s = npt.NDArray[np.int64]
 """A column of unsigned 64-bit integers."""
+
+Int64s = npt.NDArray[np.int64]
+"""A column of signed 64-bit integers."""
 
 Digests = npt.NDArray[np.uint64]
 """Digests of ids, shape (n, 2): row i is the 16 bytes of id i. Made by `streams.engine.seen.digests`."""
@@ -124,7 +126,7 @@ class SeenIds(Protocol):
 
         `contents`: 64-bit hashes of what the ids stood for (`streams.engine.seen.contents`). `hint`: an offset of the
         ledger at or before the entries of these ids, `Partition.ledger_end`. `at`: the clock at each id, in
-        microseconds; it is remembered until the clock passes `at` + window. Persisted with the transaction of this step.
+        microseconds; it is remembered until the clock passes `at` + window. Persisted with this step's transaction.
         """
         ...
 

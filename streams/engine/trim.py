@@ -37,8 +37,8 @@ def trim(settings: Settings, window: str, number: int, oldest_bucket: int) -> No
             deleted = admin.delete_records([TopicPartition(topic, number, keep_from)])
             for future in deleted.values():
                 future.result(DELETE_TIMEOUT_S)
-    except (KafkaException, KafkaUnavailableError, BlobError) as error:
-        log.warning("Forgotten ids of %s/%s stay in Kafka for now: %s", topic, number, error)
+    except (KafkaException, KafkaUnavailableError, BlobError, TimeoutError) as error:
+        log.warning("Forgotten ids of %s/%s stay in Kafka for now: %s", topic, number, error or "no answer")
     finally:
         reader.close()
 

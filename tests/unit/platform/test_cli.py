@@ -151,7 +151,7 @@ def test_doctor_says_what_to_mend_and_fails(tmp_path: Path) -> None:
 
 
 def test_doctor_tells_a_misspelt_setting(tmp_path: Path) -> None:
-    done = credits("doctor", "--json", CREDITS_DATA_DIR=str(tmp_path), **{"CREDITS_HTTP" + "_PROT": "8081"})
+    done = credits("doctor", "--json", CREDITS_DATA_DIR=str(tmp_path), **{"CREDITS" + "_HTTP_PROT": "8081"})
     checks = {each["name"]: each for each in json.loads(done.stdout)["checks"]}
     assert checks["settings"]["verdict"] == "note"
     assert "_PROT (meant CREDITS_HTTP_PORT?)" in checks["settings"]["found"]

@@ -291,7 +291,10 @@ def _set_budget(account: Account, body: BudgetBody, entry: Entry) -> list[Alert]
 
 
 def _set_topup(account: Account, body: AutoTopupBody, entry: Entry) -> list[Alert]:
-    """New terms; a charge on its way stays on its way, and what was charged this month counts."""
+    """New terms; a charge on its way stays on its way, and what was charged this month counts.
+
+    While amount and cap stay as they are, the cap that stands in the way was told of (product rule 27).
+    """
     wallet = _wallet_of(account, body.unit, entry.recorded_at)
     old_level, old = low_level(wallet), wallet.topup
     topup = Topup(
@@ -306,6 +309,7 @@ def _set_topup(account: Account, body: AutoTopupBody, entry: Entry) -> list[Aler
         topup.in_flight, topup.in_flight_amount = old.in_flight, old.in_flight_amount
         topup.charged, topup.caps = old.charged, old.caps
         topup.retry_at, topup.retrying = old.retry_at, old.retrying
+        topup.capped = old.capped and (topup.amount, topup.monthly_cap) == (old.amount, old.monthly_cap)
     wallet.topup = topup
     return _judge_again(account, wallet, entry, _line_of_low_moved(wallet, old_level, entry))
 

@@ -191,6 +191,8 @@ class SettingRules(Time):
             wallet.topup.requests, wallet.topup.in_flight = old.requests, old.in_flight
             wallet.topup.asked, wallet.topup.charged = old.asked, old.charged
             wallet.topup.retry_at = old.retry_at
+            same = (wallet.topup.amount, wallet.topup.cap) == (old.amount, old.cap)
+            wallet.topup.capped = same and old.capped  # rule 27: what did not change is not told again
         self._watch(name, wallet, at, left=self._low_line_moved(wallet, line))
 
 

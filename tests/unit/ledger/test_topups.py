@@ -116,6 +116,18 @@ def test_the_monthly_cap_stops_it_with_one_alert_until_the_next_month() -> None:
     world.check()
 
 
+def test_the_cap_is_told_again_only_when_it_or_the_amount_changes() -> None:
+    world = ready(cap="40")
+    assert AlertKind.AUTO_RECHARGE_CAPPED in told(world.use("95"))
+    assert told(topup(world, cap="40")) == []
+    assert told(topup(world, cap="40", enabled=False)) == []
+    assert told(topup(world, cap="40", threshold="12")) == [AlertKind.BALANCE_LOW]
+    assert told(topup(world, cap="40", threshold="12", amount="45")) == [AlertKind.AUTO_RECHARGE_CAPPED]
+    assert told(topup(world, cap="41", threshold="12", amount="45")) == [AlertKind.AUTO_RECHARGE_CAPPED]
+    assert len(topup(world, cap="45", threshold="12", amount="45").topup_requests) == 1
+    world.check()
+
+
 def test_a_failed_charge_does_not_count_towards_the_cap() -> None:
     world = ready(cap="50")
     (first,) = world.use("95").topup_requests

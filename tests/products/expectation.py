@@ -17,14 +17,14 @@ entries of one cause, of which one is of the kind named. The alerts of such entr
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from schemas.amounts import format_amount, parse_amount
-from schemas.enums import AlertKind, EntryKind
+from schemas.enums import AlertKind, EntryKind, GrantKind
 from schemas.times import format_time, parse_time, to_datetime
 from tests.products.scenario import HERE, Results, Row, Told, json_lines
 
@@ -49,6 +49,8 @@ ALERT_WORDS = {
 SILENT = {AlertKind.EXPIRING}
 CORRECTED = "usage and correction"
 """One movement of a statement where usage was amended: how the two kinds share it the contract does not say."""
+PROMOTIONAL = GrantKind.PROMOTIONAL.value
+"""A gift is another movement than a purchase, and a refund is of usage or of a purchase: its reason says which."""
 
 
 @dataclass(frozen=True)
@@ -331,7 +333,7 @@ def _statements(wallets: Mapping[str, Mapping[str, Row]], entries: Sequence[Row]
     """Product rule 24: each month of a wallet from opening by movements to closing, in the organisation's time zone."""
     for wallet, months in wallets.items():
         moves = [
-            (f"{to_datetime(entry['occurred_at']).astimezone(zone):%Y-%m}", entry["kind"], entry["amount_nanos"])
+            (f"{to_datetime(entry['occurred_at']).astimezone(zone):%Y-%m}", _movement(entry), entry["amount_nanos"])
             for entry in entries
             if entry["wallet"] == wallet and entry["amount_nanos"]
         ]
@@ -339,11 +341,7 @@ def _statements(wallets: Mapping[str, Mapping[str, Row]], entries: Sequence[Row]
             opening = sum(nanos for moved, _, nanos in moves if moved < month)
             movements: dict[str, int] = {}
             for kind, nanos in ((kind, nanos) for moved, kind, nanos in moves if moved == month):
-                name = (
-                    CORRECTED
-                    if kind in (EntryKind.USAGE, EntryKind.CORRECTION) and CORRECTED in want["movements"]
-                    else kind
-                )
+                name = movement_name(kind, want["movements"])
                 movements[name] = movements.get(name, 0) + nanos
             got = {
                 "opening": format_amount(opening),
@@ -352,6 +350,20 @@ def _statements(wallets: Mapping[str, Mapping[str, Row]], entries: Sequence[Row]
             }
             if got != want:
                 yield f"{wallet} {month}: expected {want}, got {got}"
+
+
+def movement_name(kind: str, expected: Container[str]) -> str:
+    """What the expected movements call this kind of movement."""
+    corrected = CORRECTED in expected and kind in (EntryKind.USAGE, EntryKind.CORRECTION)
+    return CORRECTED if corrected else kind
+
+
+def _movement(entry: Row) -> str:
+    """The kind of movement that an entry is in a statement."""
+    if entry["kind"] == EntryKind.REFUND:
+        return str(entry["reason"])
+    given = any(grant["kind"] == PROMOTIONAL for grant in entry["grants"])
+    return PROMOTIONAL if entry["kind"] == EntryKind.PURCHASE and given else str(entry["kind"])
 
 
 def _identities(results: Results) -> Iterator[str]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from decimal import Decimal
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import pytest
 from clickhouse_connect.driver.client import Client
@@ -28,11 +26,6 @@ from schemas.enums import EntryKind
 from schemas.records import BundledSchemas
 from schemas.times import parse_time
 from streams.ledger.months import month_of
-from tests.products.expectation import CORRECTED
-from tests.products.expectation import load as load_expected
-from tests.products.memory_port import MemoryPort
-from tests.products.scenario import PRODUCTS, run
-from tests.products.scenario import load as load_scenario
 from tests.unit.projections.entries import LEDGER, NOON, TOPICS, Row, entry, inbound
 
 DAY = 24 * 3_600 * 10**6
@@ -201,41 +194,3 @@ def test_a_lost_entry_is_noticed(client: Client) -> None:
     client.command("DELETE FROM ledger WHERE seq = 2")
     with pytest.raises(StatementBrokenError):
         finance.statement("acme", now=NOON)
-
-
-@pytest.mark.parametrize("product", PRODUCTS)
-def test_the_products_statements(client: Client, product: str) -> None:
-    """The statements that the products' own expectations name, from the ledger by way of ClickHouse."""
-    told = run(load_scenario(product), MemoryPort())
-    entries = [dict(row) for row in told.results.ledger]
-    Sink(client, TOPICS, BundledSchemas()).apply([inbound(entries, 0)])
-    finance = Finance(client, LEDGER)
-    expected = load_expected(product)
-    compared = 0
-    for org, wallets in expected.rest.get("statements", {}).items():
-        zone = ZoneInfo(expected.rest.get("time_zones", {}).get(org, "UTC"))
-        for wallet, months in wallets.items():
-            for name, want in months.items():
-                now = int(datetime.fromisoformat(f"{name}-28T00:00:00+00:00").replace(tzinfo=zone).timestamp()) * 10**6
-                found = finance.statement(org, now=now, number=parse_month(name), wallet=wallet)
-                assert found is not None
-                (part,) = found["wallets"]
-                assert (part["opening"], part["closing"]) == (want["opening"], want["closing"]), (org, wallet, name)
-                assert kinds(part["movements"], want["movements"]) == {
-                    kind: Decimal(amount) for kind, amount in want["movements"].items()
-                }, (org, wallet, name)
-                compared += 1
-    assert compared
-
-
-def kinds(movements: list[dict[str, Any]], want: dict[str, str]) -> dict[str, Decimal]:
-    """Movements as the expectations name them: by the kind of entry."""
-    sums: dict[str, Decimal] = {}
-    for each in movements:
-        kind = {"promotional": "purchase", "usage_refunded": "refund", "purchase_refunded": "refund"}.get(
-            each["kind"], each["kind"]
-        )
-        if kind in ("usage", "correction") and CORRECTED in want:
-            kind = CORRECTED
-        sums[kind] = sums.get(kind, Decimal(0)) + Decimal(each["amount"])
-    return sums

@@ -181,13 +181,19 @@ def enter_window(budget: Budget, time_zone: str, at: int) -> None:
         _begin(budget, window_of(budget.window, at, time_zone), time_zone)
 
 
-def end_window(wallet: Wallet, budget: Budget, time_zone: str) -> None:
-    """The fold of the end of a window whose budget is crossed: it is armed for its next epoch."""
+def end_window(wallet: Wallet, budget: Budget, time_zone: str) -> bool:
+    """The fold of the end of a window whose budget is crossed: it is armed for its next epoch. True: it was left.
+
+    A budget of 0 is reached in the new window too: nothing was left, and nothing new is told (product rule 27).
+    """
     assert wallet.budgets is not None
+    _begin(budget, budget.number + 1, time_zone)
+    if budget.spent >= budget.limit:
+        return False
     wallet.budgets.alarms -= 1
     budget.watch.crossed = False
     budget.watch.epoch += 1
-    _begin(budget, budget.number + 1, time_zone)
+    return True
 
 
 def change_window_zone(wallet: Wallet, time_zone: str) -> None:

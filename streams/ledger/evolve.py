@@ -228,8 +228,8 @@ def _pass_time(movement: _Movement) -> None:
         case EntryReason.BUDGET_WINDOW_ENDED:
             assert wallet.budgets is not None
             budget = next(each for each in every(wallet.budgets) if each.budget_id == subject)
-            end_window(wallet, budget, account.time_zone)
-            movement.left = (subject,)
+            if end_window(wallet, budget, account.time_zone):
+                movement.left = (subject,)
         case EntryReason.GRANT_EXPIRING:
             _note_expiring(movement, subject)
         case EntryReason.TOPUP_RETRY_DUE:

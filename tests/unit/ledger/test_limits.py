@@ -321,3 +321,17 @@ def test_a_negative_limit_of_zero_is_none() -> None:
     world.use("15")
     assert status(world.account(), world.account().wallets["USD"]) is WalletStatus.NEGATIVE
     assert AlertKind.NEGATIVE_LIMIT_CROSSED not in {alert.kind for alert in world.alerts}
+
+
+def test_a_budget_of_nothing_stays_reached_when_its_window_ends() -> None:
+    world = World()
+    world.buy("100")
+    assert told(budget(world, "0", "day")) == [(AlertKind.BUDGET_REACHED, "b")]
+    before = len(world.alerts)
+    for _ in range(3):
+        world.tick(DAY)
+        world.use("1")
+        assert ask(world).code is DecisionCode.LIMIT_REACHED
+    assert world.alerts[before:] == []
+    assert [alert.thresholds_left for alert in budget(world, "5", "day").alerts] == [("b",)]
+    world.check()

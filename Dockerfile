@@ -4,7 +4,7 @@ FROM python:3.11.14-slim-bookworm AS build
 WORKDIR /src
 RUN python -m venv /opt/credits
 ENV PATH=/opt/credits/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
-# Dependencies first: this layer is made again only when pyproject.toml changes.
+# Dependencies first: this layer is made again only when pyproject.toml or README.md change.
 COPY pyproject.toml README.md ./
 RUN mkdir schemas streams projections \
     && touch schemas/__init__.py streams/__init__.py projections/__init__.py \

@@ -15,8 +15,9 @@ from typing import Final
 from streams.engine.ports import Partition
 from streams.ledger.account import Account, decode_account, encode_account, new_account
 
-ACCOUNTS_LIVE_MAX: Final = 1_024
-"""Decoded accounts kept per partition, about 6 KiB each: 6 MiB. Those beyond are decoded again when needed."""
+ACCOUNTS_LIVE_MAX: Final = 256
+"""Decoded accounts kept per partition, about 6 KiB each with ten alert rules: 1.5 MiB. Those beyond are decoded again
+when needed, which takes 4 µs."""
 
 
 class PartitionState:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 RATIO_LEAST = 15.0
@@ -46,11 +46,17 @@ class Figures:
     ready_s: float | None = None
     decision_updates: float | None = None
     """Plain dict updates that one decision costs."""
+    quick: bool = False
+    """A look at a tenth of the size: nothing is judged."""
     processors: int = 0
     notes: list[str] = field(default_factory=list)
 
     def goals(self) -> list[Goal]:
-        """Every figure that has a goal, judged."""
+        """Every figure that has a goal, judged where the run was large enough."""
+        judged = self._judged()
+        return [replace(goal, met=None) for goal in judged] if self.quick else judged
+
+    def _judged(self) -> list[Goal]:
         goals = []
         if self.ledger_rate is not None:
             rate = f"{self.ledger_rate:,.0f} events/s"

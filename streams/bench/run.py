@@ -95,13 +95,17 @@ class _Bench:
         self.sender = Sender(settings, self.registry)
         self.ledger = Topics(settings.namespace).name("ledger")
 
-    def prepare(self, orgs: int, *, rules: bool) -> None:
+    def prepare(self, orgs: int) -> None:
         """Prices, credits for everybody, and what they set."""
-        waves = [wave_of(InputKind.PRICE, list(price_list())), load.purchases(orgs, _now())]
-        if rules:
-            waves.append(load.rules(orgs, _now()))
-        for wave in waves:
+        at = _now()
+        for wave in (wave_of(InputKind.PRICE, list(price_list())), load.purchases(orgs, at), load.rules(orgs, at)):
             self.sender.send(self.sender.encode(wave), lambda _: None)
+
+    def book_prepared(self) -> None:
+        """Let a worker book what was prepared, so that what is measured afterwards is usage alone."""
+        with self.workers(1) as workers:
+            workers.start()
+            self.wait_until_read(workers)
 
     def fill(self, prefix: str, events: int, orgs: int) -> None:
         """Put usage records into the topic."""
@@ -157,10 +161,8 @@ def _now() -> int:
 
 def _throughput(bench: _Bench, options: Options, figures: Figures) -> None:
     """The three readers of the same topic, one after the other."""
-    bench.prepare(options.orgs, rules=True)
-    with bench.workers(1) as workers:  # purchases are booked before, so that the measured work is usage alone
-        workers.start()
-        bench.wait_until_read(workers)
+    bench.prepare(options.orgs)
+    bench.book_prepared()
     bench.fill("t", options.events, options.orgs)
     bench.screen.say("an idiomatic Faust agent reads them")
     figures.idiomatic_rate = yardstick(
@@ -179,7 +181,7 @@ def _throughput(bench: _Bench, options: Options, figures: Figures) -> None:
 
 def _latency(bench: _Bench, options: Options, figures: Figures) -> None:
     rate, seconds = options.latency_per_second, options.latency_s
-    bench.prepare(options.orgs, rules=True)
+    bench.prepare(options.orgs)
     schema_id = bench.registry.schema_id(INPUT_TOPICS[InputKind.USAGE])
     chunks = list(load.usage(SEED, "l", int(rate * (seconds + WARM_S)), options.orgs, _now(), schema_id))
     messages = Messages(
@@ -224,11 +226,13 @@ def _note_latency(figures: Figures, options: Options, found: array[float]) -> No
 
 def _memory(bench: _Bench, options: Options, figures: Figures) -> None:
     """Fill, measure, restart, measure again; the larger of the two memories is told."""
-    bench.prepare(options.memory_orgs, rules=False)
+    bench.prepare(options.memory_orgs)
+    bench.book_prepared()
     bench.fill("m", options.memory_ids, options.memory_orgs)
+    base = bench.committed()
     with bench.workers(1) as workers:
         workers.start()
-        bench.rate(f"booking {options.memory_ids:,} events", options.memory_ids + options.memory_orgs, 0)
+        bench.rate(f"booking {options.memory_ids:,} events", options.memory_ids, base)
         filled = _largest(workers.pids())
     with bench.workers(1) as workers:
         figures.ready_s = start_timed(workers)

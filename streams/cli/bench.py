@@ -61,6 +61,7 @@ def bench(
     )
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     figures = measure(settings, options, RunScreen(log))
+    figures.quick = quick
     if as_json:
         print_json(figures.document())
     else:

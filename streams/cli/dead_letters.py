@@ -13,7 +13,7 @@ from streams.cli.console import JsonFlag, describe, load_settings, note, print_j
 from streams.errors import OperatorError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from streams.client.dead_letters import DeadLetter
     from streams.settings import Settings
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 app = typer.Typer(help="List, show and replay what could not be booked.", no_args_is_help=True)
 
 LIMIT = 50
-MESSAGE_CHARACTERS_MAX = 60
 Code = Annotated[DeadLetterCode | None, typer.Option("--code", help="Only those with this code.")]
 Org = Annotated[str | None, typer.Option("--org", help="Only those with this key.")]
 
@@ -49,10 +48,7 @@ def list_dead_letters(
     if not found:
         print("no dead letters")
         return
-    rows = [
-        [each.name, _time(each.at_ms), each.code, each.topic, _text(each.key), each.message[:MESSAGE_CHARACTERS_MAX]]
-        for each in shown
-    ]
+    rows = [[each.name, _time(each.at_ms), each.code, each.topic, _text(each.key), each.message] for each in shown]
     print_table(["id", "time", "code", "topic", "key", "message"], rows)
     counts = ", ".join(f"{count:,} {name}" for name, count in codes.most_common())
     note(f"{len(found):,} dead letters: {counts}")
@@ -95,16 +91,22 @@ def replay(
 ) -> None:
     """Send dead letters again to where they came from, for example when a missing price has been published.
 
-    What has been booked since counts as a duplicate: nothing is booked twice. A dead letter that holds only a part of
-    its record, because that was too large, is not sent.
+    What has been booked since is not booked twice. What fails again becomes a new dead letter; of those chosen by
+    --all, --code or --org, each record is sent once, by its newest. A dead letter that holds only a part of its record,
+    because that was too large, is not sent.
     """
     from streams.client import CreditsProducer
+    from streams.client.dead_letters import newest_of_each, read_dead_letters
     from streams.client.dead_letters import replay as send_again
 
     settings = _settings()
     if bool(names) == bool(every or code or org):
         raise typer.BadParameter("name dead letters, or choose them with --all, --code or --org")
-    letters = [_named(settings, name) for name in names] if names else list(_chosen(settings, code, org))
+    older = 0
+    if names:
+        letters = [_named(settings, name) for name in names]
+    else:
+        letters, older = newest_of_each(read_dead_letters(settings), _choice(code, org))
     refusals = [letter.refusal for letter in letters if letter.refusal is not None]
     if names and refusals:
         raise OperatorError(refusals[0], "have its producer send the record again")
@@ -114,8 +116,10 @@ def replay(
                 send_again(producer, letter)
     sent = len(letters) - len(refusals)
     if as_json:
-        print_json({"replayed": sent, "left_out": refusals})
+        print_json({"replayed": sent, "older": older, "left_out": refusals})
         return
+    if older:
+        note(f"left out: {older:,} older dead letters of records that have a newer one")
     for refusal in refusals:
         note(f"left out: {refusal}")
     print(f"sent {sent:,} records again")
@@ -132,10 +136,13 @@ def _settings() -> Settings:
 def _chosen(settings: Settings, code: DeadLetterCode | None, org: str | None) -> Iterable[DeadLetter]:
     from streams.client.dead_letters import read_dead_letters
 
+    return filter(_choice(code, org), read_dead_letters(settings))
+
+
+def _choice(code: DeadLetterCode | None, org: str | None) -> Callable[[DeadLetter], bool]:
+    """Whether a dead letter has this code and this key, as far as they are given."""
     key = None if org is None else org.encode()
-    for letter in read_dead_letters(settings):
-        if (code is None or letter.code == code.value) and (key is None or letter.key == key):
-            yield letter
+    return lambda letter: (code is None or letter.code == code.value) and (key is None or letter.key == key)
 
 
 def _named(settings: Settings, name: str) -> DeadLetter:

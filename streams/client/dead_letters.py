@@ -2,14 +2,17 @@
 
 Rules of this file: a dead letter is named by its own place in the dead-letter topic, `partition:offset`. Its value, key
 and headers are the record's own; what the ledger adds stands in headers behind them (`schemas.dead_letters`). Replaying
-sends the same bytes to the topic they came from: an id that has had its effect since is a duplicate, so replaying twice
-is harmless. A dead letter that holds only a part of its record is not replayed.
+sends the same bytes to the topic they came from. What has been booked since has no second effect: its id is known, and
+after the id's window the record is too old. What fails again becomes a new dead letter beside the old one, so that a
+choice of many counts a record once, by its newest letter (`newest_of_each`): else each replay would send twice as many
+as the one before. A dead letter that holds only a part of its record is not replayed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import Message
@@ -120,6 +123,35 @@ def read_dead_letter(settings: Settings, partition: int, offset: int) -> DeadLet
         for message in batch:
             return dead_letter_of(message)
     return None
+
+
+def newest_of_each(letters: Iterable[DeadLetter], wanted: Callable[[DeadLetter], bool]) -> tuple[list[DeadLetter], int]:
+    """The wanted letters that are the newest of their record, and how many wanted ones are older than those.
+
+    Two letters hold the same record when topic, key and value are the same; a record's own headers do not count, since
+    nothing is booked by them and any producer may write `credits.replayed`. The newest says how the record stands now:
+    an older one is left out also where the newest is not wanted. A letter that cannot be sent stands for
+    itself. They come in the order in which their records failed first. Held: the wanted letters, 32 bytes for others.
+    """
+    newest: dict[bytes, tuple[tuple[int, int, int], DeadLetter | None]] = {}
+    wanted_count = 0
+    for letter in letters:
+        is_wanted = wanted(letter)
+        wanted_count += is_wanted
+        record = _digest(letter) if letter.refusal is None else letter.name.encode()
+        at = (letter.at_ms, letter.partition, letter.offset)
+        if record not in newest or newest[record][0] < at:
+            newest[record] = (at, letter if is_wanted else None)
+    found = [letter for _, letter in newest.values() if letter is not None]
+    return found, wanted_count - len(found)
+
+
+def _digest(letter: DeadLetter) -> bytes:
+    """The same for letters of the same record."""
+    digest = sha256()
+    for part in (letter.topic.encode(), letter.key, letter.value):
+        digest.update(b"none" if part is None else b"%d:%b" % (len(part), part))
+    return digest.digest()
 
 
 def replay(producer: CreditsProducer, letter: DeadLetter) -> None:

@@ -1,8 +1,9 @@
-"""What a dead letter holds of its record: everything, and of one that no topic would take, a part and what it was."""
+"""What a dead letter holds of its record (of one that no topic would take, a part), and which of many is sent again."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from hashlib import sha256
 from types import SimpleNamespace
 from typing import Any, cast
@@ -22,7 +23,7 @@ from schemas.dead_letters import (
 from schemas.enums import DeadLetterCode
 from schemas.topics import DEAD_LETTER_BYTES_MAX
 from streams.agents.dead_letters import dead_letter
-from streams.client.dead_letters import DeadLetter, dead_letter_of
+from streams.client.dead_letters import DeadLetter, dead_letter_of, newest_of_each
 from streams.engine.ports import Inbound, Keyed
 from streams.engine.transaction import MESSAGE_BYTES_MAX
 
@@ -130,3 +131,58 @@ def test_the_projection_has_the_size_of_the_whole_value(value: bytes, headers: H
     written = letter(b"k", value, headers)
     rows: Any = dead_letter_rows(3, [1], [0], [written.key], [written.value], [written.headers])
     assert rows.column("value_bytes").to_pylist() == [size]
+
+
+def failed(offset: int, value: bytes | None = b"v", *, topic: str = "usage", key: bytes | None = b"acme") -> DeadLetter:
+    """A letter of a record; a later offset is a later letter."""
+    return DeadLetter(0, offset, 1_000, DeadLetterCode.UNKNOWN_PRICE, "why", topic, 0, offset, key, value, (), {})
+
+
+def test_a_record_that_fails_again_and_again_is_sent_once_each_time() -> None:
+    """Each replay makes one letter more; counted by letters, it would be 1, 2, 4, 8."""
+    letters = [failed(0, b"one"), failed(1, b"two")]
+    for times in range(4):
+        chosen, older = newest_of_each(letters, lambda letter: True)
+        assert [letter.value for letter in chosen] == [b"one", b"two"]
+        assert [letter.offset for letter in chosen] == [2 * times, 2 * times + 1]
+        assert older == 2 * times
+        letters += [failed(len(letters) + place, letter.value) for place, letter in enumerate(chosen)]
+
+
+def test_records_of_another_topic_key_or_value_are_others() -> None:
+    letters = [
+        failed(0),
+        failed(1, topic="purchases"),
+        failed(2, key=b"bolt"),
+        failed(3, key=None),
+        failed(4, b"w"),
+        failed(5, None),
+        failed(6, b""),
+        failed(7, b"4:acme", key=b""),
+        failed(8, b"", key=b"4:acme"),
+    ]
+    assert newest_of_each(letters, lambda letter: True) == (letters, 0)
+
+
+def test_partitions_may_be_read_in_any_order() -> None:
+    old, new = failed(0), failed(1)
+    assert newest_of_each([new, old], lambda letter: True) == ([new], 1)
+
+
+def test_an_older_letter_is_left_out_though_only_the_older_is_wanted() -> None:
+    """Chosen by a code that the record no longer fails with."""
+    old, new = failed(0), replace(failed(1), code=DeadLetterCode.TOO_OLD)
+    assert newest_of_each([old, new], lambda letter: letter.code == DeadLetterCode.UNKNOWN_PRICE) == ([], 1)
+    assert newest_of_each([old, new], lambda letter: letter.code == DeadLetterCode.TOO_OLD) == ([new], 0)
+
+
+def test_the_newest_is_known_by_its_bytes_and_not_by_a_header_that_any_producer_may_write() -> None:
+    victim = failed(0, b"one")
+    forged = replace(failed(1, b"two"), headers=(("credits.replayed", victim.name.encode()),))
+    assert newest_of_each([victim, forged], lambda letter: True) == ([victim, forged], 0)
+
+
+def test_parts_of_records_are_each_left_to_be_told() -> None:
+    """What was cut may be of different records though the first bytes are the same."""
+    parts = [replace(failed(offset), cut={"credits.value.bytes": "20000000"}) for offset in range(2)]
+    assert newest_of_each(parts, lambda letter: True) == (parts, 0)

@@ -159,6 +159,10 @@ class Hold(Record):
     tool: Name | None = None
     operation: Id | None = None
     on_shortage: OnShortage | None = None
+    team: Name | None = None
+    department: Name | None = None
+    category: Name | None = None
+    provider: Name | None = None
 
     @model_validator(mode="after")
     def _placed_amount_is_above_zero(self, info: ValidationInfo) -> Self:

@@ -256,6 +256,8 @@ class ActiveHold(msgspec.Struct, array_like=True):
     expires_at: int
     scope: tuple[str | None, ...]
     operation: str | None = None
+    category: str | None = None
+    provider: str | None = None
 
 
 class CorrectedUsage(msgspec.Struct, array_like=True):

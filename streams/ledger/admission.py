@@ -46,6 +46,16 @@ HTTP_STATUS = {
 }
 
 
+class Work(NamedTuple):
+    """What prices know work by, in the order of `PriceList.plan`."""
+
+    operation: str
+    category: str | None = None
+    model: str | None = None
+    tool: str | None = None
+    provider: str | None = None
+
+
 class AdmissionRequest(msgspec.Struct, frozen=True):
     """What somebody wants to do, and about how much it costs."""
 
@@ -123,13 +133,9 @@ def admit(account: Account, request: AdmissionRequest, at: int) -> Admission:
     return Admission(DecisionCode.OK, room)
 
 
-def is_free(
-    account: Account, prices: PriceList, operation: str | None, model: str | None, tool: str | None, at: int
-) -> bool:
+def is_free(account: Account, prices: PriceList, work: Work, at: int) -> bool:
     """Whether work that begins at `at` is priced as free of charge; what nobody priced is not."""
-    if operation is None:
-        return False
-    plan = prices.plan(account.org_id, account.tier, operation, None, model, tool, None, overrides=account.overrides)
+    plan = prices.plan(account.org_id, account.tier, *work, overrides=account.overrides)
     try:
         return plan.tariff(at).free
     except DeadLetter:

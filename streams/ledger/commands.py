@@ -122,6 +122,10 @@ class Hold(Command, frozen=True):
     tool: str | None = None
     operation: str | None = None
     on_shortage: OnShortage = OnShortage.REJECT
+    team: str | None = None
+    department: str | None = None
+    category: str | None = None
+    provider: str | None = None
 
 
 class Setting(Command, frozen=True):

@@ -263,8 +263,8 @@ def _note_expiry(movement: _Movement) -> None:
 def _place(account: Account, entry: Entry) -> None:
     terms = msgspec.json.decode(entry.details or "", type=HoldTerms)
     hold_id = entry.hold_id or ""
-    scope = tuple(scope_by(entry))
-    place(account, ActiveHold(hold_id, entry.wallet, terms.amount_nanos, terms.expires_at, scope, entry.operation))
+    words = (tuple(scope_by(entry)), entry.operation, entry.category, entry.provider)
+    place(account, ActiveHold(hold_id, entry.wallet, terms.amount_nanos, terms.expires_at, *words))
 
 
 def lapsing(wallet: Wallet, at: int) -> int:

@@ -19,7 +19,7 @@ import msgspec
 
 from schemas.enums import DeadLetterCode, DecisionCode, EntryKind, EntryReason, HoldAction, OnShortage, RejectReason
 from streams.ledger.account import Account, ActiveHold
-from streams.ledger.admission import HTTP_STATUS, Admission, AdmissionRequest, admit, is_free, spendable_in
+from streams.ledger.admission import HTTP_STATUS, Admission, AdmissionRequest, Work, admit, is_free, spendable_in
 from streams.ledger.bounds import full, no_wallet
 from streams.ledger.budgets import Scope
 from streams.ledger.commands import Hold, Usage
@@ -82,7 +82,7 @@ def write_release(journal: Journal, hold: ActiveHold, occurred_at: int, reason: 
         occurred_at=occurred_at,
         reason=reason,
         hold_id=hold.hold_id,
-        **_words(Scope(*hold.scope), hold.operation),
+        **_words(Scope(*hold.scope), hold),
     )
 
 
@@ -104,7 +104,7 @@ def _place(journal: Journal, hold: Hold, context: Context) -> None:
         return
     wallet = wallet_for(account, hold.wallet)
     check_range(hold.amount_nanos, wallet.held + hold.amount_nanos, wallet.available - hold.amount_nanos)
-    free = is_free(account, context.prices, hold.operation, hold.model, hold.tool, hold.occurred_at)
+    free = _is_free(account, hold, context)
     request = AdmissionRequest(hold.wallet, hold.amount_nanos, _scope_of(hold), hold.operation, free)
     admission = admit(account, request, journal.at)
     granted = _granted(account, hold, admission, free)
@@ -125,9 +125,16 @@ def _place(journal: Journal, hold: Hold, context: Context) -> None:
         occurred_at=hold.occurred_at,
         hold_id=hold.hold_id,
         details=msgspec.json.encode(terms).decode(),
-        **_words(_scope_of(hold), hold.operation),
+        **_words(_scope_of(hold), hold),
     )
     _decide(journal, hold.hold_id, hold.action, hold.wallet, DecisionCode.OK, granted, expires_at)
+
+
+def _is_free(account: Account, hold: Hold, context: Context) -> bool:
+    if hold.operation is None:
+        return False
+    work = Work(hold.operation, hold.category, hold.model, hold.tool, hold.provider)
+    return is_free(account, context.prices, work, hold.occurred_at)
 
 
 def _crowd(account: Account, hold: Hold) -> Admission | None:
@@ -162,7 +169,7 @@ def _capture(journal: Journal, hold: Hold) -> None:
         return
     if hold.amount_nanos < 0:
         raise DeadLetter(DeadLetterCode.INVALID_FIELD, "amount_nanos: must not be below 0")
-    words = _words(Scope(*active.scope), active.operation) | {"hold_id": hold.hold_id}
+    words = _words(Scope(*active.scope), active) | {"hold_id": hold.hold_id}
     _book_capture(journal, active, active.wallet, hold.amount_nanos, hold.hold_id, hold.occurred_at, words)
     _decide(journal, hold.hold_id, hold.action, active.wallet, DecisionCode.OK, hold.amount_nanos)
 
@@ -220,11 +227,12 @@ def _active(journal: Journal, hold: Hold) -> ActiveHold | None:
 
 
 def _scope_of(hold: Hold) -> Scope:
-    return Scope(hold.user_id, hold.project_id, hold.model, hold.tool)
+    return Scope(hold.user_id, hold.project_id, hold.model, hold.tool, hold.team, hold.department)
 
 
-def _words(scope: Scope, operation: str | None) -> dict[str, Any]:
-    return {**scope._asdict(), "operation": operation}
+def _words(scope: Scope, hold: Hold | ActiveHold) -> dict[str, Any]:
+    """The dimensions of its entries: of its being placed, captured, released or refused."""
+    return {**scope._asdict(), "operation": hold.operation, "category": hold.category, "provider": hold.provider}
 
 
 def _refuse(journal: Journal, hold: Hold, admission: Admission) -> None:
@@ -237,7 +245,7 @@ def _refuse(journal: Journal, hold: Hold, admission: Admission) -> None:
         hold_id=hold.hold_id,
         correlation_id=admission.limit_id,
         details=msgspec.json.encode({"action": hold.action.value, "message": admission.message}).decode(),
-        **_words(_scope_of(hold), hold.operation),
+        **_words(_scope_of(hold), hold),
     )
     wallet = wallet_for(journal.account, hold.wallet)
     journal.answer(

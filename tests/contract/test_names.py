@@ -67,7 +67,7 @@ INPUTS = {
 }
 
 # fields added since; all optional
-ADDED = {"refund": "target_recorded_at"}
+ADDED = {"refund": "target_recorded_at", "hold": "team department category provider"}
 
 OUTPUTS = {
     "entry": "org_id seq entry_id kind wallet amount_nanos balance_nanos available_nanos held_nanos occurred_at "

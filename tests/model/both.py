@@ -67,6 +67,10 @@ HTTP_STATUS = {"ok": 200, "credits_not_available": 402, "credits_held": 402, "li
 
 FORGOTTEN_AFTER = 40 * DAY
 """An id is remembered for 35 days and 2 hours, and at most an eighth longer."""
+MILLISECOND = 1_000
+USED_AGAIN = ("buy again", "send again")
+"""Operations with an instant of their own: grants of one instant go by their ids (rule 3), and how the ledger names a
+grant whose id was used before is its own affair."""
 NUMBERED = re.compile(r"^(purchase|transfer)@\d+/")
 """The id of a grant whose purchase or transfer has an id that was used before."""
 
@@ -111,6 +115,8 @@ class Both:
         """How many ids were used again long after their window, by kind."""
         self.over: Counter[str] = Counter()
         """How often budgets were reached, by each dimension that they are for."""
+        self.refused: Counter[str] = Counter()
+        """How often budgets refused a hold, by the same."""
         self._seen = {"alerts": 0, "decisions": 0, "requests": 0}
 
     def perform(self, step: Step) -> None:
@@ -122,13 +128,20 @@ class Both:
             self._deliver()
         elif step[0] == "tick":
             self._tick(step[1])
+        elif step[0] in USED_AGAIN:
+            self._tick(MILLISECOND)
+            self._compare_doing(step)
+            self._tick(MILLISECOND)
         else:
-            told = self._do(step, f"n{self.number}", self.world.at)
-            if told is not None:
-                ledger, auditor = told
-                assert _dead_letter(ledger) == _dead_letter(auditor), step
+            self._compare_doing(step)
         entries = [entry for name in self.world.entries for entry in self.world.entries[name][before.get(name, 0) :]]
         self._compare(step, entries)
+
+    def _compare_doing(self, step: Step) -> None:
+        told = self._do(step, f"n{self.number}", self.world.at)
+        if told is not None:
+            ledger, auditor = told
+            assert _dead_letter(ledger) == _dead_letter(auditor), step
 
     def finish(self) -> None:
         """Everything is delivered, every hold times out; then nothing is held, and what must always hold does."""
@@ -339,6 +352,8 @@ class Both:
         decisions = self._new("decisions", world.decisions)
         for decision, predicted in zip(decisions, auditor.decisions, strict=True):
             assert _answered(decision, predicted), (step, decision, predicted)
+            found = None if decision.limit_id is None else auditor.org(decision.org_id).budget(decision.limit_id)
+            self.refused.update(() if found is None else (name for name, _ in found[1].scope))
         asked = Counter(map(_request, self._new("requests", world.topup_requests)))
         assert asked == Counter(auditor.requests), step
         for who in {entry.org_id for entry in entries}:

@@ -36,6 +36,7 @@ BUDGETED: tuple[dict[str, str], ...] = (
     {"team": "red", "department": "sales"},
 )
 """What budgets are for: all of an org, or some dimensions of it."""
+DIMENSIONS = sorted({name for named in BUDGETED for name in named})
 
 org = st.sampled_from(("acme", "acme", "acme", "beta", "gone"))
 unit = st.sampled_from(("USD", "USD", "USD", "EUR"))
@@ -56,7 +57,7 @@ model = st.sampled_from(("gpt", "mini", "gift"))
 people_and_things = {"user_id": user, "model": model, "tool": st.just("search"), "project_id": st.just("web")}
 groups = {"team": st.just("red"), "department": st.just("sales")}
 scope = st.fixed_dictionaries({}, optional={**people_and_things, **groups})
-hold_scope = st.fixed_dictionaries({}, optional={**people_and_things, "user_id": user | st.just("eve")})
+hold_scope = st.fixed_dictionaries({}, optional={**people_and_things, **groups, "user_id": user | st.just("eve")})
 operation = st.sampled_from((None, "chat", "deployment"))
 on_shortage = st.sampled_from(("reject", "cap", "overflow"))
 minutes = st.sampled_from((None, 0, 10, 600, 3_000))
@@ -180,11 +181,10 @@ def _spent_in_a_budget(
 ) -> list[Step]:
     """A budget is set, spent, and stands in the way of a hold."""
     body = {"budget_id": "b1", "unit": where, "scope": named, "window": window, "limit": "1"}
-    held = {name: value for name, value in named.items() if name not in groups}
     return [
         ("set", who, "budget", body, "root", "system"),
         *(("use", who, where, much, {**more, **named}, None) for much, more in uses),
-        ("place", who, where, "1", held, None, "cap", 600),
+        ("place", who, where, "1", named, None, "cap", 600),
     ]
 
 
@@ -245,7 +245,8 @@ REACHED: Counter[str] = Counter()
 
 SELDOM = {
     *("credit_days_left", "purchase used again", "transfer_out used again"),
-    *(f"over the budget of a {name}" for name in ("user_id", "model", "tool", "project_id", "team", "department")),
+    *(f"over the budget of a {name}" for name in DIMENSIONS),
+    *(f"a hold refused by the budget of a {name}" for name in DIMENSIONS),
 }
 """What random operations come to only when they are made to."""
 
@@ -256,6 +257,8 @@ def _note(both: Both) -> None:
         REACHED[f"{kind} used again"] += count
     for name, count in both.over.items():
         REACHED[f"over the budget of a {name}"] += count
+    for name, count in both.refused.items():
+        REACHED[f"a hold refused by the budget of a {name}"] += count
 
 
 def test_both_know_how_many_wallets_an_org_may_have() -> None:

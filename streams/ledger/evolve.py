@@ -14,13 +14,13 @@ import msgspec
 
 from schemas.amounts import format_amount
 from schemas.enums import AlertKind, EntryKind, EntryReason, GrantKind, OnShortage
-from streams.ledger.account import Account, ActiveHold, CorrectedUsage, Grant, RefundedUsage, Transit, Wallet
+from streams.ledger.account import Account, ActiveHold, CorrectedUsage, RefundedUsage, Transit, Wallet
 from streams.ledger.bounds import weigh
 from streams.ledger.budgets import Charged, Scope, end_window, every, give_back
 from streams.ledger.burn import end_day, enter_day
 from streams.ledger.due import allowance_due, enter_month, own_monthly, refresh_due
 from streams.ledger.entry import CARRIED, Alert, Entry
-from streams.ledger.grants import find_grant, move
+from streams.ledger.grants import find_grant, lapsing, move, reached_end
 from streams.ledger.holds import place, release
 from streams.ledger.lines import figures, notice, watch_lines
 from streams.ledger.refusals import BrokenLedger
@@ -265,16 +265,6 @@ def _place(account: Account, entry: Entry) -> None:
     hold_id = entry.hold_id or ""
     words = (tuple(scope_by(entry)), entry.operation, entry.category, entry.provider)
     place(account, ActiveHold(hold_id, entry.wallet, terms.amount_nanos, terms.expires_at, *words))
-
-
-def lapsing(wallet: Wallet, at: int) -> int:
-    """What is left in grants that have reached their end at `at`: no part of the allocation of the month to come."""
-    return sum(grant.remaining for grant in wallet.grants if reached_end(grant, at))
-
-
-def reached_end(grant: Grant, at: int) -> bool:
-    """The grant expires, or lapses, at `at` or did before."""
-    return grant.expires_at is not None and grant.expires_at <= at
 
 
 def _send(account: Account, wallet: Wallet, entry: Entry) -> None:

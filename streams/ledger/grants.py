@@ -89,6 +89,16 @@ def pay_overdraft(wallet: Wallet, lots: Iterable[Lot], at: int) -> tuple[Slice, 
     return tuple(slices)
 
 
+def reached_end(grant: Grant, at: int) -> bool:
+    """The grant expires, or lapses, at `at` or did before."""
+    return grant.expires_at is not None and grant.expires_at <= at
+
+
+def lapsing(wallet: Wallet, at: int) -> int:
+    """What is left in grants that have reached their end at `at`: an expiry takes it at that instant."""
+    return sum(grant.remaining for grant in wallet.grants if reached_end(grant, at))
+
+
 def find_grant(wallet: Wallet, grant_id: str) -> Grant | None:
     """The grant of that id, live or exhausted."""
     for grants in (wallet.grants, wallet.exhausted):

@@ -4,7 +4,8 @@ Rules of this file:
 - A line has a distance: how much more can be spent until it is reached; at 0 or below it is crossed ("on the line
   counts"). So the next line to be reached is the nearest, and a jump over several reports them from near to far.
 - A crossing alerts once. A line is armed again, in a new epoch, only by an entry that replenishes: one that adds
-  credits or begins a month, and leaves the distance above 0. Holds that come and go do not re-arm.
+  credits or begins a month, and leaves the distance above 0. Holds that come and go do not re-arm. Credits that have
+  expired when they come in lift nothing over a line: the expiry that takes them follows at the same instant.
 - One entry that takes a wallet out of any of its alarms raises one `credit_resolved` that lists the lines left;
   leaving depletion raises `credit_balance_restored` instead.
 - A changed rule is a new version, armed anew and judged at once. An alert's id is a function of org, wallet, kind,
@@ -27,6 +28,7 @@ from streams.ledger.account import Account, Rule, Wallet, Watch
 from streams.ledger.budgets import Charged
 from streams.ledger.burn import rate
 from streams.ledger.entry import Alert
+from streams.ledger.grants import lapsing
 
 HUNDRED_PERCENT_NANOS = 100 * NANOS
 OUT_OF_REACH = 2**63 - 1
@@ -68,6 +70,12 @@ class Figures(NamedTuple):
 def figures(wallet: Wallet) -> Figures:
     """The wallet as it stands."""
     return Figures(wallet.settled, wallet.settled - wallet.held, wallet.used, wallet.allocation, rate(wallet.burn))
+
+
+def _lasting(wallet: Wallet, at: int) -> Figures:
+    """The wallet as it stands when what has expired by `at` is gone."""
+    now, gone = figures(wallet), lapsing(wallet, at)
+    return now._replace(settled=now.settled - gone, available=now.available - gone) if gone else now
 
 
 def distance(rule_type: ThresholdType, level: int, now: Figures) -> int:
@@ -204,7 +212,7 @@ def watch_lines(
     `before`: the wallet before the entry; `replenished`: the entry adds credits or begins a month; `left`: lines that
     the entry itself took away while they were crossed; `charged`: the budgets that it touched.
     """
-    after = figures(wallet)
+    after = _lasting(wallet, at) if replenished else figures(wallet)
     changes = _Changes(left)
     if wallet.opened:
         _watch_balance(wallet, before, after, replenished, changes)

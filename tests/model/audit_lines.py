@@ -47,8 +47,10 @@ class Lines(Page):
         charged: Sequence[Budget] = (),
     ) -> None:
         """Rules 12, 15, 25-28: once per crossing; armed again by what replenishes; one `resolved` that lists what was
-        left. Then credits are asked for, if it is time."""
+        left. What has expired by then replenishes nothing. Then credits are asked for, if it is time."""
         resolved = list(left)
+        dead = [lot.left for lot in wallet.lots if lot.expires_at is not None and lot.expires_at <= at]
+        gone = sum(dead) if replenished else 0
 
         def judge(crossed: bool, on_or_over: bool, kind: str, rule: str) -> bool:
             now = on_or_over or (crossed and not replenished)
@@ -59,22 +61,23 @@ class Lines(Page):
             return now
 
         if wallet.touched:
-            low, available = wallet.low_line, wallet.available
+            low, available = wallet.low_line, wallet.available - gone
             wallet.low_crossed = judge(wallet.low_crossed, available <= low, "credit_balance_low", "low")
-            before, empty = wallet.depleted, wallet.balance <= 0
+            before, empty = wallet.depleted, wallet.balance <= gone
             wallet.depleted = judge(before, empty, "credit_balance_depleted", "depleted")
             if before and not wallet.depleted:
                 self.alarms.append(Alarm(name, wallet.unit, "credit_balance_restored", "depleted"))
             if wallet.negative:
                 kind, crossed = "credit_negative_limit_crossed", wallet.negative_crossed
-                wallet.negative_crossed = judge(crossed, wallet.stopped, kind, "negative_limit")
+                beyond = wallet.balance - gone <= -wallet.negative
+                wallet.negative_crossed = judge(crossed, beyond, kind, "negative_limit")
         for limit_id, limit in wallet.limits.items():
             if limit.level is not None:
                 kind = "credit_limit_alert" if limit_id == "alert_threshold" else "credit_limit_reached"
                 limit.crossed = judge(limit.crossed, wallet.used >= limit.level, kind, limit_id)
         for rule_id, rule in wallet.rules.items():
             kind = "credit_days_left" if rule.kind == "days_left_below" else "credit_threshold_crossed"
-            rule.crossed = judge(rule.crossed, met(wallet, rule), kind, rule_id)
+            rule.crossed = judge(rule.crossed, met(wallet, rule, gone), kind, rule_id)
         for budget in charged:
             budget.crossed = judge(budget.crossed, budget.spent >= budget.limit, "budget_reached", budget.name)
         if resolved:
@@ -106,22 +109,21 @@ def wants(org: Org, wallet: Wallet) -> bool:
     return on and topup is not None and wallet.available <= topup.threshold
 
 
-def met(wallet: Wallet, rule: Rule) -> bool:
-    """Whether the line is reached: on the line counts."""
+def met(wallet: Wallet, rule: Rule, gone: int = 0) -> bool:
+    """Whether the line is reached: on the line counts. `gone`: what of the balance is none."""
+    available = wallet.available - gone
     match rule.kind:
         case "balance_at_or_below":
-            return wallet.available <= rule.level
+            return available <= rule.level
         case "used_percent":
             used = Fraction(100) if wallet.allocation <= 0 else Fraction(100 * wallet.used, wallet.allocation)
             return used >= Fraction(rule.level, NANOS)
         case "left_percent":
-            return wallet.allocation <= 0 or Fraction(100 * wallet.available, wallet.allocation) <= Fraction(
-                rule.level, NANOS
-            )
+            return wallet.allocation <= 0 or Fraction(100 * available, wallet.allocation) <= Fraction(rule.level, NANOS)
         case "month_spend_above":
             return wallet.used >= rule.level
         case "days_left_below":
             daily = 0 if wallet.pace is None else wallet.pace.daily
-            return bool(daily) and Fraction(wallet.available, daily) <= Fraction(rule.level, NANOS)
+            return bool(daily) and Fraction(available, daily) <= Fraction(rule.level, NANOS)
         case _:
             raise ValueError(rule.kind)

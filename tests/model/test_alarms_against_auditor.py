@@ -37,6 +37,16 @@ def _tick(micros: int) -> Step:
 
 
 BOUGHT: Step = ("buy", "acme", "USD", "100", "purchased", None, 50, None)
+GIVEN: Step = ("buy", "acme", "USD", "20", "promotional", 10, 50, None)
+GIVEN_TOO_LATE: Step = ("buy", "acme", "USD", "20", "promotional", 0, 50, None)
+BELOW_ZERO: dict[str, Any] = {
+    "unit": "USD",
+    "allowance": "0",
+    "rollover_max": "0",
+    "low_balance_threshold": "10",
+    "low_credit_limit": "0",
+    "negative_limit": "5",
+}
 
 STORIES: dict[str, tuple[list[Step], dict[str, int]]] = {
     "a charge after its failure": (
@@ -58,6 +68,19 @@ STORIES: dict[str, tuple[list[Step], dict[str, int]]] = {
         [BOUGHT, _set("auto_topup", {**TOPUP, "monthly_cap": "40"}), _use("95")]
         + [_set("auto_topup", {**TOPUP, "monthly_cap": "40"})] * 2,
         {"credit_auto_recharge_capped": 1},
+    ),
+    "a gift that has expired on arrival": (
+        [_set("wallet", BELOW_ZERO), _use("6"), GIVEN_TOO_LATE],
+        {"credit_balance_low": 1, "credit_balance_depleted": 1, "credit_negative_limit_crossed": 1}
+        | {"credit_resolved": 0, "credit_balance_restored": 0, "credit_free_expired": 1},
+    ),
+    "a refund to a grant that has expired": (
+        [GIVEN, _use("20"), _tick(11 * DAY_MICROS), ("refund usage", "acme", 0, "20", None)],
+        {"credit_balance_low": 1, "credit_balance_depleted": 1, "credit_resolved": 0, "credit_balance_restored": 0},
+    ),
+    "an amendment of what a grant gave that has expired": (
+        [GIVEN, _use("20"), _tick(11 * DAY_MICROS), ("correct", "acme", 0, 1, "USD", "7", {})],
+        {"credit_balance_low": 1, "credit_balance_depleted": 1, "credit_resolved": 0, "credit_balance_restored": 0},
     ),
     "a budget of nothing": (
         [BOUGHT, _set("budget", NOTHING_A_DAY), _tick(2 * DAY_MICROS), _use("1"), _tick(2 * DAY_MICROS)],

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import random
 import signal
-import time
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 from schemas.enums import InputKind
+from schemas.topics import INPUT_TOPICS
+from streams.client.reader import committed_ends
 from tests.integration.engine.workers import until
 from tests.integration.ledger.events import PRICE_LIST, Traffic, administrators
 from tests.integration.ledger.installation import LedgerInstallation
 
 ROUNDS = 5
 SEED = 20_260_101
+SENT_TO = sorted(set(INPUT_TOPICS.values()) - {"prices"})
+"""The topics whose records `LedgerInstallation.ended` counts."""
 
 
 def begin(installation: LedgerInstallation, traffic: Traffic) -> None:
@@ -41,14 +48,41 @@ def assert_all_is_right(installation: LedgerInstallation) -> None:
     assert report.duplicates > 0
 
 
+@contextmanager
+def waves_without_end(installation: LedgerInstallation, traffic: Traffic) -> Iterator[None]:
+    """Wave upon wave is sent until the block ends. Nobody else may send meanwhile."""
+    enough = threading.Event()
+
+    def send() -> None:
+        while not enough.is_set():
+            one_wave(installation, traffic, 1_000)
+
+    with ThreadPoolExecutor(1) as pool:
+        sending = pool.submit(send)
+        try:
+            yield
+        finally:
+            enough.set()
+        sending.result()
+
+
+def records(installation: LedgerInstallation, *keys: str) -> int:
+    """How many records the partitions of these topics end with."""
+    return sum(committed_ends(installation.settings, [installation.topics.name(key) for key in keys]).values())
+
+
 def test_a_worker_killed_at_random_moments_books_everything_once(installation: LedgerInstallation) -> None:
+    """Each dies at work: it has booked some of the waves, and more of them have arrived than it has booked."""
     traffic, chance = Traffic(SEED), random.Random(SEED)
     begin(installation, traffic)
     for _ in range(ROUNDS):
         worker = installation.ready_worker()
-        one_wave(installation, traffic, 3_000)
-        time.sleep(chance.uniform(0.0, 0.6))  # the moment of the kill is what is tried, not something to wait for
-        worker.kill()
+        moment = records(installation, "ledger") + chance.randint(1, 4_000)
+        with waves_without_end(installation, traffic):
+            until(lambda moment=moment: records(installation, "ledger") >= moment, 60, "some of the waves booked")
+            arrived = records(installation, *SENT_TO)
+            worker.kill()
+        assert installation.ended() < arrived, "the worker was idle"
     installation.ready_worker()
     assert_all_is_right(installation)
 

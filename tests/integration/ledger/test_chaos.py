@@ -71,6 +71,11 @@ def records(installation: LedgerInstallation, *keys: str) -> int:
     return sum(committed_ends(installation.settings, [installation.topics.name(key) for key in keys]).values())
 
 
+def wait_for_entries(installation: LedgerInstallation, count: int) -> None:
+    """Wait until the ledger has come that far."""
+    until(lambda: records(installation, "ledger") >= count, 60, f"{count} entries")
+
+
 def test_a_worker_killed_at_random_moments_books_everything_once(installation: LedgerInstallation) -> None:
     """Each dies at work: it has booked some of the waves, and more of them have arrived than it has booked."""
     traffic, chance = Traffic(SEED), random.Random(SEED)
@@ -79,7 +84,7 @@ def test_a_worker_killed_at_random_moments_books_everything_once(installation: L
         worker = installation.ready_worker()
         moment = records(installation, "ledger") + chance.randint(1, 4_000)
         with waves_without_end(installation, traffic):
-            until(lambda moment=moment: records(installation, "ledger") >= moment, 60, "some of the waves booked")
+            wait_for_entries(installation, moment)
             arrived = records(installation, *SENT_TO)
             worker.kill()
         assert installation.ended() < arrived, "the worker was idle"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from clickhouse_connect.driver.client import Client
@@ -11,9 +12,14 @@ from clickhouse_connect.driver.client import Client
 from projections.clickhouse import connect, migrate
 from projections.rebuild import ProjectionAtWorkError, rebuild, refold
 from projections.verify import clickhouse_audit
+from schemas.amounts import NANOS
+from schemas.enums import InputKind
 from schemas.topics import Topics
 from streams.settings import Settings
 from streams.topics_admin import apply
+from tests.integration.ledger.events import PRICE_LIST, now_us
+from tests.integration.ledger.events import usage as usage_event
+from tests.integration.ledger.installation import LedgerInstallation
 from tests.integration.projections.topics import Ledger, projecting, until
 from tests.unit.projections.entries import NOON, Row, entry
 from tests.unit.projections.test_invoices import purchase
@@ -111,6 +117,47 @@ def test_every_topic_is_projected(settings: Settings, client: Client, watching: 
     topics = Topics(settings.namespace)
     # 500 entries and a commit marker, three aborted ones and an abort marker.
     assert audit["positions"][topics.name("ledger")]["0"]["position"] == 505
+
+
+@pytest.fixture
+def installation(settings: Settings, tmp_path: Path) -> Iterator[LedgerInstallation]:
+    """The ledger itself, with no worker yet, where records of its output made by hand are not enough."""
+    made = LedgerInstallation(settings, tmp_path)
+    yield made
+    made.stop()
+
+
+def test_a_late_usage_corrects_the_bucket_of_its_hour(
+    settings: Settings, installation: LedgerInstallation, client: Client, watching: Client
+) -> None:
+    """From the usage topic to the row, by a ledger and a projection at work: fault 5."""
+    hour_us = 3_600 * 10**6
+    now = now_us()
+    past, present = (now // hour_us - 30) * hour_us, now // hour_us * hour_us
+    sums = "toUnixTimestamp(hour) * 1000000, requests, input_tokens, toInt64(cost * 1000000000)"
+
+    def buckets() -> list[tuple[int, ...]]:
+        rows = watching.query(f"SELECT {sums} FROM usage_hourly FINAL WHERE org_id = 'acme' ORDER BY hour").result_rows
+        return [tuple(int(each) for each in row) for row in rows]
+
+    def send(event_id: str, at: int, tokens: int) -> None:
+        fields = usage_event(event_id, "acme", model="m1", input_tokens=tokens)
+        installation.send(InputKind.USAGE, [{**fields, "occurred_at": at}])
+
+    async def run() -> None:
+        async with projecting(settings, client) as app:
+            send("in time", past, 1_000_000)
+            send("later", now, 10)
+            expected = [(past, 1, 1_000_000, 2 * NANOS), (present, 1, 10, 20_000)]
+            await until(lambda: buckets() == expected, app)
+            send("late", past + hour_us - 1, 500_000)
+            expected[0] = (past, 2, 1_500_000, 3 * NANOS)
+            await until(lambda: buckets() == expected, app)
+
+    installation.send(InputKind.PRICE, PRICE_LIST)
+    installation.ready_worker()
+    asyncio.run(run())
+    assert installation.report().ok
 
 
 def test_a_restart_goes_on_from_what_clickhouse_holds(settings: Settings, client: Client, watching: Client) -> None:

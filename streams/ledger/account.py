@@ -41,7 +41,7 @@ class Grant(msgspec.Struct, array_like=True):
     current: bool = False
     """The allowance of the current month, which is drawn before all else."""
     noticed: bool = False
-    """`credits_expiring` was raised for it."""
+    """`credits_expiring` was raised for it, or is out of place: it was empty, and filled again in its last week."""
 
 
 class Watch(msgspec.Struct, array_like=True):

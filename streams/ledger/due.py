@@ -21,15 +21,12 @@ from schemas.enums import GrantKind
 from streams.ledger.account import Account, ActiveHold, Budget, Grant, Wallet
 from streams.ledger.budgets import change_window_zone, every
 from streams.ledger.burn import change_day_zone, idle
+from streams.ledger.grants import EXPIRING_NOTICE_MICROS
 from streams.ledger.months import month_of, month_starts_at
 from streams.ledger.topups import wants_credits
 
 MONTHLY_GRANT_PREFIX = "allowance/"
 """Ids of grants made by a wallet's own allowance begin so; what is left of them lapses at the turn of the month."""
-
-
-EXPIRING_NOTICE_MICROS = 7 * 86_400 * 1_000_000
-"""`credits_expiring` is raised a week before a grant expires; not for grants that live no longer than that."""
 
 
 class DueKind(IntEnum):

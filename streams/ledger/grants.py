@@ -29,6 +29,9 @@ from streams.ledger.refusals import BrokenLedger
 EXHAUSTED_MAX = 64
 """Empty grants remembered per wallet, about 60 bytes each. A refund of a forgotten purchase is `unknown_purchase`."""
 
+EXPIRING_NOTICE_MICROS = 7 * 86_400 * 1_000_000
+"""`credits_expiring` is raised a week before a grant expires; not for credits that came, or came back, no earlier."""
+
 NEVER = 2**63 - 1
 """Stands for "does not expire" when times are compared."""
 
@@ -208,7 +211,7 @@ def move(wallet: Wallet, lots: Iterable[Lot], slices: Iterable[Slice], at: int, 
             if wallet.overdraft < 0:
                 raise BrokenLedger(f"the overdraft of {wallet.unit} would be {wallet.overdraft}")
         else:
-            _change(wallet, part)
+            _change(wallet, part, at)
     if len(wallet.exhausted) > remembered:
         _forget(wallet, at)
     wallet.allowance_first = bool(wallet.grants) and wallet.grants[0].kind is GrantKind.ALLOWANCE
@@ -221,8 +224,7 @@ def _add(wallet: Wallet, lot: Lot, at: int, current: bool) -> None:
         insort(wallet.grants, _granted(lot, at, current), key=draw_order)
         return
     if not grant.remaining:
-        wallet.exhausted.remove(grant)
-        insort(wallet.grants, grant, key=draw_order)
+        _refill(wallet, grant, at)
     grant.amount += lot.amount_nanos
     grant.remaining += lot.amount_nanos
     if lot.price_paid_nanos is not None:
@@ -245,7 +247,7 @@ def _granted(lot: Lot, at: int, current: bool) -> Grant:
     )
 
 
-def _change(wallet: Wallet, part: Slice) -> None:
+def _change(wallet: Wallet, part: Slice, at: int) -> None:
     grant = find_grant(wallet, part.grant_id)
     if grant is None:
         raise BrokenLedger(f"no grant {part.grant_id} in {wallet.unit}")
@@ -257,8 +259,15 @@ def _change(wallet: Wallet, part: Slice) -> None:
         wallet.grants.remove(grant)
         wallet.exhausted.append(grant)
     elif after and not before:
-        wallet.exhausted.remove(grant)
-        insort(wallet.grants, grant, key=draw_order)
+        _refill(wallet, grant, at)
+
+
+def _refill(wallet: Wallet, grant: Grant, at: int) -> None:
+    """An empty grant has something again. In its last week nobody is told that it ends in a week: that is over."""
+    wallet.exhausted.remove(grant)
+    insort(wallet.grants, grant, key=draw_order)
+    if grant.expires_at is not None and grant.expires_at - EXPIRING_NOTICE_MICROS <= at:
+        grant.noticed = True
 
 
 def _forget(wallet: Wallet, at: int) -> None:

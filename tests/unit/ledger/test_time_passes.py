@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from schemas.amounts import NANOS
-from schemas.enums import AlertKind, EntryKind, SettingKind
-from streams.ledger.due import EXPIRING_NOTICE_MICROS
+from schemas.enums import AlertKind, EntryKind, RefundTarget, SettingKind
 from streams.ledger.entry import Entry
+from streams.ledger.grants import EXPIRING_NOTICE_MICROS
 from tests.unit.ledger.world import DAY, World
 
 
@@ -101,3 +103,43 @@ def test_twenty_rules_and_no_more() -> None:
     rules = [{"rule_id": f"r{n}", "type": "used_percent", "level": str(n)} for n in range(21)]
     assert not world.set(SettingKind.THRESHOLDS, {"unit": "USD", "rules": rules[:20]}).rejected
     assert world.set(SettingKind.THRESHOLDS, {"unit": "USD", "rules": rules}).rejected
+
+
+@pytest.mark.parametrize(
+    ("days", "told"),
+    [
+        (22, [AlertKind.EXPIRING]),
+        (23, []),  # a week before its end, to the microsecond
+        (28, []),
+        (31, []),
+    ],
+)
+@pytest.mark.parametrize("forgotten", [False, True])
+def test_credits_that_come_back_in_the_last_week_of_their_grant_are_not_said_to_expire_in_a_week(
+    days: int, told: list[AlertKind], forgotten: bool
+) -> None:
+    world = World()
+    world.give("20", purchase_id="g", expires_at=world.at + 30 * DAY)
+    world.use("20", event_id="u")
+    if forgotten:
+        world.account().wallets["USD"].exhausted.clear()
+    world.tick(days * DAY)
+    world.refund(RefundTarget.USAGE, "u", "20")
+    world.tick(40 * DAY)
+    assert [alert.kind for alert in world.alerts if alert.kind is AlertKind.EXPIRING] == told
+    assert "grant_expired" in [entry.reason for entry in world.entries["acme"]]
+    if not forgotten:
+        world.check()
+
+
+def test_a_grant_is_noticed_once_whatever_comes_back_to_it() -> None:
+    world = World()
+    world.give("20", purchase_id="g", expires_at=world.at + 30 * DAY)
+    world.use("15", event_id="u")
+    world.tick(25 * DAY)
+    (alert,) = (alert for alert in world.alerts if alert.kind is AlertKind.EXPIRING)
+    assert alert.level == "5"
+    world.refund(RefundTarget.USAGE, "u", "15")
+    world.tick(10 * DAY)
+    assert [alert.kind for alert in world.alerts].count(AlertKind.EXPIRING) == 1
+    world.check()

@@ -195,9 +195,9 @@ def balance_of(wallets: dict[str, str], **amounts: int) -> Row:
     return {"org_id": "acme", "seq": 16, "as_of": NOON, "wallets": units}
 
 
-def publish(client: Client, balance: Row) -> None:
+def publish(client: Client, *balances: Row) -> None:
     sink = Sink(client, TOPICS, BundledSchemas())
-    sink.apply([inbound([balance], 0, topic=TOPICS.name("balances"), record="balance")])
+    sink.apply([inbound(balances, 0, topic=TOPICS.name("balances"), record="balance")])
 
 
 def test_balance_card(story: Client) -> None:
@@ -209,6 +209,59 @@ def test_balance_card(story: Client) -> None:
         ("USD", D(122), D(120), True, D(50), [D(-5), D(-20), D(1), D(-4), D(10)],
          [D(122), D(127), D(147), D(146), D(150)]),
     ]  # fmt: skip
+
+
+WORSE: dict[str, tuple[list[tuple[str, dict[str, Any]]], int, bool]] = {
+    "nobody set a line: 10": ([], 10, True),
+    "above it": ([], 11, False),
+    "the wallet's line": ([("wallet", {"low_balance_threshold": "20.5"})], 20, True),
+    "above the wallet's line": ([("wallet", {"low_balance_threshold": "20.5"})], 21, False),
+    "the newest wallet's line": (
+        [("wallet", {"low_balance_threshold": "20"}), ("wallet", {"low_balance_threshold": "0"})],
+        1,
+        False,
+    ),
+    "the threshold of auto top-up": ([("auto_topup", {"enabled": True, "threshold": "30"})], 30, True),
+    "not the wallet's line while top-up is on": (
+        [("wallet", {"low_balance_threshold": "20"}), ("auto_topup", {"enabled": True, "threshold": "5"})],
+        6,
+        False,
+    ),
+    "a top-up with no threshold asks at 0": ([("auto_topup", {"enabled": True})], 1, False),
+    "the wallet's line while top-up is off": (
+        [("auto_topup", {"enabled": False, "threshold": "5"}), ("wallet", {"low_balance_threshold": "20"})],
+        20,
+        True,
+    ),
+    "another wallet's line": ([("wallet", {"unit": "EUR", "low_balance_threshold": "50"})], 20, False),
+}
+"""What was set, the available balance, and whether that is low though the status says something worse."""
+
+
+def test_the_low_badge_beside_a_worse_status(client: Client) -> None:
+    """Product rule 29: the badge says that the balance is low (rule 28), whatever else stops the wallet."""
+    wanted = {(said, status): low for said, (_, _, low) in WORSE.items() for status in ("limit_reached", "blocked")}
+    balances = [
+        balance_of({"USD": status}, settled=1_000, available=WORSE[said][1]) | {"org_id": f"{said}: {status}"}
+        for said, status in wanted
+    ]
+    entries = [
+        entry(balance["org_id"], seq, 0, kind="setting", source_topic=SETTINGS,
+              details=setting(kind, {"unit": "USD", **body}))
+        for balance, (said, _) in zip(balances, wanted, strict=True)
+        for seq, (kind, body) in enumerate(WORSE[said][0], start=1)
+    ]  # fmt: skip
+    publish(client, *balances)
+    Sink(client, TOPICS, BundledSchemas()).apply([inbound(entries, 0)])
+    shown = dict(rows(client, "SELECT org_id, low FROM v_balance_cards"))
+    assert shown == {f"{said}: {status}": low for (said, status), low in wanted.items()}
+
+
+def test_the_low_badge_is_the_status_where_that_says_it(client: Client) -> None:
+    """Settings and balances are projected each at its own speed: a line that is newer than the balance waits for it."""
+    wanted = {"ok": False, "low": True, "depleted": True, "negative": True}
+    publish(client, balance_of({status: status for status in wanted}, available=10))
+    assert dict(rows(client, "SELECT status, low FROM v_balance_cards")) == wanted
 
 
 def test_month_so_far(client: Client) -> None:

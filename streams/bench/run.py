@@ -65,6 +65,8 @@ class Options:
     latency_workers: int = 2
     memory_orgs: int = 100_000
     memory_ids: int = 5_000_000
+    memory_rules: bool = False
+    """Every org has the rules of the other parts; else credits alone."""
 
 
 def bench(settings: Settings, options: Options, screen: Screen) -> Figures:
@@ -95,10 +97,13 @@ class _Bench:
         self.sender = Sender(settings, self.registry)
         self.ledger = Topics(settings.namespace).name("ledger")
 
-    def prepare(self, orgs: int) -> None:
+    def prepare(self, orgs: int, *, rules: bool = True) -> None:
         """Prices, credits for everybody, and what they set."""
         at = _now()
-        for wave in (wave_of(InputKind.PRICE, list(price_list())), load.purchases(orgs, at), load.rules(orgs, at)):
+        waves = [wave_of(InputKind.PRICE, list(price_list())), load.purchases(orgs, at)]
+        if rules:
+            waves.append(load.rules(orgs, at))
+        for wave in waves:
             self.sender.send(self.sender.encode(wave), lambda _: None)
 
     def book_prepared(self) -> None:
@@ -226,7 +231,7 @@ def _note_latency(figures: Figures, options: Options, found: array[float]) -> No
 
 def _memory(bench: _Bench, options: Options, figures: Figures) -> None:
     """Fill, measure, restart, measure again; the larger of the two memories is told."""
-    bench.prepare(options.memory_orgs)
+    bench.prepare(options.memory_orgs, rules=options.memory_rules)
     bench.book_prepared()
     bench.fill("m", options.memory_ids, options.memory_orgs)
     base = bench.committed()

@@ -34,6 +34,7 @@ def bench(
     events: Annotated[int | None, typer.Option("--events", min=1_000, help="Usage events for throughput.")] = None,
     seconds: Annotated[int | None, typer.Option("--seconds", min=1, help="How long latency is measured.")] = None,
     rate: Annotated[int | None, typer.Option("--rate", min=1, help="Events per second for latency.")] = None,
+    with_rules: Annotated[bool, typer.Option("--with-rules", help="Memory: every org has ten rules and more.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Measure throughput, latency, memory and restart, and hold them against the goals.
@@ -58,6 +59,7 @@ def bench(
         latency_s=seconds or (30 if not quick else 10),
         memory_orgs=100_000 // part,
         memory_ids=5_000_000 // part,
+        memory_rules=with_rules,
     )
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     figures = measure(settings, options, RunScreen(log))

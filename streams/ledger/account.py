@@ -275,6 +275,13 @@ class CorrectedUsage(msgspec.Struct, array_like=True):
     billing_unit: BillingUnit | None = None
     rebooking: int = 0
     """What a correction has given back, when the next entry is the new revision and judges the lines for both."""
+    first_recorded_at: int = 0
+    """When its first booking was recorded, which a correction does not change; 0: this is the first."""
+
+    @property
+    def counted_at(self) -> int:
+        """The time whose budget windows it counts in: that of its first booking (product rule 23)."""
+        return self.first_recorded_at or self.recorded_at
 
 
 class RefundedUsage(msgspec.Struct, array_like=True):

@@ -3,6 +3,8 @@
 Rules of this file:
 - A usage counts towards every budget of its wallet whose named fields it has, in the window in which it is recorded.
   Usage is always booked; a budget that is reached raises `budget_reached` and refuses admission (`admission`).
+- What becomes of a usage later, a refund or a new revision, counts in the windows it was first recorded in: where they
+  have ended, in none (product rule 23).
 - A budget is reached when as much as its limit is spent: on the line counts. It is armed again when its window ends, or
   when so much is given back that it is below the limit.
 - A window that ends while its budget is reached takes an entry; the others are moved on by the next usage.
@@ -209,29 +211,38 @@ def _begin(budget: Budget, number: int, time_zone: str) -> None:
     budget.ends_at = window_starts_at(budget.window, number + 1, time_zone)
 
 
-def charge(wallet: Wallet, scope: Scope, cost: int, time_zone: str, at: int) -> list[Charged]:
-    """Count usage of `cost` towards the budgets it is about; who crossed is for `lines` to judge."""
+def charge(
+    wallet: Wallet, scope: Scope, cost: int, time_zone: str, at: int, used_at: int | None = None
+) -> list[Charged]:
+    """Count `cost` (below 0: given back) towards the budgets of a usage; who crossed is for `lines` to judge.
+
+    `used_at`: when the usage was first recorded, where that was before: only windows count that were open then as well.
+    """
     if wallet.budgets is None:
         return []
     charged = []
     for budget in matching(wallet.budgets, scope):
         enter_window(budget, time_zone, at)
-        charged.append(Charged(budget, budget.limit - budget.spent))
-        budget.spent += cost
-    return charged
-
-
-def give_back(wallet: Wallet, scope: Scope, amount: int, used_at: int, time_zone: str, at: int) -> list[Charged]:
-    """What was given back of a usage recorded at `used_at`, where that was in the window that is still open."""
-    if wallet.budgets is None:
-        return []
-    charged = []
-    for budget in matching(wallet.budgets, scope):
-        enter_window(budget, time_zone, at)
-        if used_at >= window_starts_at(budget.window, budget.number, time_zone):
+        if used_at is None or used_at >= window_starts_at(budget.window, budget.number, time_zone):
             charged.append(Charged(budget, budget.limit - budget.spent))
-            budget.spent -= amount
+            budget.spent += cost
     return charged
+
+
+def charge_again(
+    wallet: Wallet, was: Scope, given_back: int, scope: Scope, cost: int, time_zone: str, at: int, used_at: int
+) -> list[Charged]:
+    """Count the new revision of a usage, after `given_back` was counted back in the budgets of what it `was`.
+
+    Returns the budgets of either, once each, with what could be spent before both.
+    """
+    touched = {
+        each.budget.budget_id: each._replace(before=each.before - given_back)
+        for each in charge(wallet, was, 0, time_zone, at, used_at)
+    }
+    for each in charge(wallet, scope, cost, time_zone, at, used_at):
+        touched.setdefault(each.budget.budget_id, each)
+    return list(touched.values())
 
 
 def set_aside(wallet: Wallet, scope: Scope, amount: int) -> None:

@@ -5,6 +5,10 @@ Rules of this file:
   `correction` that carries what it takes back, and a `usage` of the new revision; a void makes the first alone.
 - What is given back goes to the grants that were drawn, the last drawn first, less what was refunded already; the
   refunds are part of what is unwound, so the new revision can be refunded as if it were the first.
+- An amendment in one wallet moves the difference: the new revision draws first on what the correction has just given
+  back, in the order it was drawn, also where it would expire at once; only what it costs more goes by the draw-down
+  order. The wallet's lines are judged at its end, and its budgets too.
+- Budgets count a revision in the windows in which the usage was first recorded, and in no other (`budgets`).
 - A revision of a usage of which nothing is booked is booked as it stands, and remembered like a corrected one, so that
   a lower revision is refused when it comes after all; a void of it is `unknown_usage`.
 - A revision that is not higher than the booked one is a dead letter.
@@ -14,19 +18,19 @@ Rules of this file:
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import msgspec
 
-from schemas.enums import DeadLetterCode, EntryKind, EntryReason, RejectReason
-from streams.ledger.account import Account, CorrectedUsage
+from schemas.enums import DeadLetterCode, EntryKind, EntryReason, GrantKind, RejectReason
+from streams.ledger.account import Account, CorrectedUsage, Wallet
 from streams.ledger.bounds import full, no_return, told
-from streams.ledger.budgets import Scope
 from streams.ledger.commands import Usage
 from streams.ledger.entry import DIMENSIONS, Entry, Lot, Slice
 from streams.ledger.evolve import USAGE_REFUND_WINDOW_MICROS, Unwound, revision_of
-from streams.ledger.grants import draw, give_back, lot_of, undrawn
+from streams.ledger.grants import find_grant, give_back, lot_of, overdraft_slice, undrawn
 from streams.ledger.hold_decisions import capture_by_usage
 from streams.ledger.journal import Journal
 from streams.ledger.rating import Rated
@@ -87,9 +91,9 @@ def decide_correction(journal: Journal, usage: Usage, rated: Rated | None, refer
             details=msgspec.json.encode(told(crowd)).decode(),
         )
         return
-    _unwind(journal, usage, booked, rebooked=_rebooked(booked, usage, rated))
+    again = _unwind(journal, usage, booked, rebooked=rated is not None and _rebooked(booked, rated))
     if rated is not None:
-        _book(journal, usage, rated)
+        _book(journal, usage, rated, again if rated.wallet == booked.wallet else ())
 
 
 def _check_remembered(account: Account, usage: Usage, at: int) -> None:
@@ -106,31 +110,56 @@ def _check_remembered(account: Account, usage: Usage, at: int) -> None:
         raise DeadLetter(DeadLetterCode.INVALID_FIELD, message)
 
 
-def _book(journal: Journal, usage: Usage, rated: Rated) -> None:
-    """The entry of the new revision, for which there is room; it resolves the hold that it names."""
+def _book(journal: Journal, usage: Usage, rated: Rated, again: tuple[Slice, ...] = ()) -> None:
+    """The entry of the new revision, for which there is room; it resolves the hold that it names.
+
+    `again`: what has just been given back in its wallet, to be drawn first.
+    """
     account = journal.account
+    slices = _draw_again(wallet_for(account, rated.wallet), rated.cost, again)
     hold = None if usage.hold_id is None else account.holds.get(usage.hold_id)
     if hold is not None:
-        capture_by_usage(journal, usage, rated, hold)
+        capture_by_usage(journal, usage, rated, hold, slices)
         return
-    wallet = wallet_for(account, rated.wallet)
     journal.write(
         EntryKind.USAGE,
         rated.wallet,
         -rated.cost,
         event_id=usage.event_id,
         occurred_at=usage.occurred_at,
-        slices=draw(wallet, rated.cost) if rated.cost else (),
+        slices=slices,
         **usage_words(usage, rated),
     )
 
 
-def _unwind(journal: Journal, usage: Usage, booked: CorrectedUsage, *, rebooked: bool) -> None:
+def _draw_again(wallet: Wallet, cost: int, again: tuple[Slice, ...]) -> tuple[Slice, ...]:
+    """What `cost` takes: of `again` first, the rest in draw-down order. Changes nothing."""
+    slices: list[Slice] = []
+    left = {grant.grant_id: grant.remaining for grant in wallet.grants}
+    in_order = (Slice(grant.grant_id, grant.kind, grant.remaining, grant.expires_at) for grant in wallet.grants)
+    for part in (*again, *in_order):
+        amount = min(cost, part.amount_nanos, left[part.grant_id])
+        if not amount:
+            continue
+        cost -= amount
+        left[part.grant_id] -= amount
+        if slices and slices[-1].grant_id == part.grant_id:
+            amount += slices.pop().amount_nanos
+        slices.append(msgspec.structs.replace(part, amount_nanos=amount))
+    if cost:
+        slices.append(overdraft_slice(cost))
+    return tuple(slices)
+
+
+def _unwind(journal: Journal, usage: Usage, booked: CorrectedUsage, *, rebooked: bool) -> tuple[Slice, ...]:
+    """Write the correction; returns what its wallet's grants have got back by it, in the order it was drawn."""
     account = journal.account
     refunded = account.refunded.get(usage.event_id)
     so_far = refunded.amount if refunded is not None else 0
     amount = sum(part.amount_nanos for part in booked.slices) - so_far
-    back = taken_back(journal, booked, so_far, amount, f"correction/{usage.event_id}/{usage.revision}")
+    overdraft_grant_id = f"correction/{usage.event_id}/{usage.revision}"
+    back = taken_back(journal, booked, so_far, amount, overdraft_grant_id)
+    unwound = Unwound(back.spent, booked.recorded_at, booked.revision, rebooked, booked.first_recorded_at)
     carried: dict[str, Any] = dict(booked.carried)
     journal.write(
         EntryKind.CORRECTION,
@@ -143,14 +172,37 @@ def _unwind(journal: Journal, usage: Usage, booked: CorrectedUsage, *, rebooked:
         reason=EntryReason.USAGE_VOIDED if usage.voided else EntryReason.USAGE_AMENDED,
         revision=usage.revision,
         billing_unit=booked.billing_unit,
-        details=msgspec.json.encode(Unwound(back.spent, booked.recorded_at, booked.revision, rebooked)).decode(),
+        details=msgspec.json.encode(unwound).decode(),
         **carried,
     )
+    return _come_back(account.wallets[booked.wallet], back, overdraft_grant_id)
+
+
+def _come_back(wallet: Wallet, back: TakenBack, overdraft_grant_id: str) -> tuple[Slice, ...]:
+    """What the grants of a wallet have got of what was taken back, in the order it was drawn; the rest paid a debt."""
+    got: Counter[str] = Counter()
+    for lot in back.anew:
+        got[lot.grant_id] += lot.amount_nanos
+    for part in back.slices:
+        got[part.grant_id] -= part.amount_nanos
+    come: list[Slice] = []
+    for part in reversed(back.returned):
+        grant_id = overdraft_grant_id if part.kind is GrantKind.OVERDRAFT else part.grant_id
+        amount = min(part.amount_nanos, got[grant_id])
+        if not amount:
+            continue
+        got[grant_id] -= amount
+        grant = find_grant(wallet, grant_id)
+        assert grant is not None
+        come.append(Slice(grant_id, grant.kind, amount, grant.expires_at))
+    return tuple(come)
 
 
 class TakenBack(NamedTuple):
     """How a part of a usage is given back."""
 
+    returned: tuple[Slice, ...]
+    """The parts of what was drawn, the last drawn first."""
     slices: tuple[Slice, ...]
     anew: tuple[Lot, ...]
     """Grants that the wallet no longer remembers."""
@@ -173,7 +225,7 @@ def taken_back(
     check_range(wallet.settled + account.on_the_way(wallet.unit) + amount, wallet.used - amount)
     check_range(wallet.lifetime_spent - spent)
     slices, anew = give_back(wallet, [lot_of(wallet, part, overdraft_grant_id) for part in returned], journal.at)
-    return TakenBack(slices, anew, spent)
+    return TakenBack(returned, slices, anew, spent)
 
 
 def dimensions_carried(booked: CorrectedUsage) -> dict[str, str | int]:
@@ -181,8 +233,6 @@ def dimensions_carried(booked: CorrectedUsage) -> dict[str, str | int]:
     return {name: value for name, value in booked.carried.items() if name in DIMENSIONS}
 
 
-def _rebooked(booked: CorrectedUsage, usage: Usage, rated: Rated | None) -> bool:
-    """The new revision touches the same wallet and budgets, so that lines are judged once, when it is booked."""
-    if rated is None or not rated.cost or rated.wallet != booked.wallet:
-        return False
-    return all(booked.carried.get(name) == getattr(usage, name) for name in Scope._fields)
+def _rebooked(booked: CorrectedUsage, rated: Rated) -> bool:
+    """The new revision moves the same wallet, so that lines are judged once, when it is booked."""
+    return rated.cost > 0 and rated.wallet == booked.wallet

@@ -16,7 +16,7 @@ from schemas.amounts import format_amount
 from schemas.enums import AlertKind, EntryKind, EntryReason, GrantKind, OnShortage
 from streams.ledger.account import Account, ActiveHold, CorrectedUsage, RefundedUsage, Transit, Wallet
 from streams.ledger.bounds import weigh
-from streams.ledger.budgets import Charged, Scope, end_window, every, give_back
+from streams.ledger.budgets import Charged, Scope, charge, end_window, every
 from streams.ledger.burn import end_day, enter_day
 from streams.ledger.due import allowance_due, enter_month, own_monthly, refresh_due
 from streams.ledger.entry import CARRIED, Alert, Entry
@@ -41,7 +41,9 @@ class Unwound(msgspec.Struct, frozen=True):
     replaced_revision: int = 0
     """Of a correction: the revision that it takes back."""
     rebooked: bool = False
-    """Of a correction: the next entry is the new revision, of the same wallet and budgets."""
+    """Of a correction: the next entry is the new revision, of the same wallet."""
+    first_recorded_at: int = 0
+    """When the first booking of the usage was recorded; 0: that is `usage_recorded_at`."""
 
 
 class HoldTerms(msgspec.Struct, frozen=True):
@@ -101,18 +103,17 @@ def _check_balance(wallet: Wallet, entry: Entry) -> None:
 def _usage(account: Account, entry: Entry) -> list[Alert]:
     wallet, cost = wallet_for(account, entry.wallet), -entry.amount_nanos
     at, scope = entry.recorded_at, scope_by(entry)
-    given_back = 0
+    known = None
     if entry.revision:
-        corrected = account.corrected.get(entry.event_id)
-        given_back = 0 if corrected is None else corrected.rebooking
-        _remember_revision(account, entry)
-    if entry.hold_id is None and wallet.grants and not given_back:
+        known = account.corrected.get(entry.event_id)
+        _remember_revision(account, entry, 0 if known is None else known.counted_at)
+    if entry.hold_id is None and wallet.grants and known is None:
         first = wallet.grants[0].grant_id
         if advance(account, wallet, cost, at, scope):
             if len(entry.slices) != 1 or entry.slices[0].grant_id != first:
                 raise BrokenLedger(f"{entry.entry_id} draws on other grants than the first")
             return []
-    return list(apply_usage(account, wallet, entry.slices, cost, at, scope, entry.hold_id, given_back > cost))
+    return list(apply_usage(account, wallet, entry.slices, cost, at, scope, entry.hold_id, known))
 
 
 class _Movement:
@@ -289,7 +290,8 @@ def _unwind(movement: _Movement) -> Unwound:
     amount, zone = entry.amount_nanos, account.time_zone
     wallet.used -= amount
     wallet.lifetime_spent -= unwound.spent_nanos
-    movement.charged = give_back(wallet, scope_by(entry), amount, unwound.usage_recorded_at, zone, movement.at)
+    used_at = unwound.first_recorded_at or unwound.usage_recorded_at
+    movement.charged = charge(wallet, scope_by(entry), -amount, zone, movement.at, used_at)
     horizon = entry.recorded_at - USAGE_REFUND_WINDOW_MICROS
     for event_id in [key for key, known in account.refunded.items() if known.usage_recorded_at < horizon]:
         del account.refunded[event_id]
@@ -310,7 +312,8 @@ def _correct_usage(movement: _Movement) -> None:
     account, entry = movement.account, movement.entry
     unwound = _unwind(movement)
     account.refunded.pop(entry.event_id, None)
-    _remember_revision(account, msgspec.structs.replace(entry, slices=()), voided=True)
+    first = unwound.first_recorded_at or unwound.usage_recorded_at
+    _remember_revision(account, msgspec.structs.replace(entry, slices=()), first, voided=True)
     if unwound.rebooked and entry.amount_nanos:
         account.corrected[entry.event_id].rebooking = entry.amount_nanos
         movement.judged_later = True
@@ -330,11 +333,12 @@ def revision_of(entry: Entry, voided: bool = False) -> CorrectedUsage:
     )
 
 
-def _remember_revision(account: Account, entry: Entry, voided: bool = False) -> None:
+def _remember_revision(account: Account, entry: Entry, first_recorded_at: int, voided: bool = False) -> None:
     """Keep the revision of the entry as the latest of its usage, and forget those that can be refunded no longer."""
     corrected = account.corrected
     corrected.pop(entry.event_id, None)
     corrected[entry.event_id] = revision_of(entry, voided)
+    corrected[entry.event_id].first_recorded_at = first_recorded_at
     horizon = entry.recorded_at - USAGE_REFUND_WINDOW_MICROS
     while (oldest := next(iter(corrected))) and corrected[oldest].recorded_at < horizon:
         del corrected[oldest]

@@ -23,7 +23,7 @@ from streams.ledger.admission import HTTP_STATUS, Admission, AdmissionRequest, W
 from streams.ledger.bounds import full, no_wallet
 from streams.ledger.budgets import Scope
 from streams.ledger.commands import Hold, Usage
-from streams.ledger.entry import HoldDecision
+from streams.ledger.entry import HoldDecision, Slice
 from streams.ledger.evolve import HoldTerms
 from streams.ledger.grants import draw
 from streams.ledger.holds import resolved_before
@@ -86,10 +86,13 @@ def write_release(journal: Journal, hold: ActiveHold, occurred_at: int, reason: 
     )
 
 
-def capture_by_usage(journal: Journal, usage: Usage, rated: Rated, hold: ActiveHold) -> None:
-    """Book a usage that names an active hold, and let go of what was held beyond it."""
+def capture_by_usage(
+    journal: Journal, usage: Usage, rated: Rated, hold: ActiveHold, slices: tuple[Slice, ...] | None = None
+) -> None:
+    """Book a usage that names an active hold, and let go of what was held beyond it. `slices`: what a new revision
+    draws; None: as any usage does."""
     words = usage_words(usage, rated)
-    _book_capture(journal, hold, rated.wallet, rated.cost, usage.event_id, usage.occurred_at, words)
+    _book_capture(journal, hold, rated.wallet, rated.cost, usage.event_id, usage.occurred_at, words, slices)
     _decide(journal, hold.hold_id, HoldAction.CAPTURE, hold.wallet, DecisionCode.OK, rated.cost)
 
 
@@ -182,13 +185,15 @@ def _book_capture(
     event_id: str,
     occurred_at: int,
     words: dict[str, Any],
+    slices: tuple[Slice, ...] | None = None,
 ) -> None:
     """The usage, which takes from the hold where both are of one wallet; then what is left of the hold."""
     account = journal.account
     wallet = wallet_for(account, unit)
     check_spendable(account, wallet, cost)
     taken = min(cost, hold.amount) if hold.wallet == unit else 0
-    slices = draw(wallet, cost) if cost else ()
+    if slices is None:
+        slices = draw(wallet, cost) if cost else ()
     journal.write(
         EntryKind.USAGE,
         unit,

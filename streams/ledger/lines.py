@@ -225,7 +225,7 @@ def watch_lines(
         elif change is _Change.LEFT:
             changes.resolved.append(rule.rule_id)
     if charged:
-        _watch_budgets(wallet, charged, replenished, changes)
+        _watch_budgets(wallet, charged, changes)
     if not changes.any:
         return []
     report = _Report(account, wallet, at, before, after)
@@ -275,12 +275,14 @@ def _watch_limits(wallet: Wallet, before: Figures, after: Figures, replenished: 
             changes.resolved.append(rule_id)
 
 
-def _watch_budgets(wallet: Wallet, charged: Sequence[Charged], replenished: bool, changes: _Changes) -> None:
+def _watch_budgets(wallet: Wallet, charged: Sequence[Charged], changes: _Changes) -> None:
+    """A budget is replenished by what was given back in it, whatever the entry was to the wallet."""
     book = wallet.budgets
     assert book is not None
     for each in charged:
         budget = each.budget
-        change = _judge(budget.watch, budget.limit - budget.spent, replenished)
+        ahead = budget.limit - budget.spent
+        change = _judge(budget.watch, ahead, ahead > each.before)
         if change is _Change.CROSSED:
             book.alarms += 1
             changes.crossed.append(_budget_line(wallet, each))

@@ -218,6 +218,7 @@ def _refund_usage(journal: Journal, refund: Refund, usage: CorrectedUsage | None
         _reject_refund(journal, refund, usage.wallet, refusal)
         return
     back = taken_back(journal, usage, so_far, amount, f"refund/{refund.refund_id}")
+    unwound = Unwound(back.spent, usage.recorded_at, first_recorded_at=usage.first_recorded_at)
     journal.write(
         EntryKind.REFUND,
         usage.wallet,
@@ -229,7 +230,7 @@ def _refund_usage(journal: Journal, refund: Refund, usage: CorrectedUsage | None
         reason=EntryReason.USAGE_REFUNDED,
         actor=refund.actor,
         correlation_id=refund.target_id,
-        details=msgspec.json.encode(Unwound(back.spent, usage.recorded_at)).decode(),
+        details=msgspec.json.encode(unwound).decode(),
         billing_unit=usage.billing_unit,
         **dict[str, Any](dimensions_carried(usage)),
     )

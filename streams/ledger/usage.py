@@ -19,9 +19,9 @@ import msgspec
 
 from schemas.amounts import AMOUNT_MAX
 from schemas.enums import DeadLetterCode, EntryKind, GrantKind
-from streams.ledger.account import Account, Wallet
+from streams.ledger.account import Account, CorrectedUsage, Wallet
 from streams.ledger.bounds import no_wallet
-from streams.ledger.budgets import ANYTHING, Scope, charge, charge_fast
+from streams.ledger.budgets import ANYTHING, Charged, Scope, charge, charge_again, charge_fast
 from streams.ledger.burn import enter_day, idle
 from streams.ledger.commands import Usage
 from streams.ledger.due import enter_month, refresh_due
@@ -176,11 +176,11 @@ def apply_usage(
     at: int,
     scope: Scope = ANYTHING,
     hold_id: str | None = None,
-    replenished: bool = False,
+    known: CorrectedUsage | None = None,
 ) -> tuple[Alert, ...]:
     """The fold of a usage entry: the slow way, also taken by `evolve`. A usage that names a hold takes from it.
 
-    `replenished`: it is the end of an amendment that has given back more.
+    `known`: what the account knew of it, where this is a further revision; what that gave back is judged with it.
     """
     account.seq += 1
     if account.wallets.setdefault(wallet.unit, wallet).month and not cost:
@@ -196,12 +196,24 @@ def apply_usage(
     wallet.used += cost
     wallet.lifetime_spent += spent_of(slices)
     wallet.opened = True
-    charged = charge(wallet, scope, cost, account.time_zone, at)
+    charged = _charge(wallet, scope, cost, account.time_zone, at, known)
+    replenished = known is not None and known.rebooking > cost
     alerts = watch_lines(account, wallet, at, before, replenished, charged=charged)
     alerts += consider_topup(account, wallet, at)
     refresh_headroom(wallet)
     refresh_due(account)
     return tuple(alerts)
+
+
+def _charge(
+    wallet: Wallet, scope: Scope, cost: int, time_zone: str, at: int, known: CorrectedUsage | None
+) -> list[Charged]:
+    if known is None:
+        return charge(wallet, scope, cost, time_zone, at)
+    if not known.rebooking:
+        return charge(wallet, scope, cost, time_zone, at, known.counted_at)
+    was = Scope(*(known.carried.get(name) for name in Scope._fields))  # type: ignore[arg-type]  # these are texts
+    return charge_again(wallet, was, known.rebooking, scope, cost, time_zone, at, known.counted_at)
 
 
 def spent_of(slices: tuple[Slice, ...]) -> int:

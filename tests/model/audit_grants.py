@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from tests.model.audit_lines import Lines
+from tests.model.audit_lines import Charge, Lines
 from tests.model.audited import (
     Budget,
     Draw,
@@ -63,14 +63,19 @@ class Grants(Lines):
         if wallet.pace is not None:
             wallet.pace.today += amount
 
-    def _draw(self, wallet: Wallet, amount: int) -> list[Draw]:
-        draws = []
-        for lot in wallet.order():
-            part = min(lot.left, amount)
+    def _draw(self, wallet: Wallet, amount: int, first: Sequence[Draw] = ()) -> list[Draw]:
+        """What `amount` takes: of `first` before all else, then by the order; a lot after itself is one piece."""
+        draws: list[Draw] = []
+        for lot, most in [*((piece.lot, piece.amount) for piece in first), *((lot, None) for lot in wallet.order())]:
+            assert lot is not None
+            part = min(amount, lot.left, lot.left if most is None else most)
             if part:
                 lot.left -= part
                 amount -= part
-                draws.append(Draw(lot, part))
+                if draws and draws[-1].lot is lot:
+                    draws[-1].amount += part
+                else:
+                    draws.append(Draw(lot, part))
         if amount:
             wallet.debt += amount
             draws.append(Draw(None, amount))
@@ -87,8 +92,12 @@ class Grants(Lines):
             wallet.debt -= paid
         self._line(name, kind, wallet, amount, at, replenished=True)
 
-    def _give_back(self, wallet: Wallet, pieces: Iterable[Draw], at: int) -> None:
-        """Each piece to its lot; what is still alive pays the debt first, what has expired stays to expire."""
+    def _give_back(self, wallet: Wallet, pieces: Iterable[Draw], at: int) -> list[Draw]:
+        """Each piece to its lot; what is still alive pays the debt first, what has expired stays to expire.
+
+        Returns what came to the lots, piece by piece.
+        """
+        come = []
         for piece in pieces:
             lot = piece.lot
             paid = min(wallet.debt, piece.amount) if lot is None or lot.expires_at is None or lot.expires_at > at else 0
@@ -97,7 +106,10 @@ class Grants(Lines):
             if lot is not None:
                 lot.left += rest
             elif rest:
-                wallet.lots.append(Lot(f"refund/{len(wallet.lots)}", "adjustment", rest, rest, 50, None, at))
+                lot = Lot(f"refund/{len(wallet.lots)}", "adjustment", rest, rest, 50, None, at)
+                wallet.lots.append(lot)
+            come.append(Draw(lot, rest))
+        return [piece for piece in come if piece.amount]
 
     def _enter(self, org: Org, budget: Budget, at: int) -> None:
         """A new window begins with nothing spent; one that ends while it is reached has been settled before."""
@@ -105,11 +117,16 @@ class Grants(Lines):
         if number > budget.number and not budget.crossed:
             budget.number, budget.spent = number, 0
 
-    def _charge(self, org: Org, wallet: Wallet, scope: Scope, cost: int, at: int) -> list[Budget]:
-        charged = wallet.about(scope)
-        for budget in charged:
+    def _charge(
+        self, org: Org, wallet: Wallet, scope: Scope, cost: int, at: int, first: int | None = None
+    ) -> list[Charge]:
+        """What is booked at `at` counts in the open windows; what was booked `first` before, in those of that time."""
+        charged = []
+        for budget in wallet.about(scope):
             self._enter(org, budget, at)
-            budget.spent += cost
+            if first is None or first >= window_starts(budget.window, budget.number, org.zone):
+                budget.spent += cost
+                charged.append((budget, cost))
         return charged
 
     def _let_go(self, name: str, wallet: Wallet, hold: Hold, at: int, reason: str) -> None:

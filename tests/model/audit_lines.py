@@ -16,6 +16,9 @@ from tests.model.audited import (
 )
 from tests.model.predicted import Alarm, Request
 
+Charge = tuple[Budget, int]
+"""A budget, and how much more is spent there; below 0: less."""
+
 
 class Lines(Page):
     """Every entry is judged by all lines of its wallet."""
@@ -31,7 +34,7 @@ class Lines(Page):
         replenished: bool = False,
         reason: str | None = None,
         draws: Sequence[Draw] = (),
-        charged: Sequence[Budget] = (),
+        charged: Sequence[Charge] = (),
     ) -> None:
         self._say(name, kind, wallet, amount, reason, draws)
         self._watch(name, wallet, at, replenished=replenished, charged=charged)
@@ -44,16 +47,19 @@ class Lines(Page):
         *,
         replenished: bool = False,
         left: Sequence[str] = (),
-        charged: Sequence[Budget] = (),
+        charged: Sequence[Charge] = (),
     ) -> None:
-        """Rules 12, 15, 25-28: once per crossing; armed again by what replenishes; one `resolved` that lists what was
-        left. What has expired by then replenishes nothing. Then credits are asked for, if it is time."""
+        """Rules 12, 15, 25-28: once per crossing; armed again by what replenishes, a budget by what comes back in it.
+
+        What has expired by then replenishes nothing. One `resolved` lists what was left.
+        Then credits are asked for, if it is time.
+        """
         resolved = list(left)
         dead = [lot.left for lot in wallet.lots if lot.expires_at is not None and lot.expires_at <= at]
         gone = sum(dead) if replenished else 0
 
-        def judge(crossed: bool, on_or_over: bool, kind: str, rule: str) -> bool:
-            now = on_or_over or (crossed and not replenished)
+        def judge(crossed: bool, on_or_over: bool, kind: str, rule: str, armed: bool = replenished) -> bool:
+            now = on_or_over or (crossed and not armed)
             if now and not crossed:
                 self.alarms.append(Alarm(name, wallet.unit, kind, rule))
             if crossed and not now and rule != "depleted":
@@ -78,8 +84,9 @@ class Lines(Page):
         for rule_id, rule in wallet.rules.items():
             kind = "credit_days_left" if rule.kind == "days_left_below" else "credit_threshold_crossed"
             rule.crossed = judge(rule.crossed, met(wallet, rule, gone), kind, rule_id)
-        for budget in charged:
-            budget.crossed = judge(budget.crossed, budget.spent >= budget.limit, "budget_reached", budget.name)
+        for budget, more in charged:
+            over = budget.spent >= budget.limit
+            budget.crossed = judge(budget.crossed, over, "budget_reached", budget.name, more < 0)
         if resolved:
             self.alarms.append(Alarm(name, wallet.unit, "credit_resolved", "resolved", frozenset(resolved)))
         self._ask(name, wallet, at)

@@ -174,7 +174,7 @@ class SettingRules(Time):
             elif old.crossed and budget.spent < budget.limit:
                 left = [old.name]
         wallet.budgets[budget.name] = budget
-        self._watch(name, wallet, at, left=left, charged=[budget])
+        self._watch(name, wallet, at, left=left, charged=[(budget, 0)])
 
     def _set_topup(self, name: str, wallet: Wallet, body: Mapping[str, Any], at: int) -> None:
         """A charge on its way stays on its way, and what was charged this month counts."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
+from tests.model.audit_lines import Charge
 from tests.model.audit_time import Time
 from tests.model.audited import (
     Draw,
@@ -11,7 +13,6 @@ from tests.model.audited import (
     Scope,
     Usage,
     Wallet,
-    window_starts,
 )
 from tests.model.audited_rates import Work, rate
 from tests.model.predicted import Unbookable
@@ -19,6 +20,17 @@ from tests.model.predicted import Unbookable
 REFUND_WINDOW_US = 35 * 86_400 * 1_000_000
 
 NOBODY: Scope = frozenset()
+
+
+@dataclass
+class Back:
+    """What a correction gave back of a usage that was `first` booked then: what came to its lots, in the order it was
+    drawn, and the budgets it was counted back in. Nothing, where the new revision is of another wallet."""
+
+    first: int
+    amount: int = 0
+    pieces: list[Draw] = field(default_factory=list)
+    charged: list[Charge] = field(default_factory=list)
 
 
 class UsageRules(Time):
@@ -86,12 +98,14 @@ class UsageRules(Time):
             self._refuse(name, usage.unit, "too_many_grants")
             return
         rest = sum(draw.amount for draw in usage.draws) - usage.refunded
-        # An amendment within one wallet and its budgets is one change: lines are judged at its end.
-        once = bool(cost) and rest > 0 and (unit, scope) == (usage.unit, usage.scope)
-        self._unwind(name, usage, rest, at, "correction", judged=not once)
-        org.usages[event_id] = Usage(usage.unit, at, [], usage.scope, revision)
+        # An amendment within one wallet is one change: lines are judged at its end, and it moves the difference. In
+        # budgets it counts where the usage was first booked.
+        once = bool(cost) and rest > 0 and unit == usage.unit
+        back = self._unwind(name, usage, rest, at, "correction", judged=not once)
+        org.usages[event_id] = Usage(usage.unit, at, usage.first, [], usage.scope, revision)
         if cost is not None:
-            self._book(name, event_id, unit, cost, at, scope, None, revision, replenished=once and rest > cost)
+            before = replace(back, amount=rest) if once else Back(usage.first)
+            self._book(name, event_id, unit, cost, at, scope, None, revision, before)
         self.settle(name, at)
 
     def refund_usage(self, name: str, event_id: str, amount: int, at: int, actor: str | None = None) -> None:
@@ -126,13 +140,17 @@ class UsageRules(Time):
         scope: Scope,
         hold: tuple[Wallet, Hold] | None,
         revision: int = 0,
-        replenished: bool = False,
+        before: Back | None = None,
     ) -> None:
-        """The usage, which takes from the hold what is set aside there; then the rest of the hold comes free."""
+        """The usage, which takes from the hold what is set aside there; then the rest of the hold comes free.
+
+        `before`: what was given back of its last revision.
+        """
         org = self.org(name)
         wallet = self._wallet(org, unit, at)
-        draws = self._draw(wallet, cost)
-        org.usages[event_id] = Usage(unit, at, draws, scope, revision)
+        draws = self._draw(wallet, cost, () if before is None else before.pieces)
+        first = at if before is None else before.first
+        org.usages[event_id] = Usage(unit, at, first, draws, scope, revision)
         self._use_up(wallet, cost)
         wallet.spent += _paid(draws)
         wallet.touched = wallet.touched or bool(cost)
@@ -140,30 +158,37 @@ class UsageRules(Time):
             hold[1].left -= min(cost, hold[1].left)
             if not hold[1].left:
                 self._resolve(org, *hold)
-        charged = self._charge(org, wallet, scope, cost, at) if cost else []
+        charged = self._charge(org, wallet, scope, cost, at, None if before is None else first) if cost else []
+        replenished = before is not None and before.amount > cost
+        if before is not None:
+            charged = _together([*before.charged, *charged])
         self._line(name, "usage", wallet, -cost, at, replenished=replenished, draws=draws, charged=charged)
         if hold is not None and org.hold(hold[1].name) is not None:
             self._let_go(name, *hold, at, "hold_captured")
 
-    def _unwind(self, name: str, usage: Usage, amount: int, at: int, kind: str, *, judged: bool = True) -> None:
+    def _unwind(self, name: str, usage: Usage, amount: int, at: int, kind: str, *, judged: bool = True) -> Back:
         """`amount` of a usage counts no longer: not as used, nor as spent, nor in budgets whose window is open."""
         org = self.org(name)
         wallet = self._wallet(org, usage.unit, at)
         back = _last_drawn(usage.draws, usage.refunded, amount)
         self._use_up(wallet, -amount)
         wallet.spent -= _paid(back)
-        charged = []
-        for budget in wallet.about(usage.scope):
-            self._enter(org, budget, at)
-            if usage.at >= window_starts(budget.window, budget.number, org.zone):
-                budget.spent -= amount
-                charged.append(budget)
+        charged = self._charge(org, wallet, usage.scope, -amount, at, usage.first)
         if amount:
             wallet.touched = True
-        self._give_back(wallet, back, at)
+        come = self._give_back(wallet, back, at)
         self._say(name, kind, wallet, amount)
         if judged:
             self._watch(name, wallet, at, replenished=amount > 0, charged=charged)
+        return Back(usage.first, amount, come[::-1], charged)
+
+
+def _together(charged: Iterable[Charge]) -> list[Charge]:
+    """Each budget once, with all that changed there."""
+    sums: dict[str, Charge] = {}
+    for budget, more in charged:
+        sums[budget.name] = (budget, more + (sums[budget.name][1] if budget.name in sums else 0))
+    return list(sums.values())
 
 
 def _paid(draws: Iterable[Draw]) -> int:

@@ -209,10 +209,11 @@ class Wallet:
 
 @dataclass
 class Usage:
-    """A booked usage, for refunds and corrections. `at`: when its latest revision was booked."""
+    """A booked usage, for refunds and corrections. `at`: when its latest revision was booked; `first`: the first."""
 
     unit: str
     at: int
+    first: int
     draws: list[Draw]
     scope: Scope
     revision: int = 0

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from streams.ledger.entry import Entry
 from tests.model.both import Both, Step
 
 LONG_SEQUENCES = int(os.environ.get("CREDITS_TEST_LONG_SEQUENCES", "100000"))
@@ -210,12 +211,42 @@ def _used_again(who: str, target: str, where: str, much: str, number: int) -> li
     ]
 
 
+def _amended_later(
+    who: str, where: str, much: str, revisions: list[tuple[int, str | None, dict[str, str]]]
+) -> list[Step]:
+    """Usage on an allowance and in budgets, corrected and refunded in later days and months."""
+    terms = {"unit": where, "allowance": "50", "rollover_max": "5", "low_balance_threshold": "20"}
+    steps: list[Step] = [
+        ("set", who, "wallet", {**terms, "low_credit_limit": "0", "negative_limit": "0"}, "root", "system"),
+        ("set", who, "budget", _budget("b1", where, {}, "month"), "root", "system"),
+        ("set", who, "budget", _budget("b2", where, {"user_id": "u1"}, "day"), "root", "system"),
+        ("use", who, where, much, {"user_id": "u1"}, None),
+    ]
+    for number, (hours, cost, named) in enumerate(revisions):
+        steps += [
+            ("tick", hours * 3_600 * 1_000_000),
+            ("use", who, where, "0.5", {}, None),
+            ("correct", who, 0, number + 1, where, cost, named),
+        ]
+    return [*steps, ("refund usage", who, 0, "0.5", None)]
+
+
+def _budget(name: str, where: str, named: dict[str, str], window: str) -> dict[str, Any]:
+    return {"budget_id": name, "unit": where, "scope": named, "window": window, "limit": "7"}
+
+
 uses = st.lists(st.tuples(amount, st.fixed_dictionaries({}, optional={"user_id": user})), min_size=1, max_size=3)
 days_of_usage = st.lists(st.tuples(amount, st.sampled_from((1, 20, 24, 30, 80))), min_size=2, max_size=9)
+revisions = st.lists(
+    st.tuples(st.sampled_from((1, 30, 800)), st.none() | amount, st.fixed_dictionaries({}, optional={"user_id": user})),
+    min_size=1,
+    max_size=3,
+)
 stories: st.SearchStrategy[list[Step]] = st.one_of(
     st.builds(_spent_in_a_budget, org, unit, st.sampled_from(BUDGETED[2:]), st.sampled_from(("day", "month")), uses),
     st.builds(_used_day_by_day, org, unit, st.sampled_from(("1", "2.5", "5", "20")), days_of_usage),
     st.builds(_used_again, org, org, unit, st.sampled_from(("1", "7")), place),
+    st.builds(_amended_later, org, unit, amount, revisions),
 )
 """Operations that random ones hardly ever come to together."""
 parts = st.one_of(*[anything.map(lambda step: [step])] * 4, stories)
@@ -244,7 +275,7 @@ REACHED: Counter[str] = Counter()
 """What the sequences of the default run have come to."""
 
 SELDOM = {
-    *("credit_days_left", "purchase used again", "transfer_out used again"),
+    *("credit_days_left", "purchase used again", "transfer_out used again", "amended in a later month"),
     *(f"over the budget of a {name}" for name in DIMENSIONS),
     *(f"a hold refused by the budget of a {name}" for name in DIMENSIONS),
 }
@@ -253,12 +284,22 @@ SELDOM = {
 
 def _note(both: Both) -> None:
     REACHED.update(alert.kind.value for alert in both.world.alerts)
+    REACHED["amended in a later month"] += sum(
+        _amended_in_a_later_month(entries) for entries in both.world.entries.values()
+    )
     for kind, count in both.again.items():
         REACHED[f"{kind} used again"] += count
     for name, count in both.over.items():
         REACHED[f"over the budget of a {name}"] += count
     for name, count in both.refused.items():
         REACHED[f"a hold refused by the budget of a {name}"] += count
+
+
+def _amended_in_a_later_month(entries: list[Entry]) -> int:
+    turns = [entry.seq for entry in entries if entry.kind == "rollover" and entry.reason is None]
+    first = {entry.event_id: entry.seq for entry in reversed(entries) if entry.kind == "usage"}
+    amended = [entry for entry in entries if entry.reason == "usage_amended"]
+    return sum(any(first[entry.event_id] < seq < entry.seq for seq in turns) for entry in amended)
 
 
 def test_both_know_how_many_wallets_an_org_may_have() -> None:
@@ -314,6 +355,10 @@ STORIES: list[list[Step]] = [
     *(_spent_in_a_budget("acme", "USD", named, "day", [("7", {})]) for named in BUDGETED),
     _used_day_by_day("acme", "USD", "20", [("7", 24), ("10", 24)]),
     _used_again("acme", "beta", "USD", "7", 0),
+    _amended_later(
+        "acme", "USD", "40", [(30, "10", {"user_id": "u1"}), (720, "7", {}), (30, "100", {"user_id": "u2"})]
+    ),
+    _amended_later("acme", "USD", "7", [(800, "10", {"user_id": "u2"}), (1, None, {}), (1, "2.5", {"user_id": "u1"})]),
 ]
 
 

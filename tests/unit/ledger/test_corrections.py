@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from schemas.amounts import NANOS
+from schemas.amounts import NANOS, parse_amount
 from schemas.enums import (
     AlertKind,
     BillingUnit,
@@ -18,7 +18,8 @@ from schemas.enums import (
     RejectReason,
     SettingKind,
 )
-from streams.ledger.entry import Outcome
+from streams.ledger.budgets import every
+from streams.ledger.entry import Entry, Outcome
 from streams.ledger.refusals import DeadLetter
 from tests.unit.ledger.world import DAY, World
 
@@ -271,4 +272,168 @@ def test_an_amendment_that_gives_back_nothing_in_the_end_arms_nothing() -> None:
     assert amend(world, "6", user_id="ann").alerts == ()
     (resolved,) = amend(world, "4", 2, user_id="ann").alerts
     assert resolved.thresholds_left == ("b",)
+    world.check()
+
+
+MONTH = 31 * DAY
+"""From the first day of the world, in May, into June."""
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "june", "expired"),
+    [("79", "80", "99", None), ("90", "89", "100", "1"), ("5", "5", "100", None)],
+)
+def test_an_amendment_after_the_month_moves_the_difference(
+    before: str, after: str, june: str, expired: str | None
+) -> None:
+    """What May gave back is drawn again before it expires; only more than that is drawn on June's allowance."""
+    world = World()
+    world.set(SettingKind.WALLET, {"unit": "USD", "allowance": "100"})
+    world.use(before, event_id="u")
+    world.tick(MONTH)
+    _, new, *expiry = amend(world, after).entries
+    assert new.slices[0].grant_id == "allowance/USD/2026-05"
+    assert [entry.amount_nanos for entry in expiry] == ([] if expired is None else [-parse_amount(expired)])
+    wallet = world.account().wallets["USD"]
+    assert (wallet.settled, wallet.used) == (parse_amount(june), parse_amount(after) - parse_amount(before))
+    world.check()
+
+
+def test_an_amendment_draws_first_on_what_it_gave_back_in_the_order_it_was_drawn() -> None:
+    world = World()
+    world.give("10", purchase_id="g")
+    world.buy("100", purchase_id="p")
+    world.use("30", event_id="u")
+    world.give("50", purchase_id="later", priority=0)
+    _, new = amend(world, "12").entries
+    assert drawn(new) == [("purchase/g", 10), ("purchase/p", 2)]
+    _, new = amend(world, "40", 2).entries
+    assert drawn(new) == [("purchase/g", 10), ("purchase/p", 2), ("purchase/later", 28)]
+    refund = world.refund(RefundTarget.USAGE, "u", "29").entries[0]
+    assert drawn(refund) == [("purchase/later", -28), ("purchase/p", -1)]
+    _, new = amend(world, "12", 3).entries
+    assert drawn(new) == [("purchase/g", 10), ("purchase/p", 1), ("purchase/later", 1)]
+    world.check()
+
+
+def drawn(entry: Entry) -> list[tuple[str, int]]:
+    return [(part.grant_id, part.amount_nanos // NANOS) for part in entry.slices]
+
+
+def test_an_amendment_of_what_was_overdraft() -> None:
+    """A debt that still stands is made again; of one that was paid, the credits that came back are drawn again."""
+    world = used("130")
+    assert drawn(amend(world, "140").entries[1]) == [("purchase/p1", 100), ("overdraft", 40)]
+    world.buy("60", purchase_id="q")
+    new = amend(world, "141", 2).entries[1]
+    assert drawn(new) == [("purchase/p1", 100), ("correction/u/2", 40), ("purchase/q", 1)]
+    assert world.settled() == 19 * NANOS
+    world.check()
+
+
+def test_an_amendment_pays_with_what_came_back_for_other_usage() -> None:
+    world = used("30")
+    world.use("100", event_id="v")
+    assert drawn(amend(world, "20").entries[1]) == [("overdraft", 20)]
+    assert world.settled() == -20 * NANOS
+    world.check()
+
+
+def test_a_revision_that_resolves_a_hold_draws_what_came_back() -> None:
+    world = World()
+    world.set(SettingKind.WALLET, {"unit": "USD", "allowance": "100"})
+    world.use("10", event_id="u")
+    world.tick(MONTH)
+    world.hold(HoldAction.PLACE, "h", "20")
+    _, new, release = amend(world, "15", hold_id="h").entries
+    assert [(part.grant_id[-2:], part.amount_nanos) for part in new.slices] == [("05", 10 * NANOS), ("06", 5 * NANOS)]
+    assert (release.kind, world.account().wallets["USD"].held) == (EntryKind.HOLD_RELEASE, 0)
+    world.check()
+
+
+def budgeted(*budgets: dict[str, Any]) -> World:
+    world = World()
+    world.buy("1000")
+    for number, body in enumerate(budgets):
+        world.set(SettingKind.BUDGET, {"budget_id": f"b{number}", "unit": "USD", "limit": "50", **body})
+    return world
+
+
+def spent(world: World) -> list[int]:
+    book = world.account().wallets["USD"].budgets
+    assert book is not None
+    return [budget.spent // NANOS for budget in sorted(every(book), key=lambda budget: budget.budget_id)]
+
+
+def test_a_revision_counts_in_the_windows_of_the_first_booking() -> None:
+    bodies: tuple[dict[str, Any], ...] = (
+        {"window": "day"},
+        {"window": "month"},
+        {"window": "month", "scope": {"user_id": "ann"}},
+    )
+    world = budgeted(*({"limit": "500", **body} for body in bodies))
+    world.use("40", event_id="u", user_id="ann")
+    world.tick(DAY)
+    world.use("1")
+    amend(world, "42", user_id="ann")
+    assert spent(world) == [1, 43, 42]
+    world.tick(MONTH)
+    world.use("45", user_id="ann")
+    amend(world, "45", 2, user_id="ann")
+    assert spent(world) == [45, 45, 45]
+    amend(world, "46", 3, user_id="ann")
+    assert spent(world) == [45, 45, 45]
+    amend(world, "0", 4, voided=True)
+    assert world.account().wallets["USD"].room > 47 * NANOS  # the fast way is open, and not for this
+    amend(world, "47", 5, user_id="ann")
+    world.refund(RefundTarget.USAGE, "u", "40")
+    assert spent(world) == [45, 45, 45]
+    assert world.account().wallets["USD"].used == (45 + 47 - 42 - 40) * NANOS
+    world.check()
+
+
+def test_a_revision_of_what_never_came_counts_when_it_comes() -> None:
+    world = budgeted({"window": "day"})
+    amend(world, "5", 2)
+    assert spent(world) == [5]
+    world.tick(DAY)
+    amend(world, "6", 3)
+    world.use("1")
+    assert spent(world) == [1]
+    world.check()
+
+
+def test_refunds_of_an_amended_usage_are_known_as_long_as_it_can_be_refunded() -> None:
+    """35 days from its last revision, not from its first booking."""
+    world = used()
+    world.tick(30 * DAY)
+    amend(world, "30")
+    world.refund(RefundTarget.USAGE, "u", "20")
+    world.tick(10 * DAY)
+    world.use("1", event_id="v")
+    world.refund(RefundTarget.USAGE, "v", "1")
+    assert world.refund(RefundTarget.USAGE, "u", "20").entries[0].reason == RejectReason.EXCEEDS_REFUNDABLE
+    world.check()
+
+
+def test_an_amendment_of_people_alone_leaves_the_lines_of_the_wallet() -> None:
+    world = World()
+    world.buy("20")
+    world.use("12", event_id="u", user_id="ann")
+    assert [alert.rule_id for alert in world.alerts] == ["low"]
+    assert amend(world, "12", user_id="bob").alerts == ()
+    world.check()
+
+
+def test_an_amendment_of_people_is_judged_budget_by_budget() -> None:
+    """The org's budget stays reached, one user's is left and the other's is reached, by one entry."""
+    ann, bob = ({"window": "day", "scope": {"user_id": name}} for name in ("ann", "bob"))
+    world = budgeted({"window": "day"}, ann, bob)
+    world.use("60", event_id="u", user_id="ann")
+    assert {alert.rule_id for alert in world.alerts} == {"b0", "b1"}
+    crossed, resolved = amend(world, "60", user_id="bob").alerts
+    assert (crossed.rule_id, crossed.epoch, resolved.thresholds_left) == ("b2", 1, ("b1",))
+    assert spent(world) == [60, 0, 60]
+    (resolved,) = amend(world, "40", 2, user_id="bob").alerts
+    assert set(resolved.thresholds_left) == {"b0", "b2"}
     world.check()

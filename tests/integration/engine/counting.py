@@ -5,9 +5,9 @@ value seen before is a duplicate. Some values do more:
 - `due:<seconds>`: the org is due that long after the record, and its tick writes `tick|<due time>|<tick time>`;
 - `find:<value>`: writes `found|<what the output topic has for that earlier value>`, read by its hint;
 - `huge`: writes a record that no topic takes; `poison`: a bug of the processor.
-While the file named in COUNTING_WAIT_FILE exists, `gather` says that it cannot answer. When the one named in
-COUNTING_DEATH_FILE exists, a thread of the processor dies; where it does at the start, `start` waits for the thread
-for ever. Run as
+While the file named in COUNTING_WAIT_FILE exists, `gather` says that it cannot answer, and adds a byte to the file
+beside it that ends in ASKED_SUFFIX. When the one named in COUNTING_DEATH_FILE exists, a thread of the processor dies;
+where it does at the start, `start` waits for the thread for ever. Run as
 `python -m tests.integration.engine.counting` with CREDITS_… in the environment, it is a whole worker.
 """
 
@@ -38,6 +38,7 @@ DUE = b"due:"
 FIND = b"find:"
 HUGE_BYTES = 3 * 1024 * 1024
 ACCOUNT = struct.Struct(">QQ")
+ASKED_SUFFIX = ".asked"
 
 
 def input_topics(settings: Settings) -> tuple[str, str]:
@@ -104,6 +105,8 @@ class CountingProcessor:
     async def gather(self, state: CountingState, inbound: Sequence[Inbound]) -> dict[bytes, bytes]:
         """What earlier values led to, for the values that ask."""
         if self._wait_file.exists():
+            with self._wait_file.with_suffix(ASKED_SUFFIX).open("ab") as asked:
+                asked.write(b".")
             raise UnavailableError("the wait file exists")
         found = {}
         for batch in inbound:

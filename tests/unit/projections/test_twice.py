@@ -38,6 +38,7 @@ MORE = [
     entry("zone", 2, 5 * 10**9, kind="purchase", grants=[LOT | {"currency": None, "expires_at": None}]),
     entry("zone", 3, 0, kind="setting", details=LIMITS, source_topic=TOPICS.name("settings")),
     entry("zone", 4, -(10**9), operation="chat", recorded_at=NOON + 40 * 24 * 3_600 * 10**6),
+    entry("zone", 5, -(10**9), kind="transfer_out", counterparty_org_id="acme", actor="ann", event_id="on-the-way"),
 ]
 
 

@@ -42,6 +42,10 @@ HOLD: dict[str, Any] = {
     "tool": None,
     "operation": None,
     "on_shortage": None,
+    "team": None,
+    "department": None,
+    "category": None,
+    "provider": None,
 }
 
 

@@ -24,6 +24,7 @@ from projections.columns import (
     struct_list,
     text,
 )
+from schemas.dead_letters import VALUE_PREFIX
 from schemas.enums import EntryKind, EntryReason
 
 DEAD_LETTER_VALUE_BYTES_MAX = 65_536
@@ -386,7 +387,7 @@ def _purchase_status(kind: str, reason: str | None) -> str:
 
 def _value_bytes(said: Mapping[str, str], value: bytes) -> int:
     """How large the value was; it was cut when the ledger says that it was larger."""
-    whole = _integer(said.get("credits.value.bytes"))
+    whole = _integer(said.get(f"{VALUE_PREFIX}bytes"))
     return whole if len(value) < whole < 2**63 else len(value)
 
 

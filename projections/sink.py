@@ -111,7 +111,8 @@ class Projector(Service):
         self._pace = pace
         self._names = [topics.name(key) for key in PROJECTED]
         self._ledger = topics.name("ledger")
-        self._queue: list[Inbound] = []
+        self._queue: list[tuple[Inbound, int]] = []
+        """What was fetched and not taken yet, and how many bytes it takes."""
         self._queued_rows = 0
         self._queued_bytes = 0
         self._next: dict[TP, int] = {}
@@ -184,9 +185,10 @@ class Projector(Service):
         if inbound.first_offset > wanted and not await self._may_skip(tp, wanted):
             return
         self._next[tp] = inbound.next_offset
-        self._queue.append(inbound)
+        size = inbound.size_bytes()
+        self._queue.append((inbound, size))
         self._queued_rows += len(inbound)
-        self._queued_bytes += inbound.size_bytes()
+        self._queued_bytes += size
         self._arrived.set()
         if self._waiting_since_s is None:
             self._waiting_since_s = time.monotonic()
@@ -256,9 +258,9 @@ class Projector(Service):
         taken: list[Inbound] = []
         rows = 0
         while self._queue and rows < self._pace.rows_max:
-            inbound = self._queue.pop(0)
+            inbound, size = self._queue.pop(0)
             rows += len(inbound)
-            self._queued_bytes -= inbound.size_bytes()
+            self._queued_bytes -= size
             taken.append(inbound)
         self._queued_rows -= rows
         if not self._queue:

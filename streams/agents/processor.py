@@ -24,7 +24,7 @@ from streams.agents.missed import Missed
 from streams.agents.outbound import Outbound
 from streams.agents.prices import PriceReader, PriceSource
 from streams.agents.references import Finder
-from streams.agents.rows import RowBooking
+from streams.agents.rows import MONEY_IDS, RowBooking
 from streams.agents.state import PartitionState
 from streams.agents.usage_booking import UsageBooking
 from streams.agents.usage_guards import UsageGuards, segments
@@ -39,7 +39,6 @@ log = logging.getLogger(__name__)
 
 HOUR_US: Final = 3_600_000_000
 USAGE_IDS: Final = "usage"
-MONEY_IDS: Final = "money"
 LEG_RECORD: Final = "leg"
 WRITTEN: Final = (
     "ledger",

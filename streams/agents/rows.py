@@ -66,8 +66,8 @@ def unique_id(kind: InputKind, record: Mapping[str, Any]) -> bytes:
     return "\0".join((kind.value, record["org_id"], record[ID_FIELDS[kind]], record.get("action") or "")).encode()
 
 
-LEG_IDS: Final = "money"
-"""The window that transfer legs are remembered for."""
+MONEY_IDS: Final = "money"
+"""The window that all records but usage are remembered for, transfer legs too."""
 
 
 class RowBooking:
@@ -174,7 +174,7 @@ class RowBooking:
         For it must not stop the orgs beside it, and its credits stay visible as on the way until it is sent again; by
         hand perhaps twice, so that their ids are remembered like those of money.
         """
-        seen, seed = self._state.partition.seen[LEG_IDS], self._state.partition.seed
+        seen, seed = self._state.partition.seen[MONEY_IDS], self._state.partition.seed
 
         def take(index: int, at: int, fields: Mapping[str, Any]) -> None:
             try:

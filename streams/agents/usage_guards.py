@@ -38,6 +38,8 @@ class UsageRows:
     """Index of each row in the inbound batch."""
     keys: list[bytes]
     orgs: list[str]
+    arrived: Int64s
+    """When each row came into the log, microseconds."""
     clocks: Int64s
     """The partition's clock at each row, microseconds."""
     digests: npt.NDArray[np.uint64]
@@ -85,6 +87,7 @@ class UsageGuards:
             places=places,
             keys=keys,
             orgs=batch.column("org_id").to_pylist(),
+            arrived=stamps[places],
             clocks=clocks[places],
             digests=ids,
             contents=contents(said, seed),
@@ -132,8 +135,7 @@ class UsageGuards:
 
     def new(self, rows: UsageRows, seen: SeenIds) -> UsageRows:
         """The rows whose id had no effect yet; exact duplicates are counted, others with that id are dead letters."""
-        arrived = np.asarray(self._inbound.timestamps_ms, np.int64)[rows.places] * 1_000
-        known = seen.lookup(rows.digests, arrived)
+        known = seen.lookup(rows.digests, rows.arrived)
         if not known.known.any():
             return rows
         same = known.known & (known.contents == rows.contents)
@@ -157,6 +159,7 @@ def taken(rows: UsageRows, kept: npt.NDArray[np.intp]) -> UsageRows:
         places=rows.places[kept],
         keys=[rows.keys[row] for row in places],
         orgs=[rows.orgs[row] for row in places],
+        arrived=rows.arrived[kept],
         clocks=rows.clocks[kept],
         digests=rows.digests[kept],
         contents=rows.contents[kept],

@@ -17,7 +17,15 @@ from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import Message
 
-from schemas.dead_letters import CODE_HEADER, CUT_PREFIXES, ERROR_PREFIX, HEADERS_PREFIX, TOPIC_HEADER
+from schemas.dead_letters import (
+    CODE_HEADER,
+    CUT_PREFIXES,
+    ERROR_PREFIX,
+    HEADERS_PREFIX,
+    KEY_PREFIX,
+    TOPIC_HEADER,
+    VALUE_PREFIX,
+)
 from schemas.topics import Topics
 from streams.client.producer import CreditsProducer
 from streams.client.reader import committed_ends, read_range
@@ -64,8 +72,8 @@ class DeadLetter:
     def parts(self) -> str:
         """What of the record is here, where it was cut: for people."""
         said = []
-        for name, part in (("value", self.value), ("key", self.key)):
-            size = self.cut.get(f"credits.{name}.bytes")
+        for name, prefix, part in (("value", VALUE_PREFIX, self.value), ("key", KEY_PREFIX, self.key)):
+            size = self.cut.get(f"{prefix}bytes")
             if size is not None:
                 said.append(f"the first {len(part or b''):,} of {_number(size):,} bytes of the {name}")
         left_out = self.cut.get(f"{HEADERS_PREFIX}left_out")

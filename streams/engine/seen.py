@@ -209,7 +209,7 @@ class SeenMemory:
 
     def oldest_bucket(self, clock_at: int) -> int:
         """The oldest bucket that has an id inside the window at `clock_at`."""
-        return max(0, clock_at - self.window_us) // self.bucket_us
+        return int(self._oldest_buckets(np.asarray(clock_at, np.int64)))
 
     def _oldest_buckets(self, at: Int64s) -> Int64s:
         return np.maximum(at - self.window_us, 0) // self.bucket_us

@@ -45,6 +45,11 @@ class Unwound(msgspec.Struct, frozen=True):
     first_recorded_at: int = 0
     """When the first booking of the usage was recorded; 0: that is `usage_recorded_at`."""
 
+    @property
+    def counted_at(self) -> int:
+        """The time whose budget windows the usage counts in: that of its first booking (product rule 23)."""
+        return self.first_recorded_at or self.usage_recorded_at
+
 
 class HoldTerms(msgspec.Struct, frozen=True):
     """`details` of a hold."""
@@ -290,8 +295,7 @@ def _unwind(movement: _Movement) -> Unwound:
     amount, zone = entry.amount_nanos, account.time_zone
     wallet.used -= amount
     wallet.lifetime_spent -= unwound.spent_nanos
-    used_at = unwound.first_recorded_at or unwound.usage_recorded_at
-    movement.charged = charge(wallet, scope_by(entry), -amount, zone, movement.at, used_at)
+    movement.charged = charge(wallet, scope_by(entry), -amount, zone, movement.at, unwound.counted_at)
     horizon = entry.recorded_at - USAGE_REFUND_WINDOW_MICROS
     for event_id in [key for key, known in account.refunded.items() if known.usage_recorded_at < horizon]:
         del account.refunded[event_id]
@@ -312,8 +316,7 @@ def _correct_usage(movement: _Movement) -> None:
     account, entry = movement.account, movement.entry
     unwound = _unwind(movement)
     account.refunded.pop(entry.event_id, None)
-    first = unwound.first_recorded_at or unwound.usage_recorded_at
-    _remember_revision(account, msgspec.structs.replace(entry, slices=()), first, voided=True)
+    _remember_revision(account, msgspec.structs.replace(entry, slices=()), unwound.counted_at, voided=True)
     if unwound.rebooked and entry.amount_nanos:
         account.corrected[entry.event_id].rebooking = entry.amount_nanos
         movement.judged_later = True

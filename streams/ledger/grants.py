@@ -82,8 +82,7 @@ def pay_overdraft(wallet: Wallet, lots: Iterable[Lot], at: int) -> tuple[Slice, 
     owed = wallet.overdraft
     slices = []
     for lot in lots:
-        live = lot.expires_at is None or lot.expires_at > at
-        part = min(owed, lot.amount_nanos) if live else 0
+        part = 0 if reached_end(lot, at) else min(owed, lot.amount_nanos)
         if part:
             slices.append(Slice(lot.grant_id, lot.kind, part, lot.expires_at))
             owed -= part
@@ -92,9 +91,9 @@ def pay_overdraft(wallet: Wallet, lots: Iterable[Lot], at: int) -> tuple[Slice, 
     return tuple(slices)
 
 
-def reached_end(grant: Grant, at: int) -> bool:
-    """The grant expires, or lapses, at `at` or did before."""
-    return grant.expires_at is not None and grant.expires_at <= at
+def reached_end(credits: Grant | Lot, at: int) -> bool:
+    """They expire, or lapse, at `at` or did before."""
+    return credits.expires_at is not None and credits.expires_at <= at
 
 
 def lapsing(wallet: Wallet, at: int) -> int:
@@ -153,13 +152,11 @@ def give_back(wallet: Wallet, lots: Sequence[Lot], at: int) -> tuple[tuple[Slice
                 anew.append(Lot(lot.grant_id, GrantKind.ADJUSTMENT, lot.amount_nanos - paid, lot.priority))
             continue
         grant = find_grant(wallet, lot.grant_id)
-        expires_at = lot.expires_at if grant is None else grant.expires_at
-        live = expires_at is None or expires_at > at
-        paid = min(owed, lot.amount_nanos) if live else 0
-        owed -= paid
         if grant is not None:
             lot = msgspec.structs.replace(lot, priority=grant.priority, expires_at=grant.expires_at)
             room.setdefault(lot.grant_id, grant.amount - grant.remaining)
+        paid = 0 if reached_end(lot, at) else min(owed, lot.amount_nanos)
+        owed -= paid
         if lot.amount_nanos > room.get(lot.grant_id, 0):
             anew.append(lot)
             change = paid
@@ -167,7 +164,7 @@ def give_back(wallet: Wallet, lots: Sequence[Lot], at: int) -> tuple[tuple[Slice
             room[lot.grant_id] -= lot.amount_nanos
             change = paid - lot.amount_nanos
         if change:
-            slices.append(Slice(lot.grant_id, lot.kind, change, expires_at))
+            slices.append(Slice(lot.grant_id, lot.kind, change, lot.expires_at))
     if owed != wallet.overdraft:
         slices.append(overdraft_slice(owed - wallet.overdraft))
     return tuple(slices), tuple(anew)
@@ -276,10 +273,6 @@ def _forget(wallet: Wallet, at: int) -> None:
     After all slices of an entry: one of them may return to a grant that another would have pushed out. This month's
     allowance stays: what comes back to it is drawn before all else.
     """
-    kept = [
-        empty
-        for empty in wallet.exhausted
-        if empty.kind is GrantKind.PURCHASED or empty.expires_at is None or empty.expires_at > at
-    ]
+    kept = [empty for empty in wallet.exhausted if empty.kind is GrantKind.PURCHASED or not reached_end(empty, at)]
     surplus = len(kept) - EXHAUSTED_MAX
     wallet.exhausted = [empty for place, empty in enumerate(kept) if place >= surplus or empty.current]

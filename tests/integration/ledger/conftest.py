@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from streams.settings import Settings
+from tests.integration.ledger.broker_port import BrokerPort
 from tests.integration.ledger.installation import LedgerInstallation
 
 
@@ -19,3 +20,15 @@ def installation(settings: Settings, tmp_path: Path) -> Iterator[LedgerInstallat
         yield made
     finally:
         made.stop()
+
+
+@pytest.fixture
+def port(settings: Settings, tmp_path: Path) -> Iterator[BrokerPort]:
+    """An installation of one partition whose time is its log's."""
+    installation = LedgerInstallation(settings.model_copy(update={"partitions": 1, "clock": "log"}), tmp_path)
+    made = BrokerPort(installation)
+    try:
+        yield made
+    finally:
+        made.close()
+        installation.stop()

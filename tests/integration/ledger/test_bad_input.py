@@ -7,6 +7,8 @@ import socket
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -216,14 +218,27 @@ def asked_in_vain(url: str, times: int) -> None:
             listener.accept()[0].close()
 
 
-def test_a_registry_that_is_away_is_waited_for(settings: Settings, tmp_path: Path) -> None:
-    """A schema id that nobody can be asked for is not an unknown one: no dead letter, and nothing behind it passes."""
+@contextmanager
+def registry_of_its_own(
+    settings: Settings, tmp_path: Path
+) -> Iterator[tuple[LedgerInstallation, TopicRegistry, RegistryServer]]:
+    """An installation whose registry can be stopped and started."""
     topics_admin.apply(settings)
     registry = TopicRegistry(settings)
     server = RegistryServer(registry)
     server.start()
     installation = LedgerInstallation(settings.model_copy(update={"schema_registry_url": server.url}), tmp_path)
     try:
+        yield installation, registry, server
+    finally:
+        installation.stop()
+        server.stop()
+        registry.close()
+
+
+def test_a_registry_that_is_away_is_waited_for(settings: Settings, tmp_path: Path) -> None:
+    """A schema id that nobody can be asked for is not an unknown one: no dead letter, and nothing behind it passes."""
+    with registry_of_its_own(settings, tmp_path) as (installation, registry, server):
         installation.send(InputKind.PRICE, PRICE_LIST)
         worker = installation.ready_worker()
         installation.send(InputKind.USAGE, [usage("before", "acme", model="m1", input_tokens=1_000)])
@@ -245,19 +260,10 @@ def test_a_registry_that_is_away_is_waited_for(settings: Settings, tmp_path: Pat
         installation.wait_until_booked()
         assert [row["event_id"] for row in installation.rows("ledger")] == ["before", "waits", "behind"]
         assert not installation.dead_letters()
-    finally:
-        installation.stop()
-        server.stop()
-        registry.close()
 
 
 def test_a_worker_started_while_the_registry_is_away_serves_when_it_is_back(settings: Settings, tmp_path: Path) -> None:
-    topics_admin.apply(settings)
-    registry = TopicRegistry(settings)
-    server = RegistryServer(registry)
-    server.start()
-    installation = LedgerInstallation(settings.model_copy(update={"schema_registry_url": server.url}), tmp_path)
-    try:
+    with registry_of_its_own(settings, tmp_path) as (installation, _, server):
         installation.send(InputKind.PRICE, PRICE_LIST)
         installation.send(InputKind.PURCHASE, [purchase("p1", "acme", 100 * NANOS)])
         sent = [usage(f"e{number}", "acme", model="m1", input_tokens=1_000) for number in range(20)]
@@ -275,7 +281,3 @@ def test_a_worker_started_while_the_registry_is_away_serves_when_it_is_back(sett
         assert sorted(booked) == sorted(["p1", *(each["event_id"] for each in sent)])
         assert not installation.dead_letters()
         assert installation.report().ok
-    finally:
-        installation.stop()
-        server.stop()
-        registry.close()

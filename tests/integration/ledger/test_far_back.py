@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
 from confluent_kafka import Producer
 
 from schemas.amounts import NANOS
@@ -15,7 +11,6 @@ from schemas.records import bundled_id
 from streams.client.reader import Offsets, committed_ends, read_range
 from streams.engine.ledger_lookup import PASS_RECORDS_MAX
 from streams.kafka_clients import producer_config
-from streams.settings import Settings
 from tests.integration.ledger.broker_port import BrokerPort
 from tests.integration.ledger.installation import LedgerInstallation
 from tests.products.scenario import Row
@@ -25,18 +20,6 @@ HOUR_US = 3_600_000_000
 USED_AT = BOUGHT_AT + HOUR_US
 REFUNDED_AT = USED_AT + 30 * 24 * HOUR_US
 BATCH_RECORDS = 20_000
-
-
-@pytest.fixture
-def port(settings: Settings, tmp_path: Path) -> Iterator[BrokerPort]:
-    """An installation of one partition whose time is its log's."""
-    installation = LedgerInstallation(settings.model_copy(update={"partitions": 1, "clock": "log"}), tmp_path)
-    made = BrokerPort(installation)
-    try:
-        yield made
-    finally:
-        made.close()
-        installation.stop()
 
 
 def usage(name: str) -> Row:

@@ -2,34 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pytest
 
 from schemas.topics import Topics
-from streams.settings import Settings
 from tests.integration.ledger.broker_port import BrokerPort
-from tests.integration.ledger.installation import LedgerInstallation
 from tests.products import expectation, scenario
 from tests.products.memory_port import MemoryPort
 from tests.products.scenario import PRODUCTS, Results, Row
 
 WRITTEN_AT = ("recorded_at", "as_of")
 """When it was written down: that moves with batches and timers, on a broker as without one."""
-
-
-@pytest.fixture
-def port(settings: Settings, tmp_path: Path) -> Iterator[BrokerPort]:
-    """An installation of one partition whose time is its log's."""
-    installation = LedgerInstallation(settings.model_copy(update={"partitions": 1, "clock": "log"}), tmp_path)
-    made = BrokerPort(installation)
-    try:
-        yield made
-    finally:
-        made.close()
-        installation.stop()
 
 
 @pytest.mark.parametrize("product", PRODUCTS)

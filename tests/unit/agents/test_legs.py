@@ -32,6 +32,17 @@ def leg(key: str = "acme", **fields: Any) -> Sent:
     return Sent(TOPICS.name("transfer_legs"), key.encode(), value, NOW_US)
 
 
+def on_the_way() -> tuple[MemoryLedger, Sent]:
+    """A ledger of two orgs, and the leg that brings 7 from bolt to acme."""
+    book = MemoryLedger(FixedPrices([]))
+    for org in ("acme", "bolt"):
+        book.feed([setting(f"s-{org}", "org", '{"administrators": ["ann"]}', org), purchase(f"p-{org}", org)])
+    moved = {"transfer_id": "t1", "org_id": "bolt", "target_org_id": "acme", "wallet": "USD", "actor": "ann"}
+    book.feed([sent("transfer", {**moved, "amount_nanos": 7})])
+    (good,) = legs(book)
+    return book, good
+
+
 @pytest.mark.parametrize(
     ("bad", "code"),
     [
@@ -43,24 +54,14 @@ def leg(key: str = "acme", **fields: Any) -> Sent:
     ],
 )
 def test_a_leg_that_is_none_is_a_dead_letter_and_its_neighbours_are_booked(bad: Sent, code: DeadLetterCode) -> None:
-    book = MemoryLedger(FixedPrices([]))
-    for org in ("acme", "bolt"):
-        book.feed([setting(f"s-{org}", "org", '{"administrators": ["ann"]}', org), purchase(f"p-{org}", org)])
-    moved = {"transfer_id": "t1", "org_id": "bolt", "target_org_id": "acme", "wallet": "USD", "actor": "ann"}
-    book.feed([sent("transfer", {**moved, "amount_nanos": 7})])
-    (good,) = legs(book)
+    book, good = on_the_way()
     book.feed([bad, good])
     assert book.dead_letters() == [(code, bad.value)]
     assert [row["kind"] for row in book.rows("ledger") if row["org_id"] == "acme"][-1] == "transfer_in"
 
 
 def test_a_leg_that_is_sent_again_by_hand_is_booked_once() -> None:
-    book = MemoryLedger(FixedPrices([]))
-    for org in ("acme", "bolt"):
-        book.feed([setting(f"s-{org}", "org", '{"administrators": ["ann"]}', org), purchase(f"p-{org}", org)])
-    moved = {"transfer_id": "t1", "org_id": "bolt", "target_org_id": "acme", "wallet": "USD", "actor": "ann"}
-    book.feed([sent("transfer", {**moved, "amount_nanos": 7})])
-    (good,) = legs(book)
+    book, good = on_the_way()
     book.feed([good, good])
     book.feed([good])
     arrived = [row for row in book.rows("ledger") if row["kind"] == "transfer_in"]

@@ -164,6 +164,7 @@ class WalletBalance(Record):
     lifetime_spent_nanos: Amount
     status: WalletStatus
     health: Health
+    on_the_way_nanos: Amount = 0
 
 
 class Balance(Record):

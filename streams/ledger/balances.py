@@ -1,4 +1,4 @@
-"""What people and programs are shown of an account: balances, status and health (product rules 6, 14).
+"""What people and programs are shown of an account: balances, status and health (product rules 6, 14, 22).
 
 Rules of this file: reads only. The words are closed sets; the order of precedence of the status is the contract's.
 """
@@ -32,6 +32,14 @@ def _limit_reached(wallet: Wallet) -> bool:
     limits = wallet.limits
     allowed = None if limits is None else limits.allowed_limit
     return (allowed is not None and wallet.used >= allowed) or reached(wallet) is not None
+
+
+def on_the_way(account: Account, wallet: Wallet) -> int:
+    """Credits that left the wallet for other orgs and were not answered yet, in nano-units; not part of settled.
+
+    Nearly always there are none, and nothing is counted then: this is asked of every wallet that a batch touches.
+    """
+    return account.on_the_way(wallet.unit) if account.transits else 0
 
 
 def health(wallet: Wallet) -> Health:

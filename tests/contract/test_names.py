@@ -161,6 +161,7 @@ def test_wallet_balances() -> None:
             "lifetime_spent",
             "status",
             "health",
+            "on_the_way",  # added in v2
         ]
     )
 

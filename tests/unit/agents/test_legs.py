@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from schemas.amounts import NANOS
 from schemas.codec import encode_one
 from schemas.enums import DeadLetterCode
 from schemas.records import bundled_id
@@ -58,6 +59,24 @@ def test_a_leg_that_is_none_is_a_dead_letter_and_its_neighbours_are_booked(bad: 
     book.feed([bad, good])
     assert book.dead_letters() == [(code, bad.value)]
     assert [row["kind"] for row in book.rows("ledger") if row["org_id"] == "acme"][-1] == "transfer_in"
+
+
+def published(book: MemoryLedger, org: str) -> list[tuple[int, int]]:
+    """Settled and on the way of the balances that were published of an org."""
+    rows = [row["wallets"][0] for row in book.rows("balances") if row["org_id"] == org]
+    return [(wallet["settled_nanos"], wallet["on_the_way_nanos"]) for wallet in rows]
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_what_is_on_the_way_is_published_until_the_answer_is_in(closed: bool) -> None:
+    book, good = on_the_way()
+    if closed:
+        book.feed([setting("closed", "org", '{"administrators": ["ann"], "closed": true}', "acme")])
+    assert published(book, "bolt")[-2:] == [(10 * NANOS, 0), (10 * NANOS - 7, 7)]
+    book.feed([good])
+    assert published(book, "bolt")[-1] == (10 * NANOS - 7, 7)
+    book.feed(legs(book)[1:])
+    assert published(book, "bolt")[-1] == ((10 * NANOS, 0) if closed else (10 * NANOS - 7, 0))
 
 
 def test_a_leg_that_is_sent_again_by_hand_is_booked_once() -> None:

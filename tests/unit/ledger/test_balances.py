@@ -73,4 +73,51 @@ def test_the_balance_record_has_the_wallets_by_unit() -> None:
         "lifetime_spent_nanos": 0,
         "status": "low",
         "health": "yellow",
+        "on_the_way_nanos": 0,
     }
+
+
+def published(world: World, org: str = "acme") -> dict[str, tuple[int, int, int]]:
+    """What the balance record says of each wallet: settled, available, on the way, in whole credits."""
+    [record] = balance_columns([world.account(org)], world.at).to_pylist()
+    names = ("settled_nanos", "available_nanos", "on_the_way_nanos")
+    return {wallet["unit"]: tuple(wallet[name] // NANOS for name in names) for wallet in record["wallets"]}
+
+
+def world_of_two() -> World:
+    """acme with 10 USD and 5 EUR, and beta without a wallet; alice manages both."""
+    world = World()
+    for org in ("acme", "beta"):
+        world.set(SettingKind.ORG, {"administrators": ["alice"]}, org)
+    world.buy("10")
+    world.buy("5", unit="EUR")
+    return world
+
+
+def test_credits_are_on_the_way_until_the_arrival_is_acknowledged() -> None:
+    world = world_of_two()
+    world.send("4", "acme", "beta")
+    world.at += 1
+    world.send("6", "acme", "beta")  # a wallet whose credits have all left is still shown
+    world.send("2", "acme", "beta", unit="EUR")
+    assert published(world) == {"USD": (0, 0, 10), "EUR": (3, 3, 2)}
+    arrivals, world.legs = world.legs, []
+    for leg in arrivals:
+        world.do(leg)
+    assert published(world, "beta") == {"USD": (10, 10, 0), "EUR": (2, 2, 0)}
+    assert published(world) == {"USD": (0, 0, 10), "EUR": (3, 3, 2)}  # not known to acme yet
+    first, *others = world.legs
+    world.do(first)
+    assert published(world) == {"USD": (0, 0, 6), "EUR": (3, 3, 2)}
+    for leg in others:
+        world.do(leg)
+    assert published(world) == {"USD": (0, 0, 0), "EUR": (3, 3, 0)}
+
+
+def test_credits_are_on_the_way_until_they_return() -> None:
+    world = world_of_two()
+    world.set(SettingKind.ORG, {"administrators": ["alice"], "closed": True}, "beta")
+    world.send("4", "acme", "beta")
+    assert published(world) == {"USD": (6, 6, 4), "EUR": (5, 5, 0)}
+    world.deliver()
+    assert published(world) == {"USD": (10, 10, 0), "EUR": (5, 5, 0)}

@@ -123,7 +123,16 @@ def audit_ledger_wallets(after_org: str, last_org: str | None) -> Query:
 def audit_balances(after_org: str, last_org: str | None) -> Query:
     """org_id, wallet, seq, amounts, status and health of the newest published balances in a range of orgs."""
     condition, parameters = _range(after_org, last_org)
-    amounts = ("settled", "held", "available", "allocation", "month_spent", "lifetime_added", "lifetime_spent")
+    amounts = (
+        "settled",
+        "held",
+        "available",
+        "on_the_way",
+        "allocation",
+        "month_spent",
+        "lifetime_added",
+        "lifetime_spent",
+    )
     return Query(
         f"SELECT org_id, wallet, seq, {', '.join(_nanos(name) for name in amounts)}, status, health FROM v_balances"
         f" WHERE {condition} ORDER BY org_id, wallet",

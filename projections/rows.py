@@ -96,6 +96,17 @@ _ACTIVITY_KINDS = (
 # What a setting is about, by the fields of its body that tell two settings of the same kind apart.
 _SUBJECT_FIELDS = ("budget_id", "user_id", "price_id", "unit")
 
+_BALANCE_AMOUNTS = (
+    "settled",
+    "held",
+    "available",
+    "on_the_way",
+    "allocation",
+    "month_spent",
+    "lifetime_added",
+    "lifetime_spent",
+)
+
 _OPTIONAL_PRICE_FIELDS = ("category", "model", "tool", "provider", "direction", "tier", "org_id", "display_name")
 
 
@@ -228,14 +239,13 @@ def balance_rows(batch: Any, offsets: Ints) -> Any:
     wallets = batch.column("wallets")
     parents = pc.list_parent_indices(wallets)
     each = wallets.flatten()
-    amount_fields = ("settled", "held", "available", "allocation", "month_spent", "lifetime_added", "lifetime_spent")
     return pa.table(
         {
             "org_id": batch.column("org_id").take(parents),
             "wallet": each.field("unit"),
             "seq": batch.column("seq").take(parents),
             "as_of": moments(batch.column("as_of").take(parents)),
-            **{name: amounts(each.field(f"{name}_nanos")) for name in amount_fields},
+            **{name: amounts(each.field(f"{name}_nanos")) for name in _BALANCE_AMOUNTS},
             "status": each.field("status"),
             "health": each.field("health"),
             "version": pa.array(offsets).take(picked).take(parents),

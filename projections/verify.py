@@ -35,6 +35,7 @@ _PUBLISHED_FIELDS = (
     "settled_nanos",
     "held_nanos",
     "available_nanos",
+    "on_the_way_nanos",
     "allocation_nanos",
     "month_spent_nanos",
     "lifetime_added_nanos",

@@ -267,13 +267,14 @@ def compare_balances(
             differences.add("balance_behind", org_id, f"published up to {row['seq']}, {before[org_id]} were booked")
         found = {wallet["unit"]: wallet for wallet in row["wallets"]}
         for unit in found.keys() | snapshot.wallets.keys():
-            settled, held, added, spent = snapshot.wallets.get(unit, (0, 0, 0, 0))
+            settled, held, added, spent, on_the_way = snapshot.wallets.get(unit, (0, 0, 0, 0, 0))
             wanted = {
                 "settled_nanos": settled,
                 "held_nanos": held,
                 "available_nanos": settled - held,
                 "lifetime_added_nanos": added,
                 "lifetime_spent_nanos": spent,
+                "on_the_way_nanos": on_the_way,
             }
             wallet = found.get(unit, {})
             for name, nanos in wanted.items():

@@ -149,6 +149,8 @@ def _org(row: Mapping[str, Any], org: OrgFold | None, differences: Differences) 
             message = f"amounts add up to {ledger['sum_nanos']}, the balance is {wallet.settled}"
             differences.add("clickhouse_balance", f"{org_id} {unit}", message)
         published = row["wallets"].get(unit, {}).get("published")
-        if published and published["seq"] == org.seq and published["settled_nanos"] != wallet.settled:
-            message = f"published {published['settled_nanos']} in ClickHouse, {wallet.settled} folded"
-            differences.add("clickhouse_published", f"{org_id} {unit}", message)
+        if published and published["seq"] == org.seq:
+            for name, nanos in (("settled_nanos", wallet.settled), ("on_the_way_nanos", wallet.on_the_way)):
+                if published[name] != nanos:
+                    message = f"{name} published {published[name]} in ClickHouse, {nanos} folded"
+                    differences.add("clickhouse_published", f"{org_id} {unit}", message)

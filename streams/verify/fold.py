@@ -14,6 +14,9 @@ Rules of this file, in plain arithmetic on what the contract says of an entry:
    notes the arrival once, by a `transfer_out` of 0; it does not note one of a transfer that returned. An id that is
    used again after its window makes a transfer of its own (`transfers`).
 7. Every unit adds up: in + spent + taken back + expired + moved = what the wallets hold; moved = −(on the way).
+8. What a wallet is shown to have on the way is what its own org's entries tell: from the entry that it left with to
+   the one that notes its arrival, or its return (product rule 22). By the entries of both orgs (rule 6) it may be
+   less: what has arrived is on the way no more, noted or not.
 
 Amounts are ints of any size: nothing overflows here, whatever the ledger wrote.
 """
@@ -117,6 +120,8 @@ class WalletFold:
     overdraft: int = 0
     lifetime_added: int = 0
     lifetime_spent: int = 0
+    on_the_way: int = 0
+    """What left for other orgs and was not answered, as far as the entries of this org tell."""
     grants: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -140,14 +145,25 @@ class OrgFold:
     seq: int = 0
     wallets: dict[str, WalletFold] = field(default_factory=dict)
     holds: dict[str, OpenHold] = field(default_factory=dict)
+    departed: dict[str, tuple[WalletFold, int]] = field(default_factory=dict)
+    """Transfers that left and were not answered, by id: the wallet they left, and how much."""
 
 
 @dataclass(slots=True)
 class Snapshot:
-    """An org's wallets at one `seq`: settled, held, lifetime added, lifetime spent."""
+    """An org's wallets at one `seq`: settled, held, lifetime added, lifetime spent, on the way."""
 
     seq: int
-    wallets: dict[str, tuple[int, int, int, int]]
+    wallets: dict[str, tuple[int, int, int, int, int]]
+
+    @classmethod
+    def of(cls, org: OrgFold) -> Snapshot:
+        """As the org stands now."""
+        shown = {
+            unit: (wallet.settled, wallet.held, wallet.lifetime_added, wallet.lifetime_spent, wallet.on_the_way)
+            for unit, wallet in org.wallets.items()
+        }
+        return cls(org.seq, shown)
 
 
 class LedgerFold:
@@ -223,16 +239,12 @@ class LedgerFold:
                 name = f"{source}/{cause or event_id}"
                 if not self.transfers.add(name, unit, kind, amount, at):
                     self.differences.add("transfer_twice", f"{org_id}:{seq}", f"a second {kind} of transfer {name}")
+                if kind != EntryKind.TRANSFER_IN:
+                    _on_the_way(org, wallet, cause or event_id, kind, amount)
         elif amount:
             self.differences.add("amount_without_wallet", f"{org_id}:{seq}", f"{kind} of {amount} names no wallet")
         if self._watched.get(org_id) == seq:
-            self.snapshots[org_id] = Snapshot(
-                seq,
-                {
-                    unit: (wallet.settled, wallet.held, wallet.lifetime_added, wallet.lifetime_spent)
-                    for unit, wallet in org.wallets.items()
-                },
-            )
+            self.snapshots[org_id] = Snapshot.of(org)
 
     def _effect_once(
         self, org_id: str, seq: int, kind: str, topic: str | None, event_id: str, revision: int, at: int
@@ -441,6 +453,15 @@ class UnitSum:
     def left_over(self) -> int:
         """What does not add up; 0 in a true ledger."""
         return self.balances + self.on_the_way - (self.added + self.spent + self.expired + self.taken_back)
+
+
+def _on_the_way(org: OrgFold, wallet: WalletFold, transfer_id: str, kind: str, amount: int) -> None:
+    """Rule 8. What stands under an id ends with its answer, and with a second departure under that id."""
+    before, nanos = org.departed.pop(transfer_id, (wallet, 0))
+    before.on_the_way -= nanos
+    if kind == EntryKind.TRANSFER_OUT and amount:
+        org.departed[transfer_id] = wallet, -amount
+        wallet.on_the_way -= amount
 
 
 def _told(details: str | None, name: str) -> int | None:

@@ -28,6 +28,7 @@ from streams.ledger.decide import Command
 from streams.ledger.entry import Alert, Entry, HoldDecision, Leg, Outcome, TopupRequest
 from streams.ledger.rating import Price, PriceList
 from streams.ledger.refusals import DeadLetter
+from streams.verify.audit import compare_balances
 from streams.verify.fold import LedgerFold
 from tests.model.audited import Scope
 from tests.model.audited_rates import Price as AuditedPrice
@@ -420,11 +421,13 @@ class Both:
         return book
 
     def verify(self, book: MemoryLedger) -> None:
-        """What `credits verify` makes of the ledger: no difference, and the auditor's wallets."""
+        """What `credits verify` makes of the ledger: no difference, the published balances, the auditor's wallets."""
         values = [value for _, value, _ in book.written.get(TOPICS.name("ledger"), [])]
-        fold = LedgerFold()
+        published = {row["org_id"]: row for row in book.rows("balances")}
+        fold = LedgerFold({who: row["seq"] for who, row in published.items()})
         fold.add(decode_columns("entry", values, FixedSchemas()).batch)
         fold.finish()
+        compare_balances(fold, published, {who: org.seq for who, org in fold.orgs.items()}, fold.differences)
         found = [str(each) for each in fold.differences.kept]
         assert not found, found
         for who, folded in fold.orgs.items():

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from decimal import Decimal
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -20,7 +23,8 @@ from projections.buckets import DIMENSIONS, LEVELS
 from projections.clickhouse import ClickHouseUnavailableError, is_passing
 from projections.rows import DEAD_LETTER_VALUE_BYTES_MAX
 from projections.verify import TABLES, clickhouse_audit
-from schemas.records import BundledSchemas
+from schemas.codec import frame
+from schemas.records import BundledSchemas, bundled_id
 from streams.engine.ports import Inbound
 from tests.unit.projections.entries import LEDGER, NOON, TOPICS, Row, entry, entry_lists, folded, inbound
 from tests.unit.projections.faults import Faulty
@@ -30,6 +34,7 @@ PLACE = (LEDGER, 0)
 LAW = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 FATES = st.lists(st.sampled_from(["done", "done", "done", "done", "lost", "full", "unanswered"]), max_size=25)
 SMALL = Limits(buckets_max=8)
+GOLDEN_V1 = Path(__file__).parents[3] / "schemas" / "golden" / "balance.v1.jsonl"
 
 
 def new_sink(client: Any, limits: Limits | None = None) -> Sink:
@@ -207,6 +212,26 @@ def wallet(unit: str, settled: int) -> dict[str, Any]:
     names = ("held", "available", "allocation", "month_spent", "lifetime_added", "lifetime_spent")
     zero = {f"{name}_nanos": 0 for name in names}
     return {"unit": unit, "settled_nanos": settled, **zero, "status": "ok", "health": "green"}
+
+
+def test_a_balance_says_what_is_on_the_way(client: Client) -> None:
+    """In the view, on the card, and for `credits verify`; a record of version 1 did not say: nothing."""
+    topic = TOPICS.name("balances")
+    wallets = [wallet("EUR", 4), wallet("USD", 0) | {"on_the_way_nanos": 9 * 10**18}]
+    new = inbound([{"org_id": "acme", "seq": 2, "as_of": NOON, "wallets": wallets}], 0, topic=topic, record="balance")
+    line = next(each for each in GOLDEN_V1.read_text(encoding="utf-8").splitlines() if '"name": "full"' in each)
+    old = frame(bundled_id("balance", 1)) + bytes.fromhex(json.loads(line)["body"])
+    new_sink(client).apply([new, Inbound(topic, 0, 2, 3, [2], [NOON // 1_000], [b"org_id-1"], [old])])
+    wanted = [("acme", "EUR", Decimal(0)), ("acme", "USD", Decimal(9 * 10**9)), ("org_id-1", "unit-1", Decimal(0))]
+    for view in ("v_balances", "v_balance_cards"):
+        found = client.query(f"SELECT org_id, wallet, on_the_way FROM {view} ORDER BY org_id, wallet").result_rows
+        assert [tuple(row) for row in found] == wanted, view
+    client.command("INSERT INTO ledger (org_id, seq, wallet) VALUES ('acme', 1, 'USD')")
+    (said,) = clickhouse_audit(client, orgs_max=1)["orgs"]
+    assert {unit: each["published"]["on_the_way_nanos"] for unit, each in said["wallets"].items()} == {
+        "EUR": 0,
+        "USD": 9 * 10**18,
+    }
 
 
 def test_balances_show_the_newest_whatever_the_order_of_writing(client: Client) -> None:

@@ -69,7 +69,7 @@ def test_balances_that_agree() -> None:
     assert balance_codes(published()) == []
 
 
-@pytest.mark.parametrize("name", ["settled", "held", "available", "lifetime_added", "lifetime_spent"])
+@pytest.mark.parametrize("name", ["settled", "held", "available", "lifetime_added", "lifetime_spent", "on_the_way"])
 def test_a_balance_that_differs_is_told(name: str) -> None:
     assert balance_codes(published(**{f"{name}_nanos": 1})) == ["balance_differs"]
 
@@ -85,6 +85,14 @@ def test_a_ledger_that_goes_on_is_compared_where_the_balance_stands() -> None:
     """A worker at work: the balance was read before the entry that follows it."""
     held = published(settled_nanos=45, held_nanos=5, available_nanos=40, lifetime_spent_nanos=145)
     assert balance_codes({**held, "seq": 6}, before={"beta": 1}) == []
+
+
+def test_what_is_on_the_way_is_compared_where_the_balance_stands() -> None:
+    """After the entry that a transfer left with, and before the next."""
+    moving = published(settled_nanos=35, available_nanos=35, lifetime_spent_nanos=145, on_the_way_nanos=10)
+    assert balance_codes({**moving, "seq": 8}, before={"beta": 1}) == []
+    forgotten = published(settled_nanos=35, available_nanos=35, lifetime_spent_nanos=145)
+    assert balance_codes({**forgotten, "seq": 8}, before={"beta": 1}) == ["balance_differs"]
 
 
 def page(entries: int = 13, **acme: Any) -> dict[str, Any]:
@@ -103,6 +111,9 @@ def page(entries: int = 13, **acme: Any) -> dict[str, Any]:
         ],
         "next_org": None,
     }
+
+
+DIFFERS = {"clickhouse_published"}
 
 
 def clickhouse_codes(answer: dict[str, Any]) -> set[str]:
@@ -126,6 +137,13 @@ def test_a_projection_that_differs_is_told() -> None:
     wrong_balance = page()
     wrong_balance["orgs"][0]["wallets"]["USD"]["ledger"]["balance_nanos"] = 1
     assert clickhouse_codes(wrong_balance) == {"clickhouse_balance"}
+    for name, codes in {"": set(), "settled_nanos": DIFFERS, "on_the_way_nanos": DIFFERS}.items():
+        said = {"seq": 12, "settled_nanos": 0, "on_the_way_nanos": 0, **({name: 1} if name else {})}
+        wrong = page()
+        wrong["orgs"][0]["wallets"]["USD"]["published"] = said
+        assert clickhouse_codes(wrong) == codes
+        said["seq"] = 11  # the balance of an entry before: it is not compared
+        assert clickhouse_codes(wrong) == set()
     missing = page()
     del missing["orgs"][1]
     assert clickhouse_codes(missing) == {"clickhouse_missing"}

@@ -112,7 +112,7 @@ def test_what_is_folded() -> None:
     fold.add(batch_of("entry", true_ledger()))
     wallet = fold.orgs["acme"].wallets["USD"]
     assert (wallet.settled, wallet.held, wallet.lifetime_added, wallet.lifetime_spent) == (0, 0, 190, 140)
-    assert fold.snapshots["acme"].wallets == {"USD": (45, 5, 190, 145)}
+    assert fold.snapshots["acme"].wallets == {"USD": (45, 5, 190, 145, 0)}
     assert fold.rejected == {"insufficient_credits": 1}
     (row,) = fold.conservation()
     assert (row.added, row.spent, row.expired, row.moved, row.balances) == (190, -140, -40, 0, 10)
@@ -384,6 +384,38 @@ def test_each_use_of_a_transfer_id_is_counted() -> None:
         assert [(name, each.out_nanos) for name, each in fold.unfinished()] == [("acme/t", -5)]
         (row,) = fold.conservation()
         assert (row.on_the_way, row.left_over) == (5, 0)
+
+
+SHOWN: dict[str, tuple[Rows, list[int]]] = {
+    "arrived, and noted": (moves(*FIRST), [0, 10, 10, 0]),
+    "come back": (moves(*FIRST_BACK), [0, 10, 0]),
+    "left again after its window": (moves(*FIRST, SECOND[0]), [0, 10, 10, 0, 7]),
+    "left again, and nobody has answered": (moves(FIRST[0], SECOND[0]), [0, 10, 7]),
+}
+
+
+@pytest.mark.parametrize("case", SHOWN)
+def test_a_wallet_has_on_the_way_what_its_own_org_knows_no_end_of(case: str) -> None:
+    rows, shown = SHOWN[case]
+    fold = LedgerFold()
+    for row, nanos in zip(rows, shown, strict=True):
+        fold.add(batch_of("entry", [row]))
+        assert fold.orgs["acme"].wallets["USD"].on_the_way == nanos
+    assert all(
+        wallet.on_the_way == 0 for org, each in fold.orgs.items() if org != "acme" for wallet in each.wallets.values()
+    )
+
+
+def test_what_is_on_the_way_is_of_the_wallet_that_it_left() -> None:
+    rows = moves(("left", 10, 1), ("noted", 0, 2))
+    euros = entry("acme", 4, "purchase", 5, 5, wallet="EUR")
+    left = {"event_id": "e", "correlation_id": "e", "counterparty_org_id": "beta", "wallet": "EUR"}
+    rows += [euros, entry("acme", 5, "transfer_out", -2, 3, slices=[part("g4", "purchased", 2)], **left)]
+    fold = LedgerFold({"acme": 5})
+    fold.add(batch_of("entry", rows))
+    fold.finish()
+    assert not fold.differences.kept
+    assert fold.snapshots["acme"].wallets == {"USD": (90, 0, 100, 0, 0), "EUR": (3, 0, 5, 0, 2)}
 
 
 def test_a_hold_and_a_usage_may_have_one_id() -> None:

@@ -43,6 +43,7 @@ AMOUNTS = (
     "settled",
     "held",
     "available",
+    "on_the_way",
     "allocation",
     "month_spent",
     "lifetime_added",

@@ -1,22 +1,59 @@
-"""`GET /v1/orgs/{org}/balance`."""
+"""`GET /v1/orgs/{org}/balance`.
+
+Rules of this file: the models say in OpenAPI what `balance_document` answers, field by field (a test holds them
+together); they decide nothing.
+"""
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path
+from pydantic import BaseModel, Field
 
+from schemas.enums import Health, WalletStatus
 from streams.api.problems import ProblemError
 from streams.balances import BalanceReader, balance_document
 
 OrgId = Annotated[str, Path(min_length=1, max_length=128, description="the organisation")]
 
 
+def _credits(description: str) -> Any:
+    return Field(description=f"{description}; a decimal string", examples=["12.5"])
+
+
+class WalletAnswer(BaseModel):
+    """The balances of one wallet, in credits of its unit."""
+
+    unit: str
+    settled: str = _credits("what is left of the grants, less an overdraft")
+    held: str = _credits("set aside by active holds, part of settled")
+    available: str = _credits("settled less held")
+    on_the_way: str = _credits("left for other organisations and not answered yet, not part of settled")
+    allocation: str = _credits("settled at the start of the month, and what was added in it")
+    month_spent: str = _credits("usage of the calendar month in the organisation's time zone")
+    lifetime_added: str = _credits("all that was ever added, allowances not counted")
+    lifetime_spent: str = _credits("all that was ever drawn from anything but the allowance, net of refunds")
+    status: WalletStatus
+    health: Health
+
+
+class BalanceAnswer(BaseModel):
+    """The wallets of an organisation."""
+
+    org_id: str
+    seq: int = Field(description="number of the last ledger entry that is contained")
+    as_of: datetime = Field(description="the ledger's time of that entry")
+    wallets: list[WalletAnswer]
+
+
 def balance_router(balances: BalanceReader) -> APIRouter:
     """The route, over a reader that has been started."""
     router = APIRouter(prefix="/v1", tags=["balances"])
 
-    @router.get("/orgs/{org}/balance")
+    # The answer itself is the document, as `credits balance --json` prints it: the model only describes it.
+    @router.get("/orgs/{org}/balance", responses={200: {"model": BalanceAnswer}}, response_model=None)
     def balance(org: OrgId) -> dict[str, Any]:
         """The wallets of an organisation; everything committed before the call is in it."""
         found = balances.balance(org)

@@ -11,7 +11,7 @@ from streams.errors import OperatorError
 
 app = typer.Typer()
 
-AMOUNTS = ("settled", "held", "available", "month_spent", "lifetime_added", "lifetime_spent")
+AMOUNTS = ("settled", "held", "available", "on_the_way", "month_spent", "lifetime_added", "lifetime_spent")
 READ_TIMEOUT_S = 30.0
 
 
@@ -53,14 +53,16 @@ def balance(
 
 
 def show(document: dict[str, Any]) -> None:
-    """Print a balance for people."""
+    """Print a balance for people; what is on the way only where something is."""
     print(f"{document['org_id']}, entry {document['seq']:,}, as of {document['as_of']}")
-    columns = ["wallet", *AMOUNTS, "status", "health"]
+    wallets = document["wallets"]
+    moving = any(wallet["on_the_way"] != "0" for wallet in wallets)
+    amounts = [name for name in AMOUNTS if moving or name != "on_the_way"]
+    columns = ["wallet", *amounts, "status", "health"]
     rows = [
-        [wallet["unit"], *(wallet[name] for name in AMOUNTS), wallet["status"], wallet["health"]]
-        for wallet in document["wallets"]
+        [wallet["unit"], *(wallet[name] for name in amounts), wallet["status"], wallet["health"]] for wallet in wallets
     ]
     if rows:
-        print_table([name.replace("_", " ") for name in columns], rows, [name.replace("_", " ") for name in AMOUNTS])
+        print_table([name.replace("_", " ") for name in columns], rows, [name.replace("_", " ") for name in amounts])
     else:
         print("no wallet yet: nothing was bought, given or used")

@@ -9,6 +9,7 @@ Rules of this file:
   the greater `price_id`, so that every worker says the same.
 - Token units: input and output tokens, each with the price of its direction. Other units: `quantity_nanos` (nano-units
   of the billing unit), 1 unit when absent; times `replicas` where the unit is a time.
+  Usage priced in tokens that says no number of tokens, not even 0, is `invalid_field`: it is not taken for nothing.
 - The cost is rounded once, half up to a nano-credit. A free price costs 0. Nothing priced is `unknown_price`, never 0.
 
 `PriceList` is immutable in meaning; `plan` remembers what it compiled, at most `PLANS_MAX` of them.
@@ -37,6 +38,8 @@ TOKENS_PER_UNIT = {
     BillingUnit.MILLION_TOKENS: 1_000_000,
 }
 TIME_UNITS = frozenset({BillingUnit.MINUTE, BillingUnit.HOUR, BillingUnit.GPU_HOUR})
+
+NO_TOKENS = "input_tokens: the price is for tokens; say input_tokens, output_tokens or both"
 
 _TOKEN_SCALE = 1_000_000
 """Common denominator of the token units, so that input and output are added before the one rounding."""
@@ -153,7 +156,11 @@ class Tariff:
     def cost(
         self, input_tokens: int | None, output_tokens: int | None, quantity: int | None, replicas: int | None
     ) -> int:
-        """Nano-units of `wallet`, rounded once. Raises DeadLetter `unknown_price`, `amount_out_of_range`."""
+        """Nano-units of `wallet`, rounded once.
+
+        Raises DeadLetter `unknown_price`, `amount_out_of_range`, and `invalid_field` where tokens are priced and none
+        are said.
+        """
         if self._tokens:
             numerator = 0
             if input_tokens:
@@ -164,6 +171,8 @@ class Tariff:
                 if self._output_scaled is None:
                     raise DeadLetter(DeadLetterCode.UNKNOWN_PRICE, "no price for output tokens")
                 numerator += output_tokens * self._output_scaled
+            if not numerator and input_tokens is None and output_tokens is None and not self.free:
+                raise DeadLetter(DeadLetterCode.INVALID_FIELD, NO_TOKENS)
             cost = (numerator + _HALF_SCALE) // _TOKEN_SCALE
         elif self.free:
             return 0
@@ -211,7 +220,7 @@ class RatingPlan:
         quantity: int | None = None,
         replicas: int | None = None,
     ) -> Rated:
-        """Rate one usage that occurred at `at`. Raises DeadLetter `unknown_price`, `amount_out_of_range`."""
+        """Rate one usage that occurred at `at`. Raises DeadLetter as `Tariff.cost`, and where nothing is in force."""
         tariff = self._current
         if tariff is None or not tariff.valid_from <= at < tariff.valid_to:
             tariff = self.tariff(at)

@@ -109,12 +109,22 @@ def test_nothing_priced_is_never_free() -> None:
         ("1000_tokens", 1, 250, 250, 1),  # added before the one rounding
         ("1000000_tokens", 2_500_000_000, 1_000_000, 0, 2_500_000_000),
         ("1000000_tokens", 2_500_000_000, 1, 0, 2_500),
-        ("token", 3, None, None, 0),
+        ("token", 3, 0, None, 0),
+        ("token", 3, None, 0, 0),
     ],
 )
 def test_tokens(unit: str, unit_price: int, input_tokens: int | None, output_tokens: int | None, cost: int) -> None:
     plan = PriceList([price(unit_price=unit_price, billing_unit=unit)]).plan("acme", None, "chat")
     assert plan.cost(1, input_tokens, output_tokens).cost == cost
+
+
+@pytest.mark.parametrize("quantity", [None, NANOS])
+def test_tokens_that_nobody_counted_are_not_taken_for_nothing(quantity: int | None) -> None:
+    plan = PriceList([price(billing_unit="token")]).plan("acme", None, "chat")
+    with pytest.raises(DeadLetter, match="input_tokens, output_tokens or both") as refusal:
+        plan.cost(1, quantity=quantity)
+    assert refusal.value.code is DeadLetterCode.INVALID_FIELD
+    assert PriceList([price(billing_unit="token", free=True)]).plan("acme", None, "chat").cost(1).cost == 0
 
 
 def test_input_and_output_tokens_have_their_own_price() -> None:

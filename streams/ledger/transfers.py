@@ -95,10 +95,14 @@ def _refuse_transfer(account: Account, transfer: Transfer) -> RejectReason | Non
 
 
 def _lot_of(wallet: Wallet, part: Slice) -> Lot:
-    """A drawn slice with what travels with it; the cost basis in proportion, rounded down."""
+    """A drawn slice with what travels with it; the cost basis in proportion, so that all parts add up to the whole."""
     grant = find_grant(wallet, part.grant_id)
     assert grant is not None
-    paid = None if grant.price_paid is None else grant.price_paid * part.amount_nanos // grant.amount
+    paid = None
+    if grant.price_paid is not None:
+        left = grant.remaining
+        until, since = (grant.price_paid * sum_ // grant.amount for sum_ in (left, left - part.amount_nanos))
+        paid = until - since
     return Lot(part.grant_id, part.kind, part.amount_nanos, grant.priority, part.expires_at, paid, grant.currency)
 
 

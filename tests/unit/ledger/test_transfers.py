@@ -58,6 +58,17 @@ def test_grants_keep_kind_expiry_priority_and_their_share_of_the_cost() -> None:
     world.check()
 
 
+def test_the_shares_of_the_cost_add_up_to_the_whole() -> None:
+    world = world_of_two()
+    world.buy("3", purchase_id="three", price_paid_nanos=100, currency="EUR", priority=0)
+    for _ in range(3):
+        world.send("1", "acme", "beta")
+        world.deliver()
+    shares = [grant.price_paid for grant in world.account("beta").wallets["USD"].grants]
+    assert sorted(share or 0 for share in shares) == [33, 33, 34]
+    world.check()
+
+
 @pytest.mark.parametrize(
     ("amount", "target", "actor", "reason"),
     [

@@ -107,6 +107,8 @@ class Budget(msgspec.Struct, array_like=True):
     """What active holds of its scope set aside."""
     several: bool = False
     """It names more fields than the one it is filed under."""
+    began_at: int = 0
+    """Since when usage has been counted in `spent`: what is given back of earlier usage is not."""
 
 
 class BudgetBook(msgspec.Struct, array_like=True):

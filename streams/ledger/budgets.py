@@ -4,7 +4,8 @@ Rules of this file:
 - A usage counts towards every budget of its wallet whose named fields it has, in the window in which it is recorded.
   Usage is always booked; a budget that is reached raises `budget_reached` and refuses admission (`admission`).
 - What becomes of a usage later, a refund or a new revision, counts in the windows it was first recorded in: where they
-  have ended, in none (product rule 23).
+  have ended, in none (product rule 23). A window that is open when the org's time zone changes goes on, with all that
+  was counted in it, and ends by the new zone; where that end has passed, it ends at the change.
 - A budget is reached when as much as its limit is spent: on the line counts. It is armed again when its window ends, or
   when so much is given back that it is below the limit.
 - A window that ends while its budget is reached takes an entry; the others are moved on by the next usage.
@@ -170,11 +171,11 @@ def _named(scope: tuple[str | None, ...]) -> Iterator[tuple[int, str]]:
 def new_budget(
     budget_id: str, scope: Scope, window: BudgetWindow, limit: int, version: int, time_zone: str, at: int
 ) -> Budget:
-    """A budget in the window of `at`, nothing spent yet."""
+    """A budget in the window of `at`, nothing spent yet; it counts from then on."""
     number = window_of(window, at, time_zone)
     ends_at = window_starts_at(window, number + 1, time_zone)
     several = sum(value is not None for value in scope) > 1
-    return Budget(budget_id, tuple(scope), window, limit, Watch(version), number, ends_at, several=several)
+    return Budget(budget_id, tuple(scope), window, limit, Watch(version), number, ends_at, several=several, began_at=at)
 
 
 def enter_window(budget: Budget, time_zone: str, at: int) -> None:
@@ -198,16 +199,19 @@ def end_window(wallet: Wallet, budget: Budget, time_zone: str) -> bool:
     return True
 
 
-def change_window_zone(wallet: Wallet, time_zone: str) -> None:
-    """Let windows end by the org's new time zone."""
+def change_window_zone(wallet: Wallet, time_zone: str, at: int) -> None:
+    """Let windows end by the org's new time zone, which it has from `at` on."""
     if wallet.budgets is not None:
         for budget in every(wallet.budgets):
             budget.ends_at = window_starts_at(budget.window, budget.number + 1, time_zone)
+            if budget.ends_at <= at:
+                budget.began_at = at
 
 
 def _begin(budget: Budget, number: int, time_zone: str) -> None:
     budget.spent = 0
     budget.number = number
+    budget.began_at = max(budget.began_at, window_starts_at(budget.window, number, time_zone))
     budget.ends_at = window_starts_at(budget.window, number + 1, time_zone)
 
 
@@ -223,7 +227,7 @@ def charge(
     charged = []
     for budget in matching(wallet.budgets, scope):
         enter_window(budget, time_zone, at)
-        if used_at is None or used_at >= window_starts_at(budget.window, budget.number, time_zone):
+        if used_at is None or used_at >= budget.began_at:
             charged.append(Charged(budget, budget.limit - budget.spent))
             budget.spent += cost
     return charged

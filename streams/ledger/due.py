@@ -128,11 +128,14 @@ def enter_month(wallet: Wallet, time_zone: str, at: int) -> None:
         wallet.month_ends_at = month_starts_at(wallet.month + 1, time_zone)
 
 
-def change_time_zone(account: Account) -> None:
-    """Let months, days and windows end by the account's (new) time zone, and what lapses at the turn with them."""
+def change_time_zone(account: Account, at: int) -> None:
+    """Let months, days and windows end by the account's new time zone, and what lapses at the turn with them.
+
+    `at`: when it changed.
+    """
     for wallet in account.wallets.values():
         change_day_zone(wallet, account.time_zone)
-        change_window_zone(wallet, account.time_zone)
+        change_window_zone(wallet, account.time_zone, at)
         wallet.month_ends_at = month_starts_at(wallet.month + 1, account.time_zone)
         for grant in wallet.grants:
             if own_monthly(grant):

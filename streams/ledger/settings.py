@@ -179,7 +179,7 @@ def _set_org(account: Account, body: OrgBody, entry: Entry) -> list[Alert]:
     zone = account.time_zone
     account.org = OrgTerms(body.time_zone, body.closed, body.administrators, body.tier)
     if account.time_zone != zone:
-        change_time_zone(account)
+        change_time_zone(account, entry.recorded_at)
     alerts: list[Alert] = []
     for wallet in account.wallets.values():  # an org that opens again may want credits
         alerts += consider_topup(account, wallet, entry.recorded_at)
@@ -269,13 +269,14 @@ def _set_budget(account: Account, body: BudgetBody, entry: Entry) -> list[Alert]
     left: tuple[str, ...] = ()
     alerts: list[Alert] = []
     if scope == ANYTHING and body.window is BudgetWindow.MONTH:
-        budget.spent = wallet.used
+        budget.spent, budget.began_at = wallet.used, month_starts_at(budget.number, zone)
     if found is not None:
         place, old = found
         enter_window(old, zone, at)
         take_out(place, old)
         if (place.unit, old.scope, old.window) == (body.unit, budget.scope, budget.window):
-            budget.spent, budget.number, budget.ends_at = old.spent, old.number, old.ends_at
+            budget.spent, budget.number = old.spent, old.number
+            budget.began_at, budget.ends_at = old.began_at, old.ends_at
             if old.limit == budget.limit:
                 budget.watch = old.watch
         if old.watch.crossed and (place is not wallet or budget.spent < budget.limit):
@@ -315,7 +316,10 @@ def _set_topup(account: Account, body: AutoTopupBody, entry: Entry) -> list[Aler
 
 
 def _set_override(account: Account, body: PriceOverrideBody, entry: Entry) -> None:
-    """A new version holds from its `valid_from`; for usage before that, the versions before it still do (rule 7)."""
+    """A new version holds from its `valid_from`; for usage before that, the versions before it still do (rule 7).
+
+    One that would begin only after that is gone: so a price that was planned is taken back.
+    """
     known = {} if account.overrides is None else account.overrides.prices
     price = _override_of(account, body, entry.occurred_at)
     horizon = entry.recorded_at - OVERRIDE_KEPT_MICROS

@@ -115,7 +115,7 @@ class Grants(Lines):
         """A new window begins with nothing spent; one that ends while it is reached has been settled before."""
         number = window_of(budget.window, at, org.zone)
         if number > budget.number and not budget.crossed:
-            budget.number, budget.spent = number, 0
+            budget.begin(number, org.zone)
 
     def _charge(
         self, org: Org, wallet: Wallet, scope: Scope, cost: int, at: int, first: int | None = None
@@ -124,7 +124,7 @@ class Grants(Lines):
         charged = []
         for budget in wallet.about(scope):
             self._enter(org, budget, at)
-            if first is None or first >= window_starts(budget.window, budget.number, org.zone):
+            if first is None or first >= budget.since:
                 budget.spent += cost
                 charged.append((budget, cost))
         return charged

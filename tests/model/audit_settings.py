@@ -19,6 +19,7 @@ from tests.model.audited import (
     Wallet,
     month_starts,
     window_of,
+    window_starts,
 )
 from tests.model.audited_rates import Price
 
@@ -73,6 +74,9 @@ class SettingRules(Time):
                 for lot in wallet.lots:
                     if lot.monthly:
                         lot.expires_at = month_starts(wallet.month + 1, zone)
+                for budget in wallet.budgets.values():
+                    if window_starts(budget.window, budget.number + 1, zone) <= at:  # it ends with the old zone
+                        budget.since = at
         for wallet in org.wallets.values():
             self._ask(name, wallet, at)
 
@@ -157,9 +161,9 @@ class SettingRules(Time):
         org = self.org(name)
         scope: Scope = frozenset(body["scope"].items())
         number = window_of(body["window"], at, org.zone)
-        budget = Budget(body["budget_id"], scope, body["window"], _nanos(body["limit"]), number)
+        budget = Budget(body["budget_id"], scope, body["window"], _nanos(body["limit"]), number, at)
         if not scope and budget.window == "month":
-            budget.spent = wallet.used
+            budget.spent, budget.since = wallet.used, month_starts(number, org.zone)
         found = org.budget(budget.name)
         left = []
         if found is not None:
@@ -167,7 +171,7 @@ class SettingRules(Time):
             self._enter(org, old, at)
             del place.budgets[old.name]
             if (place.unit, old.scope, old.window) == (wallet.unit, scope, budget.window):
-                budget.spent, budget.number = old.spent, old.number
+                budget.spent, budget.number, budget.since = old.spent, old.number, old.since
                 budget.crossed = old.crossed and old.limit == budget.limit
             if old.crossed and place is not wallet:
                 self._watch(name, place, at, left=[old.name])

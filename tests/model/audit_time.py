@@ -70,7 +70,8 @@ class Time(Grants):
                 self._let_go(name, wallet, wallet.holds[subject], when, "hold_timed_out")
             case 4:
                 budget = wallet.budgets[subject]
-                budget.number, budget.spent, budget.crossed = budget.number + 1, 0, not budget.limit
+                budget.begin(budget.number + 1, self.org(name).zone)
+                budget.crossed = not budget.limit
                 self._watch(name, wallet, when, left=[] if budget.crossed else [subject])
             case 5:
                 assert wallet.pace is not None

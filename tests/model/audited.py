@@ -73,8 +73,15 @@ class Budget:
     window: str
     limit: int
     number: int
+    since: int
+    """Usage from then on is counted in what is spent."""
     spent: int = 0
     crossed: bool = False
+
+    def begin(self, number: int, zone: str) -> None:
+        """Another window, with nothing spent."""
+        self.number, self.spent = number, 0
+        self.since = max(self.since, window_starts(self.window, number, zone))
 
 
 @dataclass

@@ -13,6 +13,7 @@ from schemas.enums import (
     Health,
     HoldAction,
     OnShortage,
+    RefundTarget,
     RejectReason,
     SettingKind,
     WalletStatus,
@@ -21,9 +22,11 @@ from streams.ledger.account import ModelAccess
 from streams.ledger.admission import Admission, AdmissionRequest, admit, model_allowed
 from streams.ledger.authority import may_pay
 from streams.ledger.balances import health, status
-from streams.ledger.budgets import BUDGETS_MAX, Scope, every
+from streams.ledger.budgets import BUDGETS_MAX, Scope, every, find_budget
 from streams.ledger.entry import Outcome
 from tests.unit.ledger.world import DAY, START, World
+
+HOUR = DAY // 24
 
 
 def told(outcome: Outcome) -> list[tuple[AlertKind, str | None]]:
@@ -179,6 +182,62 @@ def test_a_refund_gives_back_to_the_budget() -> None:
     assert (alert.kind, alert.thresholds_left) == (AlertKind.RESOLVED, ("b",))
     assert ask(world, 4, user_id="ann").allowed
     assert not ask(world, 5, user_id="ann").allowed
+    world.check()
+
+
+def spent(world: World, name: str = "b") -> int:
+    found = find_budget(world.account(), name)
+    assert found is not None
+    return found[1].spent // NANOS
+
+
+def test_what_is_given_back_of_usage_before_the_budget_was_set_is_no_room_in_it() -> None:
+    world = rich()
+    world.use("10", event_id="before", user_id="ann")
+    world.tick(1)
+    budget(world, "10", "day", user_id="ann")
+    world.tick(1)
+    world.use("4", event_id="after", user_id="ann")
+    world.refund(RefundTarget.USAGE, "before", "10")
+    assert spent(world) == 4
+    world.refund(RefundTarget.USAGE, "after", "1")
+    assert spent(world) == 3
+    budget(world, "20", "day", user_id="ann")  # the same budget with another limit goes on counting
+    world.refund(RefundTarget.USAGE, "after", "1")
+    assert spent(world) == 2
+    world.check()
+
+
+def test_a_day_that_is_open_when_the_time_zone_moves_west_goes_on() -> None:
+    """Its usage was counted in it, although by the new zone it was of the day before."""
+    world = rich()
+    world.set(SettingKind.ORG, {"time_zone": "Europe/Madrid"})
+    budget(world, "10", "day", user_id="ann")
+    world.tick(23 * HOUR)  # 1 May 23:00 UTC: the 2nd in Madrid
+    world.use("10", event_id="u", user_id="ann")
+    world.tick(HOUR)
+    world.set(SettingKind.ORG, {"time_zone": "America/New_York"})
+    world.refund(RefundTarget.USAGE, "u", "4")
+    assert spent(world) == 6
+    admission = ask(world, 5, user_id="ann")
+    assert (admission.allowed, admission.limit_ends_at) == (False, START + 52 * HOUR)  # the 3rd in New York
+    world.check()
+
+
+def test_a_day_that_ends_because_the_time_zone_moves_east_takes_its_usage_with_it() -> None:
+    world = rich()
+    world.set(SettingKind.ORG, {"time_zone": "America/New_York"})
+    budget(world, "10", "day", user_id="ann")
+    world.tick(23 * HOUR)  # 1 May 23:00 UTC: the 1st in New York, the 2nd in Tokyo
+    world.use("6", event_id="old", user_id="ann")
+    world.tick(1)
+    world.set(SettingKind.ORG, {"time_zone": "Asia/Tokyo"})
+    world.tick(1)
+    world.use("3", event_id="new", user_id="ann")
+    world.refund(RefundTarget.USAGE, "old", "6")
+    assert spent(world) == 3
+    world.refund(RefundTarget.USAGE, "new", "1")
+    assert spent(world) == 2
     world.check()
 
 

@@ -10,6 +10,7 @@ from schemas.amounts import NANOS
 from schemas.enums import BillingUnit, EntryKind, SettingKind
 from streams.ledger.entry import Outcome
 from streams.ledger.rating import Price, PriceList
+from streams.ledger.refusals import DeadLetter
 from streams.ledger.settings import OVERRIDES_MAX
 from tests.unit.ledger.world import DAY, PRICES, World
 
@@ -106,6 +107,21 @@ def test_a_version_that_begins_later_does_not_end_the_one_in_force() -> None:
     assert cost(world) == NANOS
     world.tick(2 * DAY)
     assert cost(world) == 2 * NANOS
+    world.check()
+
+
+def test_a_price_that_was_planned_is_taken_back() -> None:
+    """By the terms that shall hold instead, from now on; or, for the price of the list, by a time that has passed."""
+    world = World()
+    override(world, "1")
+    override(world, "2", valid_from="2026-06-01T00:00:00Z")
+    override(world, "1", valid_from="2026-05-01T00:00:00Z")
+    override(world, "2", "planned", model="gpt-9", valid_from="2026-06-01T00:00:00Z")
+    override(world, "2", "planned", model="gpt-9", valid_from="2026-01-01T00:00:00Z", valid_to="2026-01-02T00:00:00Z")
+    world.tick(40 * DAY)
+    assert cost(world) == NANOS
+    with pytest.raises(DeadLetter, match="nobody priced"):
+        cost(world, model="gpt-9")
     world.check()
 
 

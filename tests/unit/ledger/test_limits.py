@@ -202,6 +202,7 @@ def test_what_is_given_back_of_usage_before_the_budget_was_set_is_no_room_in_it(
     assert spent(world) == 4
     world.refund(RefundTarget.USAGE, "after", "1")
     assert spent(world) == 3
+    world.tick(1)
     budget(world, "20", "day", user_id="ann")  # the same budget with another limit goes on counting
     world.refund(RefundTarget.USAGE, "after", "1")
     assert spent(world) == 2

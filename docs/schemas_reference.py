@@ -119,14 +119,28 @@ _BODIES = "Amounts are decimal strings. Each body is also published as JSON Sche
 
 def _body(kind: SettingKind, model: type[Body]) -> str:
     schema = json_schema(kind)
-    required = set(schema.get("required", ()))
-    rows: list[tuple[str, ...]] = []
-    for name, field in schema["properties"].items():
-        absent = "required" if name in required else f"`{json.dumps(field.get('default'))}`"
-        rows.append((f"`{name}`", _json_type(field, schema), absent))
     link = f"[json/{kind.value}.schema.json](json/{kind.value}.schema.json)"
     doc = " ".join((model.__doc__ or "").split())
-    return f"### Setting {kind.value}\n\n{doc} {link}\n\n" + _table(("field", "type", "absent"), rows)
+    return f"### Setting {kind.value}\n\n{doc} {link}\n\n" + _table(
+        ("field", "type", "absent", "meaning"), _properties(schema, schema)
+    )
+
+
+def _properties(model: Mapping[str, Any], schema: Mapping[str, Any], prefix: str = "") -> list[tuple[str, ...]]:
+    """A row for each field of a model, and after a list of objects for each field of those."""
+    required = set(model.get("required", ()))
+    rows: list[tuple[str, ...]] = []
+    for name, field in model["properties"].items():
+        absent = "required" if name in required else f"`{json.dumps(field.get('default'))}`"
+        meaning = " ".join(field.get("description", "").split())
+        items = field.get("items", {}).get("$ref", "").rpartition("/")[2]
+        inner = schema["$defs"][items] if items else {}
+        nested = "properties" in inner
+        kind = f"list of {items}" if nested else _json_type(field, schema)
+        rows.append((f"`{prefix}{name}`", kind, absent, meaning))
+        if nested:
+            rows += _properties(inner, schema, f"{prefix}{name}[].")
+    return rows
 
 
 def _json_type(field: Mapping[str, Any], schema: Mapping[str, Any]) -> str:

@@ -79,7 +79,10 @@ class Body(Model):
     """A setting's body. Fields ending in `_nanos` stand in JSON without that ending, as decimal strings."""
 
     model_config = ConfigDict(
-        alias_generator=lambda name: name.removesuffix("_nanos"), validate_by_name=False, validate_by_alias=True
+        alias_generator=lambda name: name.removesuffix("_nanos"),
+        validate_by_name=False,
+        validate_by_alias=True,
+        use_attribute_docstrings=True,
     )
 
     def refusal(self) -> str | None:
@@ -91,9 +94,14 @@ class OrgBody(Body):
     """The organisation itself: time zone of its days and months, whether it is closed, who may move credits."""
 
     time_zone: TimeZone = "UTC"
+    """IANA name; months, weeks and days begin at its midnight."""
     closed: Flag = False
+    """A closed organisation is let in to nothing, takes part in no transfer and asks for no credits; what it has used,
+    and what was bought for it, is still booked."""
     administrators: Annotated[tuple[Id, ...], Field(max_length=ADMINISTRATORS_MAX)] = ()
+    """Who may move credits to another organisation that lists them too."""
     tier: Id | None = None
+    """Plan whose prices apply, such as overage rates."""
 
 
 class MemberBody(Body):
@@ -101,6 +109,7 @@ class MemberBody(Body):
 
     user_id: Id
     role: MemberRole
+    """`owner`, `admin`: every setting; `billing`: auto top-up and money; `member`: use only; `none`: not even that."""
 
 
 class WalletBody(Body):
@@ -108,15 +117,22 @@ class WalletBody(Body):
 
     unit: Id
     default: Flag = False
+    """It takes usage that names its cost and no wallet; the wallet that was it before is it no longer."""
     allowance_nanos: AmountFromZero = 0
+    """Granted on the 1st of each month; in a month that had none, at once. A change counts from the next month."""
     rollover_max_nanos: AmountFromZero = 0
+    """How much of an allowance that is left moves on into the next month; the rest lapses."""
     low_balance_threshold_nanos: AmountFromZero = 10 * NANOS
+    """`credit_balance_low` and status `low` at or below it; while auto top-up is on, its threshold stands instead."""
     low_credit_limit_nanos: DecimalAmount = 0
+    """At or below it no new work (operation `deployment`) is let in; running work goes on."""
     negative_limit_nanos: Depth = 0
+    """How far below zero running work is let in; at that depth the wallet is `blocked` and a stop event is raised. 0:
+    no such limit, so that admission ends at zero, and what is used all the same is booked without a stop event."""
 
 
 class BudgetScope(Model):
-    """What a budget is about; nothing at all: the whole organisation."""
+    """What a budget is about: usage that has all the values named; nothing at all: the whole organisation."""
 
     user_id: Id | None = None
     project_id: Id | None = None
@@ -130,20 +146,28 @@ class BudgetBody(Body):
     """A limit on what a part of the organisation spends in a window (product rule 11)."""
 
     budget_id: Id
+    """Unique in the organisation; a refusal and `budget_reached` name it."""
     unit: Id
     scope: BudgetScope = BudgetScope()
+    """Usage that has all the values named here; nothing: the whole organisation."""
     window: BudgetWindow
+    """In the organisation's time zone; weeks begin on Monday."""
     limit_nanos: AmountFromZero
+    """Reached when as much is spent; 0: nothing may be spent."""
 
 
 class ThresholdRule(Body):
     """One line to watch: `level` is an amount, a percentage or a number of days (product rule 26)."""
 
     rule_id: Id
+    """Unique in the wallet; one that stays as it is keeps its state when the rules are set again."""
     type: ThresholdType
     level_nanos: DecimalAmount
+    """An amount, a percentage or days, by the type; on the line counts as crossed."""
     channels: tuple[Channel, ...] = ()
+    """Where its alerts are to be shown or sent; handed on in them."""
     dismissable: Flag = True
+    """Whether people may remove the banner; handed on in the alerts."""
 
     def refusal(self) -> str | None:
         """A level below 0 makes sense for a balance only."""
@@ -157,6 +181,7 @@ class ThresholdsBody(Body):
 
     unit: Id
     rules: tuple[ThresholdRule, ...] = ()
+    """At most 20, each with an id of its own; those left out end."""
 
     def refusal(self) -> str | None:
         """At most 20 rules, each with an id of its own (product rule 26)."""
@@ -172,7 +197,9 @@ class MonthLimitsBody(Body):
 
     unit: Id
     alert_threshold_nanos: AmountFromZero | None = None
+    """`credit_limit_alert` when as much is used in the month; at most the allowed limit."""
     allowed_limit_nanos: AmountFromZero | None = None
+    """When as much is used in the month, `credit_limit_reached`, and nothing more is let in until it ends."""
 
     def refusal(self) -> str | None:
         """The alert threshold must not exceed the allowed limit (product rule 12)."""
@@ -188,9 +215,13 @@ class AutoTopupBody(Body):
     unit: Id
     enabled: Flag = False
     threshold_nanos: AmountFromZero = 0
+    """Credits are asked for when the available balance is at or below it; at most the purchase amount."""
     purchase_amount_nanos: AmountFromZero = 0
+    """What is asked for each time, 1 to 100,000; never twice before the first is answered."""
     monthly_cap_nanos: AmountFromZero | None = None
+    """What may be asked for in a month, failed charges not counted; null: no cap."""
     backoff_seconds: Annotated[int, Field(strict=True, ge=1, le=BACKOFF_SECONDS_MAX)] = 3600
+    """How long after a failed charge it is tried again, by itself."""
 
     def refusal(self) -> str | None:
         """Purchase amount from 1 to 100,000, threshold at most the purchase amount; not asked while it is off."""
@@ -211,27 +242,36 @@ class ModelAccessBody(Body):
     """Which models may be used: what `allow` matches and `deny` does not; `*` stands for any characters."""
 
     allow: Patterns = ("*",)
+    """Patterns of the models that may be used."""
     deny: Patterns = ()
+    """Patterns of those that may not, whatever `allow` says."""
 
 
 class PriceOverrideBody(Body):
     """A price for this organisation only; like a price of the list, which it goes before (product rules 7 and 9)."""
 
     price_id: Id
+    """Set again, it is the same price with other terms from `valid_from` on; usage before that keeps those before."""
     operation: Id
+    """`*`: any."""
     unit_price_nanos: AmountFromZero
+    """Of one billing unit."""
     billing_unit: BillingUnit
     wallet: Id
+    """The unit that it is charged in."""
     valid_from: Time | None = None
-    """Null: from when the setting occurred."""
+    """Null: from when the setting occurred. Terms that were to begin later are taken back by this."""
     valid_to: Time | None = None
+    """Null: until it is set again. With a time that has passed the price is taken back."""
     category: Name | None = None
     model: Name | None = None
     tool: Name | None = None
     provider: Name | None = None
     direction: Direction | None = None
+    """Of the tokens it prices; null: `any`."""
     tier: Name | None = None
     free: Flag = False
+    """It costs nothing, and is counted."""
     display_name: Text | None = None
 
     @model_validator(mode="after")

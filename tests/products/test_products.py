@@ -6,10 +6,36 @@ what the ledger wrote.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Collection, Iterator, Sequence
+from enum import StrEnum
 from functools import cache
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from schemas.amounts import parse_amount
+from schemas.enums import (
+    ActorRole,
+    AlertKind,
+    BillingUnit,
+    BudgetWindow,
+    Channel,
+    DecisionCode,
+    EntryKind,
+    Health,
+    HoldAction,
+    InputKind,
+    MemberRole,
+    OnShortage,
+    RefundTarget,
+    RejectReason,
+    SettingKind,
+    ThresholdType,
+    WalletStatus,
+)
+from streams.client import PURCHASE_PRESETS
 from tests.products import expectation, scenario
 from tests.products.expectation import Expected
 from tests.products.memory_port import MemoryPort
@@ -21,6 +47,37 @@ WAYS = {
     "all at once": (1_000, False),
     "timers first": (1, True),
 }
+
+LIMITS_OF_AN_ACCOUNT = {
+    RejectReason.AMOUNT_OUT_OF_RANGE,
+    RejectReason.TOO_MANY_WALLETS,
+    RejectReason.TOO_MANY_GRANTS,
+    RejectReason.TOO_MANY_TRANSFERS,
+    RejectReason.TOO_MANY_REFUNDS,
+    RejectReason.ACCOUNT_FULL,
+}
+"""A month in a product's life reaches none of them: `tests/unit/ledger/test_bounds.py` does."""
+SAID, SENT = "expected.*", "[!e]*.jsonl"
+"""The files of what comes out, and of what goes in."""
+CLOSED_SETS: dict[type[StrEnum], tuple[str, tuple[str, ...]]] = {
+    EntryKind: (SAID, ("kind", "booked")),
+    AlertKind: (SAID, ("kind",)),
+    DecisionCode: (SAID, ("code",)),
+    RejectReason: (SAID, ("reason", "code")),
+    WalletStatus: (SAID, ("status",)),
+    Health: (SAID, ("health",)),
+    SettingKind: (SENT, ("kind", "setting")),
+    ActorRole: (SENT, ("actor_role",)),
+    MemberRole: (SENT, ("role",)),
+    BillingUnit: (SENT, ("billing_unit",)),
+    HoldAction: (SENT, ("action",)),
+    OnShortage: (SENT, ("on_shortage",)),
+    RefundTarget: (SENT, ("target",)),
+    BudgetWindow: (SENT, ("window",)),
+    ThresholdType: (SENT, ("type",)),
+    Channel: (SENT, ("channels",)),
+}
+"""Where a product's files speak of the members of each, and under which names."""
 
 
 @cache
@@ -65,3 +122,37 @@ def test_an_expectation_that_is_not_met_is_told(product: str) -> None:
             for changed in ([], [extra]):
                 other = {**whole.lines, org: [*lines[:place], *changed, *lines[place + 1 :]]}
                 assert len(expectation.differences(Expected(other, whole.rest), told)) > before, (org, line)
+
+
+def test_every_preset_is_bought_in_a_month() -> None:
+    """What is offered is what rule 19 says, and each amount of it is one that an organisation buys."""
+    lines = scenario.load("eur_platform").lines
+    bought = [line.fields["amount"] for line in lines if line.kind == InputKind.PURCHASE]
+    assert PURCHASE_PRESETS == (10, 50, 100, 300, 500, 1_000)
+    assert {parse_amount(str(preset)) for preset in PURCHASE_PRESETS} <= {parse_amount(amount) for amount in bought}
+
+
+@pytest.mark.parametrize("closed", CLOSED_SETS, ids=lambda closed: closed.__name__)
+def test_nothing_of_a_closed_set_is_left_out(closed: type[StrEnum]) -> None:
+    """Whatever the contract lists happens in one of the months."""
+    files, names = CLOSED_SETS[closed]
+    paths = [path for product in PRODUCTS for path in (scenario.HERE / product).glob(files)]
+    shown = {word for path in paths for document in documents(path) for word in words(document, names)}
+    assert set(closed) - shown <= LIMITS_OF_AN_ACCOUNT
+
+
+def documents(path: Path) -> Sequence[Any]:
+    """What a file of JSON, or of JSON lines, says."""
+    return scenario.json_lines(path) if path.suffix == ".jsonl" else [json.loads(path.read_text(encoding="utf-8"))]
+
+
+def words(document: Any, names: Collection[str]) -> Iterator[str]:
+    """The texts, and the texts in lists, that stand under these names anywhere in a document."""
+    if isinstance(document, dict):
+        for name, value in document.items():
+            if name in names:
+                yield from (text for text in (value if isinstance(value, list) else [value]) if isinstance(text, str))
+            yield from words(value, names)
+    elif isinstance(document, list):
+        for each in document:
+            yield from words(each, names)

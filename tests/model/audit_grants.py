@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from tests.model.audit_lines import Charge, Lines
 from tests.model.audited import (
+    WEEK_US,
     Budget,
     Draw,
     Hold,
@@ -104,6 +105,7 @@ class Grants(Lines):
             wallet.debt -= paid
             rest = piece.amount - paid
             if lot is not None:
+                lot.told = lot.told or bool(rest and not lot.left and lot.expires_at and lot.expires_at - WEEK_US <= at)
                 lot.left += rest
             elif rest:
                 lot = Lot(f"refund/{len(wallet.lots)}", "adjustment", rest, rest, 50, None, at)

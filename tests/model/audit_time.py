@@ -20,7 +20,8 @@ class Time(Grants):
     def settle(self, name: str, at: int) -> None:
         """Everything due at or before `at`, in order of time.
 
-        At one instant: the month turns, grants expire, holds time out, windows end, days end, a back-off is over.
+        At one instant: the month turns, grants expire, grants that end in a week are told of, holds time out, windows
+        end, days end, a back-off is over.
         """
         org = self.org(name)
         while True:
@@ -34,6 +35,12 @@ class Time(Grants):
                 for wallet in org.wallets.values()
                 for lot in wallet.lots
                 if lot.left and lot.expires_at is not None and not self._lapses(org, wallet, lot)
+            ]
+            due += [
+                (lot.tells_at, 2, wallet.unit, "")
+                for wallet in org.wallets.values()
+                for lot in wallet.lots
+                if lot.left and lot.tells_at is not None
             ]
             due += [(hold.ends_at, 3, wallet.unit, hold.name) for wallet, hold in org.holds()]
             due += [
@@ -66,6 +73,11 @@ class Time(Grants):
                 self._turn(name, self.org(name), wallet)
             case 1:
                 self._expire(name, wallet, when)
+            case 2:
+                lot = next(lot for lot in wallet.order() if lot.tells_at == when)
+                lot.told = True
+                self.alarms.append(Alarm(name, wallet.unit, "credits_expiring", _known_as(lot)))
+                self._watch(name, wallet, when)
             case 3:
                 self._let_go(name, wallet, wallet.holds[subject], when, "hold_timed_out")
             case 4:
@@ -134,7 +146,10 @@ class Time(Grants):
         lot = next(lot for lot in wallet.order() if lot.expires_at == when and not self._lapses(org, wallet, lot))
         amount, lot.left = lot.left, 0
         if lot.kind == "promotional":
-            self.alarms.append(
-                Alarm(name, wallet.unit, "credit_free_expired", lot.name.partition(ARRIVED)[1] or lot.name)
-            )
+            self.alarms.append(Alarm(name, wallet.unit, "credit_free_expired", _known_as(lot)))
         self._line(name, "expiry", wallet, -amount, when, reason="grant_expired")
+
+
+def _known_as(lot: Lot) -> str:
+    """The name of a lot as alerts are compared by it."""
+    return lot.name.partition(ARRIVED)[1] or lot.name

@@ -16,6 +16,7 @@ from tests.model.audited_rates import Price
 
 NANOS = 10**9
 PACE_DAYS = 7
+WEEK_US = 7 * 86_400_000_000
 LOW_DEFAULT = 10 * NANOS
 KIND_RANK = {"allowance": 0, "promotional": 1, "adjustment": 2, "transferred": 3, "purchased": 4}
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -37,6 +38,16 @@ class Lot:
     created: int
     monthly: bool = False
     current: bool = False
+    told: bool = False
+    """That it ends in a week has been said, or it is too late to say."""
+
+    @property
+    def tells_at(self) -> int | None:
+        """When to say that it ends in a week: of credits that were there before, and of no month's own allowance."""
+        if self.told or self.monthly or self.expires_at is None:
+            return None
+        at = self.expires_at - WEEK_US
+        return at if at > self.created else None
 
 
 @dataclass

@@ -406,6 +406,15 @@ def test_a_wallet_has_on_the_way_what_its_own_org_knows_no_end_of(case: str) -> 
     )
 
 
+def test_an_arrival_ends_nothing_of_the_same_id_that_left() -> None:
+    """Ids of transfers are of their source: two orgs may send each other credits under one."""
+    back = {"event_id": "t", "correlation_id": "t", "counterparty_org_id": "beta"}
+    rows = [*moves(("left", 10, 1)), entry("acme", 3, "transfer_in", 4, 94, **back)]
+    fold = LedgerFold()
+    fold.add(batch_of("entry", rows))
+    assert fold.orgs["acme"].wallets["USD"].on_the_way == 10
+
+
 def test_what_is_on_the_way_is_of_the_wallet_that_it_left() -> None:
     rows = moves(("left", 10, 1), ("noted", 0, 2))
     euros = entry("acme", 4, "purchase", 5, 5, wallet="EUR")

@@ -231,6 +231,20 @@ def _amended_later(
     return [*steps, ("refund usage", who, 0, "0.5", None)]
 
 
+def _back_before_it_ends(who: str, where: str, much: str, used_after: int, back_after: int) -> list[Step]:
+    """A gift for 20 days that is all used, and comes back: before its last week, or in it, or when it has ended."""
+    day = DAY_MS * 1_000
+    return [
+        ("buy", who, where, much, "promotional", 20, 0, None),
+        ("tick", used_after * day),
+        ("use", who, where, much, {}, None),
+        ("tick", back_after * day),
+        ("refund usage", who, -1, "0.000000001", None),
+        ("refund usage", who, -1, "0.5", None),
+        *[("tick", 4 * day)] * 6,
+    ]
+
+
 def _budget(name: str, where: str, named: dict[str, str], window: str) -> dict[str, Any]:
     return {"budget_id": name, "unit": where, "scope": named, "window": window, "limit": "7"}
 
@@ -247,6 +261,7 @@ stories: st.SearchStrategy[list[Step]] = st.one_of(
     st.builds(_used_day_by_day, org, unit, st.sampled_from(("1", "2.5", "5", "20")), days_of_usage),
     st.builds(_used_again, org, org, unit, st.sampled_from(("1", "7")), place),
     st.builds(_amended_later, org, unit, amount, revisions),
+    st.builds(_back_before_it_ends, org, unit, amount, st.sampled_from((1, 14)), st.sampled_from((2, 13, 20))),
 )
 """Operations that random ones hardly ever come to together."""
 parts = st.one_of(*[anything.map(lambda step: [step])] * 4, stories)
@@ -275,7 +290,13 @@ REACHED: Counter[str] = Counter()
 """What the sequences of the default run have come to."""
 
 SELDOM = {
-    *("credit_days_left", "purchase used again", "transfer_out used again", "amended in a later month"),
+    *(
+        "credit_days_left",
+        "credits_expiring",
+        "purchase used again",
+        "transfer_out used again",
+        "amended in a later month",
+    ),
     *(f"over the budget of a {name}" for name in DIMENSIONS),
     *(f"a hold refused by the budget of a {name}" for name in DIMENSIONS),
 }
@@ -358,6 +379,7 @@ STORIES: list[list[Step]] = [
     _amended_later(
         "acme", "USD", "40", [(30, "10", {"user_id": "u1"}), (720, "7", {}), (30, "100", {"user_id": "u2"})]
     ),
+    *(_back_before_it_ends("acme", "EUR", "1", used, back) for used, back in ((1, 2), (1, 13), (14, 2), (1, 20))),
     _amended_later("acme", "USD", "7", [(800, "10", {"user_id": "u2"}), (1, None, {}), (1, "2.5", {"user_id": "u1"})]),
 ]
 

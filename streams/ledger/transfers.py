@@ -17,7 +17,7 @@ import hashlib
 from typing import assert_never
 
 from schemas.amounts import AMOUNT_MAX
-from schemas.enums import EntryKind, LegKind, RejectReason
+from schemas.enums import DeadLetterCode, EntryKind, LegKind, RejectReason
 from streams.ledger.account import Account, Wallet
 from streams.ledger.authority import administers
 from streams.ledger.bounds import no_credits, no_transit
@@ -25,6 +25,7 @@ from streams.ledger.commands import Transfer
 from streams.ledger.entry import Leg, Lot, Slice
 from streams.ledger.grants import draw, find_grant, give_back, pay_overdraft, unused_id
 from streams.ledger.journal import Journal
+from streams.ledger.refusals import DeadLetter
 from streams.ledger.usage import wallet_for
 
 TRANSFER_FAMILY = "transfer"
@@ -32,8 +33,15 @@ TRANSFER_FAMILY = "transfer"
 
 
 def decide_transfer(journal: Journal, transfer: Transfer) -> None:
-    """Send credits away, or write why not."""
+    """Send credits away, or write why not.
+
+    Raises DeadLetter `duplicate_with_different_content` for an id whose window has passed while its credits have not
+    arrived yet: their answer would be taken for that of both.
+    """
     account = journal.account
+    if transfer.transfer_id in account.transits:
+        message = f"transfer {transfer.transfer_id} is still on its way; another needs an id of its own"
+        raise DeadLetter(DeadLetterCode.DUPLICATE_WITH_DIFFERENT_CONTENT, message)
     refusal = _refuse_transfer(account, transfer)
     if refusal is not None:
         journal.reject(

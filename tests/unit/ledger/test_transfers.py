@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from schemas.amounts import AMOUNT_MAX, NANOS
-from schemas.enums import EntryKind, GrantKind, LegKind, SettingKind
+from schemas.enums import DeadLetterCode, EntryKind, GrantKind, LegKind, SettingKind
 from streams.ledger.account import encode_account
+from streams.ledger.refusals import DeadLetter
 from tests.unit.ledger.world import DAY, START, World
 
 
@@ -189,6 +190,26 @@ def test_two_orgs_may_use_the_same_transfer_id() -> None:
     assert len({leg.leg_id for leg in world.legs}) == 2
     world.deliver()
     assert world.settled("gamma") == 2 * NANOS
+    world.check()
+
+
+def test_an_id_is_not_used_again_while_its_transfer_is_on_its_way() -> None:
+    """However long that takes: one answer would end both."""
+    world = world_of_two()
+    world.buy("1")
+    world._offset = 100
+    world.send("4", "acme", "beta")
+    world.tick(40 * DAY)
+    world._offset = 100
+    with pytest.raises(DeadLetter, match="still on its way") as refusal:
+        world.send("3", "acme", "beta")
+    assert refusal.value.code is DeadLetterCode.DUPLICATE_WITH_DIFFERENT_CONTENT
+    assert world.account().on_the_way("USD") == 4 * NANOS
+    world.deliver()
+    world._offset = 100
+    world.send("3", "acme", "beta")
+    world.deliver()
+    assert (world.account().on_the_way("USD"), world.settled("beta")) == (0, 7 * NANOS)
     world.check()
 
 

@@ -34,7 +34,7 @@ from tests.model.audited import Scope
 from tests.model.audited_rates import Price as AuditedPrice
 from tests.model.audited_rates import Work
 from tests.model.auditor import Auditor, status
-from tests.model.memory import TOPICS, FixedPrices, FixedSchemas, MemoryLedger, Sent, sent
+from tests.model.memory import SCHEMAS, TOPICS, FixedPrices, MemoryLedger, Sent, sent
 from tests.model.predicted import (
     ARRIVED,
     NOTHING_LEFT,
@@ -422,7 +422,7 @@ class Both:
     def verify(self, book: MemoryLedger) -> None:
         """What `credits verify` makes of the ledger: no difference, the published balances, the auditor's wallets."""
         values = [value for _, value, _ in book.written.get(TOPICS.name("ledger"), [])]
-        entries = decode_columns("entry", values, FixedSchemas()).batch
+        entries = decode_columns("entry", values, SCHEMAS).batch
         balances = book.rows("balances")
         for end in (len(balances) // 2, len(balances)):  # half-way credits are on the way that have an end at the end
             published = {row["org_id"]: row for row in balances[:end]}

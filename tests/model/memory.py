@@ -6,6 +6,8 @@ What goes in are Kafka values and keys; what comes out are the records of each t
 from __future__ import annotations
 
 import asyncio
+import atexit
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -42,6 +44,18 @@ class _Released(BundledSchemas):
         record = BY_KEY[key].record
         assert record is not None
         return bundled_id(record)
+
+
+SCHEMAS = FixedSchemas()
+"""Of all ledgers: what one has asked, the others know."""
+
+
+@functools.cache
+def _loop() -> asyncio.Runner:
+    """One event loop for all ledgers; to make one for each batch would take longer than the batch."""
+    runner = asyncio.Runner()
+    atexit.register(runner.close)
+    return runner
 
 
 class FixedPrices:
@@ -111,7 +125,7 @@ class MemoryLedger:
     outcomes: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.processor = LedgerProcessor(Settings(_env_file=None), Kept(FixedSchemas()), self.prices)
+        self.processor = LedgerProcessor(Settings(_env_file=None), SCHEMAS, self.prices)
         self.partition = Partition(
             number=0,
             accounts=self.accounts,
@@ -120,7 +134,7 @@ class MemoryLedger:
         )
         self.state = self.processor.load(self.partition)
         self._offsets: dict[str, int] = {}
-        asyncio.run(self.processor.start(self))
+        _loop().run(self.processor.start(self))
 
     async def find(self, partition: int, hint: int, key: bytes, wanted: EntryMatch) -> bytes | None:
         """The engine's look-up of a ledger record, in what was written."""
@@ -156,7 +170,7 @@ class MemoryLedger:
             run.keys.append(record.key)
             run.values.append(record.value)
             run.next_offset = self._offsets[record.topic] = offset + 1
-        gathered = asyncio.run(self.processor.gather(self.state, inbound))
+        gathered = _loop().run(self.processor.gather(self.state, inbound))
         self._commit(self.processor.step(self.state, gathered, inbound))
 
     def tick(self, at: int) -> None:
@@ -188,7 +202,7 @@ class MemoryLedger:
         record = BY_KEY[key].record
         assert record is not None
         values = [value for _, value, _ in self.written.get(TOPICS.name(key), [])]
-        decoded = decode_columns(record, values, FixedSchemas())
+        decoded = decode_columns(record, values, SCHEMAS)
         assert not decoded.failures
         return rows_of(decoded.batch)
 

@@ -19,7 +19,7 @@ from schemas.codec import decode_columns, encode_one
 from schemas.enums import ActorRole, AlertKind, DecisionCode, EntryKind, HoldAction, PurchaseKind, RefundTarget
 from schemas.enums import SettingKind as Setting
 from schemas.records import bundled_id
-from streams.ledger.account import encode_account
+from streams.ledger.account import Account, encode_account
 from streams.ledger.balances import status as shown_status
 from streams.ledger.budgets import every
 from streams.ledger.commands import Purchase, Refund, Transfer, Usage
@@ -338,58 +338,18 @@ class Both:
 
     def _compare(self, step: Step, entries: Sequence[Entry]) -> None:
         world, auditor = self.world, self.auditor
-        said = Counter(line for entry in entries if (line := _line(entry)) is not None)
-        if any(line.reason == NOTHING_LEFT for line in auditor.lines):
-            said = Counter(map(_nothing_left, said.elements()))
-        assert said == Counter(auditor.lines), step
-        alerts = self._new("alerts", world.alerts)
-        told = Counter(_alarm(alert) for alert in alerts)
-        assert told == Counter(auditor.alarms), step
+        alerts, decisions = self._new("alerts", world.alerts), self._new("decisions", world.decisions)
+        told = Told(entries, alerts, decisions, self._new("requests", world.topup_requests))
+        compare(auditor, told, step)
         for alarm in auditor.alarms:
             if alarm.kind == "budget_reached":
                 found = auditor.org(alarm.org).budget(alarm.rule or "")
                 self.over.update(() if found is None else (name for name, _ in found[1].scope))
-        decisions = self._new("decisions", world.decisions)
-        for decision, predicted in zip(decisions, auditor.decisions, strict=True):
-            assert _answered(decision, predicted), (step, decision, predicted)
+        for decision in decisions:
             found = None if decision.limit_id is None else auditor.org(decision.org_id).budget(decision.limit_id)
             self.refused.update(() if found is None else (name for name, _ in found[1].scope))
-        asked = Counter(map(_request, self._new("requests", world.topup_requests)))
-        assert asked == Counter(auditor.requests), step
         for who in {entry.org_id for entry in entries}:
-            self._compare_wallets(step, who)
-
-    def _compare_wallets(self, step: Step, who: str) -> None:
-        account, org = self.world.accounts[who], self.auditor.org(who)
-        assert account.wallets.keys() == org.wallets.keys(), step
-        for unit, wallet in account.wallets.items():
-            known = org.wallets[unit]
-            got = (
-                wallet.settled,
-                wallet.held,
-                wallet.allocation,
-                wallet.used,
-                wallet.lifetime_added,
-                wallet.lifetime_spent,
-                shown_status(account, wallet).value,
-            )
-            expected = (
-                known.balance,
-                known.held,
-                known.allocation,
-                known.used,
-                known.added,
-                known.spent,
-                status(org, known),
-            )
-            assert got == expected, (step, who, unit)
-            budgets = [] if wallet.budgets is None else list(every(wallet.budgets))
-            spent = {budget.budget_id: (budget.spent, budget.watch.crossed) for budget in budgets}
-            assert spent == {name: (each.spent, each.crossed) for name, each in known.budgets.items()}, (
-                step,
-                who,
-                unit,
-            )
+            compare_wallets(auditor, world.accounts[who], step)
 
     def _new(self, page: str, everything: list[Any]) -> list[Any]:
         new = everything[self._seen[page] :]
@@ -454,6 +414,65 @@ class Both:
         for who, account in world.accounts.items():
             if account.seq:
                 assert encode_account(book.account(who)) == encode_account(account), who
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Told:
+    """What the ledger said, in its order."""
+
+    entries: Sequence[Entry]
+    alerts: Sequence[Alert]
+    decisions: Sequence[HoldDecision]
+    requests: Sequence[TopupRequest]
+
+
+def compare(auditor: Auditor, told: Told, about: object) -> None:
+    """The ledger said what stands on the auditor's page; `about`: named when it did not."""
+    said = Counter(line for entry in told.entries if (line := _line(entry)) is not None)
+    predicted = Counter(auditor.lines)
+    if any(line.reason == NOTHING_LEFT for line in auditor.lines):
+        said, predicted = (Counter(map(_nothing_left, lines.elements())) for lines in (said, predicted))
+    assert said == predicted, (about, said - predicted, predicted - said)
+    alarms = Counter(map(_alarm, told.alerts))
+    raised = Counter(auditor.alarms)
+    assert alarms == raised, (about, alarms - raised, raised - alarms)
+    for decision, answer in zip(told.decisions, auditor.decisions, strict=True):
+        assert _answered(decision, answer), (about, decision, answer)
+    assert Counter(map(_request, told.requests)) == Counter(auditor.requests), about
+
+
+def compare_wallets(auditor: Auditor, account: Account, about: object) -> None:
+    """What an account shows of its wallets and budgets is what the auditor has of them."""
+    org = auditor.org(account.org_id)
+    assert account.wallets.keys() == org.wallets.keys(), about
+    for unit, wallet in account.wallets.items():
+        known = org.wallets[unit]
+        got = (
+            wallet.settled,
+            wallet.held,
+            wallet.allocation,
+            wallet.used,
+            wallet.lifetime_added,
+            wallet.lifetime_spent,
+            shown_status(account, wallet).value,
+        )
+        expected = (
+            known.balance,
+            known.held,
+            known.allocation,
+            known.used,
+            known.added,
+            known.spent,
+            status(org, known),
+        )
+        assert got == expected, (about, account.org_id, unit, got, expected)
+        budgets = [] if wallet.budgets is None else list(every(wallet.budgets))
+        spent = {budget.budget_id: (budget.spent, budget.watch.crossed) for budget in budgets}
+        assert spent == {name: (each.spent, each.crossed) for name, each in known.budgets.items()}, (
+            about,
+            account.org_id,
+            unit,
+        )
 
 
 def _dead_letter(doing: Doing) -> str | None:

@@ -27,18 +27,22 @@ class Price:
     tier: str | None = None
     free: bool = False
     own: bool = False
+    category: str | None = None
+    provider: str | None = None
 
     def fits(self, at: int, work: Work, tier: str | None) -> bool:
         """It is about this work, and in force at `at`."""
         in_force = self.valid_from <= at and (self.valid_to is None or at < self.valid_to)
         about = self.operation in ("*", work.operation) and self.model in (None, work.model)
-        return in_force and about and self.tier in (None, tier)
+        where = self.category in (None, work.category) and self.provider in (None, work.provider)
+        return in_force and about and where and self.tier in (None, tier)
 
     @property
     def rank(self) -> tuple[bool, int]:
         """An org's own price first, then the one that names more."""
-        named = (self.operation != "*", self.model is not None, self.tier is not None, self.direction != "any")
-        return self.own, sum(named)
+        named = (self.model, self.tier, self.category, self.provider)
+        said = sum(name is not None for name in named) + (self.operation != "*") + (self.direction != "any")
+        return self.own, said
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,8 @@ class Work:
     output_tokens: int = 0
     quantity: int | None = None
     replicas: int | None = None
+    category: str | None = None
+    provider: str | None = None
 
 
 def rate(prices: Iterable[Price], at: int, work: Work, tier: str | None) -> tuple[int, str] | None:

@@ -21,15 +21,19 @@ from streams.engine.internal_topics import changelog_topic
 from streams.engine.positions import POSITION_KEY, PositionRecord, decode_position
 from streams.ledger.account import Account, decode_account
 from streams.verify.fold import LedgerFold
-from tests.model.memory import TOPICS, FixedSchemas
+from tests.model.memory import TOPICS
+from tests.simulation.listed import SCHEMAS
 from tests.simulation.virtual_kafka import Commit, Record
 from tests.simulation.world import PARTITIONS, World
 
 Row = dict[str, Any]
 Hold = tuple[str, str]
 """Org and hold."""
+Source = tuple[str, int, int]
+"""Topic, partition and offset of an input record."""
 
 NOBODY = b"nobody"
+PRICES = TOPICS.name("prices")
 
 WITHOUT_EPOCHS = {
     "credit_free_expired",
@@ -73,21 +77,18 @@ class Cuts:
     def _cut(self, commit: Commit) -> None:
         ledger = commit.records.get(TOPICS.name("ledger"), ())
         if ledger:
-            batch = decode_columns("entry", [record.value for record in ledger], FixedSchemas()).batch
+            batch = decode_columns("entry", [record.value for record in ledger], SCHEMAS).batch
             self.fold.add(batch)
             self.entries += rows_of(batch)
         for key in dict.fromkeys(ALERT_TOPICS.values()):
             self.alerts += rows(key, commit.records.get(TOPICS.name(key), ()))
         for record in commit.records[self.changelog]:
             assert record.value is not None
-            assert record.key is not None
             if record.key == POSITION_KEY:
                 self._position(commit.partition, decode_position(record.value))
             else:
-                org = record.key.decode()
-                state = Accounts({org: record.value}).get(org)
-                assert state is not None
-                self._account(org, decode_account(state))
+                account = account_in(record)
+                self._account(account.org_id, account)
         self._no_differences()
         for unit in self.fold.conservation():
             assert not unit.left_over, f"{unit.left_over} nano-units too many: {unit}"
@@ -133,6 +134,8 @@ class Cuts:
                     if ends:
                         ended[ends[0]] += 1
                         booked.add(record.value)
+                    elif topic == PRICES:  # prices are the worker's to know, and no org's
+                        ended["entries"] += 1
                     elif (
                         record.key == NOBODY and record.value not in booked
                     ):  # credits go back, and leave no entry here
@@ -155,8 +158,7 @@ class Cuts:
                 (rejected if row["kind"] == "rejected" else entries)[place] += 1
         dead: Counter[Any] = Counter()
         for letter in self.world.kafka.committed(TOPICS.name("dead_letters")):
-            told = {name.removeprefix("__streams.errors."): text.decode() for name, text in letter.headers}
-            place = told["topic"], int(told["partition"]), int(told["offset"])
+            place = source_in(letter)
             dead[place] += 1
             record = self.world.kafka.logs[place[0], place[1]][place[2]]
             assert record is not None
@@ -166,13 +168,29 @@ class Cuts:
         return {"entries": entries, "rejected": rejected, "dead_letters": dead}
 
 
+def account_in(record: Record) -> Account:
+    """The account in a record of the changelog."""
+    assert record.key is not None
+    assert record.value is not None
+    org = record.key.decode()
+    state = Accounts({org: record.value}).get(org)
+    assert state is not None
+    return decode_account(state)
+
+
+def source_in(letter: Record) -> Source:
+    """The place of the record that a dead letter is of."""
+    told = {name.removeprefix("__streams.errors."): text.decode() for name, text in letter.headers}
+    return told["topic"], int(told["partition"]), int(told["offset"])
+
+
 def rows(key: str, records: Sequence[Record]) -> list[Row]:
     """Records of the topic that the catalogue calls `key`, decoded."""
     name = BY_KEY[key].record
     assert name is not None
     if not records:
         return []
-    decoded = decode_columns(name, [record.value for record in records], FixedSchemas())
+    decoded = decode_columns(name, [record.value for record in records], SCHEMAS)
     assert not decoded.failures
     return rows_of(decoded.batch)
 

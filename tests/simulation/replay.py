@@ -15,6 +15,7 @@ import msgspec
 import pytest
 
 from streams.ledger import grants
+from streams.ledger.price_log import PriceLog
 from tests.model.memory import TOPICS, FixedPrices, MemoryLedger, Sent
 from tests.simulation.checks import Cuts, rows
 from tests.simulation.traffic import DAY_US
@@ -66,28 +67,34 @@ def replay(world: World, number: int, batch_records: int) -> MemoryLedger:
     """One partition's inputs, to the end of time."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(grants, "EXHAUSTED_MAX", world.grants_remembered)
-        again = MemoryLedger(FixedPrices(world.prices))
-        places = [
-            place
+        prices = FixedPrices([])
+        again = MemoryLedger(prices)
+        rest = [
+            (_sent(world, number, *place), commit.cause.prices)
             for commit in world.kafka.commits
             if commit.partition == number and isinstance(commit.cause, Decided)
             for place in commit.cause.records
         ]
-        rest = [_sent(world, number, *place) for place in places]
         while rest:
-            passed_at = min(record.at for record in rest)  # one topic may be days behind the others
+            passed_at = min(record.at for record, _ in rest)  # one topic may be days behind the others
             for memory in again.partition.seen.values():
                 memory.expire(passed_at)  # type: ignore[attr-defined]
             batch = _first(rest, batch_records)
+            prices.log = rest[0][1]
             again.feed(batch)
             del rest[: len(batch)]
         again.tick(world.kafka.at)
     return again
 
 
-def _first(records: Sequence[Sent], batch_records: int) -> list[Sent]:
-    """As many, but none after a leap of days: ids are forgotten between batches, not within one."""
-    return list(takewhile(lambda record: record.at - records[0].at <= DAY_US, records[:batch_records]))
+def _first(rest: Sequence[tuple[Sent, PriceLog]], batch_records: int) -> list[Sent]:
+    """As many, but none after a leap of days: ids are forgotten between batches, not within one.
+
+    And none that was decided with other prices: what a worker knew of them is not the batch's affair.
+    """
+    first, prices = rest[0]
+    alike = takewhile(lambda each: each[0].at - first.at <= DAY_US and each[1] is prices, rest[:batch_records])
+    return [record for record, _ in alike]
 
 
 def _sent(world: World, number: int, topic: str, offset: int) -> Sent:

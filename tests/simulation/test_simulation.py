@@ -9,13 +9,16 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
+from dataclasses import dataclass
 from random import Random
 
 import pytest
 
 from tests.simulation.checks import Cuts
+from tests.simulation.judge import Judge
 from tests.simulation.replay import compare
 from tests.simulation.script import run
+from tests.simulation.world import ALL_GRANTS
 
 ONE_SEED = os.environ.get("CREDITS_TEST_SIMULATION_SEED")
 SEEDS = range(20) if ONE_SEED is None else [int(ONE_SEED)]
@@ -43,46 +46,68 @@ WRITTEN = {
     *("correction", "hold", "hold_release", "adjustment", "setting", "rejected"),
 }
 """Every kind of entry."""
+JUDGED = {
+    *("usage rated by the list", "usage rated as of another price's time", "usage rated by an org's own price"),
+    *("an unknown price", "a price that ties"),
+    *("a refund of forgotten usage by its time", "a refund of usage far back"),
+    *(f"a correction in another {window}" for window in ("day", "week", "month")),
+}
+"""What the auditor must have judged."""
 ENDINGS = {"hold_captured", "hold_released", "hold_timed_out"}
 
 
-def simulate(seed: int) -> Cuts:
-    """One run, what must hold of it, and the same inputs once more."""
+@dataclass(frozen=True)
+class Run:
+    """One run that went well. `met`: what the auditor judged in it."""
+
+    cuts: Cuts
+    met: Counter[str]
+
+
+def simulate(seed: int) -> Run:
+    """One run, what must hold of it, what the auditor says of it, and the same inputs once more."""
     try:
         world = run(seed)
         cuts = Cuts(world)
         cuts.follow()
+        judge = Judge(world)
+        if world.grants_remembered == ALL_GRANTS:
+            judge.follow()
         compare(world, cuts, Random(f"replay {seed}").choice((1, 7, 1_000)))
     except Exception as error:
         raise AssertionError(f"seed {seed}: {error}\nagain: {AGAIN.format(seed=seed)}") from error
-    return cuts
+    return Run(cuts, judge.met)
 
 
 @pytest.fixture(scope="module")
-def runs() -> dict[int, Cuts]:
+def runs() -> dict[int, Run]:
     """The runs so far, so that their sum can be looked at."""
     return {}
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_nothing_is_lost_or_doubled(seed: int, runs: dict[int, Cuts]) -> None:
+def test_nothing_is_lost_or_doubled(seed: int, runs: dict[int, Run]) -> None:
     runs[seed] = simulate(seed)
 
 
 @pytest.mark.skipif(ONE_SEED is not None, reason="of all seeds together")
-def test_all_that_can_happen_has_happened(runs: dict[int, Cuts]) -> None:
+def test_all_that_can_happen_has_happened(runs: dict[int, Run]) -> None:
     if len(runs) < len(SEEDS):
         pytest.skip("not every seed was run")
     faults: Counter[str] = Counter()
     kinds: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
-    for cuts in runs.values():
+    met: Counter[str] = Counter()
+    for each in runs.values():
+        cuts = each.cuts
+        met += each.met
         faults += cuts.world.faults.happened
         kinds.update(row["kind"] for row in cuts.entries)
         reasons.update(row["reason"] for row in cuts.entries if row["kind"] == "hold_release")
     assert faults.keys() >= HAPPENS, HAPPENS - faults.keys()
     assert kinds.keys() >= WRITTEN, WRITTEN - kinds.keys()
     assert reasons.keys() >= ENDINGS, ENDINGS - reasons.keys()
+    assert met.keys() >= JUDGED, JUDGED - met.keys()
 
 
 def test_a_seed_says_everything() -> None:

@@ -2,7 +2,7 @@
 
 Holds come most often, and are resolved late, twice, for less and for more. What is referred to (a usage to refund, a
 hold to capture) was sent before, whether or not it has had an effect yet. Credits that are asked for are answered by a
-payment service that reads the requests as anybody would: committed ones only.
+payment service that reads the requests as anybody would: committed ones only. Prices change meanwhile.
 """
 
 from __future__ import annotations
@@ -15,28 +15,21 @@ from typing import Any
 from schemas.amounts import NANOS
 from schemas.codec import decode_one
 from schemas.topics import INPUT_TOPICS
-from tests.model.memory import TOPICS, FixedSchemas, Sent, sent
+from tests.model.memory import TOPICS, Sent, sent
+from tests.simulation.listed import SCHEMAS
+from tests.simulation.price_list import HOUR_US, MINUTE_US, Publication, Publisher
+from tests.simulation.terms import drawn
 from tests.simulation.virtual_kafka import VirtualKafka
+from tests.simulation.world import FAR, lies_far
 
 ORGS = ("acme", "bolt", "core", "dune", "echo", "flux")
 """In all three partitions. `nobody` is one that has nothing but what it is sent."""
 AMOUNTS = (1, NANOS // 2, NANOS, 5 * NANOS // 2, 7 * NANOS, 10 * NANOS, 20 * NANOS - 1, 40 * NANOS)
-PRICES: list[dict[str, Any]] = [
-    {"price_id": "in", "model": "gpt", "direction": "input", "unit_price_nanos": 2_500, "billing_unit": "token"},
-    {
-        "price_id": "out",
-        "model": "gpt",
-        "direction": "output",
-        "unit_price_nanos": 7_001,
-        "billing_unit": "1000_tokens",
-    },
-    {"price_id": "gift", "model": "gift", "unit_price_nanos": 0, "billing_unit": "token", "free": True},
-]
-LISTED = [{"operation": "chat", "wallet": "USD", "valid_from": 0, **price} for price in PRICES]
-MINUTE_US = 60_000_000
-HOUR_US = 60 * MINUTE_US
 DAY_US = 86_400_000_000
 SURELY_KNOWN_US = DAY_US - HOUR_US
+SURELY_FORGOTTEN_US = 4 * DAY_US
+CORRECTED_FOR_US = 30 * DAY_US
+"""Usage can be refunded and corrected for 35 days."""
 REUSED_AFTER_US = 40 * DAY_US
 """An id is forgotten 35 days and 2 hours after its use, or up to an eighth of that later."""
 
@@ -54,20 +47,27 @@ class Traffic:
         self.named_at: dict[str, int] = {}
         self.purchases: dict[str, list[tuple[str, int]]] = {org: [] for org in ORGS}
         self.answered: set[str] = set()
+        self.publisher = Publisher(random)
+        self.following: list[Sent] = []
+        """What must come next."""
+        self.begun: list[tuple[str, str]] = []
+        """Org and hold of work that was begun: most of it ends soon."""
         self.ways: list[Callable[[str], Sent]] = [
-            *[self._place] * 11,
-            *[self._capture] * 7,
-            *[self._release] * 3,
-            *[self._use_held] * 3,
+            *[self._place] * 13,
+            *[self._capture] * 4,
+            *[self._release] * 2,
+            *[self._use_held] * 2,
             *[self._use] * 8,
-            *[self._work] * 2,
+            *[self._work] * 5,
             *[self._buy] * 4,
             *[self._adjust] * 1,
             *[self._send] * 5,
-            *[self._refund_usage] * 3,
+            *[self._refund_usage] * 4,
             *[self._refund_purchase] * 2,
-            *[self._correct] * 3,
-            *[self._set] * 4,
+            *[self._correct] * 4,
+            *[self._amend_after_gift] * 1,
+            *[self._set] * 5,
+            *[self._publish] * 4,
             *[self._answer] * 4,
             *[self._again] * 4,
             *[self._forged] * 2,
@@ -75,10 +75,11 @@ class Traffic:
         ]
 
     def beginning(self) -> list[Sent]:
-        """The settings of every org, and its first credits."""
-        records = []
+        """The first prices, the settings of every org, and its first credits."""
+        records = [self._publication(each) for each in self.publisher.first()]
         for org in ORGS:
-            terms = {"administrators": ["ann"], "time_zone": self.random.choice(("UTC", "Asia/Tokyo"))}
+            zone = self.random.choice(("UTC", "Asia/Tokyo"))
+            terms = {"administrators": ["ann"], "time_zone": zone, "closed": False}
             records.append(self._setting(org, "org", terms))
             records += [self._set(org) for _ in range(3)]
             records.append(self._buy(org))
@@ -86,6 +87,10 @@ class Traffic:
 
     def next(self) -> Sent:
         """One record more."""
+        if self.following:
+            return self.following.pop(0)
+        if self.begun and not self.random.randrange(2):
+            return self._end_work(*self.begun.pop(0))
         return self.random.choice(self.ways)(self.random.choice(ORGS))
 
     def long_ago(self, org: str) -> list[str]:
@@ -129,7 +134,9 @@ class Traffic:
         if known and not self.random.randrange(12):
             name = self.random.choice(known)
         self.holds[org].append((name, amount))
-        minutes = self.random.choice((None, 0, 1, 30, 600, 3_000))
+        if self.random.randrange(3):
+            self.begun.append((org, name))
+        minutes = self.random.choice((None, None, 0, 1, 30, 600, 3_000))
         ends_at = None if minutes is None else self.kafka.at + minutes * MINUTE_US
         return self._record(
             "hold",
@@ -140,10 +147,19 @@ class Traffic:
             amount_nanos=amount,
             expires_at=ends_at,
             on_shortage=self.random.choice(("reject", "cap", "overflow")),
-            user_id=self.random.choice((None, "u1")),
+            user_id=self.random.choice((None, "u1", "u2")),
             model=self.random.choice((None, "gpt", "gift")),
-            operation=self.random.choice((None, "chat", "deployment")),
+            operation=self.random.choice((None, "chat", "deployment", "render", "render")),
+            category=self.random.choice((None, None, "draft")),
+            provider=self.random.choice((None, "lab")),
+            **self._group(),
         )
+
+    def _end_work(self, org: str, hold: str) -> Sent:
+        """What a hold was for has happened, or will not."""
+        held = dict(self.holds[org])[hold]
+        ends = (self._captured, self._captured, self._used, self._released)
+        return self.random.choice(ends)(org, hold, held)
 
     def _held(self, org: str) -> tuple[str, int]:
         """A hold of the last few; now and then one that never was."""
@@ -151,32 +167,63 @@ class Traffic:
         return self.random.choice(recent) if recent and self.random.randrange(15) else ("no hold", NANOS)
 
     def _capture(self, org: str) -> Sent:
-        name, held = self._held(org)
+        return self._captured(org, *self._held(org))
+
+    def _release(self, org: str) -> Sent:
+        return self._released(org, *self._held(org))
+
+    def _captured(self, org: str, name: str, held: int) -> Sent:
         amount = self.random.choice((0, 1, held // 2, held, held, held + 1, held * 2))
         return self._record("hold", org, hold_id=name, action="capture", wallet="USD", amount_nanos=amount)
 
-    def _release(self, org: str) -> Sent:
-        name, _ = self._held(org)
+    def _released(self, org: str, name: str, held: int) -> Sent:
         return self._record("hold", org, hold_id=name, action="release", wallet="USD", amount_nanos=0)
+
+    def _used(self, org: str, name: str, held: int) -> Sent:
+        return self._use(org, name)
 
     def _use_held(self, org: str) -> Sent:
         return self._use(org, self._held(org)[0])
 
     def _use(self, org: str, hold: str | None = None) -> Sent:
-        name = self._name("u")
+        name = self._name(self.random.choice(("u", "u", "u", FAR)))
         self.usages[org].append(name)
         return self._usage(org, name, hold_id=hold, wallet=self._unit(), cost_nanos=self._amount() // 2)
 
     def _usage(self, org: str, name: str, **fields: Any) -> Sent:
-        people = {"user_id": self.random.choice((None, "u1", "u2")), "team": self.random.choice((None, "red"))}
-        return self._record("usage", org, event_id=name, operation="chat", **people, **fields)
+        user = self.random.choice((None, "u1", "u2"))
+        return self._record(
+            "usage", org, **{"event_id": name, "operation": "chat", "user_id": user, **self._group(), **fields}
+        )
+
+    def _group(self) -> dict[str, str | None]:
+        return {"team": self.random.choice((None, "red")), "department": self.random.choice((None, "sales"))}
 
     def _work(self, org: str) -> Sent:
-        name = self._name("u")
+        """Usage that the price list rates; some of it comes late."""
+        late = self.random.choice((0, 0, MINUTE_US, 3 * HOUR_US, 2 * DAY_US))
+        return self._worked(org, self.kafka.at - late, self._done())
+
+    def _worked(self, org: str, occurred_at: int, done: dict[str, Any]) -> Sent:
+        name = self._name(self.random.choice(("u", "u", FAR)))
         self.usages[org].append(name)
-        model = self.random.choice(("gpt", "gpt", "gift", "unpriced"))
+        return self._usage(org, name, occurred_at=occurred_at, **done)
+
+    def _work_around(self, org: str, price: dict[str, Any]) -> Sent:
+        """Usage of what a price is about, at the instant from which it holds or around it."""
+        begins_at = price.get("valid_from") or self.kafka.at
+        at = self.random.choice((self.kafka.at, begins_at - 1, begins_at, begins_at - HOUR_US))
+        named = {name: price[name] for name in ("operation", "model", "category", "provider") if price.get(name)}
+        return self._worked(org, at, {"input_tokens": 1_000_001, "output_tokens": 77, "quantity_nanos": NANOS, **named})
+
+    def _done(self) -> dict[str, Any]:
+        """What was done, in words that prices know."""
+        if not self.random.randrange(3):
+            place = {"category": self.random.choice((None, "draft")), "provider": self.random.choice((None, "lab"))}
+            return {"operation": "render", "quantity_nanos": self._amount(), **place}
         tokens = self.random.choice((0, 1, 999, 123_457))
-        return self._usage(org, name, model=model, input_tokens=tokens, output_tokens=3 * tokens)
+        model = self.random.choice(("gpt", "gpt", "mini", "mini", "gift", "unpriced"))
+        return {"model": model, "input_tokens": tokens, "output_tokens": 3 * tokens}
 
     def _buy(self, org: str) -> Sent:
         name = self._name("p")
@@ -215,88 +262,79 @@ class Traffic:
         )
 
     def _refund_usage(self, org: str) -> Sent:
-        target = self.random.choice(self.usages[org][-8:] or ["no usage"])
-        return self._refund(org, "usage", target)
+        """Of usage of these days or of weeks ago; what lies far back is found by the time at which it was recorded.
+
+        A record is recorded when the broker takes it, or later.
+        """
+        known = self.usages[org]
+        old = [name for name in known if self.kafka.at - self.named_at[name] >= SURELY_FORGOTTEN_US]
+        captured = [name for name, _ in self.holds[org]]
+        target = self.random.choice(self.random.choice((known[-8:], known[-8:], old, captured[-8:])) or ["no usage"])
+        sent_at = self.named_at.get(target, self.kafka.at)
+        times: list[int | None] = [sent_at, sent_at - HOUR_US]
+        if not lies_far(target):  # without the time, or with a wrong one, it is found all the same
+            times += [None, None, sent_at + DAY_US]
+        return self._refund(org, "usage", target, target_recorded_at=self.random.choice(times))
 
     def _refund_purchase(self, org: str) -> Sent:
         target = self.random.choice(self.purchases[org][-8:] or [("no purchase", 0)])[0]
         return self._refund(org, "purchase", target)
 
-    def _refund(self, org: str, target: str, target_id: str) -> Sent:
-        name, amount = self._name("r"), self._amount() // 2 + 1
-        return self._record("refund", org, refund_id=name, target=target, target_id=target_id, amount_nanos=amount)
+    def _refund(self, org: str, target: str, target_id: str, **more: Any) -> Sent:
+        fields = {"refund_id": self._name("r"), "target": target, "target_id": target_id, **more}
+        return self._record("refund", org, amount_nanos=self.random.choice((1, self._amount() // 2)) + 1, **fields)
 
     def _correct(self, org: str) -> Sent:
-        name = self.random.choice(self._fresh(self.usages[org]) or [self._name("u")])
+        """A new revision, or a void; now or weeks later, when days and months have ended."""
+        near = [name for name in self.usages[org] if not lies_far(name)]
+        old = [name for name in near if self.kafka.at - self.named_at[name] < CORRECTED_FOR_US]
+        name = self.random.choice(self.random.choice((self._fresh(near), old)) or [self._name("u")])
         voided = not self.random.randrange(4)
-        return self._usage(
-            org,
-            name,
-            revision=self.random.randint(1, 3),
-            voided=voided,
-            wallet=self._unit(),
-            cost_nanos=0 if voided else self._amount(),
-        )
+        new = {"wallet": self._unit(), "cost_nanos": 0 if voided else self._amount()}
+        if not voided and not self.random.randrange(3):
+            new = self._done()
+        return self._usage(org, name, revision=self.random.randint(1, 4), voided=voided, **new)
+
+    def _amend_after_gift(self, org: str) -> Sent:
+        """An amendment draws what it gave back, not the gift that is first in the order by now."""
+        used = self._use(org)
+        name = self.usages[org][-1]
+        gift = {"purchase_id": self._name("p"), "kind": "promotional", "priority": 0, "amount_nanos": 7 * NANOS}
+        new = {"wallet": "USD", "cost_nanos": self._amount()}
+        self.following += [
+            self._record("purchase", org, wallet="USD", **gift),
+            self._usage(org, name, revision=5, **new),
+        ]
+        return used
 
     def _set(self, org: str) -> Sent:
-        random, unit = self.random, self._unit()
-        level = random.choice(("0", "5", "20", "50"))
-        kind, body = random.choice(
-            (
-                (
-                    "wallet",
-                    {
-                        "unit": unit,
-                        "allowance": random.choice(("0", "10", "50")),
-                        "rollover_max": random.choice(("0", "5")),
-                        "low_balance_threshold": level,
-                        "negative_limit": random.choice(("0", "20")),
-                    },
-                ),
-                (
-                    "thresholds",
-                    {
-                        "unit": unit,
-                        "rules": [
-                            {"rule_id": "r1", "type": "balance_at_or_below", "level": level},
-                            {"rule_id": "r2", "type": "used_percent", "level": "50"},
-                            {"rule_id": "r3", "type": "days_left_below", "level": "5"},
-                        ],
-                    },
-                ),
-                ("month_limits", {"unit": unit, "alert_threshold": level, "allowed_limit": "60"}),
-                (
-                    "budget",
-                    {
-                        "budget_id": random.choice(("b1", "b2")),
-                        "unit": unit,
-                        "scope": random.choice(({}, {"user_id": "u1"}, {"team": "red"})),
-                        "window": random.choice(("day", "week", "month")),
-                        "limit": random.choice(("7", "50")),
-                    },
-                ),
-                (
-                    "auto_topup",
-                    {
-                        "unit": unit,
-                        "enabled": random.choice((True, True, False)),
-                        "threshold": random.choice(("5", "20")),
-                        "purchase_amount": "20",
-                        "monthly_cap": random.choice((None, "60")),
-                        "backoff_seconds": random.choice((60, 3_600)),
-                    },
-                ),
-                (
-                    "org",
-                    {
-                        "administrators": ["ann"],
-                        "closed": not random.randrange(5),
-                        "time_zone": random.choice(("UTC", "Pacific/Kiritimati")),
-                    },
-                ),
-            )
-        )
-        return self._setting(org, kind, body)
+        kind, body = drawn(self.random, self.kafka.at)
+        setting = self._setting(org, kind, body)
+        if kind == "price_override":
+            self._again_dearer(org, body)
+        return setting
+
+    def _again_dearer(self, org: str, body: dict[str, Any]) -> None:
+        """The next version of an org's own price, and usage of the time of either."""
+        dearer = {**body, "unit_price": "0.000007", "free": False, "valid_from": self.kafka.at}
+        about = {"model": "gpt", **body, "valid_from": self.kafka.at}
+        self.following += [self._setting(org, "price_override", dearer)] * self.random.randrange(2)
+        self.following += [self._work_around(org, about) for _ in range(2)]
+
+    def _publish(self, org: str) -> Sent:
+        """A price changes; what belongs together comes at once, and then what it is about."""
+        published = self.publisher.change(self.kafka.at, org)
+        first, *rest = map(self._publication, published)
+        price = published[-1][1]
+        assert price is not None
+        self.following += [*rest, *(self._work_around(org, price) for _ in range(2))]
+        return first
+
+    def _publication(self, published: Publication) -> Sent:
+        price_id, price = published
+        if price is None:
+            return Sent(TOPICS.name("prices"), price_id.encode(), None, self.kafka.at)
+        return sent("price", price, self.kafka.at)
 
     def _setting(self, org: str, kind: str, body: dict[str, Any]) -> Sent:
         role = self.random.choice(("system",) * 9 + ("member",)) if self.sent else "system"
@@ -307,7 +345,7 @@ class Traffic:
         """The payment service charges for the oldest request that it has not answered."""
         for record in self.kafka.committed(TOPICS.name("topup_requests")):
             assert record.value is not None
-            asked = decode_one("topup_request", record.value, FixedSchemas())
+            asked = decode_one("topup_request", record.value, SCHEMAS)
             if asked["topup_request_id"] not in self.answered:
                 self.answered.add(asked["topup_request_id"])
                 return self._record(
@@ -336,7 +374,7 @@ class Traffic:
 
     def _forged(self, org: str) -> Sent:
         """What no record may be: bytes, another org's key, an id with other content, long ago, far ahead."""
-        topic = TOPICS.name(INPUT_TOPICS[self.random.choice(list(INPUT_TOPICS)[:6])])
+        topic = TOPICS.name(INPUT_TOPICS[self.random.choice(list(INPUT_TOPICS))])
         known = self.random.choice(self._fresh(self.usages[org]) or [self._name("u")])
         wrongs: list[Callable[[], Sent]] = [
             lambda: Sent(topic, org.encode(), self.random.randbytes(self.random.randint(0, 30)), 0),

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from zlib import crc32
 
-from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, KafkaError, KafkaException, TopicPartition
 
 from tests.simulation.crashes import Faults
 
@@ -215,9 +215,9 @@ class VirtualConsumer:
         """All that is left, and that it was all."""
         assert self._place is not None
         log = self._kafka.logs[self._place]
-        found = [Message(offset, log[offset]) for offset in range(self._next, len(log)) if log[offset] is not None]
+        found = messages(log, self._next, self._place[1])
         self._next = len(log)
-        return [*found, Message(len(log), None)]
+        return [*found, Message(len(log), None, self._place[1])]
 
     def close(self) -> None:
         """Leave."""
@@ -229,6 +229,7 @@ class Message:
 
     at: int
     record: Record | None
+    of_partition: int
 
     def key(self) -> bytes | None:
         """Of the record."""
@@ -242,9 +243,22 @@ class Message:
         """Of the record, or the log's end."""
         return self.at
 
+    def partition(self) -> int:
+        """Of the record."""
+        return self.of_partition
+
+    def timestamp(self) -> tuple[int, int]:
+        """When the broker took it: (kind of time, milliseconds)."""
+        return TIMESTAMP_LOG_APPEND_TIME, 0 if self.record is None else self.record.at // 1_000
+
     def error(self) -> KafkaError | None:
         """None for a record."""
         return KafkaError(KafkaError._PARTITION_EOF) if self.record is None else None
+
+
+def messages(log: Sequence[Record | None], start: int, partition: int) -> list[Message]:
+    """The committed records of a partition's log from `start` on."""
+    return [Message(start + place, record, partition) for place, record in enumerate(log[start:]) if record is not None]
 
 
 def _failure(code: int) -> KafkaException:

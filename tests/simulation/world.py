@@ -1,16 +1,19 @@
 """The world: workers, partitions, virtual Kafka and virtual time, all from one seed.
 
-Rules of this file: the pump, the restore, the positions, the remembered ids, the look-up and the processor are the real
-ones. What stands in for others is Kafka's client, the loop's time, and Faust's part: who owns what, and fetching. A
-worker that crashes loses all it knows; its partitions are taken over by another. There are two clocks: the loop's, in
-which pauses and commits take their milliseconds, and the broker's, which the script moves on by seconds or weeks.
+Rules of this file: the pump, the restore, the positions, the remembered ids, the look-up, what is made of prices, and
+the processor are the real ones. What stands in for others is Kafka's client, the loop's time, and Faust's part: who
+owns what, and fetching. A worker that crashes loses all it knows; its partitions are taken over by another. There are
+two clocks: the loop's, in which pauses and commits take their milliseconds, and the broker's, which the script moves
+on by seconds or weeks.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 from types import SimpleNamespace
 from typing import Any
@@ -21,67 +24,101 @@ from streams.agents import decoding
 from streams.agents.gathered import Gathered
 from streams.agents.processor import LedgerProcessor
 from streams.agents.state import PartitionState
+from streams.engine import ledger_lookup
 from streams.engine import pump as pump_module
 from streams.engine import restore as restore_module
 from streams.engine import transaction as transaction_module
 from streams.engine.ledger_lookup import LedgerLookup
 from streams.engine.limits import DeadLetterLimit
-from streams.engine.ports import Inbound, NoMetrics, Output
+from streams.engine.ports import EntryMatch, Inbound, NoMetrics, Output, UnavailableError
 from streams.engine.pump import Pump, PumpSetup
 from streams.engine.restore import Restored, restore
 from streams.errors import KafkaUnavailableError
 from streams.ledger import grants
+from streams.ledger.price_log import PriceLog
 from streams.registry import Kept
 from streams.settings import Settings
-from tests.model.memory import FixedPrices, FixedSchemas
+from tests.model.memory import FixedSchemas, Sent
 from tests.simulation.crashes import CrashError, Faults
+from tests.simulation.price_topic import TOPIC as PRICE_TOPIC
+from tests.simulation.price_topic import Ends, FollowedPrices
 from tests.simulation.virtual_kafka import VirtualKafka
 from tests.simulation.virtual_time import Inline, Later, Never, VirtualLoop, VirtualTime
 
+FAR = "far"
 PARTITIONS = 3
 WORKERS = 2
 START_US = 1_777_593_600 * 1_000_000
 """2026-05-01T00:00:00Z."""
 SECOND_US = 1_000_000
+MILLISECOND_US = 1_000
 HOUR_US = 3_600 * SECOND_US
+ALL_GRANTS = 64
+"""So many empty grants are remembered as a run never has: then the auditor, who forgets none, can judge it."""
 PATIENCE_S = 600.0
 """Virtual seconds in which all that is queued must be done; with a session waited for it takes ten or so."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """What a step decided, in its order: (topic, offset) of each record. A tick decides no record."""
+    """What a step decided, in its order: (topic, offset) of each record; and the prices that it knew."""
 
-    records: tuple[tuple[str, int], ...] = ()
+    records: tuple[tuple[str, int], ...]
+    prices: PriceLog
+    prices_read: Ends
+
+
+@dataclass(frozen=True, slots=True)
+class Ticked:
+    """A tick decided no record; what was due at `at` happened to these orgs."""
+
+    at: int
+    orgs: tuple[str, ...]
 
 
 class WatchedProcessor(LedgerProcessor):
     """The processor; says what it is deciding, so that a transaction is known to be of it."""
 
     kafka: VirtualKafka
+    prices: FollowedPrices
 
     def step(self, state: PartitionState, gathered: Gathered, inbound: Sequence[Inbound]) -> Output:
         """As the processor does."""
         places = ((batch.topic, offset) for batch in inbound for offset in batch.offsets)
-        self.kafka.deciding = Decided(tuple(places))
+        prices = gathered.price_log
+        self.kafka.deciding = Decided(tuple(places), prices, self.prices.ends_of(prices))
         return super().step(state, gathered, inbound)
 
     def tick(self, state: PartitionState, at: int, orgs: Sequence[str]) -> Output | None:
         """As the processor does."""
-        self.kafka.deciding = Decided()
+        self.kafka.deciding = Ticked(at, tuple(orgs))
         return super().tick(state, at, orgs)
+
+
+def lies_far(event_id: str) -> bool:
+    """Whether a usage is one that lies further back than the end of the ledger that is looked through."""
+    return event_id.startswith(FAR)
+
+
+class FarLookup(LedgerLookup):
+    """The look-up in a long ledger: a pass over its end does not come to usage that `lies_far`."""
+
+    async def find_recent(self, partition: int, wanted: Mapping[Any, tuple[bytes, EntryMatch]]) -> dict[Any, bytes]:
+        """As in `LedgerLookup`, of what lies near."""
+        near = {name: sought for name, sought in wanted.items() if not lies_far(name[1])}
+        return await super().find_recent(partition, near) if near else {}
 
 
 class World:
     """One run. `drive` is the script: it sends, waits, and moves the broker's time."""
 
-    def __init__(self, seed: int, prices: Sequence[Mapping[str, Any]]) -> None:
+    def __init__(self, seed: int) -> None:
         self.seed = seed
         self.random = Random(f"world {seed}")
         self.loop = VirtualLoop()
         self.faults = Faults(Random(f"faults {seed}"))
         self.kafka = VirtualKafka(PARTITIONS, START_US, self.faults)
-        self.prices = prices
+        self.schemas = Kept(FixedSchemas())
         self.settings = Settings(
             _env_file=None,
             partitions=PARTITIONS,
@@ -90,7 +127,8 @@ class World:
             session_timeout_ms=6_000,
         )
         self.pending_bytes_max = self.random.choice((100, 1_000, 24 * 1024))
-        self.grants_remembered = self.random.choice((1, 3, 64))
+        self.grants_remembered = self.random.choice((1, 3, ALL_GRANTS, ALL_GRANTS, ALL_GRANTS))
+        self.near_records = self.random.choice((1, 5, 20_000))
         self.workers: list[Worker] = []
         self.used_again: set[str] = set()
         """Ids that were sent anew after their window."""
@@ -107,6 +145,7 @@ class World:
             patch.setattr(pump_module, "PENDING_BYTES_MAX", self.pending_bytes_max)
             patch.setattr(decoding, "ThreadPoolExecutor", Inline)
             patch.setattr(grants, "EXHAUSTED_MAX", self.grants_remembered)
+            patch.setattr(ledger_lookup, "place_of", partial(ledger_lookup.place_of, near=self.near_records))
             try:
                 self.loop.run_until_complete(self._run(drive))
             finally:
@@ -138,6 +177,8 @@ class World:
     async def give(self, number: int) -> None:
         """Let a worker take a partition over; whoever had it learns of it later, or when it is fenced."""
         while True:
+            while not self.workers:  # the next one has not read the prices yet
+                await asyncio.sleep(0.1)
             owners = [worker for worker in self.workers if number in worker.pumps]
             worker = self.random.choice([each for each in self.workers if each not in owners] or self.workers)
             if await worker.take(number):
@@ -172,6 +213,12 @@ class World:
         if self.failure is not None:
             raise self.failure
 
+    def send(self, record: Sent) -> None:
+        """A producer sends a record. Prices have a millisecond of their own: which came first is the broker's time."""
+        if record.topic == PRICE_TOPIC:
+            self.pass_time(MILLISECOND_US)
+        self.kafka.append(record.topic, record.key, record.value)
+
     def pass_time(self, micros: int) -> None:
         """The broker's time moves on, by whole milliseconds."""
         self.kafka.at += micros // 1_000 * 1_000
@@ -201,8 +248,9 @@ class Worker:
         self.held: set[int] = set()
         self.tasks: set[asyncio.Task[Any]] = set()
         self.ended = False
-        self.processor = WatchedProcessor(world.settings, Kept(FixedSchemas()), FixedPrices(world.prices))
-        self.processor.kafka = world.kafka
+        self.prices = FollowedPrices(world.kafka, world.schemas, world.loop)
+        self.processor = WatchedProcessor(world.settings, world.schemas, self.prices)
+        self.processor.kafka, self.processor.prices = world.kafka, self.prices
         self.setup = PumpSetup(
             settings=world.settings,
             processor=self.processor,
@@ -219,7 +267,15 @@ class Worker:
 
     async def start(self) -> None:
         """Before it owns anything."""
-        await self.processor.start(LedgerLookup(self.world.settings, self.processor.witness))
+        await self.processor.start(FarLookup(self.world.settings, self.processor.witness))
+        self.background(self._follow_prices())
+
+    async def _follow_prices(self) -> None:
+        """Now and then, and not always soon: a batch must not be decided with what is too old."""
+        while not self.ended:
+            await asyncio.sleep(self.world.random.choice((0.2, 1.0, 1.0, 9.0)))
+            with contextlib.suppress(UnavailableError):
+                self.prices.catch_up()
 
     def background(self, work: Any) -> None:
         """Do it beside everything else; what fails there fails the run."""

@@ -1,0 +1,61 @@
+"""The price topic as the workers read it, and how far each has read when it decides.
+
+Rules of this file: what a worker makes of the records is the real reader's (`streams.agents.prices.PriceReader`). What
+the reader does in threads, the world does at times of its own: it reads to the end now and then, and when it is asked;
+while Kafka is away it cannot. Of every list it comes to it knows up to where it was read.
+"""
+
+from __future__ import annotations
+
+from asyncio import AbstractEventLoop
+
+from streams.agents.prices import STALE_SECONDS_MAX, PriceReader
+from streams.engine.ports import UnavailableError
+from streams.ledger.price_log import PriceLog
+from streams.registry import Kept
+from tests.model.memory import TOPICS
+from tests.simulation.virtual_kafka import VirtualKafka, messages
+
+TOPIC = TOPICS.name("prices")
+
+Ends = tuple[int, ...]
+"""Of each partition of the price topic, how many of its offsets were read."""
+
+
+class FollowedPrices(PriceReader):
+    """One worker's reader of prices."""
+
+    def __init__(self, kafka: VirtualKafka, schemas: Kept, loop: AbstractEventLoop) -> None:
+        self._kafka = kafka
+        self._loop = loop
+        self._writers = schemas
+        self._read_ends: Ends = (0,) * kafka.partitions
+        self._read_at_s = -STALE_SECONDS_MAX
+        self.log = PriceLog()
+        self._read_up_to_of: dict[PriceLog, Ends] = {self.log: self._read_ends}
+
+    def start(self) -> None:
+        """See `PriceSource`."""
+        self.catch_up()
+
+    def catch_up(self) -> None:
+        """See `PriceSource`."""
+        if self._kafka.faults.away():
+            raise UnavailableError("drawn by the seed")
+        logs = [self._kafka.logs[TOPIC, number] for number in range(self._kafka.partitions)]
+        for number, log in enumerate(logs):
+            self._take(messages(log, self._read_ends[number], number))
+        self._read_ends = tuple(map(len, logs))
+        self._read_at_s = self._loop.time()
+        self._read_up_to_of[self.log] = self._read_ends
+
+    def current(self) -> bool:
+        """See `PriceSource`."""
+        return self._loop.time() - self._read_at_s <= STALE_SECONDS_MAX
+
+    def stop(self) -> None:
+        """See `PriceSource`."""
+
+    def ends_of(self, log: PriceLog) -> Ends:
+        """How far was read when the list was this one."""
+        return self._read_up_to_of[log]

@@ -297,15 +297,17 @@ class Traffic:
 
     def _amend_after_gift(self, org: str) -> Sent:
         """An amendment draws what it gave back, not the gift that is first in the order by now."""
-        used = self._use(org)
-        name = self.usages[org][-1]
-        gift = {"purchase_id": self._name("p"), "kind": "promotional", "priority": 0, "amount_nanos": 7 * NANOS}
-        new = {"wallet": "USD", "cost_nanos": self._amount()}
-        self.following += [
-            self._record("purchase", org, wallet="USD", **gift),
-            self._usage(org, name, revision=5, **new),
-        ]
-        return used
+        name, cost = self._name("u"), 7 * NANOS
+        self.usages[org].append(name)
+        bought, given = (self._credits(org, kind) for kind in ("purchased", "promotional"))
+        revisions = ({"cost_nanos": cost}, {"cost_nanos": cost + self._amount(), "revision": 5})
+        used, amended = (self._usage(org, name, wallet="USD", **fields) for fields in revisions)
+        self.following += [used, given, amended]
+        return bought
+
+    def _credits(self, org: str, kind: str) -> Sent:
+        fields = {"purchase_id": self._name("p"), "kind": kind, "priority": 0, "amount_nanos": 50 * NANOS}
+        return self._record("purchase", org, wallet="USD", **fields)
 
     def _set(self, org: str) -> Sent:
         kind, body = drawn(self.random, self.kafka.at)

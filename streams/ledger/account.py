@@ -137,6 +137,7 @@ class Topup(msgspec.Struct, array_like=True):
     in_flight: str | None = None
     """Id of the request that nobody answered yet."""
     in_flight_amount: int = 0
+    """What of `charged` is that request's: 0 from the next month on."""
     charged: int = 0
     """Requested in the month, less what failed: what the cap is held against."""
     retry_at: int | None = None
@@ -254,7 +255,7 @@ class ActiveHold(msgspec.Struct, array_like=True):
     hold_id: str
     wallet: str
     amount: int
-    """What is still set aside; above 0."""
+    """What is still set aside; 0 for free work."""
     expires_at: int
     scope: tuple[str | None, ...]
     operation: str | None = None

@@ -22,7 +22,7 @@ from schemas.enums import BudgetWindow, DecisionCode
 from streams.ledger.account import Account, Budget, ModelAccess, Wallet
 from streams.ledger.authority import may_spend
 from streams.ledger.budgets import ANYTHING, Scope, matching
-from streams.ledger.lines import LIMIT_RULE_ID, STOP_MESSAGE
+from streams.ledger.lines import LIMIT_RULE_ID, NEGATIVE_RULE_ID, STOP_MESSAGE
 from streams.ledger.rating import PriceList
 from streams.ledger.refusals import DeadLetter
 from streams.ledger.usage import wallet_for
@@ -111,10 +111,11 @@ def admit(account: Account, request: AdmissionRequest, at: int) -> Admission:
     if request.free:
         return Admission(DecisionCode.OK, 0)
     if beyond_negative_limit(wallet):
-        return Admission(DecisionCode.BLOCKED, 0, message=STOP_MESSAGE)
+        return Admission(DecisionCode.BLOCKED, 0, NEGATIVE_RULE_ID, message=STOP_MESSAGE)
     spendable = spendable_in(wallet, request.operation)
     limits = _limits(account, wallet, request.scope, at)
-    room = max(0, min([spendable, *(limit.left for limit in limits)]))
+    low = is_new_work(request.operation) and wallet.available <= wallet.terms.low_credit_limit
+    room = 0 if low else max(0, min([spendable, *(limit.left for limit in limits)]))
     for limit in limits:
         if limit.left <= 0 or request.amount > limit.left:
             message = (
@@ -122,11 +123,13 @@ def admit(account: Account, request: AdmissionRequest, at: int) -> Admission:
             )
             code = DecisionCode.LIMIT_REACHED
             return Admission(code, room, limit.limit_id, limit.window, limit.ends_at, message)
-    if is_new_work(request.operation) and wallet.available <= wallet.terms.low_credit_limit:
+    without_holds = spendable + wallet.held
+    if low:
+        held = wallet.held and wallet.terms.low_credit_limit < without_holds >= request.amount
+        code = DecisionCode.CREDITS_HELD if held else DecisionCode.CREDITS_NOT_AVAILABLE
         message = "Credits are at or below the low-credit limit: no new work is begun."
-        return Admission(DecisionCode.CREDITS_NOT_AVAILABLE, 0, LOW_CREDIT_RULE_ID, message=message)
+        return Admission(code, room, LOW_CREDIT_RULE_ID, message=message)
     if spendable <= 0 or request.amount > spendable:
-        without_holds = spendable + wallet.held
         if wallet.held and 0 < without_holds >= request.amount:
             return Admission(DecisionCode.CREDITS_HELD, room, message="The credits are held by other work.")
         return Admission(DecisionCode.CREDITS_NOT_AVAILABLE, room, message="Not enough credits are available.")

@@ -8,7 +8,8 @@ Rules of this file:
   was counted in it, and ends by the new zone; where that end has passed, it ends at the change.
 - A budget is reached when as much as its limit is spent: on the line counts. It is armed again when its window ends, or
   when so much is given back that it is below the limit.
-- A window that ends while its budget is reached takes an entry; the others are moved on by the next usage.
+- The windows of a wallet that end at one instant while their budgets are reached take one entry; the others are moved
+  on by the next usage, and so is a budget of 0, which is reached in every window.
 - A budget that is set counts from then on; one of the whole org and month knows what the wallet has used of the month.
   One that is set again for the same wallet, scope and window goes on counting.
 """
@@ -179,24 +180,30 @@ def new_budget(
 
 
 def enter_window(budget: Budget, time_zone: str, at: int) -> None:
-    """Move a budget that is not crossed on to the window of `at`; one that is crossed ends its window by its entry."""
-    if at >= budget.ends_at and not budget.watch.crossed:
+    """Move a budget on to the window of `at`, but for one that leaves its alarm with its window: that is an entry."""
+    if at >= budget.ends_at and not _in_alarm(budget):
         _begin(budget, window_of(budget.window, at, time_zone), time_zone)
 
 
-def end_window(wallet: Wallet, budget: Budget, time_zone: str) -> bool:
-    """The fold of the end of a window whose budget is crossed: it is armed for its next epoch. True: it was left.
+def alarm_ends_at(book: BudgetBook) -> int | None:
+    """When the first budget leaves its alarm because its window ends; None: none will."""
+    return min((budget.ends_at for budget in every(book) if _in_alarm(budget)), default=None)
 
-    A budget of 0 is reached in the new window too: nothing was left, and nothing new is told (product rule 27).
-    """
-    assert wallet.budgets is not None
-    _begin(budget, budget.number + 1, time_zone)
-    if budget.spent >= budget.limit:
-        return False
-    wallet.budgets.alarms -= 1
-    budget.watch.crossed = False
-    budget.watch.epoch += 1
-    return True
+
+def end_alarms(book: BudgetBook, time_zone: str, at: int) -> tuple[str, ...]:
+    """The fold of windows that end at `at`: their budgets are armed for the next epoch. Returns the ids of these."""
+    ended = [budget for budget in every(book) if _in_alarm(budget) and budget.ends_at <= at]
+    for budget in ended:
+        _begin(budget, budget.number + 1, time_zone)
+        budget.watch.crossed = False
+        budget.watch.epoch += 1
+    book.alarms -= len(ended)
+    return tuple(budget.budget_id for budget in ended)
+
+
+def _in_alarm(budget: Budget) -> bool:
+    """It is reached, and will not be when its window ends. A budget of 0 still is: nothing is left, nor told anew."""
+    return budget.watch.crossed and budget.limit > 0
 
 
 def change_window_zone(wallet: Wallet, time_zone: str, at: int) -> None:

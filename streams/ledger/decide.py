@@ -20,7 +20,7 @@ from streams.ledger.account import Account
 from streams.ledger.authority import may_set
 from streams.ledger.budgets import ANYTHING
 from streams.ledger.commands import Hold, Purchase, Refund, Setting, Transfer, Usage
-from streams.ledger.corrections import decide_correction
+from streams.ledger.corrections import decide_correction, latest_usage
 from streams.ledger.entry import Leg, Outcome, Slice
 from streams.ledger.evolve import evolve
 from streams.ledger.hold_decisions import capture_by_usage, decide_hold
@@ -73,16 +73,19 @@ def decide(account: Account, command: Command, context: Context) -> Outcome:
     return outcome
 
 
-def rate(account: Account, usage: Usage, prices: PriceList) -> Rated:
-    """What a usage costs and in which wallet (product rule 8). Raises DeadLetter as `RatingPlan.cost`."""
+def rate(account: Account, usage: Usage, prices: PriceList, unit: str | None = None) -> Rated:
+    """What a usage costs and in which wallet (product rule 8). Raises DeadLetter as `RatingPlan.cost`.
+
+    `unit`: the wallet of usage that names its cost and no wallet; None: the org's default one.
+    """
     if usage.cost_nanos is not None:
         check_range(usage.cost_nanos)
         if usage.cost_nanos < 0:
             raise DeadLetter(DeadLetterCode.INVALID_FIELD, "cost_nanos must not be below 0")
-        return Rated(usage.cost_nanos, usage.wallet or default_unit(account))
+        return Rated(usage.cost_nanos, usage.wallet or unit or default_unit(account))
     plan = prices.plan(
         account.org_id,
-        None if account.org is None else account.org.tier,
+        account.tier,
         usage.operation,
         usage.category,
         usage.model,
@@ -96,11 +99,11 @@ def rate(account: Account, usage: Usage, prices: PriceList) -> Rated:
 def _decide_usage(account: Account, usage: Usage, context: Context, outcome: Outcome) -> bool:
     """Book a usage; True: nothing can have become due by it, for it went into one grant without a word."""
     if usage.voided or usage.revision or usage.event_id in account.corrected:
-        rated = None if usage.voided else rate(account, usage, context.prices)
+        rated = None if usage.voided else rate(account, usage, context.prices, _unit_of(account, usage, context))
         decide_correction(Journal(account, context.at, outcome, context.source), usage, rated, context.references)
         return False
-    rated = rate(account, usage, context.prices)
     hold = None if usage.hold_id is None else account.holds.get(usage.hold_id)
+    rated = rate(account, usage, context.prices, None if hold is None else hold.wallet)
     if hold is not None:
         capture_by_usage(Journal(account, context.at, outcome, context.source), usage, rated, hold)
         return False
@@ -117,6 +120,15 @@ def _decide_usage(account: Account, usage: Usage, context: Context, outcome: Out
     outcome.alerts += booking.alerts
     outcome.topup_requests += booking.topup_requests
     return False
+
+
+def _unit_of(account: Account, usage: Usage, context: Context) -> str | None:
+    """The wallet that a revision stays in: that of what was booked, else of the hold that it names."""
+    booked = latest_usage(account, usage.event_id, context.references)
+    if booked is not None:
+        return booked.wallet
+    hold = None if usage.hold_id is None else account.holds.get(usage.hold_id)
+    return None if hold is None else hold.wallet
 
 
 def _decide_setting(journal: Journal, setting: Setting) -> None:

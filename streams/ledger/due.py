@@ -18,10 +18,11 @@ from typing import NamedTuple
 
 from schemas.amounts import AMOUNT_MAX
 from schemas.enums import GrantKind
-from streams.ledger.account import Account, ActiveHold, Budget, Grant, Wallet
-from streams.ledger.budgets import change_window_zone, every
+from streams.ledger.account import Account, ActiveHold, Grant, Wallet
+from streams.ledger.budgets import alarm_ends_at, change_window_zone
 from streams.ledger.burn import change_day_zone, idle
-from streams.ledger.grants import EXPIRING_NOTICE_MICROS
+from streams.ledger.grants import EXPIRING_NOTICE_MICROS, sort
+from streams.ledger.lines import stands_above
 from streams.ledger.months import month_of, month_starts_at
 from streams.ledger.topups import wants_credits
 
@@ -47,8 +48,8 @@ class Due(NamedTuple):
     at: int
     kind: DueKind
     unit: str
-    subject: Grant | Budget | ActiveHold | None = None
-    """The grant that expires or is to be noticed, the budget, the hold; None: the wallet itself."""
+    subject: Grant | ActiveHold | None = None
+    """The grant that expires or is to be noticed, the hold; None: the wallet itself."""
 
 
 def own_monthly(grant: Grant) -> bool:
@@ -69,6 +70,7 @@ def turns(wallet: Wallet) -> bool:
         or wallet.terms.allowance > 0
         or (wallet.topup is not None and (wallet.topup.charged != 0 or wallet.topup.capped))
         or any(own_monthly(grant) for grant in wallet.grants)
+        or stands_above(wallet)
     )
 
 
@@ -102,9 +104,9 @@ def _all_due(account: Account) -> Iterator[Due]:
                     yield Due(told_at, DueKind.NOTICE, wallet.unit, grant)
                 yield Due(grant.expires_at, DueKind.EXPIRY, wallet.unit, grant)
         if wallet.budgets is not None and wallet.budgets.alarms:
-            for budget in every(wallet.budgets):
-                if budget.watch.crossed:
-                    yield Due(budget.ends_at, DueKind.WINDOW, wallet.unit, budget)
+            ended_at = alarm_ends_at(wallet.budgets)
+            if ended_at is not None:
+                yield Due(ended_at, DueKind.WINDOW, wallet.unit)
         if wallet.burn is not None and not idle(wallet, wallet.burn):
             yield Due(wallet.burn.ends_at, DueKind.DAY, wallet.unit)
         if wallet.topup is not None and wallet.topup.retry_at is not None and wants_credits(account, wallet):
@@ -134,9 +136,11 @@ def change_time_zone(account: Account, at: int) -> None:
     `at`: when it changed.
     """
     for wallet in account.wallets.values():
+        turned_at = wallet.month_ends_at
         change_day_zone(wallet, account.time_zone)
         change_window_zone(wallet, account.time_zone, at)
         wallet.month_ends_at = month_starts_at(wallet.month + 1, account.time_zone)
-        for grant in wallet.grants:
-            if own_monthly(grant):
+        for grant in (*wallet.grants, *wallet.exhausted):
+            if own_monthly(grant) and grant.expires_at == turned_at:
                 grant.expires_at = wallet.month_ends_at
+        sort(wallet)

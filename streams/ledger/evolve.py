@@ -16,7 +16,7 @@ from schemas.amounts import format_amount
 from schemas.enums import AlertKind, EntryKind, EntryReason, GrantKind, OnShortage
 from streams.ledger.account import Account, ActiveHold, CorrectedUsage, RefundedUsage, Transit, Wallet
 from streams.ledger.bounds import weigh
-from streams.ledger.budgets import Charged, Scope, charge, end_window, every
+from streams.ledger.budgets import Charged, Scope, charge, end_alarms
 from streams.ledger.burn import end_day, enter_day
 from streams.ledger.due import allowance_due, enter_month, own_monthly, refresh_due
 from streams.ledger.entry import CARRIED, Alert, Entry
@@ -233,9 +233,7 @@ def _pass_time(movement: _Movement) -> None:
             end_day(wallet, account.time_zone)
         case EntryReason.BUDGET_WINDOW_ENDED:
             assert wallet.budgets is not None
-            budget = next(each for each in every(wallet.budgets) if each.budget_id == subject)
-            if end_window(wallet, budget, account.time_zone):
-                movement.left = (subject,)
+            movement.left = end_alarms(wallet.budgets, account.time_zone, movement.at)
         case EntryReason.GRANT_EXPIRING:
             _note_expiring(movement, subject)
         case EntryReason.TOPUP_RETRY_DUE:

@@ -3,7 +3,7 @@
 Rules of this file:
 - The draw-down order is total: the current month's allowance, then priority ascending, expiry ascending (never last),
   kind (allowances left from elsewhere, promotional, adjustments, transferred, purchased), creation ascending, grant id.
-- Planning (`draw`, `pay_overdraft`, `give_back`) changes nothing and returns slices; `move` alone changes a wallet.
+- Planning (`draw`, `pay_overdraft`, `give_back`) changes nothing and returns slices; `move` alone changes what is left.
 - While a wallet is overdrawn it has no grants with anything left, but such as expire at once;
   other credits that come in pay the overdraft first.
 - A grant's id is unique in its account while the grant is known (`unused_id`). A lot under the id of a known grant
@@ -211,6 +211,16 @@ def move(wallet: Wallet, lots: Iterable[Lot], slices: Iterable[Slice], at: int, 
             _change(wallet, part, at)
     if len(wallet.exhausted) > remembered:
         _forget(wallet, at)
+    _know_first(wallet)
+
+
+def sort(wallet: Wallet) -> None:
+    """Bring the grants in draw-down order again, after their terms have changed."""
+    wallet.grants.sort(key=draw_order)
+    _know_first(wallet)
+
+
+def _know_first(wallet: Wallet) -> None:
     wallet.allowance_first = bool(wallet.grants) and wallet.grants[0].kind is GrantKind.ALLOWANCE
 
 

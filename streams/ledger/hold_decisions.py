@@ -19,7 +19,7 @@ import msgspec
 
 from schemas.enums import DeadLetterCode, DecisionCode, EntryKind, EntryReason, HoldAction, OnShortage, RejectReason
 from streams.ledger.account import Account, ActiveHold
-from streams.ledger.admission import HTTP_STATUS, Admission, AdmissionRequest, Work, admit, is_free, spendable_in
+from streams.ledger.admission import HTTP_STATUS, Admission, AdmissionRequest, Work, admit, is_free
 from streams.ledger.bounds import full, no_wallet
 from streams.ledger.budgets import Scope
 from streams.ledger.commands import Hold, Usage
@@ -93,7 +93,8 @@ def capture_by_usage(
     draws; None: as any usage does."""
     words = usage_words(usage, rated)
     _book_capture(journal, hold, rated.wallet, rated.cost, usage.event_id, usage.occurred_at, words, slices)
-    _decide(journal, hold.hold_id, HoldAction.CAPTURE, hold.wallet, DecisionCode.OK, rated.cost)
+    captured = rated.cost if rated.wallet == hold.wallet else 0
+    _decide(journal, hold.hold_id, HoldAction.CAPTURE, hold.wallet, DecisionCode.OK, captured)
 
 
 def _place(journal: Journal, hold: Hold, context: Context) -> None:
@@ -110,7 +111,7 @@ def _place(journal: Journal, hold: Hold, context: Context) -> None:
     free = _is_free(account, hold, context)
     request = AdmissionRequest(hold.wallet, hold.amount_nanos, _scope_of(hold), hold.operation, free)
     admission = admit(account, request, journal.at)
-    granted = _granted(account, hold, admission, free)
+    granted = _granted(hold, admission, free)
     crowd = None if granted is None else _crowd(account, hold)
     if granted is None or crowd is not None:
         admission = crowd or admission
@@ -151,7 +152,7 @@ def _crowd(account: Account, hold: Hold) -> Admission | None:
     return Admission(DecisionCode.LIMIT_REACHED, 0, crowd.reason.value, message=crowd.message)
 
 
-def _granted(account: Account, hold: Hold, admission: Admission, free: bool) -> int | None:
+def _granted(hold: Hold, admission: Admission, free: bool) -> int | None:
     """How much is set aside; None: refused, which free work can be too (the org is closed, the model not allowed)."""
     if admission.allowed:
         return 0 if free else hold.amount_nanos
@@ -161,9 +162,7 @@ def _granted(account: Account, hold: Hold, admission: Admission, free: bool) -> 
     if hold.on_shortage is OnShortage.OVERFLOW and short:
         return hold.amount_nanos
     capped = short or admission.code is DecisionCode.LIMIT_REACHED
-    wallet = wallet_for(account, hold.wallet)
-    room = min(admission.room, spendable_in(wallet, hold.operation))
-    return room if hold.on_shortage is OnShortage.CAP and capped and room > 0 else None
+    return admission.room if hold.on_shortage is OnShortage.CAP and capped and admission.room > 0 else None
 
 
 def _capture(journal: Journal, hold: Hold) -> None:

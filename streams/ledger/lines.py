@@ -72,6 +72,12 @@ def figures(wallet: Wallet) -> Figures:
     return Figures(wallet.settled, wallet.settled - wallet.held, wallet.used, wallet.allocation, rate(wallet.burn))
 
 
+def figures_with(wallet: Wallet, used: int) -> Figures:
+    """The wallet as it stood before `used` was given back: with the revision that an amendment takes the place of."""
+    now = figures(wallet)
+    return now._replace(settled=now.settled - used, available=now.available - used, used=now.used + used)
+
+
 def _lasting(wallet: Wallet, at: int) -> Figures:
     """The wallet as it stands when what has expired by `at` is gone."""
     now, gone = figures(wallet), lapsing(wallet, at)
@@ -121,6 +127,23 @@ def nearest_line(wallet: Wallet) -> int | None:
             if nearest is None or ahead < nearest:
                 nearest = ahead
     return nearest
+
+
+def stands_above(wallet: Wallet) -> bool:
+    """Some line is crossed that the wallet stands above, for a hold came free: what replenishes next leaves it."""
+    now, negative, limits = figures(wallet), wallet.terms.negative_limit, wallet.limits
+    if wallet.opened and (
+        (wallet.low.crossed and now.available > low_level(wallet))
+        or (wallet.depletion.crossed and now.settled > 0)
+        or (negative and wallet.negative.crossed and now.settled > -negative)
+    ):
+        return True
+    if limits is not None and (
+        (limits.alert_threshold is not None and limits.alert.crossed and now.used < limits.alert_threshold)
+        or (limits.allowed_limit is not None and limits.reached.crossed and now.used < limits.allowed_limit)
+    ):
+        return True
+    return any(rule.watch.crossed and distance(rule.type, rule.level, now) > 0 for rule in wallet.rules)
 
 
 class _Line(NamedTuple):

@@ -183,6 +183,7 @@ def _set_org(account: Account, body: OrgBody, entry: Entry) -> list[Alert]:
     alerts: list[Alert] = []
     for wallet in account.wallets.values():  # an org that opens again may want credits
         alerts += consider_topup(account, wallet, entry.recorded_at)
+        refresh_headroom(wallet)
     return alerts
 
 

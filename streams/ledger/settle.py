@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import assert_never
 
 from schemas.enums import EntryKind, EntryReason, GrantKind
-from streams.ledger.account import Account, ActiveHold, Budget, Grant, Wallet
+from streams.ledger.account import Account, ActiveHold, Grant, Wallet
 from streams.ledger.commands import PRIORITY_DEFAULT
 from streams.ledger.due import MONTHLY_GRANT_PREFIX, Due, DueKind, allowance_due, next_due, own_monthly
 from streams.ledger.entry import Lot, Outcome, Slice
@@ -58,8 +58,7 @@ def _write(journal: Journal, due: Due) -> None:
             assert isinstance(due.subject, ActiveHold)
             write_release(journal, due.subject, due.at, EntryReason.HOLD_TIMED_OUT, due.subject.hold_id)
         case DueKind.WINDOW:
-            assert isinstance(due.subject, Budget)
-            _pass_time(journal, due, EntryReason.BUDGET_WINDOW_ENDED, due.subject.budget_id)
+            _pass_time(journal, due, EntryReason.BUDGET_WINDOW_ENDED, due.unit)
         case DueKind.DAY:
             _pass_time(journal, due, EntryReason.DAY_ENDED, due.unit)
         case DueKind.RETRY:

@@ -32,7 +32,7 @@ worked out anew, a microsecond each, which only such a charge costs."""
 
 
 def wants_credits(account: Account, wallet: Wallet) -> bool:
-    """The wallet is below its threshold, and no charge is on its way."""
+    """Auto top-up is on and the wallet at or below its threshold, the org is open, and no charge is on its way."""
     topup = wallet.topup
     return (
         topup is not None
@@ -107,9 +107,9 @@ def _answered(account: Account, wallet: Wallet, topup: Topup, request_id: str) -
 
 
 def begin_month(topup: Topup | None) -> None:
-    """The cap counts anew; a charge on its way counts in the month it was asked for."""
+    """The cap counts anew; a charge on its way counts in the month it was asked for, so its failure frees nothing."""
     if topup is not None:
-        topup.charged = 0
+        topup.charged = topup.in_flight_amount = 0
         topup.capped = False
 
 

@@ -28,7 +28,7 @@ from streams.ledger.due import enter_month, refresh_due
 from streams.ledger.entry import CARRIED, Alert, Entry, Slice, TopupRequest
 from streams.ledger.grants import draw, move
 from streams.ledger.holds import take_from_hold
-from streams.ledger.lines import figures, nearest_line, watch_lines
+from streams.ledger.lines import figures, figures_with, nearest_line, watch_lines
 from streams.ledger.rating import Rated
 from streams.ledger.refusals import DeadLetter, check_range
 from streams.ledger.source import Source
@@ -185,7 +185,7 @@ def apply_usage(
     account.seq += 1
     if account.wallets.setdefault(wallet.unit, wallet).month and not cost:
         return ()
-    before = figures(wallet)
+    before = figures(wallet) if known is None else figures_with(wallet, known.rebooking)
     enter_month(wallet, account.time_zone, at)
     enter_day(wallet, account.time_zone, at)
     if not cost:

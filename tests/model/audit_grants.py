@@ -116,7 +116,7 @@ class Grants(Lines):
     def _enter(self, org: Org, budget: Budget, at: int) -> None:
         """A new window begins with nothing spent; one that ends while it is reached has been settled before."""
         number = window_of(budget.window, at, org.zone)
-        if number > budget.number and not budget.crossed:
+        if number > budget.number and not (budget.crossed and budget.limit):
             budget.begin(number, org.zone)
 
     def _charge(

@@ -125,7 +125,7 @@ class HoldRules(UsageRules):
         if operation is not None and self._is_free(org, Work(operation, model), at):
             return "free", 0, frozenset()
         if wallet.stopped:
-            return "blocked", 0, frozenset()
+            return "blocked", 0, frozenset({"negative_limit"})
         new_work = operation is not None and operation.split(".")[0] == "deployment"
         spendable = wallet.available + (0 if new_work else wallet.negative)
         left = []  # of each limit, in the order in which they decide
@@ -136,13 +136,15 @@ class HoldRules(UsageRules):
             spent = budget.spent if budget.number >= window_of(budget.window, at, org.zone) else 0
             aside = sum(hold.left for hold in wallet.holds.values() if budget.scope <= hold.scope)
             left.append((budget.name, 2 if budget.scope else 1, budget.limit - spent - aside))
-        room = max(0, min([spendable, *(rest for _, _, rest in left)]))
+        low = new_work and wallet.available <= wallet.low_credit
+        room = 0 if low else max(0, min([spendable, *(rest for _, _, rest in left)]))
         hit = [(rank, limit) for limit, rank, rest in left if rest <= 0 or amount > rest]
         if hit:
             first = min(hit)[0]
             return "limit_reached", room, frozenset(limit for rank, limit in hit if rank == first)
-        if new_work and wallet.available <= wallet.low_credit:
-            return "credits_not_available", 0, LOW_CREDIT
+        if low:
+            held = wallet.held and wallet.balance > wallet.low_credit and wallet.balance >= amount
+            return "credits_held" if held else "credits_not_available", 0, LOW_CREDIT
         if spendable <= 0 or amount > spendable:
             enough = wallet.held and spendable + wallet.held >= max(1, amount)
             return "credits_held" if enough else "credits_not_available", room, frozenset()

@@ -110,6 +110,20 @@ class Lines(Page):
         self.requests.append(Request(name, wallet.unit, topup.amount, again))
 
 
+def leaves(wallet: Wallet) -> bool:
+    """The wallet stands off a line it is in alarm for, since a hold came free: a turn of the month says so."""
+    limits = [
+        limit.crossed and limit.level is not None and wallet.used < limit.level for limit in wallet.limits.values()
+    ]
+    balance = [
+        wallet.low_crossed and wallet.available > wallet.low_line,
+        wallet.depleted and wallet.balance > 0,
+        wallet.negative_crossed and bool(wallet.negative) and wallet.balance > -wallet.negative,
+    ]
+    rules = [rule.crossed and not met(wallet, rule) for rule in wallet.rules.values()]
+    return any(limits) or any(rules) or (wallet.touched and any(balance))
+
+
 def wants(org: Org, wallet: Wallet) -> bool:
     topup = wallet.topup
     on = topup is not None and topup.enabled and topup.in_flight is None and not org.closed

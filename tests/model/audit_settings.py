@@ -19,7 +19,6 @@ from tests.model.audited import (
     Wallet,
     month_starts,
     window_of,
-    window_starts,
 )
 from tests.model.audited_rates import Price
 
@@ -69,13 +68,13 @@ class SettingRules(Time):
         org.set_up = True
         org.closed, org.administrators, org.tier = body["closed"], tuple(body["administrators"]), body.get("tier")
         if zone != org.zone:
-            org.zone = zone
+            old, org.zone = org.zone, zone
             for wallet in org.wallets.values():
                 for lot in wallet.lots:
-                    if lot.monthly:
+                    if lot.monthly and lot.expires_at == month_starts(wallet.month + 1, old):
                         lot.expires_at = month_starts(wallet.month + 1, zone)
                 for budget in wallet.budgets.values():
-                    if window_starts(budget.window, budget.number + 1, zone) <= at:  # it ends with the old zone
+                    if budget.ends_at(zone) <= at:  # it ends with the old zone
                         budget.since = at
         for wallet in org.wallets.values():
             self._ask(name, wallet, at)

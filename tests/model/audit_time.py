@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.model.audit_grants import Grants
-from tests.model.audit_lines import wants
+from tests.model.audit_lines import leaves, wants
 from tests.model.audited import (
     Lot,
     Org,
@@ -28,7 +28,7 @@ class Time(Grants):
             due = [
                 (month_starts(wallet.month + 1, org.zone), 0, wallet.unit, "")
                 for wallet in org.wallets.values()
-                if wallet.turns()
+                if wallet.turns() or leaves(wallet)
             ]
             due += [
                 (lot.expires_at, 1, wallet.unit, "")
@@ -44,10 +44,10 @@ class Time(Grants):
             ]
             due += [(hold.ends_at, 3, wallet.unit, hold.name) for wallet, hold in org.holds()]
             due += [
-                (window_starts(budget.window, budget.number + 1, org.zone), 4, wallet.unit, budget.name)
+                (budget.ends_at(org.zone), 4, wallet.unit, "")
                 for wallet in org.wallets.values()
                 for budget in wallet.budgets.values()
-                if budget.crossed
+                if budget.crossed and budget.limit
             ]
             due += [
                 (window_starts("day", wallet.pace.day + 1, org.zone), 5, wallet.unit, "")
@@ -81,10 +81,7 @@ class Time(Grants):
             case 3:
                 self._let_go(name, wallet, wallet.holds[subject], when, "hold_timed_out")
             case 4:
-                budget = wallet.budgets[subject]
-                budget.begin(budget.number + 1, self.org(name).zone)
-                budget.crossed = not budget.limit
-                self._watch(name, wallet, when, left=[] if budget.crossed else [subject])
+                self._end_windows(name, wallet, when)
             case 5:
                 assert wallet.pace is not None
                 wallet.pace.end_day()
@@ -93,6 +90,15 @@ class Time(Grants):
                 assert wallet.topup is not None
                 wallet.topup.retry_at = None
                 self._ask(name, wallet, when)
+
+    def _end_windows(self, name: str, wallet: Wallet, when: int) -> None:
+        """Of all budgets at once that are reached, but for those of 0: they are reached whatever the window."""
+        zone = self.org(name).zone
+        over = [each for each in wallet.budgets.values() if each.crossed and each.limit and each.ends_at(zone) <= when]
+        for budget in over:
+            budget.begin(budget.number + 1, zone)
+            budget.crossed = False
+        self._watch(name, wallet, when, left=[budget.name for budget in over])
 
     def _lapses(self, org: Org, wallet: Wallet, lot: Lot) -> bool:
         return lot.monthly and lot.expires_at == month_starts(wallet.month + 1, org.zone)
@@ -120,7 +126,7 @@ class Time(Grants):
         going = sum(lot.left for lot in wallet.lots if lot.expires_at is not None and lot.expires_at <= turned_at)
         wallet.allocation = wallet.balance - going
         if wallet.topup is not None:
-            wallet.topup.charged, wallet.topup.capped = 0, False
+            wallet.topup.charged, wallet.topup.asked, wallet.topup.capped = 0, 0, False
         lapsed = sum(lot.left for lot in old)
         for lot in old:
             lot.left = 0

@@ -54,7 +54,8 @@ class UsageRules(Time):
         found = None if hold is None else org.hold(hold)
         self._book(name, event_id, unit, cost, at, scope, found)
         if found is not None:
-            self._decide(name, found[1].name, "capture", "ok", found[0].unit, cost)
+            taken = cost if found[0].unit == unit else 0
+            self._decide(name, found[1].name, "capture", "ok", found[0].unit, taken)
         self.settle(name, at)
 
     def work(self, name: str, event_id: str, work: Work, at: int, scope: Scope = NOBODY) -> None:

@@ -89,6 +89,10 @@ class Budget:
     spent: int = 0
     crossed: bool = False
 
+    def ends_at(self, zone: str) -> int:
+        """When its window does."""
+        return window_starts(self.window, self.number + 1, zone)
+
     def begin(self, number: int, zone: str) -> None:
         """Another window, with nothing spent."""
         self.number, self.spent = number, 0

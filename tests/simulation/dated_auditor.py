@@ -26,9 +26,6 @@ class DatedAuditor(Auditor):
         super().__init__()
         self.listed: list[Listed] = []
         self.record: Fields = {}
-        self.left_behind = False
-        """A time zone has changed beside an empty allowance; what is given back to it may end by the old zone. That is
-        a defect of the ledger; when it is mended, take this away, with `_leaves_behind` and the end of judging."""
 
     def tell(self, record: Fields, listed: list[Listed]) -> None:
         """What comes next, and the prices of all that are known to who decides it."""
@@ -47,7 +44,7 @@ class DatedAuditor(Auditor):
 
     def change(self, name: str, kind: str, body: Mapping[str, Any], actor: str, role: str, at: int) -> None:
         """As ever; and an own price's new version ends those before it, which stay for usage of their time."""
-        prices, zone = self.org(name).prices, self.org(name).zone
+        prices = self.org(name).prices
         before = dict(prices)
         if kind == "price_override":
             body = {
@@ -55,7 +52,6 @@ class DatedAuditor(Auditor):
                 "valid_from": self.record["occurred_at"] if body["valid_from"] is None else body["valid_from"],
             }
         super().change(name, kind, body, actor, role, at)
-        self.left_behind |= self.org(name).zone != zone and self._leaves_behind(name, at)
         if prices == before:
             return
         new = prices[body["price_id"]]
@@ -64,11 +60,6 @@ class DatedAuditor(Auditor):
             ends_at = new.valid_from if old.valid_to is None else min(old.valid_to, new.valid_from)
             if ends_at > old.valid_from:
                 prices[f"{old.name} of {old.valid_from}"] = replace(old, valid_to=ends_at)
-
-    def _leaves_behind(self, name: str, at: int) -> bool:
-        """The org has an allowance of which nothing is left, and which has not ended."""
-        lots = (lot for wallet in self.org(name).wallets.values() for lot in wallet.lots)
-        return any(lot.monthly and not lot.left and (lot.expires_at or 0) > at for lot in lots)
 
     def _is_free(self, org: Org, work: Work, at: int) -> bool:
         said = self.record

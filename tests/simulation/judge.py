@@ -57,8 +57,6 @@ class Judge:
         """Every transaction, in the order in which they were committed."""
         for number, commit in enumerate(self.world.kafka.commits):
             self._transaction(number, commit)
-            if self.auditor.left_behind:
-                return
 
     def _transaction(self, number: int, commit: Commit) -> None:
         auditor, cause = self.auditor, commit.cause

@@ -226,3 +226,42 @@ def test_an_allowance_takes_no_more_than_the_bound_of_amounts_leaves() -> None:
     wallet(world, "5")
     assert world.settled() == 9_000_000_000 * NANOS
     world.check()
+
+
+@pytest.mark.parametrize("zone", ["America/Los_Angeles", "Asia/Tokyo"])
+@pytest.mark.parametrize("spent", ["100", "99"])
+def test_what_comes_back_after_the_time_zone_has_changed_is_still_this_months(zone: str, spent: str) -> None:
+    """Whether or not something was left of the allowance when it changed."""
+    world = World()
+    wallet(world, "100", rollover_max="100")
+    world.use(spent, event_id="u")
+    world.set(SettingKind.ORG, {"time_zone": zone})
+    world.refund(RefundTarget.USAGE, "u", "60")
+    world.tick(32 * DAY)
+    assert world.settled() == (260 - int(spent)) * NANOS
+    world.check()
+
+
+def test_the_allowance_of_a_month_that_has_ended_stays_ended_when_the_time_zone_changes() -> None:
+    world = World()
+    wallet(world, "100", rollover_max="100")
+    world.use("100", event_id="u")
+    world.tick(32 * DAY)
+    world.set(SettingKind.ORG, {"time_zone": "America/Los_Angeles"})
+    entries = world.refund(RefundTarget.USAGE, "u", "60").entries
+    assert moved(entries) == [(EntryKind.REFUND, 60), (EXPIRY, -60)]
+    assert world.settled() == 100 * NANOS
+    world.check()
+
+
+def test_a_new_time_zone_may_change_the_order_in_which_credits_are_drawn() -> None:
+    """Rolled-over credits end with the month: before the gift by the old zone, after it by the new."""
+    world = World()
+    wallet(world, "10", rollover_max="10")
+    world.tick(31 * DAY)
+    world.give("5", expires_at=micros("2026-07-01T03:00:00+00:00"), purchase_id="gift")
+    world.use("10")
+    assert [part.grant_id for part in world.use("1").entries[0].slices] == ["allowance/USD/2026-06/rolled-over"]
+    world.set(SettingKind.ORG, {"time_zone": "America/Los_Angeles"})
+    assert [part.grant_id for part in world.use("1").entries[0].slices] == ["purchase/gift"]
+    world.check()

@@ -437,3 +437,15 @@ def test_an_amendment_of_people_is_judged_budget_by_budget() -> None:
     (resolved,) = amend(world, "40", 2, user_id="bob").alerts
     assert set(resolved.thresholds_left) == {"b0", "b2"}
     world.check()
+
+
+def test_an_amendment_that_names_no_wallet_stays_in_that_of_the_usage() -> None:
+    world = World()
+    world.buy("100")
+    world.buy("100", unit="EUR")
+    world.use("79", unit=None, event_id="u")
+    world.set(SettingKind.WALLET, {"unit": "EUR", "default": True})
+    outcome = amend(world, "80", unit=None)
+    assert [(entry.wallet, entry.amount_nanos // NANOS) for entry in outcome.entries] == [("USD", 79), ("USD", -80)]
+    assert world.use("1", unit=None).entries[0].wallet == "EUR"
+    world.check()

@@ -217,3 +217,37 @@ def test_a_hold_placed_twice_while_active_is_a_dead_letter() -> None:
     with pytest.raises(DeadLetter) as refusal:
         world.hold(PLACE, "h", "30")
     assert refusal.value.code is DeadLetterCode.DUPLICATE_WITH_DIFFERENT_CONTENT
+
+
+def test_new_work_is_told_that_the_credits_are_held() -> None:
+    world = rich()
+    world.hold(PLACE, "h", "100")
+    answer = decision(world.hold(PLACE, "new", "10", operation="deployment"))
+    assert (answer.code, answer.limit_id) == (DecisionCode.CREDITS_HELD, "low_credit_limit")
+    answer = decision(world.hold(PLACE, "more", "101", operation="deployment"))
+    assert (answer.code, answer.limit_id) == (DecisionCode.CREDITS_NOT_AVAILABLE, "low_credit_limit")
+    world.check()
+
+
+@pytest.mark.parametrize("budgeted", [False, True])
+@pytest.mark.parametrize("shortage", OnShortage)
+def test_no_new_work_begins_below_the_low_credit_limit(shortage: OnShortage, budgeted: bool) -> None:
+    """Whatever else is in the way, and whatever is done about it (product rule 15)."""
+    world = rich("5")
+    world.set(SettingKind.WALLET, {"unit": "USD", "low_credit_limit": "10"})
+    if budgeted:
+        world.set(SettingKind.BUDGET, {"budget_id": "b", "unit": "USD", "window": "month", "limit": "3"})
+    assert not decision(world.hold(PLACE, "h", "20", operation="deployment", on_shortage=shortage)).allowed
+    assert decision(world.hold(PLACE, "run", "2", operation="chat", on_shortage=shortage)).allowed
+    world.check()
+
+
+def test_usage_that_names_a_hold_and_no_wallet_is_of_the_holds() -> None:
+    world = rich()
+    world.buy("100", unit="EUR")
+    world.hold(PLACE, "h", "40", unit="EUR")
+    outcome = world.use("30", unit=None, hold_id="h")
+    assert [entry.wallet for entry in outcome.entries] == ["EUR", "EUR"]
+    assert (world.settled(), world.settled(unit="EUR")) == (100 * NANOS, 70 * NANOS)
+    assert decision(outcome).granted_nanos == 30 * NANOS
+    world.check()

@@ -395,3 +395,26 @@ def test_a_budget_of_nothing_stays_reached_when_its_window_ends() -> None:
     assert world.alerts[before:] == []
     assert [alert.thresholds_left for alert in budget(world, "5", "day").alerts] == [("b",)]
     world.check()
+
+
+def test_windows_that_end_together_take_one_entry() -> None:
+    world = rich()
+    for name in ("a", "b", "c"):
+        budget(world, "0" if name == "c" else "10", "day", name, user_id=name)
+        if name != "c":
+            world.use("10", user_id=name)
+    entries = world.tick(DAY)
+    assert [(entry.kind, entry.reason) for entry in entries] == [(EntryKind.ROLLOVER, "budget_window_ended")]
+    assert world.alerts[-1].thresholds_left == ("a", "b")
+    assert world.tick(3 * DAY) == []  # c is reached whatever the day
+    assert ask(world, user_id="c").limit_id == "c"
+    assert ask(world, user_id="a").allowed
+    world.check()
+
+
+def test_a_stop_by_the_negative_limit_names_it() -> None:
+    world = rich("1")
+    negative(world, "0", "5")
+    world.use("6")
+    answer = ask(world)
+    assert (answer.code, answer.limit_id) == (DecisionCode.BLOCKED, "negative_limit")

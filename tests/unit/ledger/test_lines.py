@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from schemas.amounts import NANOS
-from schemas.enums import AlertKind, RefundTarget, SettingKind
+from schemas.enums import AlertKind, HoldAction, RefundTarget, SettingKind
 from streams.ledger.account import Wallet, Watch, new_account
 from streams.ledger.entry import Alert, Outcome
 from streams.ledger.lines import figures, watch_lines
@@ -280,4 +280,24 @@ def test_an_alert_of_what_fell_due_is_of_the_time_it_fell_due() -> None:
     due = [alert for alert in world.alerts if alert.occurred_at == expires_at]
     assert {alert.kind for alert in due} == {AlertKind.FREE_EXPIRED, LOW, DEPLETED}
     assert due == world.alerts
+    world.check()
+
+
+def test_a_month_arms_a_line_that_a_hold_had_crossed_although_nothing_was_used() -> None:
+    world = quiet()
+    rules(world, ("left", "left_percent", "20"))
+    assert told(world.hold(HoldAction.PLACE, "h", "85")) == [(CROSSED, "left")]
+    world.hold(HoldAction.RELEASE, "h")
+    world.tick(32 * DAY)
+    assert [(alert.kind, alert.thresholds_left) for alert in world.alerts[1:]] == [(RESOLVED, ("left",))]
+    assert told(world.use("85")) == [(CROSSED, "left")]
+    world.check()
+
+
+def test_an_alert_of_an_amendment_says_how_much_was_used_before_it() -> None:
+    world = quiet()
+    rules(world, ("u80", "used_percent", "80"))
+    world.use("60", event_id="u")
+    (alert,) = world.use("90", event_id="u", revision=1).alerts
+    assert (alert.previous_percent, alert.used_percent) == (60 * NANOS, 90 * NANOS)
     world.check()

@@ -8,7 +8,7 @@ from schemas.amounts import NANOS
 from schemas.enums import ActorRole, AlertKind, EntryKind, PurchaseStatus, RejectReason, SettingKind, TopupReason
 from streams.ledger.entry import Outcome, TopupRequest
 from streams.ledger.topups import ANSWERED_MAX
-from tests.unit.ledger.world import DAY, World
+from tests.unit.ledger.world import DAY, FAILED, World
 
 SECOND = 1_000_000
 
@@ -250,4 +250,22 @@ def test_a_member_who_was_taken_off_may_buy_no_more() -> None:
     assert not world.buy("10", actor="bob").rejected
     world.set(SettingKind.MEMBER, {"user_id": "bob", "role": "none"})
     assert world.buy("10", actor="bob").entries[0].reason == RejectReason.NOT_AUTHORIZED
+    world.check()
+
+
+def test_the_failure_of_a_charge_of_last_month_frees_nothing_of_this_months_cap() -> None:
+    world = World()
+    world.buy("100")
+    world.tick(29 * DAY)
+    topup(world, cap="50")
+    (first,) = world.use("95").topup_requests
+    answer(world, first, FAILED)
+    world.tick(2 * 3_600 * SECOND)
+    second = world.topup_requests[-1]
+    world.tick(2 * DAY)  # June
+    answer(world, first)  # it went through after all: June's 50
+    answer(world, second, FAILED)
+    world.tick(2 * 3_600 * SECOND)
+    assert told(world.use("50")) == [AlertKind.BALANCE_LOW, AlertKind.AUTO_RECHARGE_CAPPED]
+    assert len(world.topup_requests) == 2
     world.check()

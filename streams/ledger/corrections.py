@@ -20,36 +20,25 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
 from schemas.enums import DeadLetterCode, EntryKind, EntryReason, GrantKind, RejectReason
 from streams.ledger.account import Account, CorrectedUsage, Wallet
+from streams.ledger.booked import USAGE_REFUND_WINDOW_MICROS, TakenBack, Unwound, latest_usage, taken_back
 from streams.ledger.bounds import full, no_return, told
 from streams.ledger.commands import Usage
-from streams.ledger.entry import DIMENSIONS, Entry, Lot, Slice
-from streams.ledger.evolve import USAGE_REFUND_WINDOW_MICROS, Unwound, revision_of
-from streams.ledger.grants import find_grant, give_back, lot_of, overdraft_slice, undrawn
+from streams.ledger.entry import Entry, Slice
+from streams.ledger.grants import find_grant, overdraft_slice
 from streams.ledger.hold_decisions import capture_by_usage
 from streams.ledger.journal import Journal
 from streams.ledger.rating import Rated
-from streams.ledger.refusals import DeadLetter, check_range
-from streams.ledger.usage import check_spendable, spent_of, usage_words, wallet_for
+from streams.ledger.refusals import DeadLetter
+from streams.ledger.usage import check_spendable, usage_words, wallet_for
 
 CORRECTED_MAX = 4_096
 """Corrected usages remembered per org, about 200 bytes each; corrections of further ones are dead letters."""
-
-
-def latest_usage(account: Account, event_id: str, references: Mapping[str, Entry]) -> CorrectedUsage | None:
-    """The booked state of a usage: as it was corrected last, else as its entry says; None: nobody knows it."""
-    known = account.corrected.get(event_id)
-    if known is not None:
-        return known
-    entry = references.get(event_id)
-    if entry is None:
-        return None
-    return revision_of(entry)
 
 
 def decide_correction(journal: Journal, usage: Usage, rated: Rated | None, references: Mapping[str, Entry]) -> None:
@@ -158,7 +147,7 @@ def _unwind(journal: Journal, usage: Usage, booked: CorrectedUsage, *, rebooked:
     so_far = refunded.amount if refunded is not None else 0
     amount = sum(part.amount_nanos for part in booked.slices) - so_far
     overdraft_grant_id = f"correction/{usage.event_id}/{usage.revision}"
-    back = taken_back(journal, booked, so_far, amount, overdraft_grant_id)
+    back = taken_back(account, booked, so_far, amount, overdraft_grant_id, journal.at)
     unwound = Unwound(back.spent, booked.recorded_at, booked.revision, rebooked, booked.first_recorded_at)
     carried: dict[str, Any] = dict(booked.carried)
     journal.write(
@@ -196,41 +185,6 @@ def _come_back(wallet: Wallet, back: TakenBack, overdraft_grant_id: str) -> tupl
         assert grant is not None
         come.append(Slice(grant_id, grant.kind, amount, grant.expires_at))
     return tuple(come)
-
-
-class TakenBack(NamedTuple):
-    """How a part of a usage is given back."""
-
-    returned: tuple[Slice, ...]
-    """The parts of what was drawn, the last drawn first."""
-    slices: tuple[Slice, ...]
-    anew: tuple[Lot, ...]
-    """Grants that the wallet no longer remembers."""
-    spent: int
-    """The part that no longer counts as lifetime spent."""
-
-
-def taken_back(
-    journal: Journal, booked: CorrectedUsage, so_far: int, amount: int, overdraft_grant_id: str
-) -> TakenBack:
-    """How the next `amount` of a booked usage goes back to its grants, after `so_far`: the last drawn first.
-
-    Changes nothing. What was overdraft and is paid meanwhile becomes a grant `overdraft_grant_id`. Raises DeadLetter
-    `amount_out_of_range`.
-    """
-    account = journal.account
-    wallet = account.wallets[booked.wallet]
-    returned = undrawn(booked.slices, so_far, amount)
-    spent = spent_of(returned)
-    check_range(wallet.settled + account.on_the_way(wallet.unit) + amount, wallet.used - amount)
-    check_range(wallet.lifetime_spent - spent)
-    slices, anew = give_back(wallet, [lot_of(wallet, part, overdraft_grant_id) for part in returned], journal.at)
-    return TakenBack(returned, slices, anew, spent)
-
-
-def dimensions_carried(booked: CorrectedUsage) -> dict[str, str | int]:
-    """What a booked usage is told apart by."""
-    return {name: value for name, value in booked.carried.items() if name in DIMENSIONS}
 
 
 def _rebooked(booked: CorrectedUsage, rated: Rated) -> bool:

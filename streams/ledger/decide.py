@@ -18,9 +18,10 @@ from schemas.enums import DeadLetterCode, EntryKind, RejectReason
 from schemas.settings_bodies import Body, InvalidSettingError, WalletBody, parse_body
 from streams.ledger.account import Account
 from streams.ledger.authority import may_set
+from streams.ledger.booked import latest_usage
 from streams.ledger.budgets import ANYTHING
 from streams.ledger.commands import Hold, Purchase, Refund, Setting, Transfer, Usage
-from streams.ledger.corrections import decide_correction, latest_usage
+from streams.ledger.corrections import decide_correction
 from streams.ledger.entry import Leg, Outcome, Slice
 from streams.ledger.evolve import evolve
 from streams.ledger.hold_decisions import capture_by_usage, decide_hold

@@ -13,57 +13,21 @@ from typing import assert_never
 import msgspec
 
 from schemas.amounts import format_amount
-from schemas.enums import AlertKind, EntryKind, EntryReason, GrantKind, OnShortage
-from streams.ledger.account import Account, ActiveHold, CorrectedUsage, RefundedUsage, Transit, Wallet
+from schemas.enums import AlertKind, EntryKind, EntryReason, GrantKind
+from streams.ledger.account import Account, ActiveHold, RefundedUsage, Transit, Wallet
+from streams.ledger.booked import USAGE_REFUND_WINDOW_MICROS, Unwound, revision_of
 from streams.ledger.bounds import weigh
 from streams.ledger.budgets import Charged, Scope, charge, end_alarms
 from streams.ledger.burn import end_day, enter_day
 from streams.ledger.due import allowance_due, enter_month, own_monthly, refresh_due
-from streams.ledger.entry import CARRIED, Alert, Entry
+from streams.ledger.entry import Alert, Entry
 from streams.ledger.grants import find_grant, lapsing, move, reached_end
-from streams.ledger.holds import place, release
+from streams.ledger.holds import HoldTerms, place, release
 from streams.ledger.lines import figures, notice, watch_lines
 from streams.ledger.refusals import BrokenLedger
 from streams.ledger.settings import apply_setting
 from streams.ledger.topups import answer_charge, begin_month, consider_topup
 from streams.ledger.usage import advance, apply_usage, refresh_headroom, wallet_for
-
-USAGE_REFUND_WINDOW_MICROS = 35 * 86_400 * 1_000_000
-"""How long after its booking a usage can be refunded; as long as money ids are remembered (design, 7)."""
-
-
-class Unwound(msgspec.Struct, frozen=True):
-    """`details` of a refund or a correction of usage: what the slices of the entry cannot tell."""
-
-    spent_nanos: int
-    """The part that no longer counts as lifetime spent."""
-    usage_recorded_at: int
-    replaced_revision: int = 0
-    """Of a correction: the revision that it takes back."""
-    rebooked: bool = False
-    """Of a correction: the next entry is the new revision, of the same wallet."""
-    first_recorded_at: int = 0
-    """When the first booking of the usage was recorded; 0: that is `usage_recorded_at`."""
-
-    @property
-    def counted_at(self) -> int:
-        """The time whose budget windows the usage counts in: that of its first booking (product rule 23)."""
-        return self.first_recorded_at or self.usage_recorded_at
-
-
-class HoldTerms(msgspec.Struct, frozen=True):
-    """`details` of a hold."""
-
-    amount_nanos: int
-    """What was granted."""
-    asked_nanos: int
-    expires_at: int
-    on_shortage: OnShortage
-
-
-def carried_by(entry: Entry) -> dict[str, str | int]:
-    """Dimensions and quantities of a usage entry, as far as it has any."""
-    return {name: value for name in CARRIED if (value := getattr(entry, name)) is not None}
 
 
 def scope_by(entry: Entry) -> Scope:
@@ -318,20 +282,6 @@ def _correct_usage(movement: _Movement) -> None:
     if unwound.rebooked and entry.amount_nanos:
         account.corrected[entry.event_id].rebooking = entry.amount_nanos
         movement.judged_later = True
-
-
-def revision_of(entry: Entry, voided: bool = False) -> CorrectedUsage:
-    """The usage of an entry, as corrections and refunds ask for it."""
-    return CorrectedUsage(
-        entry.revision,
-        entry.recorded_at,
-        entry.wallet,
-        entry.slices,
-        voided,
-        carried_by(entry),
-        entry.occurred_at,
-        entry.billing_unit,
-    )
 
 
 def _remember_revision(account: Account, entry: Entry, first_recorded_at: int, voided: bool = False) -> None:

@@ -24,9 +24,8 @@ from streams.ledger.bounds import full, no_wallet
 from streams.ledger.budgets import Scope
 from streams.ledger.commands import Hold, Usage
 from streams.ledger.entry import HoldDecision, Slice
-from streams.ledger.evolve import HoldTerms
 from streams.ledger.grants import draw
-from streams.ledger.holds import resolved_before
+from streams.ledger.holds import HoldTerms, resolved_before
 from streams.ledger.journal import Journal
 from streams.ledger.rating import Rated
 from streams.ledger.refusals import DeadLetter, check_range

@@ -13,12 +13,25 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_left, insort
 
+import msgspec
+
+from schemas.enums import OnShortage
 from streams.ledger.account import Account, ActiveHold
 from streams.ledger.budgets import Scope, set_aside
 from streams.ledger.refusals import BrokenLedger
 
 RESOLVED_MAX = 512
 """Resolved holds remembered per org, 9 bytes each. One resolved earlier is `unknown_hold`; neither has an effect."""
+
+
+class HoldTerms(msgspec.Struct, frozen=True):
+    """`details` of a hold."""
+
+    amount_nanos: int
+    """What was granted."""
+    asked_nanos: int
+    expires_at: int
+    on_shortage: OnShortage
 
 
 def place(account: Account, hold: ActiveHold) -> None:

@@ -26,11 +26,10 @@ from schemas.enums import (
 )
 from streams.ledger.account import Account, CorrectedUsage, Wallet
 from streams.ledger.authority import may_pay
+from streams.ledger.booked import USAGE_REFUND_WINDOW_MICROS, Unwound, dimensions_carried, latest_usage, taken_back
 from streams.ledger.bounds import no_credits, no_refund, no_return, no_wallet
 from streams.ledger.commands import Purchase, Refund
-from streams.ledger.corrections import dimensions_carried, latest_usage, taken_back
 from streams.ledger.entry import Lot, Slice
-from streams.ledger.evolve import USAGE_REFUND_WINDOW_MICROS, Unwound
 from streams.ledger.grants import draw, named, pay_overdraft, undrawn, unused_id
 from streams.ledger.journal import Journal
 from streams.ledger.refusals import check_range
@@ -217,7 +216,7 @@ def _refund_usage(journal: Journal, refund: Refund, usage: CorrectedUsage | None
     if refusal is not None:
         _reject_refund(journal, refund, usage.wallet, refusal)
         return
-    back = taken_back(journal, usage, so_far, amount, f"refund/{refund.refund_id}")
+    back = taken_back(account, usage, so_far, amount, f"refund/{refund.refund_id}", journal.at)
     unwound = Unwound(back.spent, usage.recorded_at, first_recorded_at=usage.first_recorded_at)
     journal.write(
         EntryKind.REFUND,

@@ -1,0 +1,106 @@
+"""Usage that was booked: what is known of it, and how it goes back to where it was drawn (product rules 21, 23).
+
+Rules of this file:
+- What a usage drew is told by its entry; of one that has a revision the account knows the latest (`latest_usage`).
+- It goes back to the grants it was drawn from, the last drawn first, for 35 days after its booking.
+- `Unwound` is what the entry of a refund or a correction says beside its slices, so that the fold needs no more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import msgspec
+
+from streams.ledger.account import Account, CorrectedUsage
+from streams.ledger.entry import CARRIED, DIMENSIONS, Entry, Lot, Slice
+from streams.ledger.grants import give_back, lot_of, undrawn
+from streams.ledger.refusals import check_range
+from streams.ledger.usage import spent_of
+
+USAGE_REFUND_WINDOW_MICROS = 35 * 86_400 * 1_000_000
+"""How long after its booking a usage can be refunded; as long as money ids are remembered (design, 7)."""
+
+
+class Unwound(msgspec.Struct, frozen=True):
+    """`details` of a refund or a correction of usage: what the slices of the entry cannot tell."""
+
+    spent_nanos: int
+    """The part that no longer counts as lifetime spent."""
+    usage_recorded_at: int
+    replaced_revision: int = 0
+    """Of a correction: the revision that it takes back."""
+    rebooked: bool = False
+    """Of a correction: the next entry is the new revision, of the same wallet."""
+    first_recorded_at: int = 0
+    """When the first booking of the usage was recorded; 0: that is `usage_recorded_at`."""
+
+    @property
+    def counted_at(self) -> int:
+        """The time whose budget windows the usage counts in: that of its first booking (product rule 23)."""
+        return self.first_recorded_at or self.usage_recorded_at
+
+
+def _carried_by(entry: Entry) -> dict[str, str | int]:
+    """Dimensions and quantities of a usage entry, as far as it has any."""
+    return {name: value for name in CARRIED if (value := getattr(entry, name)) is not None}
+
+
+def revision_of(entry: Entry, voided: bool = False) -> CorrectedUsage:
+    """The usage of an entry, as corrections and refunds ask for it."""
+    return CorrectedUsage(
+        entry.revision,
+        entry.recorded_at,
+        entry.wallet,
+        entry.slices,
+        voided,
+        _carried_by(entry),
+        entry.occurred_at,
+        entry.billing_unit,
+    )
+
+
+def latest_usage(account: Account, event_id: str, references: Mapping[str, Entry]) -> CorrectedUsage | None:
+    """The booked state of a usage: as it was corrected last, else as its entry says; None: nobody knows it."""
+    known = account.corrected.get(event_id)
+    if known is not None:
+        return known
+    entry = references.get(event_id)
+    if entry is None:
+        return None
+    return revision_of(entry)
+
+
+def dimensions_carried(booked: CorrectedUsage) -> dict[str, str | int]:
+    """What a booked usage is told apart by."""
+    return {name: value for name, value in booked.carried.items() if name in DIMENSIONS}
+
+
+class TakenBack(NamedTuple):
+    """How a part of a usage is given back."""
+
+    returned: tuple[Slice, ...]
+    """The parts of what was drawn, the last drawn first."""
+    slices: tuple[Slice, ...]
+    anew: tuple[Lot, ...]
+    """Grants that the wallet no longer remembers."""
+    spent: int
+    """The part that no longer counts as lifetime spent."""
+
+
+def taken_back(
+    account: Account, booked: CorrectedUsage, so_far: int, amount: int, overdraft_grant_id: str, at: int
+) -> TakenBack:
+    """How the next `amount` of a booked usage goes back to its grants, after `so_far`: the last drawn first.
+
+    Changes nothing. What was overdraft and is paid meanwhile becomes a grant `overdraft_grant_id`. Raises DeadLetter
+    `amount_out_of_range`.
+    """
+    wallet = account.wallets[booked.wallet]
+    returned = undrawn(booked.slices, so_far, amount)
+    spent = spent_of(returned)
+    check_range(wallet.settled + account.on_the_way(wallet.unit) + amount, wallet.used - amount)
+    check_range(wallet.lifetime_spent - spent)
+    slices, anew = give_back(wallet, [lot_of(wallet, part, overdraft_grant_id) for part in returned], at)
+    return TakenBack(returned, slices, anew, spent)

@@ -118,11 +118,8 @@ def admit(account: Account, request: AdmissionRequest, at: int) -> Admission:
     room = 0 if low else max(0, min([spendable, *(limit.left for limit in limits)]))
     for limit in limits:
         if limit.left <= 0 or request.amount > limit.left:
-            message = (
-                f"Limit {limit.limit_id} of {format_amount(limit.level)} {wallet.unit} a {limit.window} is reached."
-            )
-            code = DecisionCode.LIMIT_REACHED
-            return Admission(code, room, limit.limit_id, limit.window, limit.ends_at, message)
+            message = _passed(limit, request)
+            return Admission(DecisionCode.LIMIT_REACHED, room, limit.limit_id, limit.window, limit.ends_at, message)
     without_holds = spendable + wallet.held
     if low:
         held = wallet.held and wallet.terms.low_credit_limit < without_holds >= request.amount
@@ -134,6 +131,13 @@ def admit(account: Account, request: AdmissionRequest, at: int) -> Admission:
             return Admission(DecisionCode.CREDITS_HELD, room, message="The credits are held by other work.")
         return Admission(DecisionCode.CREDITS_NOT_AVAILABLE, room, message="Not enough credits are available.")
     return Admission(DecisionCode.OK, room)
+
+
+def _passed(limit: _Limit, request: AdmissionRequest) -> str:
+    name = f"Limit {limit.limit_id} of {format_amount(limit.level)} {request.wallet} a {limit.window}"
+    if limit.left <= 0:
+        return f"{name} is reached."
+    return f"{name} would be passed: {format_amount(limit.left)} are left, {format_amount(request.amount)} asked for."
 
 
 def is_free(account: Account, prices: PriceList, work: Work, at: int) -> bool:

@@ -85,6 +85,12 @@ def _usage(account: Account, entry: Entry) -> list[Alert]:
     return list(apply_usage(account, wallet, entry.slices, cost, at, scope, entry.hold_id, known))
 
 
+class _Failure(msgspec.Struct, frozen=True):
+    """Of the `details` of a failed purchase."""
+
+    failure_reason: str | None = None
+
+
 class _Movement:
     """An entry that is not usage, on its way into a wallet; `at`: what falls due happens at its time."""
 
@@ -184,7 +190,8 @@ def _added(movement: _Movement) -> None:
         wallet.funded = True
     if entry.kind is EntryKind.PURCHASE:
         if not amount:
-            message = f"A purchase of {wallet.unit} credits has failed."
+            why = msgspec.json.decode(entry.details or "{}", type=_Failure).failure_reason
+            message = f"A purchase of {wallet.unit} credits has failed{f': {why}' if why else ''}."
             movement.notice(AlertKind.PURCHASE_FAILED, entry.event_id, None, message)
         movement.alerts += answer_charge(account, wallet, entry)
 

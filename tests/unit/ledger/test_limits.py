@@ -272,6 +272,9 @@ def test_what_would_pass_a_limit_is_refused_before() -> None:
     budget(world, "20", "day")
     assert ask(world, 20).allowed
     assert (ask(world, 21).code, ask(world, 21).room) == (DecisionCode.LIMIT_REACHED, 20 * NANOS)
+    assert ask(world, 21).message == "Limit b of 20 USD a day would be passed: 20 are left, 21 asked for."
+    world.use("20")
+    assert ask(world, 21).message == "Limit b of 20 USD a day is reached."
 
 
 @pytest.mark.parametrize(

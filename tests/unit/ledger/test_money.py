@@ -81,6 +81,7 @@ def test_a_failed_charge_moves_nothing_and_says_so() -> None:
     assert '"failure_reason":"card declined"' in (entry.details or "")
     (alert,) = outcome.alerts
     assert (alert.kind, alert.rule_id) == (AlertKind.PURCHASE_FAILED, "p")
+    assert alert.message == "A purchase of USD credits has failed: card declined."
     world.check()
 
 

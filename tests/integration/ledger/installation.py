@@ -57,21 +57,29 @@ class LedgerInstallation:
         self.producer.flush()
         self.sent += 1
 
-    def worker(self, **more: str) -> Worker:
-        """Start one more worker; keywords are more variables of its environment."""
+    def environment(self) -> dict[str, str]:
+        """Variables of a process that is part of the installation."""
         settings = self.settings
-        environment = {
+        variables = {
             **{name: value for name, value in os.environ.items() if not name.startswith("CREDITS_")},
             "CREDITS_KAFKA_BOOTSTRAP_SERVERS": settings.bootstrap_servers,
             "CREDITS_NAMESPACE": settings.namespace,
             "CREDITS_PARTITIONS": str(settings.partitions),
+        }
+        if settings.schema_registry_url is not None:
+            variables["CREDITS_SCHEMA_REGISTRY_URL"] = settings.schema_registry_url
+        return variables
+
+    def worker(self, **more: str) -> Worker:
+        """Start one more worker; keywords are more variables of its environment."""
+        settings = self.settings
+        environment = {
+            **self.environment(),
             "CREDITS_SESSION_TIMEOUT_MS": str(settings.session_timeout_ms),
             "CREDITS_CLOCK": settings.clock,
             "CREDITS_DATA_DIR": str(self.folder / f"worker-{len(self.workers)}"),
+            **more,
         }
-        if settings.schema_registry_url is not None:
-            environment["CREDITS_SCHEMA_REGISTRY_URL"] = settings.schema_registry_url
-        environment |= more
         log = self.folder / f"ledger-worker-{len(self.workers)}.log"
         with log.open("wb") as out:
             process = subprocess.Popen(

@@ -3,7 +3,7 @@
 Rules of this file: a line carries the record's own fields; in place of `amount_nanos` (and every other field in nanos)
 the same name without `_nanos` may stand as a decimal string; the body of a setting may be a JSON object; null counts as
 absent. A line that is not right is a `BadLine` that names the line and the field: nothing here raises for data, and
-reading goes on, so that the caller can check all lines before it sends one.
+reading goes on, so that the caller can check all lines before it sends one. The field is named as the line spelled it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from schemas.amounts import format_amount
 from schemas.enums import InputKind, SettingKind
 from schemas.events import INPUTS, Setting
 from schemas.fields import FieldError, Record, first_fault, parse_decimal_amount
@@ -78,20 +79,29 @@ def parse_fields(kind: InputKind, fields: Mapping[str, Any]) -> Record:
     """
     model = INPUTS[kind]
     plain = {name: value for name, value in fields.items() if value is not None}
-    for name in model.model_fields:
-        short = name.removesuffix("_nanos")
-        if short == name or short not in plain:
+    spelled: dict[str, str] = {}
+    for name, short in short_names(kind).items():
+        if short not in plain:
             continue
         if name in plain:
             raise FieldError(short, f"give {short} or {name}, not both")
         plain[name] = _decimal(short, plain.pop(short))
+        spelled[name] = short
     if model is Setting:
         plain = _with_body(plain)
     try:
         return model.model_validate(plain)
     except ValidationError as error:
         fault = first_fault(error)
-        raise FieldError(fault.field, fault.message) from error
+        if fault.field not in spelled:
+            raise FieldError(fault.field, fault.message) from error
+        nanos = plain[fault.field]  # told in whole units, as the line has it
+        raise FieldError(spelled[fault.field], fault.message.replace(str(nanos), format_amount(nanos))) from error
+
+
+def short_names(kind: InputKind) -> dict[str, str]:
+    """Of each field in nanos of that kind of record: the name under which a line may give whole units."""
+    return {name: name.removesuffix("_nanos") for name in INPUTS[kind].model_fields if name.endswith("_nanos")}
 
 
 def _decimal(field: str, value: object) -> int:

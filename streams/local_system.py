@@ -29,6 +29,7 @@ from pydantic import SecretStr
 from streams.broker import LocalBroker
 from streams.errors import OperatorError
 from streams.parent import PARENT_VARIABLE
+from streams.settings import refuse_api_keys
 
 if TYPE_CHECKING:
     from streams.settings import Settings
@@ -152,6 +153,7 @@ class LocalSystem:
         """Start everything; returns when events are taken. Raises `OperatorError`, and has stopped everything then."""
         from streams import topics_admin
 
+        refuse_api_keys(self._given)  # `serve` would refuse too, but only when the broker is up
         self._claim_folder()
         try:
             if self._given.kafka_bootstrap_servers is None:

@@ -13,6 +13,8 @@ from typing import Literal
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from streams.errors import SettingRefusedError
+
 HIDDEN = "***"
 _PASSWORD = re.compile(r"(://[^/@:]*:)[^@]*@")
 
@@ -45,7 +47,11 @@ class Settings(BaseSettings):
     http_port: int = Field(8080, ge=0, le=65535, description="where `serve` listens; 0: any port that is free")
     worker_metrics_port: int = Field(0, ge=0, le=65535, description="Prometheus metrics of a worker; 0: none")
     worker_metrics_host: str = Field("127.0.0.1", description="where a worker's metrics listen")
-    api_keys_file: Path | None = Field(None, description="API keys of the HTTP interface")
+    api_keys_file: Path | None = Field(
+        None,
+        description="reserved: API keys are not supported yet, and `serve`, `up` and `demo` refuse to start when it is "
+        "set; keep the port on loopback, or behind a proxy that asks for keys",
+    )
     invoice_issuer: str = Field("", description="who sells, at the head of invoices: name | street | town | tax id")
 
     partitions: int = Field(8, ge=1, le=10_000, description="partitions of every topic; fixed at creation")
@@ -109,3 +115,12 @@ class Settings(BaseSettings):
     def app_id(self) -> str:
         """Consumer group and prefix of the ledger's transactional ids."""
         return f"{self.namespace}credits-ledger"
+
+
+def refuse_api_keys(settings: Settings) -> None:
+    """Raises `SettingRefusedError` where API keys are set: nobody is asked for one yet, and none must think so."""
+    if settings.api_keys_file is not None:
+        raise SettingRefusedError(
+            "CREDITS_API_KEYS_FILE is set, and API keys are not supported yet",
+            "unset it, and keep the HTTP port on loopback or behind a proxy that asks for keys",
+        )

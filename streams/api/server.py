@@ -29,6 +29,7 @@ from streams.balances import BalanceReader
 from streams.errors import KafkaUnavailableError, OperatorError
 from streams.registry import connect_registry
 from streams.registry_topic import TopicRegistry
+from streams.settings import refuse_api_keys
 
 if TYPE_CHECKING:
     from streams.api.health import Check
@@ -54,11 +55,12 @@ async def serve(settings: Settings, announce: Callable[[str], None], stopping: S
 
     1. Take the port. 2. Topics. 3. Balances. 4. HTTP, and beside it ClickHouse and the projection; `announce` is
     called with the address once it answers, and the projection runs or is known to wait. Raises `OperatorError` where
-    a part cannot be had, or ends by itself.
+    a part cannot be had, or ends by itself; before all of it where API keys are set, which nobody would be asked for.
     """
+    refuse_api_keys(settings)
     listening = listen(settings.http_host, settings.http_port)
-    if settings.http_host not in LOOPBACK and settings.api_keys_file is None:
-        log.warning("open to the network without API keys", host=settings.http_host, setting="CREDITS_API_KEYS_FILE")
+    if settings.http_host not in LOOPBACK:
+        log.warning("open to the network, and nobody is asked for a key", host=settings.http_host)
     await asyncio.to_thread(topics_admin.apply, settings)
     registry = None if settings.schema_registry_url else TopicRegistry(settings)
     balances = BalanceReader(settings, connect_registry(settings))

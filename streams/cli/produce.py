@@ -15,17 +15,23 @@ app = typer.Typer()
 
 STEP_RECORDS = 1_000
 
+FILE_HELP = (
+    "JSON lines, one record each; - reads standard input. In place of the field that ends in _nanos a line may give "
+    "amount, cost, price_paid, quantity or unit_price: whole units, as a decimal string."
+)
+"""The names are those of `schemas.jsonl.short_names`, which is too much to load for a help text; a test compares."""
+
 
 @app.command()
 def produce(
     kind: Annotated[InputKind, typer.Argument(help="What the lines are.")],
-    file: Annotated[Path, typer.Option("--file", "-f", help="JSON lines, one record each; - reads standard input.")],
+    file: Annotated[Path, typer.Option("--file", "-f", help=FILE_HELP)],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the lines, send nothing.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Send records of one kind. All lines are checked first: if one is wrong, none is sent.
 
-    Amounts may be written in whole units: "amount": "12.5" in place of "amount_nanos".
+    Amounts may be written in whole units, as decimal strings: "amount": "12.5" in place of "amount_nanos".
     """
     settings = load_settings()
     records = read_records(kind, file)

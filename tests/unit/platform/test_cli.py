@@ -16,12 +16,15 @@ from confluent_kafka import KafkaError, KafkaException
 
 from projections.clickhouse import ClickHouseUnavailableError
 from schemas.codec import RegistryUnavailableError
+from schemas.enums import InputKind
+from schemas.jsonl import short_names
 from streams.cli import COMMANDS
 from streams.cli.failures import explain
 from streams.errors import OperatorError
 
 ROOT = Path(__file__).parents[3]
 HEAVY = ("confluent_kafka", "faust", "chdb", "clickhouse_connect", "pyarrow", "pydantic", "fastapi")
+KEYS = {"CREDITS_API_KEYS_FILE": "keys.txt", "CREDITS_KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1", "CREDITS_HTTP_PORT": "0"}
 
 
 def credits(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -74,6 +77,8 @@ def test_every_command_explains_itself(name: str) -> None:
             1,
             "CREDITS_CLICKHOUSE_URL is 'ftp://a:***@c': it must begin",
         ),
+        (["serve"], KEYS, 1, "CREDITS_API_KEYS_FILE is set, and API keys are not supported yet: unset it"),
+        (["up"], KEYS, 1, "CREDITS_API_KEYS_FILE is set, and API keys are not supported yet: unset it"),
         (["topics", "apply"], {"CREDITS_KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"}, 1, "no Kafka answers at 127.0.0.1:1"),
         (["topics", "apply"], {"CREDITS_KAFKA_SECURITY_PROTOCOL": "TLS"}, 1, "CREDITS_KAFKA_SECURITY_PROTOCOL"),
     ],
@@ -86,6 +91,21 @@ def test_an_error_is_one_line(arguments: list[str], environment: dict[str, str],
     assert len(lines) == 1, done.stderr
     assert lines[0].startswith("error: ")
     assert says in lines[0]
+
+
+def test_produce_lists_the_short_names_of_amounts() -> None:
+    said = " ".join(credits("produce", "--help", COLUMNS="400").stdout.split())
+    names = sorted({short for kind in InputKind for short in short_names(kind).values()})
+    listed = ", ".join(names[:-1]) + f" or {names[-1]}"
+    assert f"may give {listed}: whole units" in said
+
+
+def test_produce_names_a_field_as_the_line_does(tmp_path: Path) -> None:
+    file = tmp_path / "purchase.jsonl"
+    line = {"purchase_id": "p", "org_id": "a", "occurred_at": "2026-01-01T00:00:00Z", "wallet": "USD", "amount": "0"}
+    file.write_text(json.dumps(line))
+    done = credits("produce", "purchase", "--file", str(file), "--dry-run")
+    assert "line 1, amount: the amount must be above 0: nothing was sent" in done.stderr
 
 
 def test_debug_adds_the_traceback() -> None:

@@ -31,3 +31,13 @@ class SettingRefusedError(OperatorError):
     """A setting contradicts what exists, for example the number of partitions of the topics."""
 
     code = "setting_refused"
+
+
+class ApiKeysUnsupportedError(SettingRefusedError):
+    """API keys are set, but nobody is asked for one yet, and none must think so."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "CREDITS_API_KEYS_FILE is set, and API keys are not supported yet",
+            "unset it, and keep the HTTP port on loopback or behind a proxy that asks for keys",
+        )

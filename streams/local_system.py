@@ -27,9 +27,8 @@ from typing import TYPE_CHECKING, TextIO
 from pydantic import SecretStr
 
 from streams.broker import LocalBroker
-from streams.errors import OperatorError
+from streams.errors import ApiKeysUnsupportedError, OperatorError
 from streams.parent import PARENT_VARIABLE
-from streams.settings import refuse_api_keys
 
 if TYPE_CHECKING:
     from streams.settings import Settings
@@ -153,7 +152,8 @@ class LocalSystem:
         """Start everything; returns when events are taken. Raises `OperatorError`, and has stopped everything then."""
         from streams import topics_admin
 
-        refuse_api_keys(self._given)  # `serve` would refuse too, but only when the broker is up
+        if self._given.api_keys_file is not None:  # `serve` would refuse too, but only when the broker is up
+            raise ApiKeysUnsupportedError
         self._claim_folder()
         try:
             if self._given.kafka_bootstrap_servers is None:

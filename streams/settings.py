@@ -13,8 +13,6 @@ from typing import Literal
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from streams.errors import SettingRefusedError
-
 HIDDEN = "***"
 _PASSWORD = re.compile(r"(://[^/@:]*:)[^@]*@")
 
@@ -115,12 +113,3 @@ class Settings(BaseSettings):
     def app_id(self) -> str:
         """Consumer group and prefix of the ledger's transactional ids."""
         return f"{self.namespace}credits-ledger"
-
-
-def refuse_api_keys(settings: Settings) -> None:
-    """Raises `SettingRefusedError` where API keys are set: nobody is asked for one yet, and none must think so."""
-    if settings.api_keys_file is not None:
-        raise SettingRefusedError(
-            "CREDITS_API_KEYS_FILE is set, and API keys are not supported yet",
-            "unset it, and keep the HTTP port on loopback or behind a proxy that asks for keys",
-        )

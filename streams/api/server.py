@@ -26,10 +26,9 @@ from streams.api.projection import Projection
 from streams.api.statements import statements_router
 from streams.background import watched_threads
 from streams.balances import BalanceReader
-from streams.errors import KafkaUnavailableError, OperatorError
+from streams.errors import ApiKeysUnsupportedError, KafkaUnavailableError, OperatorError
 from streams.registry import connect_registry
 from streams.registry_topic import TopicRegistry
-from streams.settings import refuse_api_keys
 
 if TYPE_CHECKING:
     from streams.api.health import Check
@@ -57,7 +56,8 @@ async def serve(settings: Settings, announce: Callable[[str], None], stopping: S
     called with the address once it answers, and the projection runs or is known to wait. Raises `OperatorError` where
     a part cannot be had, or ends by itself; before all of it where API keys are set, which nobody would be asked for.
     """
-    refuse_api_keys(settings)
+    if settings.api_keys_file is not None:
+        raise ApiKeysUnsupportedError
     listening = listen(settings.http_host, settings.http_port)
     if settings.http_host not in LOOPBACK:
         log.warning("open to the network, and nobody is asked for a key", host=settings.http_host)

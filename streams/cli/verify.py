@@ -10,13 +10,23 @@ import typer
 from streams.cli.console import JsonFlag, load_settings, note, print_json, print_table, progress
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from streams.settings import Settings
     from streams.verify.audit import Report
     from streams.verify.clickhouse import AskPage
+    from streams.verify.sources import TopicCount
 
 app = typer.Typer()
 
 DIFFERENCES_SHOWN_MAX = 20
+ENDS = {"ledger": "in the ledger", "dead_letters": "dead letters", "duplicates": "duplicates"}
+WITHOUT_ENTRY = {
+    "prices": "prices change no account",
+    "transfer_legs": "a transfer to an organisation that nobody knows goes back",
+}
+"""Why a record of these topics ends well without an entry of its own (`streams.verify.sources`)."""
+DEAD_LETTERS_GONE = "the dead letters of others were deleted by retention"
 
 
 @app.command()
@@ -102,7 +112,7 @@ def document(report: Report) -> dict[str, Any]:
             for row in report.units
         ],
         "inputs": {
-            topic: {name: getattr(count, name) for name in ("records", "ledger", "dead_letters", "duplicates", "gone")}
+            topic: {name: getattr(count, name) for name in ("records", *ENDS, "no_entry", "gone")}
             for topic, count in sorted(report.inputs.items())
         },
         "clickhouse_compared": report.clickhouse_compared,
@@ -120,17 +130,7 @@ def show(report: Report) -> None:
     rows = [[row.unit, *(format_amount(getattr(row, name)) for name in names), row.left_over] for row in report.units]
     headings = ["unit", *(name.replace("_", " ") for name in names), "left over"]
     print_table(headings, rows, headings[1:])
-    inputs = sorted(report.inputs.items())
-    columns = {
-        "records": "records",
-        "ledger": "in the ledger",
-        "dead_letters": "dead letters",
-        "duplicates": "duplicates",
-    }
-    if any(count.gone for _, count in inputs):
-        columns["gone"] = "gone by retention"
-    rows = [[topic, *(getattr(c, name) for name in columns)] for topic, c in inputs if c.records or c.gone]
-    print_table(["topic", *columns.values()], rows, list(columns.values()))
+    show_inputs(report.inputs)
     for each in report.differences[:DIFFERENCES_SHOWN_MAX]:
         print(f"differs  {each}")
     if not report.ok:
@@ -138,3 +138,23 @@ def show(report: Report) -> None:
         return
     compared = "ledger = balances = ClickHouse" if report.clickhouse_compared else "ledger = balances"
     print(f"ok: {compared}; no gaps; every unit adds up to zero; every record is accounted for")
+
+
+def show_inputs(inputs: Mapping[str, TopicCount]) -> None:
+    """How the records of each input topic ended: the ends of a row add up to its records; what is gone is beside."""
+    from schemas.topics import BY_KEY
+
+    counts = [(topic, count) for topic, count in sorted(inputs.items()) if count.records or count.gone]
+    columns = {"records": "records", **ENDS}
+    if any(count.no_entry for _, count in counts):
+        columns["no_entry"] = "no entry"
+    if any(count.gone for _, count in counts):
+        columns["gone"] = "gone by retention"
+    rows = [[topic, *(getattr(count, name) for name in columns)] for topic, count in counts]
+    print_table(["topic", *columns.values()], rows, list(columns.values()))
+    without = [topic for topic, count in counts if count.no_entry]
+    reasons = [why for key, why in WITHOUT_ENTRY.items() if any(topic.endswith(BY_KEY[key].name) for topic in without)]
+    if len(reasons) < len(without):
+        reasons.append(DEAD_LETTERS_GONE)
+    if reasons:
+        print(f"no entry: {'; '.join(reasons)}")

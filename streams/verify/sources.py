@@ -10,8 +10,9 @@ Rules of this file:
    letters are still named by them, and are counted so; the rest must fit the counters as duplicates. Where dead letters
    were deleted, records that nothing names must fit the number of dead letters that are missing.
 
-Prices change no account, and an acknowledged transfer leg changes no balance: for those two topics only the numbers of
-records are compared, and of a compacted topic (prices) Kafka may have dropped some since.
+Prices change no account, and a transfer leg may make no entry (one to an organisation that nobody knows goes back; one
+that is sent again has no effect): for those two topics only the numbers of records are compared, and of a compacted
+topic (prices) Kafka may have dropped some since. With those under `no_entry`, the ends of each topic add up.
 """
 
 from __future__ import annotations
@@ -82,6 +83,11 @@ class TopicCount:
     """Read and counted once, deleted by retention since: in none of the numbers above."""
     counted: Counter[str] = field(default_factory=Counter)
     """What the ledger's own counters say."""
+
+    @property
+    def no_entry(self) -> int:
+        """Those that ended well without an entry of their own: see the rules of this file."""
+        return self.records - self.ledger - self.dead_letters - self.duplicates
 
 
 class Named:

@@ -55,7 +55,7 @@ COMMANDS: tuple[Listed, ...] = (
     Listed("statement", "Show the statement of an organisation.", READ),
     Listed("invoices", "List the invoices of an organisation, or write one as PDF.", READ),
     Listed("report", "Show usage over all organisations.", READ),
-    Listed("tail", "Follow the ledger, the alerts or the dead letters.", READ),
+    Listed("tail", "Follow the ledger, alerts, dead letters, answers to holds or top-up requests.", READ),
     Listed("verify", "Recount the whole ledger and compare everything with it.", CARE),
     Listed("rebuild", "Drop the projection and fold it again from the ledger.", CARE),
     Listed("dead-letters", "List, show and replay what could not be booked.", CARE),

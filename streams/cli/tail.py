@@ -1,15 +1,16 @@
-"""`credits tail ledger|alerts|dead-letters`: the last ones, and what comes after them, until Ctrl-C."""
+"""`credits tail ledger|alerts|dead-letters|decisions|topup-requests`: the last, and what comes after, until Ctrl-C."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, assert_never
 
 import typer
 
 from streams.cli.console import load_settings, note
+from streams.cli.tail_lines import LINES as LINE_OF
+from streams.cli.tail_lines import Row, What
 
 if TYPE_CHECKING:
     from confluent_kafka import Message
@@ -20,6 +21,14 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
+RECORDS = {
+    What.LEDGER: "entry",
+    What.ALERTS: "alert",
+    What.DECISIONS: "decision",
+    What.TOPUP_REQUESTS: "topup_request",
+}
+"""The Avro record of each; dead letters are none."""
+
 LINES = 10
 WAIT_S = 0.5
 # Offsets are taken by records and by markers of transactions, one for each batch: reading back twice as far as
@@ -27,20 +36,12 @@ WAIT_S = 0.5
 MARKERS_PER_RECORD = 2
 FURTHER = 16
 
-Row = dict[str, Any]
-
-
-class What(StrEnum):
-    """What can be followed."""
-
-    LEDGER = "ledger"
-    ALERTS = "alerts"
-    DEAD_LETTERS = "dead-letters"
-
 
 @app.command()
 def tail(
-    what: Annotated[What, typer.Argument(help="ledger, alerts or dead-letters.")],
+    what: Annotated[
+        What, typer.Argument(help="ledger, alerts, dead-letters, decisions (the answers to holds) or topup-requests.")
+    ],
     org: Annotated[str | None, typer.Option("--org", help="Only this organisation.")] = None,
     lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="Begin with the last so many.")] = LINES,
     everything: Annotated[bool, typer.Option("--from-beginning", help="Begin with the first.")] = False,
@@ -59,7 +60,7 @@ def tail(
     ends = committed_ends(settings, topics)
     first = committed_starts(settings, topics)
     key = None if org is None else org.encode()
-    write = _json_line if as_json else _LINES[what]
+    write = _json_line if as_json else LINE_OF[what]
 
     def read(starts: Offsets) -> list[Row]:
         found: list[Row] = []
@@ -99,6 +100,12 @@ def _topics(settings: Settings, what: What) -> list[str]:
             keys = list(dict.fromkeys(ALERT_TOPICS.values()))
         case What.DEAD_LETTERS:
             keys = ["dead_letters"]
+        case What.DECISIONS:
+            keys = ["decisions"]
+        case What.TOPUP_REQUESTS:
+            keys = ["topup_requests"]
+        case _:
+            assert_never(what)
     return [topics.name(key) for key in keys]
 
 
@@ -135,13 +142,15 @@ def _decoder(what: What, registry: Registry) -> Callable[[Sequence[Message]], li
         return rows
 
     def records(messages: Sequence[Message]) -> list[Row]:
-        decoded = decode_columns("entry" if what is What.LEDGER else "alert", [m.value() for m in messages], registry)
+        decoded = decode_columns(RECORDS[what], [message.value() for message in messages], registry)
         return rows_of(decoded.batch)
 
     def placed(messages: Sequence[Message]) -> list[Row]:
         rows = letters(messages) if what is What.DEAD_LETTERS else records(messages)
         for row, message in zip(rows, messages, strict=True):
-            row["recorded_at"] = row.get("recorded_at", row.get("occurred_at"))
+            # A decision says no time of its own: Kafka's is when the ledger wrote it.
+            written_at = message.timestamp()[1] * 1_000
+            row["recorded_at"] = row.get("recorded_at", row.get("occurred_at", written_at))
             row["partition"], row["offset"] = message.partition(), message.offset()
         return rows
 
@@ -155,40 +164,3 @@ def _json_line(row: Row) -> str:
 
     times = {name: iso_time(value) for name, value in row.items() if name.endswith("_at") and isinstance(value, int)}
     return orjson.dumps({**row, **times}, default=str).decode()
-
-
-def _amount(nanos: int) -> str:
-    from schemas.amounts import format_amount
-
-    return format_amount(nanos)
-
-
-def _clock(micros: int) -> str:
-    from streams.balances import iso_time
-
-    return iso_time(micros)[:19].replace("T", " ")
-
-
-def _entry_line(row: Row) -> str:
-    what = [row[name] for name in ("operation", "model", "tool", "reason") if row[name]]
-    money = f"{_amount(row['amount_nanos']):>14} {row['wallet']:<13} balance {_amount(row['balance_nanos']):>14}"
-    head = f"{_clock(row['recorded_at'])}  {row['org_id']:<16} {row['seq']:>7}  {row['kind']:<15}"
-    return f"{head} {money}  {' '.join(what)} {row['event_id']}".rstrip()
-
-
-def _alert_line(row: Row) -> str:
-    level = f" at {row['level']}" if row["level"] else ""
-    head = f"{_clock(row['recorded_at'])}  {row['org_id']:<16} {row['wallet']:<13} {row['kind']}{level}"
-    return f"{head}  available {_amount(row['available_nanos'])}  {row['message']}".rstrip()
-
-
-def _letter_line(row: Row) -> str:
-    head = f"{_clock(row['recorded_at'])}  {row['id']:<10} {row['code']:<34} {row['topic']}"
-    return f"{head}  {row['org_id']}  {row['message']}".rstrip()
-
-
-_LINES: dict[What, Callable[[Row], str]] = {
-    What.LEDGER: _entry_line,
-    What.ALERTS: _alert_line,
-    What.DEAD_LETTERS: _letter_line,
-}

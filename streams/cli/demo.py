@@ -25,6 +25,16 @@ SEED = 42
 EVENTS = 200_000
 EVENTS_MIN = 1_000
 
+HINTS = {
+    "credits balance org-009": "one that ran dry and bought again",
+    "credits tail ledger --org org-471 -n 30": "an agent's holds: placed, refused, captured, released",
+    "credits tail decisions --org org-471 -n 30": "the answers that the agent's gateway got",
+    "credits tail ledger --org org-481 -n 30": "auto top-up: a charge that failed, and was tried again",
+    "credits tail ledger --org org-500": "below zero, and stopped",
+    "credits dead-letters list": "what could not be booked, and why",
+}
+"""Commands to look around with, and what each shows: so many lines that all of it is among them."""
+
 
 @app.command()
 def demo(
@@ -98,12 +108,9 @@ def show_next(given: Settings, ran: Settings, log: Path, keep: bool) -> None:
     if keep:
         print(f"  curl http://127.0.0.1:{ran.http_port}/v1/orgs/org-009/balance   (still running; Ctrl-C ends it)")
     else:
-        print("  credits up                         what the demo left, running again; in another terminal:")
-    print("  credits balance org-009            one that ran dry and bought again")
-    print("  credits tail ledger --org org-471  an agent's holds: placed, refused, captured, released")
-    print("  credits tail ledger --org org-481  auto top-up: a charge that failed, and was tried again")
-    print("  credits tail ledger --org org-500  below zero, and stopped")
-    print("  credits dead-letters list          what could not be booked, and why")
+        print(f"  {'credits up':<{max(map(len, HINTS))}}  what the demo left, running again; in another terminal:")
+    for command, shows in HINTS.items():
+        print(f"  {command:<{max(map(len, HINTS))}}  {shows}")
     print(f"What the parts said: {_short(log)}", flush=True)
 
 

@@ -25,7 +25,7 @@ from streams.demo.payments import Payments
 from streams.demo.script import script
 from streams.demo.sending import Messages, Sender
 from streams.demo.verdict import Measured, Verdict, judge
-from streams.demo.watching import StalledError, Watcher, quantile
+from streams.demo.watching import ReadOfPhase, StalledError, Watcher, quantile
 from streams.demo.waves import Expected, Phase
 from streams.errors import OperatorError
 from streams.local_system import LocalSystem
@@ -185,13 +185,10 @@ class _Run:
     def _play(self, phase: Phase, encoded: Sequence[Messages], watcher: Watcher, steps: Steps) -> None:
         """Send a phase and wait until the ledger has committed all of it; the bar shows what is committed."""
         topics = {self.sender.topic(batch) for batch in encoded}
-        shown = base = watcher.read_of(topics)
+        read = ReadOfPhase(watcher.read_of(topics), sum(map(len, encoded)))
 
         def show() -> None:
-            nonlocal shown
-            done = watcher.read_of(topics)
-            steps.advance(done - shown)
-            shown = done
+            steps.advance(read.further(watcher.read_of(topics)))
 
         begun = time.monotonic()
         meant: list[float] = []
@@ -204,7 +201,7 @@ class _Run:
         if phase.paced:
             self.latencies = watcher.latencies_ms(encoded[0].ids, meant)
         if phase.name == "burst":
-            self.burst = (shown - base, time.monotonic() - begun)
+            self.burst = (read.records, time.monotonic() - begun)
         watcher.wait_for_kinds(
             # An arrival is acknowledged by a second entry of the source.
             lambda kinds: kinds["transfer_out"] == 2 * kinds["transfer_in"] + kinds["transfer_return"],

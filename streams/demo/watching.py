@@ -37,6 +37,24 @@ class StalledError(Exception):
     """The ledger has made no progress for `STALL_S` seconds; the message says what is missing."""
 
 
+class ReadOfPhase:
+    """How many records of a phase the ledger has read: never more than there are.
+
+    Others write to the same topics: a payment service's answers come between a phase's own purchases.
+    """
+
+    def __init__(self, base: int, total: int) -> None:
+        """`base`: how many records of the phase's topics were read before it; `total`: how many it has."""
+        self._base = base
+        self._total = total
+        self.records = 0
+
+    def further(self, read: int) -> int:
+        """How many more are read than at the last call, when `read` records of the topics are."""
+        before, self.records = self.records, min(read - self._base, self._total)
+        return self.records - before
+
+
 class Watcher:
     """Follows the ledger's outputs in a thread. Use as a context manager."""
 

@@ -100,8 +100,9 @@ def decision_line(row: Row) -> str:
     head = f"{_clock(row)}  {row['org_id']:<{ORG_WIDTH}} {row['action']:<7} {answer:<25}"
     granted, available = format_amount(row["granted_nanos"]), format_amount(row["available_nanos"])
     money = f"granted {granted:>{AMOUNT_WIDTH}} available {available:>{AMOUNT_WIDTH}}"
-    limit = f"limit {row['limit_id']}:" if row["limit_id"] else ""
-    return _joined(f"{head} {money} ", limit, row["message"] or "", row["hold_id"])
+    limit, message = row["limit_id"] or "", row["message"] or ""
+    named = f"limit {limit}:" if limit not in message else ""  # most sentences name it
+    return _joined(f"{head} {money} ", named, message, row["hold_id"])
 
 
 def request_line(row: Row) -> str:

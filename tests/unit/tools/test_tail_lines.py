@@ -116,6 +116,8 @@ def test_a_decision_says_the_answer_the_limit_and_the_amounts() -> None:
     assert refused.index("granted") == allowed.index("granted")
     assert "place   limit_reached 402" in refused
     assert refused.endswith("available             60  limit intern: No. h-1")
+    named = decision(allowed=False, code="limit_reached", limit_id="intern", message="Limit intern is reached.")
+    assert named.endswith("60  Limit intern is reached. h-1")
 
 
 def test_a_request_says_who_is_to_pay_how_much_and_why() -> None:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from projections.buckets import COUNTS, SUMS, Level
+from schemas.facts import BALANCE_AMOUNTS
 
 READ_BACK_KEYS_MAX = 5_000
 """Buckets asked for in one statement: 5,000 ids of 35 characters and their starts are about 250 kB of SQL."""
@@ -123,18 +124,8 @@ def audit_ledger_wallets(after_org: str, last_org: str | None) -> Query:
 def audit_balances(after_org: str, last_org: str | None) -> Query:
     """org_id, wallet, seq, amounts, status and health of the newest published balances in a range of orgs."""
     condition, parameters = _range(after_org, last_org)
-    amounts = (
-        "settled",
-        "held",
-        "available",
-        "on_the_way",
-        "allocation",
-        "month_spent",
-        "lifetime_added",
-        "lifetime_spent",
-    )
     return Query(
-        f"SELECT org_id, wallet, seq, {', '.join(_nanos(name) for name in amounts)}, status, health FROM v_balances"
+        f"SELECT org_id, wallet, seq, {', '.join(map(_nanos, BALANCE_AMOUNTS))}, status, health FROM v_balances"
         f" WHERE {condition} ORDER BY org_id, wallet",
         parameters,
     )

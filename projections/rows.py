@@ -26,6 +26,7 @@ from projections.columns import (
 )
 from schemas.dead_letters import VALUE_PREFIX
 from schemas.enums import EntryKind, EntryReason
+from schemas.facts import BALANCE_AMOUNTS
 
 DEAD_LETTER_VALUE_BYTES_MAX = 65_536
 """Bytes of a dead letter's value that its row holds; the topic holds them all."""
@@ -95,17 +96,6 @@ _ACTIVITY_KINDS = (
 
 # What a setting is about, by the fields of its body that tell two settings of the same kind apart.
 _SUBJECT_FIELDS = ("budget_id", "user_id", "price_id", "unit")
-
-_BALANCE_AMOUNTS = (
-    "settled",
-    "held",
-    "available",
-    "on_the_way",
-    "allocation",
-    "month_spent",
-    "lifetime_added",
-    "lifetime_spent",
-)
 
 _OPTIONAL_PRICE_FIELDS = ("category", "model", "tool", "provider", "direction", "tier", "org_id", "display_name")
 
@@ -245,7 +235,7 @@ def balance_rows(batch: Any, offsets: Ints) -> Any:
             "wallet": each.field("unit"),
             "seq": batch.column("seq").take(parents),
             "as_of": moments(batch.column("as_of").take(parents)),
-            **{name: amounts(each.field(f"{name}_nanos")) for name in _BALANCE_AMOUNTS},
+            **{name: amounts(each.field(f"{name}_nanos")) for name in BALANCE_AMOUNTS},
             "status": each.field("status"),
             "health": each.field("health"),
             "version": pa.array(offsets).take(picked).take(parents),

@@ -13,6 +13,7 @@ from clickhouse_connect.driver.client import Client
 
 from projections import queries
 from projections.buckets import LEVELS
+from schemas.facts import BALANCE_AMOUNTS
 
 ORGS_MAX = 10_000
 """Orgs in one page: about 5 MB of JSON."""
@@ -31,16 +32,7 @@ TABLES = (
 )
 
 _LEDGER_FIELDS = ("balance_nanos", "held_nanos", "available_nanos", "sum_nanos")
-_PUBLISHED_FIELDS = (
-    "settled_nanos",
-    "held_nanos",
-    "available_nanos",
-    "on_the_way_nanos",
-    "allocation_nanos",
-    "month_spent_nanos",
-    "lifetime_added_nanos",
-    "lifetime_spent_nanos",
-)
+_PUBLISHED_FIELDS = tuple(f"{name}_nanos" for name in BALANCE_AMOUNTS)
 
 
 def clickhouse_audit(client: Client, *, after_org: str = "", orgs_max: int = ORGS_MAX) -> dict[str, Any]:

@@ -167,6 +167,20 @@ class WalletBalance(Record):
     on_the_way_nanos: Amount = 0
 
 
+BALANCE_AMOUNTS = (
+    "settled",
+    "held",
+    "available",
+    "on_the_way",
+    "allocation",
+    "month_spent",
+    "lifetime_added",
+    "lifetime_spent",
+)
+"""The amounts of a wallet's balance, by the names that people see and in the order in which they are told; in the
+record each ends in `_nanos`."""
+
+
 class Balance(Record):
     """The latest balances of an organisation."""
 

@@ -22,6 +22,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from schemas.amounts import format_amount
 from schemas.codec import UndecodableError, WriterSchemas, decode_one
+from schemas.facts import BALANCE_AMOUNTS
 from schemas.topics import Topics
 from streams.errors import KafkaUnavailableError
 from streams.kafka_clients import admin_config, consumer_config, offsets_answered
@@ -38,18 +39,6 @@ FETCH_WAIT_MS = 20
 POLL_RECORDS_MAX = 5_000
 RETRY_S = 1.0
 
-# Wallet fields of the balance record that are amounts, and their names in the answer.
-AMOUNTS = (
-    "settled",
-    "held",
-    "available",
-    "on_the_way",
-    "allocation",
-    "month_spent",
-    "lifetime_added",
-    "lifetime_spent",
-)
-
 
 def balance_document(balance: Mapping[str, Any]) -> dict[str, Any]:
     """What `GET /v1/orgs/{org}/balance` and `credits balance` answer, from a decoded balance record."""
@@ -60,7 +49,7 @@ def balance_document(balance: Mapping[str, Any]) -> dict[str, Any]:
         "wallets": [
             {
                 "unit": wallet["unit"],
-                **{name: format_amount(wallet[f"{name}_nanos"]) for name in AMOUNTS},
+                **{name: format_amount(wallet[f"{name}_nanos"]) for name in BALANCE_AMOUNTS},
                 "status": wallet["status"],
                 "health": wallet["health"],
             }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Annotated, assert_never
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,14 +20,6 @@ if TYPE_CHECKING:
     from streams.settings import Settings
 
 app = typer.Typer()
-
-RECORDS = {
-    What.LEDGER: "entry",
-    What.ALERTS: "alert",
-    What.DECISIONS: "decision",
-    What.TOPUP_REQUESTS: "topup_request",
-}
-"""The Avro record of each; dead letters are none."""
 
 LINES = 10
 WAIT_S = 0.5
@@ -90,23 +82,17 @@ def tail(
 
 
 def _topics(settings: Settings, what: What) -> list[str]:
-    from schemas.topics import ALERT_TOPICS, Topics
+    from schemas.topics import Topics
 
     topics = Topics(settings.namespace)
-    match what:
-        case What.LEDGER:
-            keys = ["ledger"]
-        case What.ALERTS:
-            keys = list(dict.fromkeys(ALERT_TOPICS.values()))
-        case What.DEAD_LETTERS:
-            keys = ["dead_letters"]
-        case What.DECISIONS:
-            keys = ["decisions"]
-        case What.TOPUP_REQUESTS:
-            keys = ["topup_requests"]
-        case _:
-            assert_never(what)
-    return [topics.name(key) for key in keys]
+    return [topics.name(key) for key in _keys(what)]
+
+
+def _keys(what: What) -> list[str]:
+    """The topics of it, as the catalogue calls them; all are of one record."""
+    from schemas.topics import ALERT_TOPICS
+
+    return list(dict.fromkeys(ALERT_TOPICS.values())) if what is What.ALERTS else [what.replace("-", "_")]
 
 
 def _last(read: Callable[[Offsets], list[Row]], first: Offsets, ends: Offsets, lines: int) -> list[Row]:
@@ -123,6 +109,7 @@ def _last(read: Callable[[Offsets], list[Row]], first: Offsets, ends: Offsets, l
 
 def _decoder(what: What, registry: Registry) -> Callable[[Sequence[Message]], list[Row]]:
     from schemas.codec import decode_columns, rows_of
+    from schemas.topics import BY_KEY
     from streams.client.dead_letters import dead_letter_of
 
     def letters(messages: Sequence[Message]) -> list[Row]:
@@ -142,7 +129,9 @@ def _decoder(what: What, registry: Registry) -> Callable[[Sequence[Message]], li
         return rows
 
     def records(messages: Sequence[Message]) -> list[Row]:
-        decoded = decode_columns(RECORDS[what], [message.value() for message in messages], registry)
+        record = BY_KEY[_keys(what)[0]].record
+        assert record is not None, "dead letters are read apart"
+        decoded = decode_columns(record, [message.value() for message in messages], registry)
         return rows_of(decoded.batch)
 
     def placed(messages: Sequence[Message]) -> list[Row]:

@@ -343,7 +343,9 @@ class Account(msgspec.Struct, array_like=True):
         return self.org is not None or bool(self.wallets) or bool(self.members)
 
     def on_the_way(self, unit: str) -> int:
-        """Credits of one wallet that left and have not arrived."""
+        """Credits that left one wallet for other orgs and were not answered yet, in nano-units; not part of settled."""
+        if not self.transits:  # nearly always; this is asked of every wallet that a batch touches
+            return 0
         return sum(transit.amount for transit in self.transits.values() if transit.wallet == unit)
 
 

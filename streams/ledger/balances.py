@@ -34,14 +34,6 @@ def _limit_reached(wallet: Wallet) -> bool:
     return (allowed is not None and wallet.used >= allowed) or reached(wallet) is not None
 
 
-def on_the_way(account: Account, wallet: Wallet) -> int:
-    """Credits that left the wallet for other orgs and were not answered yet, in nano-units; not part of settled.
-
-    Nearly always there are none, and nothing is counted then: this is asked of every wallet that a batch touches.
-    """
-    return account.on_the_way(wallet.unit) if account.transits else 0
-
-
 def health(wallet: Wallet) -> Health:
     """What is left of the allocation: above 75 % green, 25 to 75 % yellow, below 25 % red; nothing: triangle.
 

@@ -19,17 +19,16 @@ Rules of this file:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from schemas.enums import DeadLetterCode, EntryKind, EntryReason, GrantKind, RejectReason
 from streams.ledger.account import Account, CorrectedUsage, Wallet
-from streams.ledger.booked import USAGE_REFUND_WINDOW_MICROS, TakenBack, Unwound, latest_usage, taken_back
+from streams.ledger.booked import USAGE_REFUND_WINDOW_MICROS, TakenBack, Unwound, taken_back
 from streams.ledger.bounds import full, no_return, told
 from streams.ledger.commands import Usage
-from streams.ledger.entry import Entry, Slice
+from streams.ledger.entry import Slice
 from streams.ledger.grants import find_grant, overdraft_slice
 from streams.ledger.hold_decisions import capture_by_usage
 from streams.ledger.journal import Journal
@@ -41,14 +40,15 @@ CORRECTED_MAX = 4_096
 """Corrected usages remembered per org, about 200 bytes each; corrections of further ones are dead letters."""
 
 
-def decide_correction(journal: Journal, usage: Usage, rated: Rated | None, references: Mapping[str, Entry]) -> None:
-    """Amend or void, or book what comes as a revision at first; `rated`: the new revision, None when it is voided.
+def decide_correction(journal: Journal, usage: Usage, rated: Rated | None, booked: CorrectedUsage | None) -> None:
+    """Amend or void, or book what comes as a revision at first.
+
+    `rated`: the new revision, None when it is voided; `booked`: what is known of the usage (`booked.latest_usage`).
 
     Raises DeadLetter `duplicate_with_different_content` for a revision that is not higher, `amount_out_of_range`, and
     `invalid_field` when there are too many corrections.
     """
     account = journal.account
-    booked = latest_usage(account, usage.event_id, references)
     if booked is None and rated is not None:  # nothing to unwind, and it is not lost (product rule 16)
         _check_remembered(account, usage, journal.at)
         check_spendable(account, wallet_for(account, rated.wallet), rated.cost)

@@ -99,12 +99,15 @@ def rate(account: Account, usage: Usage, prices: PriceList, unit: str | None = N
 
 def _decide_usage(account: Account, usage: Usage, context: Context, outcome: Outcome) -> bool:
     """Book a usage; True: nothing can have become due by it, for it went into one grant without a word."""
-    if usage.voided or usage.revision or usage.event_id in account.corrected:
-        rated = None if usage.voided else rate(account, usage, context.prices, _unit_of(account, usage, context))
-        decide_correction(Journal(account, context.at, outcome, context.source), usage, rated, context.references)
-        return False
     hold = None if usage.hold_id is None else account.holds.get(usage.hold_id)
-    rated = rate(account, usage, context.prices, None if hold is None else hold.wallet)
+    unit = None if hold is None else hold.wallet
+    if usage.voided or usage.revision or usage.event_id in account.corrected:
+        booked = latest_usage(account, usage.event_id, context.references)
+        unit = unit if booked is None else booked.wallet
+        revised = None if usage.voided else rate(account, usage, context.prices, unit)
+        decide_correction(Journal(account, context.at, outcome, context.source), usage, revised, booked)
+        return False
+    rated = rate(account, usage, context.prices, unit)
     if hold is not None:
         capture_by_usage(Journal(account, context.at, outcome, context.source), usage, rated, hold)
         return False
@@ -121,15 +124,6 @@ def _decide_usage(account: Account, usage: Usage, context: Context, outcome: Out
     outcome.alerts += booking.alerts
     outcome.topup_requests += booking.topup_requests
     return False
-
-
-def _unit_of(account: Account, usage: Usage, context: Context) -> str | None:
-    """The wallet that a revision stays in: that of what was booked, else of the hold that it names."""
-    booked = latest_usage(account, usage.event_id, context.references)
-    if booked is not None:
-        return booked.wallet
-    hold = None if usage.hold_id is None else account.holds.get(usage.hold_id)
-    return None if hold is None else hold.wallet
 
 
 def _decide_setting(journal: Journal, setting: Setting) -> None:

@@ -107,10 +107,9 @@ def _lot_of(wallet: Wallet, part: Slice) -> Lot:
     grant = find_grant(wallet, part.grant_id)
     assert grant is not None
     paid = None
-    if grant.price_paid is not None:
-        left = grant.remaining
-        until, since = (grant.price_paid * sum_ // grant.amount for sum_ in (left, left - part.amount_nanos))
-        paid = until - since
+    if grant.price_paid is not None:  # what all that is left cost, less what the rest will have cost
+        rest = grant.remaining - part.amount_nanos
+        paid = grant.price_paid * grant.remaining // grant.amount - grant.price_paid * rest // grant.amount
     return Lot(part.grant_id, part.kind, part.amount_nanos, grant.priority, part.expires_at, paid, grant.currency)
 
 

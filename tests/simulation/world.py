@@ -36,7 +36,6 @@ from streams.engine.restore import Restored, restore
 from streams.errors import KafkaUnavailableError
 from streams.ledger import grants
 from streams.ledger.price_log import PriceLog
-from streams.registry import Kept
 from streams.settings import Settings
 from tests.model.memory import FixedSchemas, Sent
 from tests.simulation.crashes import CrashError, Faults
@@ -118,7 +117,7 @@ class World:
         self.loop = VirtualLoop()
         self.faults = Faults(Random(f"faults {seed}"))
         self.kafka = VirtualKafka(PARTITIONS, START_US, self.faults)
-        self.schemas = Kept(FixedSchemas())
+        self.schemas = FixedSchemas()
         self.settings = Settings(
             _env_file=None,
             partitions=PARTITIONS,

@@ -10,7 +10,6 @@ from fastapi import FastAPI
 from streams.api.balance_routes import BalanceAnswer, WalletAnswer, balance_router
 from streams.balances import BalanceReader, balance_document
 from streams.cli.balance import show
-from streams.registry import Kept
 from streams.settings import Settings
 from tests.model.memory import FixedSchemas
 
@@ -39,7 +38,7 @@ def test_openapi_has_the_words_of_the_document() -> None:
     assert list(BalanceAnswer.model_fields) == list(document)
     assert list(WalletAnswer.model_fields) == list(document["wallets"][0])
     api = FastAPI()
-    api.include_router(balance_router(BalanceReader(Settings(_env_file=None), Kept(FixedSchemas()))))
+    api.include_router(balance_router(BalanceReader(Settings(_env_file=None), FixedSchemas())))
     told = api.openapi()
     answer = told["paths"]["/v1/orgs/{org}/balance"]["get"]["responses"]["200"]["content"]["application/json"]
     assert answer["schema"] == {"$ref": "#/components/schemas/BalanceAnswer"}

@@ -208,6 +208,8 @@ class Sink:
         for place, (position, as_of) in moved.items():
             present = self._progress[place].present
             self._progress[place] = _Progress(position, as_of, present[present >= position])
+        for buckets in self._buckets.values():
+            buckets.bound()
         return applied
 
     def _gather(

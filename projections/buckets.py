@@ -204,7 +204,7 @@ def additions(level: Level, rows: UsageRows) -> Additions:
 
 
 class Buckets:
-    """The buckets of one level that are in memory, at most `buckets_max` (and those of the batch at hand).
+    """The buckets of one level that are in memory, at most `buckets_max` (and those of the batches at hand).
 
     Two generations instead of a list by use: a bucket that is used moves to the young one; when that holds half of what
     is allowed, the old one is dropped.
@@ -262,10 +262,10 @@ class Buckets:
         after[:, _VERSION] = adding[:, _VERSION]
         _carry(after)
         self._young.values[slots[changed]] = after[changed]
-        self._bound()
         return _table(addition, np.flatnonzero(changed), after[changed]) if changed.any() else None
 
-    def _bound(self) -> None:
+    def bound(self) -> None:
+        """Let go of some, if there are too many; once ClickHouse has what changed, for it is read back from there."""
         if len(self._young.slots) < self._half_max:
             return
         if self._old.slots:

@@ -89,6 +89,7 @@ def apply(store: Store, buckets: Buckets, rows: list[Row], first: int, end: int)
     addition = additions(store.level, usage)
     buckets.learn(store.known([addition.keys[index] for index in buckets.missing(addition)]))
     store.keep(addition, buckets.add(addition))
+    buckets.bound()
 
 
 @given(entry_lists(), st.sampled_from(LEVELS), st.data())

@@ -92,6 +92,17 @@ def test_any_batches_replays_and_crashes_give_the_same_tables(
         assert len(view) == len({tuple(row[:width]) for row in view})
 
 
+def test_batches_applied_together_share_their_buckets_however_many_there_are(client: Client) -> None:
+    """None is let go of before it is written: it would be read back as it was before the first batch."""
+    users = ["again", *(f"user-{number}" for number in range(20)), "again"]
+    rows = [entry("acme", seq, -1, operation="x", user_id=user) for seq, user in enumerate(users, 1)]
+    sink = new_sink(client, SMALL)
+    sink.restore([PLACE])
+    sink.apply([inbound([row], 2 * place) for place, row in enumerate(rows)])
+    for level in LEVELS:
+        assert client.command(f"SELECT sum(requests) FROM v_usage_{level.name} WHERE user_id = 'again'") == 2
+
+
 def test_what_is_projected_already_is_left_out(client: Client) -> None:
     rows = [entry("acme", seq, -1, operation="x") for seq in range(1, 11)]
     sink = new_sink(client)

@@ -333,6 +333,7 @@ class DeadLetterCode(StrEnum):
     TOO_FAR_IN_FUTURE = "too_far_in_future"
     DUPLICATE_WITH_DIFFERENT_CONTENT = "duplicate_with_different_content"
     AMOUNT_OUT_OF_RANGE = "amount_out_of_range"
+    WRONG_PARTITION = "wrong_partition"
 
 
 class LegKind(StrEnum):

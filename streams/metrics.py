@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
-from streams.engine.ports import OutcomeName
+from streams.engine.ports import NoticeName, OutcomeName
 
 STEP_SECONDS_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
@@ -21,6 +21,19 @@ class PrometheusMetrics:
             "credits_input_records_total",
             "Input records by how they ended: entries, rejected, dead_letters, duplicates",
             ("topic", "outcome"),
+            registry=registry,
+        )
+        self._wrong_partition = Counter(
+            "credits_wrong_partition_records_total",
+            "Input records in a partition that is not their key's by murmur2; each is a dead letter wrong_partition",
+            ("topic", "partition"),
+            registry=registry,
+        )
+        self._old_ids = Counter(
+            "credits_old_id_records_total",
+            "Usage booked under an id (UUIDv7, ULID) made more than CREDITS_USAGE_WINDOW_HOURS before it arrived: what "
+            "was booked then is booked twice",
+            ("topic", "partition"),
             registry=registry,
         )
         self._batches = Counter("credits_transactions_total", "Committed transactions", registry=registry)
@@ -48,6 +61,11 @@ class PrometheusMetrics:
     def outcome(self, topic: str, outcome: OutcomeName, records: int) -> None:
         """Committed ends of input records."""
         self._records.labels(topic, outcome).inc(records)
+
+    def noticed(self, topic: str, partition: int, notice: NoticeName, records: int) -> None:
+        """Committed records that an operator should know of."""
+        counter = {"wrong_partition": self._wrong_partition, "old_id": self._old_ids}[notice]
+        counter.labels(topic, str(partition)).inc(records)
 
     def partitions(self, owned: int) -> None:
         """How many partitions this worker serves."""

@@ -18,7 +18,7 @@ from schemas.codec import batch_of, encode_columns
 from schemas.enums import DeadLetterCode
 from schemas.topics import ALERT_TOPICS, Topics
 from streams.agents.dead_letters import dead_letter
-from streams.engine.ports import Inbound, Keyed, OutcomeName, Output
+from streams.engine.ports import Inbound, Keyed, NoticeName, OutcomeName, Output
 from streams.ledger.entry import Alert, Entry, HoldDecision, Leg, Outcome, TopupRequest
 
 Messages = list[dict[str, Any]]
@@ -47,6 +47,7 @@ class Outbound:
         self._decisions: list[HoldDecision] = []
         self._dead_letters: list[Keyed] = []
         self._outcomes: dict[str, dict[OutcomeName, int]] = {}
+        self._notices: dict[str, dict[NoticeName, int]] = {}
 
     def encoded_entries(self, keys: Sequence[bytes], values: Sequence[bytes]) -> None:
         """Entries that are bytes already, next in the ledger's order."""
@@ -84,12 +85,19 @@ class Outbound:
         """Record `index` of a batch could not be booked: all its bytes, and why. Counted as such."""
         self._dead_letters.append(dead_letter(self._topics.name("dead_letters"), inbound, index, code, message))
         self.count(inbound.topic, "dead_letters")
+        if code is DeadLetterCode.WRONG_PARTITION:
+            self.notice(inbound.topic, "wrong_partition")
 
     def count(self, topic: str, name: OutcomeName, records: int = 1) -> None:
         """`records` of a topic ended like this."""
         if records:
             ended = self._outcomes.setdefault(topic, {})
             ended[name] = ended.get(name, 0) + records
+
+    def notice(self, topic: str, name: NoticeName, records: int = 1) -> None:
+        """An operator should know of `records` of a topic, whatever their end."""
+        noticed = self._notices.setdefault(topic, {})
+        noticed[name] = noticed.get(name, 0) + records
 
     @property
     def entry_schema_id(self) -> int:
@@ -107,7 +115,7 @@ class Outbound:
 
     def output(self, clock_at: int, balances: tuple[list[bytes], pa.RecordBatch] | None) -> Output:
         """All of it as the engine takes it. `balances`: keys and columns of the balance records."""
-        output = Output(clock_at=clock_at, outcomes=self._outcomes, keyed=self._dead_letters)
+        output = Output(clock_at=clock_at, outcomes=self._outcomes, keyed=self._dead_letters, notices=self._notices)
         self._put(output, "ledger", self._entry_keys, self._entry_values())
         for key, alerts in self._alerts_by_topic().items():
             self._put_rows(output, key, "alert", alerts)

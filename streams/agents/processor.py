@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -21,6 +22,8 @@ from streams.agents.decoding import Decoder
 from streams.agents.gathered import Gathered
 from streams.agents.judgement import FUTURE_TOLERANCE_US
 from streams.agents.missed import Missed
+from streams.agents.notices import NoticeLog
+from streams.agents.old_ids import old_ids
 from streams.agents.outbound import Outbound
 from streams.agents.prices import PriceReader, PriceSource
 from streams.agents.references import Finder
@@ -65,6 +68,8 @@ class LedgerProcessor:
         self._prices = prices
         self._entries: EntrySource | None = None
         self._missed = Missed()
+        self._notice_log = NoticeLog(log, settings.usage_window_hours)
+        self._partitions = settings.partitions
         self._usage_window_us = settings.usage_window_hours * HOUR_US
         self._money_window_us = settings.money_window_days * 24 * HOUR_US
         self._input_kinds = {self._topics.name(key): kind for kind, key in INPUT_TOPICS.items()}
@@ -115,7 +120,7 @@ class LedgerProcessor:
 
     def load(self, partition: Partition) -> PartitionState:
         """The state of a partition that is now ours: nothing decoded yet."""
-        return PartitionState(partition)
+        return PartitionState(partition, self._partitions)
 
     async def gather(self, state: PartitionState, inbound: Sequence[Inbound]) -> Gathered:
         """Decode the batch and fetch what it refers to."""
@@ -186,7 +191,10 @@ class LedgerProcessor:
         for part in segments(guards.admit(decoded)):
             rows = guards.new(part, seen)
             if len(rows):
-                UsageBooking(state, batch, rows, kinds, gathered, outbound).book(seen)
+                booked = UsageBooking(state, batch, rows, kinds, gathered, outbound).book(seen)
+                old = old_ids(booked.batch.column("event_id"), booked.arrived, self._usage_window_us)
+                if old:
+                    outbound.notice(batch.topic, "old_id", old)
 
     def tick(self, state: PartitionState, at: int, orgs: Sequence[str]) -> Output | None:
         """Settle what fell due for these orgs."""
@@ -207,7 +215,9 @@ class LedgerProcessor:
         return output
 
     def committed(self, state: PartitionState, output: Output) -> None:
-        """The batch is in Kafka: accounts may be let go."""
+        """The batch is in Kafka: accounts may be let go, and what an operator should know of is logged."""
+        if output.notices:
+            self._notice_log.committed(state.partition.number, output.notices, time.monotonic())
         state.forget_some()
 
 

@@ -1,7 +1,7 @@
 """Commands other than usage, record by record: read, guard, decide.
 
-The guards in order: readable, valid, under its own key, inside its window, new. What a rule refuses is the ledger's to
-write (`rejected`); what no rule can be asked about is a dead letter with its bytes.
+The guards in order: readable, valid, under its own key, in its key's partition, inside its window, new. What a rule
+refuses is the ledger's to write (`rejected`); what no rule can be asked about is a dead letter with its bytes.
 """
 
 from __future__ import annotations
@@ -117,13 +117,13 @@ class RowBooking:
             seen.add(ids[new], hashes[new], self._state.partition.ledger_end, clocks)
 
     def _candidates(self, kind: InputKind, decoded: DecodedBatch, window_us: int) -> list[_Candidate]:
-        """The records that are readable, valid, under their own key and inside their window."""
+        """The records that are readable, valid, under their own key, in its partition, and inside their window."""
         said = dict(zip(self._positions(decoded), decoded.contents(), strict=True))
         inbound, candidates = self._inbound, []
 
         def take(index: int, at: int, fields: Mapping[str, Any]) -> None:
             record = read(kind, fields).to_record()
-            check_key(inbound.keys[index], record["org_id"])
+            self._check_key(index, record["org_id"])
             check_window(record["occurred_at"], inbound.timestamps_ms[index] * 1_000, window_us)
             candidates.append(_Candidate(index, at, record, said[index], unique_id(kind, record)))
 
@@ -181,7 +181,7 @@ class RowBooking:
                 leg = Leg.from_record(fields)
             except msgspec.ValidationError as error:
                 raise DeadLetter(DeadLetterCode.INVALID_FIELD, str(error)) from error
-            check_key(self._inbound.keys[index], leg.org_id)
+            self._check_key(index, leg.org_id)
             ids = digests(["\0".join(("leg", leg.kind, leg.org_id, leg.leg_id)).encode()], seed)
             if seen.lookup(ids, self._arrived([index])).known.any():
                 self._outbound.count(self._inbound.topic, "duplicates")
@@ -201,7 +201,7 @@ class RowBooking:
 
         def take(index: int, at: int, fields: Mapping[str, Any]) -> None:
             record = read(InputKind.PRICE, fields).to_record()
-            check_key(inbound.keys[index], record["price_id"])
+            self._check_key(index, record["price_id"])
             self._check_tie(Price.from_record(record), index, log)
             self._outbound.count(inbound.topic, "entries")
 
@@ -215,6 +215,12 @@ class RowBooking:
         if tie is not None:
             message = f"price {price.price_id} could tie with {tie.price_id}, which was published before it"
             raise DeadLetter(DeadLetterCode.INVALID_FIELD, message)
+
+    def _check_key(self, index: int, owner: str) -> None:
+        """Raise `DeadLetter` unless the record is under the key of its owner, in the partition of that key."""
+        key = self._inbound.keys[index]
+        check_key(key, owner)
+        self._state.own_keys.check(key)
 
     def _arrived(self, indexes: list[int]) -> npt.NDArray[np.int64]:
         """When these records came into the log, microseconds."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
+from streams.agents.own_keys import OwnKeys
 from streams.engine.ports import Partition
 from streams.ledger.account import Account, decode_account, encode_account, new_account
 
@@ -23,8 +24,10 @@ when needed, which takes 4 µs."""
 class PartitionState:
     """What the ledger knows of one owned partition."""
 
-    def __init__(self, partition: Partition) -> None:
+    def __init__(self, partition: Partition, partitions: int) -> None:
+        """`partitions`: how many every topic has."""
         self.partition = partition
+        self.own_keys = OwnKeys(partition.number, partitions)
         self.clock_at = partition.clock_at
         self.live: dict[str, Account] = {}
 

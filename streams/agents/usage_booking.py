@@ -92,8 +92,8 @@ class UsageBooking:
         """Of the watched ids, the row that was tried last."""
         self._scopes: list[list[str | None]] | None = None
 
-    def book(self, seen: SeenIds) -> None:
-        """Decide every row in order; afterwards accounts, seen ids and outbound say so."""
+    def book(self, seen: SeenIds) -> UsageRows:
+        """Decide every row in order; afterwards accounts, seen ids and outbound say so. Returns the booked rows."""
         rows = self._rows
         accounts = {org: self._state.account(org) for org in set(rows.orgs)}
         ratings = rate(rows.batch, rows.orgs, accounts, self._gathered.prices, self._kinds)
@@ -111,6 +111,7 @@ class UsageBooking:
         seen.add(effective.digests, effective.contents, self._state.partition.ledger_end, effective.clocks)
         in_columns = self._without(self._dropped | self._alone)
         self._emit(ratings, np.arange(len(rows)) if in_columns is None else in_columns)
+        return effective
 
     def _of_revised_usages(self, accounts: Mapping[str, Account]) -> set[int]:
         """Rows of usages that have a revision already, or may get one earlier in this batch: the core judges them."""

@@ -1,7 +1,7 @@
 """Which usage events of a batch may be booked: every guard that needs no account, over whole columns.
 
-The guards in order: readable, under its own key, valid, inside its window, new. A row that a guard stops is a dead
-letter or an exact duplicate, and is counted as that; the others go on in the order of the log.
+The guards in order: readable, under its own key, in its key's partition, valid, inside its window, new. A row that a
+guard stops is a dead letter or an exact duplicate, and is counted as that; the others go on in the order of the log.
 """
 
 from __future__ import annotations
@@ -101,9 +101,10 @@ class UsageGuards:
         return keys  # type: ignore[return-value]  # a missing key is a mismatch, and was taken out
 
     def _valid(self, batch: pa.RecordBatch, places: Int64s, stamps: Int64s) -> Mask:
-        """False for rows that are dead letters: wrong key, a bad field, outside the window."""
+        """False for rows that are dead letters: wrong key or partition, a bad field, outside the window."""
         good = np.ones(len(places), np.bool_)
         self._check_keys(batch, places, good)
+        self._check_partition(places, good)
         for invalid in invalid_rows("usage", batch):
             if good[invalid.row]:
                 self._refuse(invalid.row, places, good, DeadLetter(invalid.code, f"{invalid.field}: {invalid.message}"))
@@ -121,6 +122,15 @@ class UsageGuards:
             return
         for row, (org, key) in enumerate(zip(batch.column("org_id").to_pylist(), keys, strict=True)):
             self._judge(row, places, good, partial(check_key, key, org))
+
+    def _check_partition(self, places: Int64s, good: Mask) -> None:
+        keys, own_keys = self._keys(places), self._state.own_keys
+        foreign = own_keys.foreign(keys)
+        if not foreign:
+            return
+        for row, key in enumerate(keys):
+            if key in foreign and good[row]:
+                self._refuse(row, places, good, own_keys.refusal(key))
 
     def _judge(self, row: int, places: Int64s, good: Mask, check: Callable[[], object]) -> None:
         """Look at one row; what is refused is a dead letter."""

@@ -38,6 +38,10 @@ Headers = Sequence[tuple[str, bytes]]
 OutcomeName = Literal["entries", "rejected", "dead_letters", "duplicates"]
 """The four ends of an input record; each record has exactly one."""
 
+NoticeName = Literal["wrong_partition", "old_id"]
+"""What an operator should know of an input record, whatever its end: it lies in a partition that is not its key's; its
+id was made longer ago than ids are remembered."""
+
 UInt64s = npt.NDArray[np.uint64]
 """A column of unsigned 64-bit integers."""
 
@@ -173,6 +177,7 @@ class Output:
     `Producer.produce_batch`, and goes to the partition being processed. `keyed`: records that need headers or another
     partition. `accounts`: org id → (due_at in microseconds or 0, state bytes) of every account that changed.
     `outcomes`: per input topic, how many records ended how; they must add up to the records given, or the worker stops.
+    `notices`: per input topic, how many records an operator should know of, and why; for the metrics alone.
     `clock_at`: the partition's clock after this batch. `memory`: bytes of the processor's own to keep with the
     partition, None to remove. New seen ids are not listed here: the engine takes what was added to `Partition.seen`.
     """
@@ -183,6 +188,7 @@ class Output:
     accounts: MutableMapping[str, tuple[int, bytes]] = field(default_factory=dict)
     outcomes: dict[str, dict[OutcomeName, int]] = field(default_factory=dict)
     memory: dict[str, bytes | None] = field(default_factory=dict)
+    notices: dict[str, dict[NoticeName, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,6 +301,10 @@ class EngineMetrics(Protocol):
         """Committed ends of input records."""
         ...
 
+    def noticed(self, topic: str, partition: int, notice: NoticeName, records: int) -> None:
+        """Committed records of an input topic and partition that an operator should know of."""
+        ...
+
     def partitions(self, owned: int) -> None:
         """How many partitions this worker serves."""
         ...
@@ -315,6 +325,9 @@ class NoMetrics:
         """Nothing."""
 
     def outcome(self, topic: str, outcome: OutcomeName, records: int) -> None:
+        """Nothing."""
+
+    def noticed(self, topic: str, partition: int, notice: NoticeName, records: int) -> None:
         """Nothing."""
 
     def partitions(self, owned: int) -> None:

@@ -282,6 +282,9 @@ class Pump:
         for topic, ends in output.outcomes.items():
             for outcome, ended in ends.items():
                 metrics.outcome(topic, outcome, ended)
+        for topic, notices in output.notices.items():
+            for notice, noticed in notices.items():
+                metrics.noticed(topic, self.number, notice, noticed)
         metrics.queued(self.number, self.intake.records)
         self._hold_or_release()
 

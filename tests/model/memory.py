@@ -121,13 +121,16 @@ class MemoryLedger:
 
     prices: FixedPrices
     accounts: dict[str, bytes] = field(default_factory=dict)
+    number: int = 0
+    partitions: int = 1
     written: dict[str, list[tuple[bytes | None, bytes | None, Mapping[str, bytes]]]] = field(default_factory=dict)
     outcomes: dict[str, dict[str, int]] = field(default_factory=dict)
+    notices: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.processor = LedgerProcessor(Settings(_env_file=None), SCHEMAS, self.prices)
+        self.processor = LedgerProcessor(Settings(_env_file=None, partitions=self.partitions), SCHEMAS, self.prices)
         self.partition = Partition(
-            number=0,
+            number=self.number,
             accounts=self.accounts,
             seen={window.name: SeenMemory(window.window_us) for window in self.processor.seen_windows},
             seed=7,
@@ -163,7 +166,7 @@ class MemoryLedger:
         for record in records:
             offset = self._offsets.get(record.topic, 0)
             if not inbound or inbound[-1].topic != record.topic:
-                inbound.append(Inbound(record.topic, 0, offset, offset, [], [], [], []))
+                inbound.append(Inbound(record.topic, self.number, offset, offset, [], [], [], []))
             run = inbound[-1]
             run.offsets.append(offset)
             run.timestamps_ms.append(record.at // 1_000)
@@ -191,6 +194,10 @@ class MemoryLedger:
             counts = self.outcomes.setdefault(topic, {})
             for name, count in ended.items():
                 counts[name] = counts.get(name, 0) + count
+        for topic, noticed in output.notices.items():
+            counts = self.notices.setdefault(topic, {})
+            for notice, count in noticed.items():
+                counts[notice] = counts.get(notice, 0) + count
         for seen in self.partition.seen.values():
             seen.take_pending(0)  # type: ignore[attr-defined]
         self.partition.clock_at = output.clock_at

@@ -12,10 +12,10 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-from zlib import crc32
 
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, KafkaError, KafkaException, TopicPartition
 
+from schemas.partitioner import partition_of
 from tests.simulation.crashes import Faults
 
 Headers = tuple[tuple[str, bytes], ...]
@@ -65,7 +65,7 @@ class VirtualKafka:
 
     def partition_of(self, key: bytes | None) -> int:
         """Where records of a key lie."""
-        return crc32(key or b"") % self.partitions
+        return partition_of(key or b"", self.partitions)
 
     def append(self, topic: str, key: bytes | None, value: bytes | None) -> None:
         """A record of a producer that uses no transactions."""

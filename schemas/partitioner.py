@@ -1,0 +1,83 @@
+"""Which partition a key belongs to: murmur2, as Kafka's Java client computes it.
+
+Rules of this file: the same answer as `Utils.toPositive(Utils.murmur2(key)) % partitions` of Kafka's Java client, of
+librdkafka's `murmur2` and `murmur2_random`. The hash is a signed 32-bit number; its sign bit is masked, not negated. A
+null key has no partition of its own: producers choose one at random.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+REMEDY: Final = (
+    "its producer does not partition by murmur2: set partitioner=murmur2_random in librdkafka clients (Python, Go, "
+    "Node, .NET, C++), Balancer: kafka.Murmur2Balancer{} in segmentio/kafka-go, Partitioners.DefaultPartitioner in "
+    "kafkajs, and a murmur2 hash with WithAbsFirst() in sarama"
+)
+"""The likely cause of a record in a partition that is not its key's, and what to do: for people."""
+
+_SEED: Final = 0x9747B28C
+_M: Final = 0x5BD1E995
+_MASK: Final = 0xFFFFFFFF
+_POSITIVE: Final = 0x7FFFFFFF
+_SCALAR_KEYS_MAX: Final = 8
+"""Up to so many keys a loop of Python is faster than numpy's calls, a dozen for each length of key."""
+
+UInt32s = npt.NDArray[np.uint32]
+
+
+def murmur2(key: bytes) -> int:
+    """The 32-bit hash of a key, as a signed number like Java's."""
+    length = len(key)
+    hashed = _SEED ^ length
+    whole = length & ~3
+    for start in range(0, whole, 4):
+        word = int.from_bytes(key[start : start + 4], "little") * _M & _MASK
+        word = (word ^ word >> 24) * _M & _MASK
+        hashed = (hashed * _M & _MASK) ^ word
+    if length > whole:
+        hashed = (hashed ^ int.from_bytes(key[whole:], "little")) * _M & _MASK
+    hashed = (hashed ^ hashed >> 13) * _M & _MASK
+    hashed ^= hashed >> 15
+    return hashed - (1 << 32) if hashed > _POSITIVE else hashed
+
+
+def partition_of(key: bytes, partitions: int) -> int:
+    """The partition that a key belongs to, of `partitions`."""
+    return (murmur2(key) & _POSITIVE) % partitions
+
+
+def partitions_of(keys: Sequence[bytes], partitions: int) -> list[int]:
+    """`partition_of` of every key, in order: over columns, for the keys of one length at a time."""
+    if len(keys) <= _SCALAR_KEYS_MAX:
+        return [partition_of(key, partitions) for key in keys]
+    by_length: dict[int, list[int]] = {}
+    for index, key in enumerate(keys):
+        by_length.setdefault(len(key), []).append(index)
+    found = np.zeros(len(keys), np.int64)
+    for length, indexes in by_length.items():
+        octets = np.frombuffer(b"".join([keys[index] for index in indexes]), np.uint8).reshape(len(indexes), length)
+        found[indexes] = (_hashes(octets) & np.uint32(_POSITIVE)) % np.uint32(partitions)
+    return found.tolist()
+
+
+def _hashes(octets: npt.NDArray[np.uint8]) -> UInt32s:
+    """The hashes of keys of one length, unsigned; a row is a key."""
+    count, length = octets.shape
+    m = np.uint32(_M)
+    hashed = np.full(count, _SEED ^ length, np.uint32)
+    whole = length & ~3
+    words = np.ascontiguousarray(octets[:, :whole]).view("<u4")
+    for column in range(words.shape[1] if whole else 0):
+        word = words[:, column] * m
+        hashed = hashed * m ^ (word ^ word >> np.uint32(24)) * m
+    if length > whole:
+        for place in range(whole, length):
+            hashed ^= octets[:, place].astype(np.uint32) << np.uint32(8 * (place - whole))
+        hashed *= m
+    hashed = (hashed ^ hashed >> np.uint32(13)) * m
+    return hashed ^ hashed >> np.uint32(15)

@@ -43,6 +43,14 @@ class Settings(BaseSettings):
 
     http_host: str = Field("127.0.0.1", description="where `serve` listens")
     http_port: int = Field(8080, ge=0, le=65535, description="where `serve` listens; 0: any port that is free")
+    http_allowed_hosts: str = Field(
+        "",
+        description="names that `serve` answers to (`Host`), with commas between; loopback's and `CREDITS_HTTP_HOST` "
+        "always, addresses in numbers where it listens on every interface; `*`: all",
+    )
+    http_body_bytes_max: int = Field(
+        1024 * 1024, ge=1024, le=64 * 1024 * 1024, description="the largest body of a request; 16 such at once"
+    )
     worker_metrics_port: int = Field(0, ge=0, le=65535, description="Prometheus metrics of a worker; 0: none")
     worker_metrics_host: str = Field("127.0.0.1", description="where a worker's metrics listen")
     api_keys_file: Path | None = Field(

@@ -10,6 +10,7 @@ from fastapi import APIRouter, FastAPI
 
 from streams.api.balance_routes import balance_router
 from streams.api.health import Check, health_router
+from streams.api.paths import Segments
 from streams.api.problems import install_problems
 from streams.api.registry_routes import RegistryAnswer, RegistryProblem, registry_router
 
@@ -35,7 +36,9 @@ def build_api(
         description="An exact ledger of prepaid usage credits. Amounts are decimal strings, times ISO 8601 in UTC.",
         docs_url="/docs",
         redoc_url=None,
+        redirect_slashes=False,  # an address has one form, and a redirect would repeat what `Host` says
     )
+    api.add_middleware(Segments)
     install_problems(api)
 
     @api.exception_handler(RegistryProblem)

@@ -7,16 +7,15 @@ together); they decide nothing.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from schemas.enums import Health, WalletStatus
+from streams.api.paths import ORG, OrgId
 from streams.api.problems import ProblemError
 from streams.balances import BalanceReader, balance_document
-
-OrgId = Annotated[str, Path(min_length=1, max_length=128, description="the organisation")]
 
 
 def _credits(description: str) -> Any:
@@ -53,7 +52,7 @@ def balance_router(balances: BalanceReader) -> APIRouter:
     router = APIRouter(prefix="/v1", tags=["balances"])
 
     # The answer itself is the document, as `credits balance --json` prints it: the model only describes it.
-    @router.get("/orgs/{org}/balance", responses={200: {"model": BalanceAnswer}}, response_model=None)
+    @router.get(f"/orgs/{ORG}/balance", responses={200: {"model": BalanceAnswer}}, response_model=None)
     def balance(org: OrgId) -> dict[str, Any]:
         """The wallets of an organisation; everything committed before the call is in it."""
         found = balances.balance(org)

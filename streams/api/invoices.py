@@ -7,8 +7,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from projections.finance import PAGE_MAX
-from streams.api.balance_routes import OrgId
 from streams.api.finance import PDF_TOO, Desk, pdf_answer, wants_pdf
+from streams.api.paths import ORG, OrgId
 
 NUMBER_MAX = 2**63 - 1
 PAGE = 100
@@ -20,7 +20,7 @@ Limit = Annotated[int, Query(ge=1, le=PAGE_MAX, description="how many at most")]
 
 def invoices_router(desk: Desk) -> APIRouter:
     """The routes, over a desk that asks ClickHouse."""
-    router = APIRouter(prefix="/v1/orgs/{org}", tags=["invoices"])
+    router = APIRouter(prefix=f"/v1/orgs/{ORG}", tags=["invoices"])
 
     @router.get("/invoices")
     def invoices(org: OrgId, after: After = 0, limit: Limit = PAGE) -> dict[str, Any]:

@@ -20,17 +20,23 @@ from schemas.topics import Topics
 from streams import topics_admin
 from streams.api.app import build_api
 from streams.api.audit_routes import audit_router
+from streams.api.connections import BoundedProtocol
 from streams.api.finance import Desk
+from streams.api.guard import Guard
+from streams.api.hosts import HostRule
 from streams.api.invoices import invoices_router
 from streams.api.projection import Projection
 from streams.api.statements import statements_router
 from streams.background import watched_threads
 from streams.balances import BalanceReader
 from streams.errors import ApiKeysUnsupportedError, KafkaUnavailableError, OperatorError
+from streams.local_key import new_local_key
 from streams.registry import connect_registry
 from streams.registry_topic import TopicRegistry
 
 if TYPE_CHECKING:
+    from fastapi import FastAPI
+
     from streams.api.health import Check
     from streams.settings import Settings
     from streams.stopping import Stopping
@@ -72,16 +78,31 @@ async def serve(settings: Settings, announce: Callable[[str], None], stopping: S
             people = projection.client()
             desk = Desk(lambda: people, Topics(settings.namespace).name("ledger"), settings.invoice_issuer)
             live, ready = checks(balances, projection)
-            routers = [audit_router(projection.client()), invoices_router(desk), statements_router(desk)]
+            key = new_local_key(settings.data_dir)
+            routers = [audit_router(projection.client(), key), invoices_router(desk), statements_router(desk)]
             api = build_api(balances=balances, registry=registry, live=live, ready=ready, routers=routers)
-            config = uvicorn.Config(api, log_config=None, access_log=False, lifespan="off", server_header=False)
-            # Who is still being answered then has to ask again; the projection's last write needs the rest of the time.
-            config.timeout_graceful_shutdown = max(1, int(settings.stop_grace_s / 2))
-            await _run(_Server(config), listening, projection, announce, stopping, died)
+            await _run(_Server(server_config(api, settings)), listening, projection, announce, stopping, died)
     finally:
         await asyncio.to_thread(balances.close)
         if registry is not None:
             registry.close()
+
+
+def server_config(api: FastAPI, settings: Settings) -> uvicorn.Config:
+    """How `api` is served: behind the guard, on connections that end, on what the socket says and nothing else."""
+    hosts = HostRule(settings.http_host, settings.http_allowed_hosts.split(","))
+    return uvicorn.Config(
+        Guard(api, hosts, body_bytes_max=settings.http_body_bytes_max),
+        http=BoundedProtocol,
+        ws="none",
+        proxy_headers=False,  # what a header says of the client is what the client likes
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        server_header=False,
+        # Who is still being answered then has to ask again; the projection's last write needs the rest of the time.
+        timeout_graceful_shutdown=max(1, int(settings.stop_grace_s / 2)),
+    )
 
 
 async def _run(

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 
 from projections.statements import parse_month
-from streams.api.balance_routes import OrgId
 from streams.api.finance import PDF_TOO, Desk, pdf_answer, wants_pdf
+from streams.api.paths import ORG, OrgId
 from streams.api.problems import ProblemError
 
 Month = Annotated[str | None, Query(description="such as 2026-05, in the organisation's time zone; else this month")]
@@ -24,7 +24,7 @@ def wall_clock() -> int:
 
 def statements_router(desk: Desk, clock: Callable[[], int] = wall_clock) -> APIRouter:
     """The routes, over a desk that asks ClickHouse. `clock` says which month is this month."""
-    router = APIRouter(prefix="/v1/orgs/{org}", tags=["statements"])
+    router = APIRouter(prefix=f"/v1/orgs/{ORG}", tags=["statements"])
 
     def asked(org: str, month: str | None, wallet: str | None) -> dict[str, Any]:
         try:

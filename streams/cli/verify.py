@@ -60,9 +60,10 @@ class _clickhouse:  # noqa: N801 - used as a function
     def __enter__(self) -> AskPage | None:
         if not self._wanted:
             return None
+        from streams.cli.asking import serve_address
         from streams.verify.clickhouse import ClickHouseUnknownError, ask_serve
 
-        ask = ask_serve(f"http://{self._settings.http_host}:{self._settings.http_port}")
+        ask = ask_serve(serve_address(self._settings), self._settings.data_dir)
         try:
             ask("", 1)
         except ClickHouseUnknownError:

@@ -171,7 +171,7 @@ class _Run:
             report = audit(
                 self.settings,
                 advance=lambda _what, count: steps.advance(count),
-                clickhouse=ask_serve(f"http://127.0.0.1:{self.settings.http_port}"),
+                clickhouse=ask_serve(f"http://127.0.0.1:{self.settings.http_port}", self.settings.data_dir),
             )
         return judge(self.expected, report, watcher.tally.with_alerts(report.alerts), self._measured())
 

@@ -6,16 +6,21 @@ assignment is being served. Both answer 200 or 503 with one line of plain text.
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import threading
 import time
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 if TYPE_CHECKING:
     from streams.engine.engine import Engine
+
+REQUEST_TIMEOUT_S = 10.0
+CONNECTIONS_MAX = 32
 
 
 class WorkerHealth:
@@ -38,6 +43,38 @@ class WorkerHealth:
         if not self._engine.ready.is_set():
             return False, "waiting for partitions"
         return True, f"serving partitions {self._engine.owned}"
+
+
+class BoundedServer(ThreadingHTTPServer):
+    """A thread a connection: each is closed after `request_timeout_s`, and one more than `connections_max` at once."""
+
+    request_timeout_s = REQUEST_TIMEOUT_S
+    connections_max = CONNECTIONS_MAX
+
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        self._begun: dict[Any, float] = {}
+        super().__init__(address, handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer in a thread, or close."""
+        if len(self._begun) >= self.connections_max:
+            super().shutdown_request(request)
+            return
+        self._begun[request] = time.monotonic()
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        """It has been answered."""
+        self._begun.pop(request, None)
+        super().shutdown_request(request)
+
+    def service_actions(self) -> None:
+        """Twice a second: end what takes too long. Its thread then reads the end of the connection."""
+        late = time.monotonic() - self.request_timeout_s
+        for request, begun in list(self._begun.items()):
+            if begun < late:
+                with contextlib.suppress(OSError):
+                    request.shutdown(socket.SHUT_RDWR)
 
 
 def serve_health(health: WorkerHealth, port: int, host: str = "127.0.0.1") -> ThreadingHTTPServer:
@@ -64,6 +101,6 @@ def serve_health(health: WorkerHealth, port: int, host: str = "127.0.0.1") -> Th
         def log_message(self, format: str, *args: object) -> None:
             """Health checks are not logged."""
 
-    server = ThreadingHTTPServer((host, port), Handler)
+    server = BoundedServer((host, port), Handler)
     threading.Thread(target=server.serve_forever, name="health", daemon=True).start()
     return server

@@ -14,10 +14,12 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from schemas.enums import EntryKind
 from streams.errors import OperatorError
+from streams.local_key import HEADER, local_key
 from streams.verify.fold import Differences, LedgerFold, OrgFold
 
 WAIT_S = 60.0
@@ -38,21 +40,22 @@ class ClickHouseUnknownError(OperatorError):
     code = "clickhouse_unknown"
 
 
-def ask_serve(address: str) -> AskPage:
-    """Ask a running `serve` at this address ("http://127.0.0.1:8080")."""
+def ask_serve(address: str, data_dir: Path) -> AskPage:
+    """Ask a running `serve` at this address ("http://127.0.0.1:8080"), with the key in its data folder."""
 
     def ask(after_org: str, orgs_max: int) -> Page:
         query = urllib.parse.urlencode({"after_org": after_org, "orgs_max": orgs_max})
+        headers = {HEADER: local_key(data_dir) or ""}
+        request = urllib.request.Request(f"{address}/internal/clickhouse/audit?{query}", headers=headers)
         try:
-            with urllib.request.urlopen(
-                f"{address}/internal/clickhouse/audit?{query}", timeout=ANSWER_TIMEOUT_S
-            ) as answer:
+            with urllib.request.urlopen(request, timeout=ANSWER_TIMEOUT_S) as answer:
                 page: Page = json.load(answer)
                 return page
         except (urllib.error.URLError, TimeoutError, ValueError) as error:
             raise ClickHouseUnknownError(
                 f"`serve` at {address} does not say what ClickHouse holds ({error})",
-                "start `credits serve` or `credits up`, or leave ClickHouse out with --no-clickhouse",
+                "start `credits serve` or `credits up` with the same CREDITS_DATA_DIR, or leave ClickHouse out with "
+                "--no-clickhouse",
             ) from error
 
     return ask

@@ -21,6 +21,7 @@ LEAVES = {
     "streams.kafka_clients",
     "streams.logging",
     "streams.parent",
+    "streams.local_key",
     "streams.stopping",
     "streams.background",
 }
@@ -43,6 +44,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "streams.registry": {"schemas", *LEAVES, "streams.registry_topic"},
     "streams.registry_topic": {"schemas", *LEAVES},
     "streams.parent": set(),
+    "streams.local_key": {"streams.errors"},
     "streams.stopping": set(),
     "streams.background": set(),
     "streams.local_system": TOOLS,

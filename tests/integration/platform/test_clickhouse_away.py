@@ -16,6 +16,7 @@ import pytest
 from projections.clickhouse import connect
 from schemas.amounts import NANOS
 from schemas.enums import InputKind
+from streams.local_key import HEADER, local_key
 from streams.settings import Settings
 from streams.verify.audit import audit
 from streams.verify.clickhouse import ask_serve
@@ -59,8 +60,9 @@ class Serve:
 
     def get(self, path: str) -> tuple[int, Any]:
         """Status and document; 0 when it does not answer."""
+        headers = {HEADER: local_key(self._log.parent) or ""}
         try:
-            answer = httpx.get(f"{self.address}{path}", timeout=20, trust_env=False)
+            answer = httpx.get(f"{self.address}{path}", headers=headers, timeout=20, trust_env=False)
         except httpx.TransportError:
             return 0, None
         return answer.status_code, answer.json()
@@ -118,7 +120,7 @@ def test_it_waits_answers_meanwhile_and_loses_nothing(
         server.start()
         until(lambda: projected(serve) == 41, SOON_S, "the rest")
         assert serve.get("/readyz")[0] == 200
-        report = audit(settings, clickhouse=ask_serve(serve.address))
+        report = audit(settings, clickhouse=ask_serve(serve.address, tmp_path))
         assert report.ok, report.differences
         assert days(settings) == [10, 30]
         assert "Traceback" not in serve.said

@@ -1,4 +1,4 @@
-"""The HTTP application's own rules: problems, health, loopback. What it answers from Kafka is tested on a broker."""
+"""The HTTP application's own rules: problems, health. What it answers from Kafka is tested on a broker."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import pytest
 from fastapi import APIRouter, FastAPI
 from fastapi.testclient import TestClient
 
-from streams.api.audit_routes import is_loopback
 from streams.api.health import health_router
 from streams.api.problems import ProblemError, install_problems
 from streams.errors import KafkaUnavailableError
@@ -93,11 +92,3 @@ def test_metrics_are_prometheus(client: TestClient) -> None:
     answer = client.get("/metrics")
     assert answer.headers["content-type"].startswith("text/plain")
     assert "python_info" in answer.text
-
-
-@pytest.mark.parametrize(
-    ("host", "own"),
-    [("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("10.0.0.1", False), ("", False), ("localhost", False)],
-)
-def test_loopback(host: str, own: bool) -> None:
-    assert is_loopback(host) is own

@@ -8,6 +8,8 @@ Rules of this file:
 - The fast way vouches for a batch only when all strings are UTF-8 (pyruhvro does not look) and every body, encoded
   again, gives its own bytes. So bytes left over after a record, cut numbers and other encodings of the same value
   are never taken on trust: a batch that fails is halved until the records at fault stand alone before fastavro.
+- What a body can hold is bounded before it is read (`schemas.writer_safety`): a longer one is counted first. So one
+  record costs at most some 20 ms and 4 MB, whoever wrote its schema.
 - Times are int microseconds in both ways; rows come out in the newest version of the record.
 
 Decoding 5,000 usage records of 186 bytes takes 0.5 µs each, encoding entries of 302 bytes 0.3 µs
@@ -22,20 +24,48 @@ import json
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import fastavro
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyruhvro
+from fastavro.schema import SchemaParseException, UnknownType
 
 from schemas.content import content
+from schemas.encoding import (
+    FRAME,
+    FRAME_BYTES,
+    batch_of,
+    constant_column,
+    encode_columns,
+    encode_one,
+    frame,
+    rows_of,
+    writer_of,
+)
 from schemas.enums import DeadLetterCode
-from schemas.foreign import read_by_columns
-from schemas.records import AvroSchema, arrow_schema, avro_schema, plain_schema, plain_text
-from schemas.resolution import read_differences
-from schemas.walk import numbers_fit
+from schemas.records import (
+    AvroSchema,
+    arrow_schema,
+    avro_schema,
+    plain_schema,
+    plain_text,
+    record_names,
+    versions,
+)
+from schemas.resolution import NO_SCHEMA, read_differences
+from schemas.walk import body_fault
+from schemas.writer_safety import (
+    VALUES_MAX,
+    BodyBounds,
+    UnreadableSchema,
+    bounds_of,
+    fault_of,
+    named_types,
+    read_by_columns,
+)
 
 __all__ = [
     "FRAME_BYTES",
@@ -43,30 +73,49 @@ __all__ = [
     "RegistryUnavailableError",
     "Undecodable",
     "UndecodableError",
+    "WriterSchema",
     "WriterSchemas",
     "arrow_schema",
     "avro_schema",
     "batch_of",
+    "decode_clean",
     "decode_columns",
     "decode_one",
     "encode_columns",
     "encode_one",
+    "foreign_positions",
     "frame",
+    "merge_decoded",
     "rows_of",
     "schema_ids",
 ]
-
-FRAME_BYTES = 5
-"""Byte 0 and the schema id in front of every body."""
 
 ALONE_RECORDS_MAX = 8
 """A part of a failing batch of at most so many records goes to fastavro one by one: a call for columns costs about
 0.15 ms however few they are, as much as fastavro for 8."""
 
-_FRAME = struct.Struct(">bI")
+_Int64s = npt.NDArray[np.int64]
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
 
-_BAD_BODY = (ValueError, EOFError, LookupError, TypeError, OverflowError, struct.error)
+_BAD_BODY = (
+    ValueError,
+    EOFError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    MemoryError,
+    RecursionError,
+    struct.error,
+)
 """What fastavro raises for bytes that are not a record of the writer's schema (seen by fuzzing)."""
+
+READERS_MAX = 1_000
+"""Writer schemas whose readers are kept; the oldest is made again when it is needed."""
+
+COLUMN_CELLS_MAX = 4_000_000
+"""Cells in one call for columns of a foreign schema: at most some 50 MB, most of which nobody asked for."""
 
 
 class RegistryUnavailableError(Exception):
@@ -82,10 +131,14 @@ class UndecodableError(ValueError):
         self.message = message
 
 
+WriterSchema = AvroSchema | UnreadableSchema
+"""What a registry has under an id."""
+
+
 class WriterSchemas(Protocol):
     """The port to the schema registry: writer schemas by id."""
 
-    def writer(self, schema_id: int) -> AvroSchema | None:
+    def writer(self, schema_id: int) -> WriterSchema | None:
         """The schema with that id; None when the registry knows none. Raises `RegistryUnavailableError`."""
         ...
 
@@ -118,11 +171,6 @@ class DecodedBatch:
         return content(self.record).of(self.batch, self.bodies)
 
 
-def frame(schema_id: int) -> bytes:
-    """The five bytes in front of a body."""
-    return _FRAME.pack(0, schema_id)
-
-
 # --- decoding -------------------------------------------------------------------------------------------------------
 
 
@@ -132,32 +180,84 @@ def decode_columns(record: str, values: Sequence[bytes | None], writers: WriterS
     The common case, all values written with one schema and well, is one call into Rust. Raises
     `RegistryUnavailableError` when a writer schema is not known here and the registry cannot be asked.
     """
-    schema_id = _common_schema_id(values)
-    if schema_id is not None:
-        reader = _reader(record, schema_id, writers)
-        if isinstance(reader, _Reader) and reader.projection is not None:
-            bodies: list[bytes] = [value[FRAME_BYTES:] for value in values]  # type: ignore[index]  # none is None
-            batch = reader.columns(bodies)
-            if batch is not None:
-                return DecodedBatch(record, batch, None, [], bodies if reader.newest else None)
-    return _decode_mixed(record, values, writers)
+    return decode_clean(record, values, writers) or _decode_mixed(record, values, writers)
 
 
-def _common_schema_id(values: Sequence[bytes | None]) -> int | None:
-    """The schema id of all values, when each has a frame, a body and the same id; else None."""
+def decode_clean(record: str, values: Sequence[bytes | None], writers: WriterSchemas) -> DecodedBatch | None:
+    """The same for values that are all well, all written with one of our own schemas, and bounded by their length.
+
+    None for any others, soon: nothing that somebody else wrote is looked at more closely, and no record alone.
+    """
+    common = _common_frame(values)
+    if common is None:
+        return None
+    schema_id, lengths = common
+    writer = writers.writer(schema_id)
+    if writer is None or isinstance(writer, UnreadableSchema) or not _is_released(schema_id, writer):
+        return None
+    reader = _reader(record, schema_id, writer)
+    if isinstance(reader, UndecodableError) or reader.projection is None or lengths.max() > reader.safe_bytes:
+        return None
+    bodies: list[bytes] = [value[FRAME_BYTES:] for value in values]  # type: ignore[index]  # none is None
+    batch = reader.columns(bodies, lengths)
+    return None if batch is None else DecodedBatch(record, batch, None, [], bodies if reader.newest else None)
+
+
+def _common_frame(values: Sequence[bytes | None]) -> tuple[int, _Int64s] | None:
+    """The schema id of all values, and the lengths of their bodies, when each has a frame, a body and the same id."""
     try:
         frames = {value[:FRAME_BYTES] for value in values}  # type: ignore[index]  # None raises TypeError
     except TypeError:
         return None
-    if len(frames) != 1 or min(map(len, values)) <= FRAME_BYTES:  # type: ignore[arg-type]
+    if len(frames) != 1:
         return None
-    magic, schema_id = _FRAME.unpack(frames.pop())
-    return None if magic != 0 else int(schema_id)
+    lengths = np.fromiter(map(len, values), np.int64, len(values)) - FRAME_BYTES  # type: ignore[arg-type]
+    if lengths.min() <= 0:
+        return None
+    magic, schema_id = FRAME.unpack(frames.pop())
+    return None if magic != 0 else (int(schema_id), lengths)
+
+
+def foreign_positions(values: Sequence[bytes | None], writers: WriterSchemas) -> list[int]:
+    """The values to decode where they hurt nobody: not written with one of our own schemas, or long.
+
+    `writers` answers from memory.
+    """
+    found = []
+    safe: dict[int, int] = {}
+    for position, value in enumerate(values):
+        if value is None or _frame_fault(value) is not None:
+            continue
+        schema_id = FRAME.unpack_from(value)[1]
+        if schema_id not in safe:
+            safe[schema_id] = _safe_bytes(schema_id, writers.writer(schema_id))
+        if len(value) - FRAME_BYTES > safe[schema_id]:
+            found.append(position)
+    return found
+
+
+def _safe_bytes(schema_id: int, writer: WriterSchema | None) -> int:
+    """Up to how many bytes a body may be decoded anywhere; one without a schema always, since it is not looked at."""
+    if writer is None or isinstance(writer, UnreadableSchema):
+        return 2**62
+    return bounds_of(writer).safe_bytes if _is_released(schema_id, writer) else 0
+
+
+def merge_decoded(record: str, parts: Sequence[tuple[Sequence[int], DecodedBatch]]) -> DecodedBatch:
+    """What the parts of one batch said, each with the positions of its values."""
+    failures: list[Undecodable] = []
+    merged: list[tuple[list[int], pa.RecordBatch]] = []
+    for positions, part in parts:
+        failures += [Undecodable(positions[each.position], each.code, each.message) for each in part.failures]
+        rows = positions if part.positions is None else [positions[row] for row in part.positions]
+        if rows:
+            merged.append((list(rows), part.batch))
+    return _decoded(record, merged, failures, sum(len(positions) for positions, _ in parts))
 
 
 def schema_ids(values: Sequence[bytes | None]) -> set[int]:
     """The schema ids that decoding these values asks for."""
-    return {_FRAME.unpack_from(value)[1] for value in values if value is not None and _frame_fault(value) is None}
+    return {FRAME.unpack_from(value)[1] for value in values if value is not None and _frame_fault(value) is None}
 
 
 def _decode_mixed(record: str, values: Sequence[bytes | None], writers: WriterSchemas) -> DecodedBatch:
@@ -169,10 +269,10 @@ def _decode_mixed(record: str, values: Sequence[bytes | None], writers: WriterSc
         if fault is not None:
             failures.append(Undecodable(position, fault.code, fault.message))
         elif value is not None:
-            by_schema.setdefault(_FRAME.unpack_from(value)[1], []).append(position)
+            by_schema.setdefault(FRAME.unpack_from(value)[1], []).append(position)
     parts: list[tuple[list[int], pa.RecordBatch]] = []
     for schema_id, positions in by_schema.items():
-        reader = _reader(record, schema_id, writers)
+        reader = _reader(record, schema_id, writers.writer(schema_id))
         if isinstance(reader, UndecodableError):
             failures.extend(Undecodable(position, reader.code, reader.message) for position in positions)
             continue
@@ -182,9 +282,15 @@ def _decode_mixed(record: str, values: Sequence[bytes | None], writers: WriterSc
                 failures.append(part)
             else:
                 parts.append(part)
+    return _decoded(record, parts, failures, len(values))
+
+
+def _decoded(
+    record: str, parts: list[tuple[list[int], pa.RecordBatch]], failures: list[Undecodable], values: int
+) -> DecodedBatch:
     failures.sort(key=lambda failure: failure.position)
     batch, rows = _merge(record, parts)
-    all_read = not failures and rows == list(range(len(values)))
+    all_read = not failures and rows == list(range(values))
     return DecodedBatch(record, batch, None if all_read else rows, failures, None)
 
 
@@ -218,7 +324,8 @@ def decode_one(record: str, value: bytes | None, writers: WriterSchemas) -> dict
     fault = _frame_fault(value)
     if fault is not None or value is None:
         raise fault or AssertionError("a null value is a fault")
-    reader = _reader(record, _FRAME.unpack_from(value)[1], writers)
+    schema_id = FRAME.unpack_from(value)[1]
+    reader = _reader(record, schema_id, writers.writer(schema_id))
     if isinstance(reader, UndecodableError):
         raise reader
     return reader.row(value[FRAME_BYTES:])
@@ -231,55 +338,77 @@ class _Reader:
     record: str
     newest: bool
     """The writer schema is the newest version."""
+    released: bool
+    """The writer schema is one of ours."""
+    bounds: BodyBounds
     writer: AvroSchema
     """Parsed by fastavro."""
     reader: AvroSchema
     plain_writer: AvroSchema
+    named: Mapping[str, Any]
+    """The named types of the plain writer."""
     writer_text: str
     """The plain form as JSON, for pyruhvro."""
     projection: tuple[int | Mapping[str, Any], ...] | None
     """For each field of the newest version the writer's column, or the field whose default stands in; None: the
     columns do not fit, and fastavro reads record by record."""
 
-    def columns(self, bodies: list[bytes]) -> pa.RecordBatch | None:
+    @property
+    def safe_bytes(self) -> int:
+        """Bodies of up to so many bytes need not be counted."""
+        return self.bounds.safe_bytes
+
+    def columns(self, bodies: list[bytes], lengths: _Int64s) -> pa.RecordBatch | None:
         """The columns of the bodies; None when at least one of them needs a look by fastavro."""
         try:
             batch = pyruhvro.deserialize_array(bodies, self.writer_text)
             batch.validate(full=True)  # UTF-8
-        except ValueError:
+        except (ValueError, MemoryError):
             return None
-        if not _same_bytes(pyruhvro.serialize_record_batch(batch, self.writer_text, 1)[0], bodies):
+        if not _same_bytes(pyruhvro.serialize_record_batch(batch, self.writer_text, 1)[0], bodies, lengths):
             return None
         return batch if self.newest else self._project(batch)
 
     def _project(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         schema = arrow_schema(self.record)
         columns = [
-            batch.column(source) if isinstance(source, int) else _constant(source, field.type, batch.num_rows)
+            batch.column(source) if isinstance(source, int) else constant_column(source, field.type, batch.num_rows)
             for source, field in zip(self.projection or (), schema, strict=True)
         ]
         return pa.RecordBatch.from_arrays(columns, schema=schema)
 
     def row(self, body: bytes) -> dict[str, Any]:
         """One body by fastavro; raises `UndecodableError`, also for bytes left over and numbers out of range."""
+        if not self.released or len(body) > self.safe_bytes:
+            self._check(body)
         stream = io.BytesIO(body)
         try:
             row: dict[str, Any] = fastavro.schemaless_reader(stream, self.writer)
-            written = io.BytesIO()
-            fastavro.schemaless_writer(written, self.writer, row)
+            if stream.tell() != len(body):
+                raise self._undecodable(f"{len(body) - stream.tell()} bytes left over after the {self.record}")
+            if self.released:
+                written = io.BytesIO()
+                fastavro.schemaless_writer(written, self.writer, row)
+                if written.getvalue() != body:
+                    self._check(body)
+            if not self.newest:
+                row = fastavro.schemaless_reader(io.BytesIO(body), self.writer, self.reader)
+        except UndecodableError:
+            raise
         except _BAD_BODY as error:
             reason = f"{type(error).__name__}: {error}".rstrip(": ")
             raise self._undecodable(f"not a {self.record} ({reason})") from error
-        if stream.tell() != len(body):
-            raise self._undecodable(f"{len(body) - stream.tell()} bytes left over after the {self.record}")
-        if written.getvalue() != body and not numbers_fit(self.plain_writer, body):
-            raise self._undecodable(f"not a {self.record} (a number is longer than 64 bits)")
-        if not self.newest:
-            row = fastavro.schemaless_reader(io.BytesIO(body), self.writer, self.reader)
-        fault = _writer(self.record)[1].fault(row)
+        fault = writer_of(self.record)[1].fault(row)
         if fault is not None:
             raise self._undecodable(f"not a {self.record} ({fault})")
         return row
+
+    def _check(self, body: bytes) -> None:
+        """Count a body before anything is made of it. A foreign one is never encoded again to see whether it is right:
+        for unions of records in one another that takes time without bound."""
+        fault = body_fault(self.plain_writer, body, self.named)
+        if fault is not None:
+            raise self._undecodable(f"not a {self.record} ({fault})")
 
     def _undecodable(self, message: str) -> UndecodableError:
         return UndecodableError(DeadLetterCode.UNDECODABLE, message)
@@ -288,14 +417,20 @@ class _Reader:
         self, positions: list[int], bodies: list[bytes]
     ) -> Iterator[tuple[list[int], pa.RecordBatch] | Undecodable]:
         """The bodies as batches with their positions, and the failures: halves what fails as columns."""
-        spans = [(0, len(bodies))]
+        lengths = np.fromiter(map(len, bodies), np.int64, len(bodies))
+        spans = self._spans(lengths)
         alone: list[int] = []
         while spans:
             start, end = spans.pop()
-            if self.projection is None or (end - start <= ALONE_RECORDS_MAX and end - start < len(bodies)):
-                alone.extend(range(start, end))
+            few = end - start <= ALONE_RECORDS_MAX and end - start < len(bodies)
+            if self.projection is None or few or lengths[start:end].max() > self.safe_bytes:
+                if end - start == 1 or self.projection is None or few:
+                    alone.extend(range(start, end))
+                else:
+                    middle = (start + end) // 2
+                    spans += [(middle, end), (start, middle)]
                 continue
-            batch = self.columns(bodies[start:end])
+            batch = self.columns(bodies[start:end], lengths[start:end])
             if batch is not None:
                 yield positions[start:end], batch
             elif end - start <= ALONE_RECORDS_MAX:
@@ -304,6 +439,14 @@ class _Reader:
                 middle = (start + end) // 2
                 spans += [(middle, end), (start, middle)]
         yield from self._one_by_one([positions[index] for index in alone], [bodies[index] for index in alone])
+
+    def _spans(self, lengths: _Int64s) -> list[tuple[int, int]]:
+        """The bodies in as few calls for columns as there may be: as one where the schema is ours."""
+        if self.released or not len(lengths):
+            return [(0, len(lengths))]
+        cells = np.minimum(self.bounds.spread + lengths * self.bounds.values_per_byte, VALUES_MAX + self.bounds.spread)
+        starts = np.flatnonzero(np.diff(np.cumsum(cells) // COLUMN_CELLS_MAX, prepend=-1)).tolist()
+        return list(zip(starts, [*starts[1:], len(lengths)], strict=True))[::-1]
 
     def _one_by_one(
         self, positions: list[int], bodies: list[bytes]
@@ -320,11 +463,10 @@ class _Reader:
             yield kept, batch_of(self.record, rows)
 
 
-def _same_bytes(encoded: pa.BinaryArray, bodies: list[bytes]) -> bool:
+def _same_bytes(encoded: pa.BinaryArray, bodies: list[bytes], lengths: _Int64s) -> bool:
     """Whether the encoded records are, one by one, the bodies."""
     _, offsets_buffer, data = encoded.buffers()
     offsets = np.frombuffer(offsets_buffer, np.int32, len(bodies) + 1, encoded.offset * 4)
-    lengths = np.fromiter(map(len, bodies), np.int64, len(bodies))
     if not np.array_equal(np.diff(offsets), lengths):
         return False
     joined = pa.py_buffer(b"".join(bodies))
@@ -334,36 +476,73 @@ def _same_bytes(encoded: pa.BinaryArray, bodies: list[bytes]) -> bool:
 _readers: dict[tuple[str, int], tuple[AvroSchema, _Reader | UndecodableError]] = {}
 
 
-def _reader(record: str, schema_id: int, writers: WriterSchemas) -> _Reader | UndecodableError:
+def _reader(record: str, schema_id: int, writer: WriterSchema | None) -> _Reader | UndecodableError:
     """The reader of a writer schema, or why there is none; kept while the registry answers the same."""
-    writer = writers.writer(schema_id)
     if writer is None:
         return UndecodableError(DeadLetterCode.UNKNOWN_SCHEMA, f"the registry has no schema with id {schema_id}")
+    if isinstance(writer, UnreadableSchema):
+        return _unreadable(record, schema_id, writer.reason)
     known = _readers.get((record, schema_id))
     if known is not None and (known[0] is writer or known[0] == writer):
         return known[1]
     reader = _new_reader(record, schema_id, writer)
-    _readers[record, schema_id] = writer, reader
+    _keep(_readers, (record, schema_id), (writer, reader))
     return reader
+
+
+def _unreadable(record: str, schema_id: int, reason: str) -> UndecodableError:
+    return UndecodableError(DeadLetterCode.UNDECODABLE, f"schema {schema_id} cannot be read as {record}: {reason}")
+
+
+def _keep(cache: dict[_Key, _Value], key: _Key, value: _Value) -> None:
+    """The oldest makes room. Prices are decoded in a thread of their own: each step is one that no other can split."""
+    cache.pop(key, None)
+    cache[key] = value
+    for oldest in list(cache)[: max(0, len(cache) - READERS_MAX)]:
+        cache.pop(oldest, None)
 
 
 def _new_reader(record: str, schema_id: int, writer: AvroSchema) -> _Reader | UndecodableError:
     newest = avro_schema(record)
     differences = read_differences(reader=newest, writer=writer)
     if differences:
-        reason = "; ".join(differences)
-        message = f"schema {schema_id} cannot be read as {record}: {reason}"
-        return UndecodableError(DeadLetterCode.UNDECODABLE, message)
+        return _unreadable(record, schema_id, "; ".join(differences))
     plain_writer, plain_newest = plain_schema(writer), plain_schema(newest)
+    try:
+        parsed = fastavro.parse_schema(plain_writer)
+    except (SchemaParseException, UnknownType, *NO_SCHEMA) as error:
+        return _unreadable(record, schema_id, f"not an Avro schema: {error}")
     return _Reader(
         record=record,
         newest=plain_writer == plain_newest,
-        writer=fastavro.parse_schema(plain_writer),
+        released=json.dumps(plain_writer) in _released_texts(),
+        bounds=bounds_of(writer),
+        writer=parsed,
         reader=fastavro.parse_schema(plain_newest),
         plain_writer=plain_writer,
+        named=named_types(plain_writer),
         writer_text=plain_text(record) if plain_writer == plain_newest else json.dumps(plain_writer),
         projection=_projection(plain_writer, plain_newest),
     )
+
+
+@functools.cache
+def _released_texts() -> frozenset[str]:
+    """The plain forms of all our schemas."""
+    return frozenset(plain_text(record, version) for record in record_names() for version in versions(record))
+
+
+_trusted: dict[int, tuple[AvroSchema, bool]] = {}
+
+
+def _is_released(schema_id: int, writer: AvroSchema) -> bool:
+    """Whether a schema is one of ours, documentation and logical types aside; kept by the id it has."""
+    known = _trusted.get(schema_id)
+    if known is not None and (known[0] is writer or known[0] == writer):
+        return known[1]
+    released = fault_of(writer) is None and json.dumps(plain_schema(writer)) in _released_texts()
+    _keep(_trusted, schema_id, (writer, released))
+    return released
 
 
 def _projection(writer: AvroSchema, newest: AvroSchema) -> tuple[int | Mapping[str, Any], ...] | None:
@@ -380,184 +559,3 @@ def _projection(writer: AvroSchema, newest: AvroSchema) -> tuple[int | Mapping[s
             return None
         columns.append(index)
     return tuple(columns)
-
-
-# --- encoding -------------------------------------------------------------------------------------------------------
-
-
-def encode_columns(record: str, batch: pa.RecordBatch, schema_id: int) -> list[bytes]:
-    """Framed values of the rows, in the newest version of `record`, whose id in the registry is `schema_id`.
-
-    Columns go by name; one that is missing takes the field's default, other integer or null types are cast. The fast
-    case is a batch whose schema is `arrow_schema(record)` itself. Raises ValueError for a missing column without a
-    default, an unknown column, a value that its type cannot hold, and a null where none is allowed.
-    """
-    if batch.num_rows == 0:
-        return []
-    schema = arrow_schema(record)
-    if batch.schema is not schema and not batch.schema.equals(schema):
-        batch = _conform(record, batch)
-    encoded = pyruhvro.serialize_record_batch(batch, plain_text(record), 1)[0]
-    framed: list[bytes] = pc.binary_join_element_wise(pa.scalar(frame(schema_id)), encoded, _NOTHING).to_pylist()
-    return framed
-
-
-_NOTHING = pa.scalar(b"")
-
-
-def _conform(record: str, batch: pa.RecordBatch) -> pa.RecordBatch:
-    schema = arrow_schema(record)
-    unknown = set(batch.schema.names) - set(schema.names)
-    if unknown:
-        raise ValueError(f"{record} has no field {', '.join(sorted(unknown))}")
-    fields = _plain_fields(record)
-    columns = []
-    for field in schema:
-        index = batch.schema.get_field_index(field.name)
-        if index < 0:
-            if "default" not in fields[field.name]:
-                raise ValueError(f"{record} needs the field {field.name}")
-            columns.append(_constant(fields[field.name], field.type, batch.num_rows))
-            continue
-        column = batch.column(index)
-        try:
-            columns.append(column if column.type == field.type else column.cast(field.type))
-        except pa.ArrowException as error:
-            raise ValueError(f"{record}.{field.name}: {error}") from error
-        if not field.nullable and column.null_count:
-            raise ValueError(f"{record}.{field.name} has no value in {column.null_count} rows")
-    return pa.RecordBatch.from_arrays(columns, schema=schema)
-
-
-@functools.cache
-def _plain_fields(record: str) -> dict[str, Mapping[str, Any]]:
-    return {field["name"]: field for field in plain_schema(avro_schema(record))["fields"]}
-
-
-def _constant(field: Mapping[str, Any], arrow_type: pa.DataType, rows: int) -> pa.Array:
-    """A column of a field's default."""
-    default = field["default"]
-    if default is None:
-        return pa.nulls(rows, arrow_type)
-    value = list(default.items()) if isinstance(default, dict) else default
-    one = pa.array([value], arrow_type)
-    if pa.types.is_nested(arrow_type):  # which `repeat` does row by row
-        return one.take(pa.array(np.zeros(rows, np.int8)))
-    return pa.repeat(one[0], rows)
-
-
-def encode_one(record: str, fields: Mapping[str, Any], schema_id: int) -> bytes:
-    """One framed value in the newest version of `record`, by fastavro; times are int microseconds.
-
-    Absent fields take their default. Raises ValueError for an unknown field, a missing one without a default, and a
-    value that its type cannot hold.
-    """
-    writer, exact = _writer(record)
-    fault = exact.fault(fields)
-    if fault is not None:
-        raise ValueError(f"not a {record}: {fault}")
-    stream = io.BytesIO()
-    stream.write(frame(schema_id))
-    try:
-        fastavro.schemaless_writer(stream, writer, fields, strict_allow_default=True)
-    except (ValueError, TypeError, AttributeError, OverflowError, LookupError) as error:
-        raise ValueError(f"not a {record}: {error}") from error
-    return stream.getvalue()
-
-
-@dataclass(frozen=True, slots=True)
-class _Exact:
-    """Checks what fastavro lets pass: numbers beyond 32 and 64 bits, whole floats, anything for a boolean."""
-
-    numbers: tuple[tuple[str, int], ...]
-    """Integer fields, with the first number that is too large."""
-    flags: tuple[str, ...]
-    lists: tuple[tuple[str, _Exact], ...]
-
-    @classmethod
-    def of(cls, plain_fields: Sequence[AvroSchema]) -> _Exact:
-        numbers: list[tuple[str, int]] = []
-        flags: list[str] = []
-        lists: list[tuple[str, _Exact]] = []
-        for field in plain_fields:
-            for branch in field["type"] if isinstance(field["type"], list) else [field["type"]]:
-                if branch in ("int", "long"):
-                    numbers.append((field["name"], 2**31 if branch == "int" else 2**63))
-                elif branch == "boolean":
-                    flags.append(field["name"])
-                elif isinstance(branch, dict) and isinstance(branch.get("items"), dict):
-                    lists.append((field["name"], cls.of(branch["items"]["fields"])))
-        return cls(tuple(numbers), tuple(flags), tuple(lists))
-
-    def fault(self, fields: Mapping[str, Any]) -> str | None:
-        """The first field whose value is not exactly of its type, as a sentence; None when all are. Nulls pass."""
-        for name, limit in self.numbers:
-            number = fields.get(name)
-            if number is not None and (type(number) is not int or not -limit <= number < limit):
-                return f"{name} must be a whole number of {limit.bit_length()} bits, not {number!r}"
-        for name in self.flags:
-            if not isinstance(fields.get(name, False), bool):
-                return f"{name} must be true or false, not {fields[name]!r}"
-        for name, items in self.lists:
-            for item in fields.get(name, ()):
-                fault = items.fault(item)
-                if fault is not None:
-                    return f"{name}: {fault}"
-        return None
-
-
-@functools.cache
-def _writer(record: str) -> tuple[AvroSchema, _Exact]:
-    """The newest version for fastavro, and the check that goes before it."""
-    plain = plain_schema(avro_schema(record))
-    return fastavro.parse_schema(plain), _Exact.of(plain["fields"])
-
-
-# --- rows ↔ columns -------------------------------------------------------------------------------------------------
-
-
-def batch_of(record: str, rows: Sequence[Mapping[str, Any]]) -> pa.RecordBatch:
-    """A batch of rows given as dicts, in the newest version's columns; absent fields take their default.
-
-    Raises ValueError, naming the field, for an unknown field, a missing one without a default, and a value that its
-    type cannot hold.
-    """
-    schema = arrow_schema(record)
-    defaults = _defaults(record)
-    for row in rows:
-        if not row.keys() <= defaults.keys():
-            raise ValueError(f"{record} has no field {', '.join(sorted(row.keys() - defaults.keys()))}")
-    columns = []
-    for field in schema:
-        name, default = field.name, defaults[field.name]
-        values = [row.get(name, default) for row in rows]
-        if any(value is _REQUIRED for value in values):
-            raise ValueError(f"{record} needs the field {name}")
-        if not field.nullable and any(value is None for value in values):
-            raise ValueError(f"{record}.{name} must not be null")
-        if pa.types.is_map(field.type):
-            values = [list(value.items()) if isinstance(value, Mapping) else value for value in values]
-        try:
-            columns.append(pa.array(values, field.type))
-        except (pa.ArrowException, OverflowError, TypeError) as error:
-            raise ValueError(f"{record}.{name}: {error}") from error
-    return pa.RecordBatch.from_arrays(columns, schema=schema)
-
-
-_REQUIRED: Any = object()
-"""Stands for the default of a field that has none."""
-
-
-@functools.cache
-def _defaults(record: str) -> dict[str, Any]:
-    return {field["name"]: field.get("default", _REQUIRED) for field in avro_schema(record)["fields"]}
-
-
-def rows_of(batch: pa.RecordBatch) -> list[dict[str, Any]]:
-    """The rows of a batch as dicts, as `decode_one` gives them: times as int microseconds, maps as dicts."""
-    columns = [
-        [dict(pairs) for pairs in column.to_pylist()] if pa.types.is_map(column.type) else column.to_pylist()
-        for column in batch.columns
-    ]
-    names = batch.schema.names
-    return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]

@@ -11,18 +11,21 @@ The rules of this file:
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
-from schemas.codec import RegistryUnavailableError
-from schemas.records import AvroSchema, avro_text
+from schemas.codec import RegistryUnavailableError, WriterSchema
+from schemas.records import avro_text
 from schemas.topics import BY_KEY, Topics
+from schemas.writer_safety import UnreadableSchema, readable_schema
 
 if TYPE_CHECKING:
     from streams.settings import Settings
+
+KNOWN_IDS_MAX = 2_000
+"""Schemas in memory; a ledger meets some twenty. The one met first makes room, but for those that are written with."""
 
 UNKNOWN_KEPT_S = 1.0
 UNKNOWN_IDS_MAX = 10_000
@@ -35,7 +38,7 @@ ASK_INTERVAL_S = 0.005
 class Registry(Protocol):
     """Schemas by id, and the ids to write with. It is a `schemas.codec.WriterSchemas`."""
 
-    def writer(self, schema_id: int) -> AvroSchema | None:
+    def writer(self, schema_id: int) -> WriterSchema | None:
         """The schema with that id; None when there is none. Raises `RegistryUnavailableError`."""
         ...
 
@@ -67,14 +70,14 @@ class Kept:
         self.asked = asked
         self.remembered = Remembered(self)
         """What is in memory and nothing else: for an event loop."""
-        self._writers: dict[int, AvroSchema] = {}
+        self._writers: dict[int, WriterSchema] = {}
         self._unknown: dict[int, float] = {}
         self._ids: dict[str, int] = {}
         self._lock = threading.Lock()
         self._ask_interval_s = ask_interval_s
         self._ask_again_at = 0.0
 
-    def writer(self, schema_id: int) -> AvroSchema | None:
+    def writer(self, schema_id: int) -> WriterSchema | None:
         """See `Registry.writer`. Blocks when the answer is not in memory."""
         try:
             return self.recall(schema_id)
@@ -82,18 +85,18 @@ class Kept:
             with self._lock:
                 return self._ask(schema_id)
 
-    def writers(self, schema_ids: Iterable[int]) -> Mapping[int, AvroSchema | None]:
+    def writers(self, schema_ids: Iterable[int]) -> Mapping[int, WriterSchema | None]:
         """`writer` of each of these ids."""
         return {schema_id: self.writer(schema_id) for schema_id in schema_ids}
 
-    def recall(self, schema_id: int) -> AvroSchema | None:
+    def recall(self, schema_id: int) -> WriterSchema | None:
         """What `writer` would say, without asking anybody. Never blocks; raises `NotAskedError`."""
         found = self._writers.get(schema_id)
         if found is None and time.monotonic() - self._unknown.get(schema_id, -UNKNOWN_KEPT_S) >= UNKNOWN_KEPT_S:
             raise NotAskedError(schema_id)
         return found
 
-    def _ask(self, schema_id: int) -> AvroSchema | None:
+    def _ask(self, schema_id: int) -> WriterSchema | None:
         """Ask, unless another thread has while this one waited."""
         try:
             return self.recall(schema_id)
@@ -102,6 +105,9 @@ class Kept:
             self._ask_again_at = time.monotonic() + self._ask_interval_s
         found = self.asked.writer(schema_id)
         if found is not None:
+            if len(self._writers) >= KNOWN_IDS_MAX:
+                ours = set(self._ids.values())
+                del self._writers[next(known for known in self._writers if known not in ours)]
             self._writers[schema_id] = found
             return found
         if len(self._unknown) >= UNKNOWN_IDS_MAX:
@@ -123,7 +129,7 @@ class Remembered:
     def __init__(self, kept: Kept) -> None:
         self._kept = kept
 
-    def writer(self, schema_id: int) -> AvroSchema | None:
+    def writer(self, schema_id: int) -> WriterSchema | None:
         """See `Kept.recall`."""
         return self._kept.recall(schema_id)
 
@@ -141,21 +147,25 @@ class ConfluentRegistry:
         configuration = {"url": url, "timeout": ASK_TIMEOUT_S, "max.retries": 1, "retries.max.wait.ms": 500}
         self._client = SchemaRegistryClient(configuration)
 
-    def writer(self, schema_id: int) -> AvroSchema | None:
+    def writer(self, schema_id: int) -> WriterSchema | None:
         """See `Registry.writer`."""
         from confluent_kafka.schema_registry.error import SchemaRegistryError
 
         if schema_id < 0:
             return None
         try:
-            text = self._client.get_schema(schema_id).schema_str
+            found = self._client.get_schema(schema_id)
         except SchemaRegistryError as error:
             if error.http_status_code == 404:
                 return None
             raise RegistryUnavailableError(f"the schema registry answers {error}") from error
         except _transport_errors() as error:
             raise RegistryUnavailableError(f"the schema registry does not answer: {error}") from error
-        schema: AvroSchema = json.loads(text)
+        if (found.schema_type or "AVRO") != "AVRO":
+            return UnreadableSchema(f"it is of type {found.schema_type}, and records are written in Avro")
+        if found.references:
+            return UnreadableSchema("it refers to other schemas; write it in full")
+        schema: WriterSchema = readable_schema(found.schema_str or "")
         return schema
 
     def schema_id(self, key: str) -> int:

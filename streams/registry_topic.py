@@ -23,10 +23,11 @@ from typing import TYPE_CHECKING, Any
 import fastavro
 from fastavro.schema import SchemaParseException, UnknownType
 
-from schemas.codec import RegistryUnavailableError
+from schemas.codec import RegistryUnavailableError, WriterSchema
 from schemas.compatibility import full_differences
-from schemas.records import AvroSchema, avro_text, bundled_ids
+from schemas.records import avro_text, bundled_ids
 from schemas.topics import BY_KEY, Topics
+from schemas.writer_safety import readable_schema
 from streams.kafka_clients import consumer_config, producer_config
 
 if TYPE_CHECKING:
@@ -187,17 +188,14 @@ class TopicRegistry:
         self._position = 0
         self._lock = threading.RLock()
 
-    def writer(self, schema_id: int) -> AvroSchema | None:
+    def writer(self, schema_id: int) -> WriterSchema | None:
         """See `streams.registry.Registry.writer`; the topic is read only for an id that is not known yet."""
         with self._lock:
             text = self._claims.schema(schema_id)
             if text is None and schema_id >= DYNAMIC_ID_MIN:
                 self.refresh()
                 text = self._claims.schema(schema_id)
-        if text is None:
-            return None
-        schema: AvroSchema = json.loads(text)
-        return schema
+        return None if text is None else readable_schema(text)
 
     def schema_id(self, key: str) -> int:
         """See `streams.registry.Registry.schema_id`; never asks Kafka."""

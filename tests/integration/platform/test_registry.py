@@ -106,7 +106,7 @@ def test_what_is_registered_later_is_found(port: Registry, served: Served) -> No
     registered = served.registry.register(subject, newer_hold())
     assert registered.version == len(versions("hold")) + 1
     found = port.writer(registered.schema_id)
-    assert found is not None
+    assert isinstance(found, dict)
     assert found["fields"][-1]["name"] == "note"
 
 

@@ -59,6 +59,10 @@ test: $(VENV)/dev.stamp ## the default tests (ARGS='-k name' to choose)
 test-all: $(VENV)/dev.stamp ## the default tests and the long ones
 	@$(BIN)/python -m pytest -m 'slow or not slow' $(ARGS)
 
+.PHONY: faults
+faults: $(VENV)/dev.stamp ## provoke every fault of docs/faults.md, and write what was seen
+	@$(BIN)/python -m pytest -m fault --faults-page docs/faults.md $(ARGS)
+
 .PHONY: lint
 lint: $(VENV)/dev.stamp ## ruff and mypy --strict
 	@$(BIN)/python -m ruff check .

@@ -12,6 +12,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+pytest_plugins = ("tests.faults.plugin",)
+
 # Cheap and broad first: a wrong rule or a broken contract shows before a broker is started.
 ORDER = (
     "tidy",

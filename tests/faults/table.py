@@ -1,0 +1,98 @@
+"""The table of faults, `docs/faults.md`: made from a run of the tests that are marked with `@pytest.mark.fault`.
+
+A marked test provokes a fault on the real parts, or on as much of them as the fault needs. The marker says what the
+fault is, how it is provoked and what must hold; the test hands one sentence of facts to the fixture `seen`. `make
+faults` runs the marked tests, slow ones too, and writes the page. What a test saw must not change from run to run:
+counts and names, no times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+INTRODUCTION = """# Faults
+
+What the system must survive, how each fault is provoked, what must hold, and what the last run saw. Made by
+`make faults`, which runs every test that is named here, the slow ones too. Do not edit it by hand.
+
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One fault, as its test's marker gives it. `slug` names it; `title`, `provoked` and `holds` are for readers.
+
+    `faults_row`: its number in the list of faults that the design was made for; 0 where it came later.
+    """
+
+    slug: str
+    title: str
+    provoked: str
+    holds: str
+    faults_row: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What one run of a fault's test came to. `seen`: its sentences; empty when it failed before it saw anything."""
+
+    fault: Fault
+    test: str
+    passed: bool
+    seen: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The run as plain values, for the report of a test that ran in another process."""
+        return asdict(self)
+
+    @staticmethod
+    def from_json(given: Mapping[str, Any]) -> Run:
+        """What `to_json` wrote."""
+        return Run(Fault(**given["fault"]), given["test"], given["passed"], tuple(given["seen"]))
+
+
+def fault_of(positional: tuple[Any, ...], named: Mapping[str, Any]) -> Fault:
+    """The fault that a marker's arguments describe; raises `ValueError` where one is missing, empty or unknown."""
+    try:
+        fault = Fault(*positional, **named)
+    except TypeError as error:
+        raise ValueError(f"a fault is marked with slug, title, provoked and holds: {error}") from error
+    texts = {name: value for name, value in asdict(fault).items() if name != "faults_row"}
+    empty = [name for name, value in texts.items() if not (isinstance(value, str) and value.strip())]
+    if empty:
+        raise ValueError(f"the fault {fault.slug!r} says nothing of: {', '.join(empty)}")
+    return fault
+
+
+def page(runs: Iterable[Run]) -> str:
+    """The whole document: a row a fault, numbered ones first. Several runs of a test (its parameters) are one row."""
+    rows = [
+        "| # | fault | how it is provoked | what must hold | seen | test |",
+        "|---|---|---|---|---|---|",
+    ]
+    for run in sorted(_one_per_test(runs), key=lambda each: (each.fault.faults_row or 1_000, each.fault.slug)):
+        fault = run.fault
+        seen = "; ".join(run.seen) if run.passed else "**failed**"
+        number = str(fault.faults_row or "")
+        cells = (number, f"**{fault.title}**", fault.provoked, fault.holds, seen, f"`{run.test}`")
+        rows.append("| " + " | ".join(_cell(each) for each in cells) + " |")
+    return INTRODUCTION + "\n".join(rows) + "\n"
+
+
+def _one_per_test(runs: Iterable[Run]) -> list[Run]:
+    merged: dict[str, Run] = {}
+    for run in runs:
+        test = run.test.partition("[")[0]
+        before = merged.get(test)
+        if before is None:
+            merged[test] = Run(run.fault, test, run.passed, run.seen)
+        else:
+            seen = tuple(sorted({*before.seen, *run.seen}))  # in any order of runs the same
+            merged[test] = Run(run.fault, test, before.passed and run.passed, seen)
+    return list(merged.values())
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")

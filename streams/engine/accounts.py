@@ -2,8 +2,9 @@
 
 The rules of this file:
 1. A state stays bytes until the processor decodes it: 100,000 accounts cost their bytes and a dict entry each.
-2. A changelog value is 8 bytes, big-endian, of due time in microseconds (0: none), then the state. So the due times
-   of all accounts are known after a restart without decoding one.
+2. A changelog value is a frame: 8 bytes, big-endian, of due time in microseconds (0: none) with the highest bit set,
+   8 bytes of the number of the transaction that wrote it, then the state. So the due times of all accounts are known
+   after a restart without decoding one. Frames without that bit are of an older program, and have no number.
 3. Only committed states are here: the engine calls `apply` when the transaction is in Kafka.
 """
 
@@ -13,12 +14,47 @@ import heapq
 import struct
 from collections.abc import Iterable, Mapping
 
+from xxhash import xxh3_64_intdigest
+
 _DUE = struct.Struct(">Q")
+_HEAD = struct.Struct(">QQ")
+_NUMBERED = 1 << 63
+DUE_AT_MAX = (1 << 62) - 1
+"""Microseconds; the year 148,000. The bit above is kept free, so that no frame begins with `seal.MARK`."""
+CHECKSUM_MASK = (1 << 64) - 1
 
 
-def frame_account(due_at: int, state: bytes) -> bytes:
-    """The changelog value of an account; `due_at` in microseconds, 0 for none."""
-    return _DUE.pack(due_at) + state
+def frame_account(due_at: int, state: bytes, commit: int = 0) -> bytes:
+    """The changelog value of an account; `due_at` in microseconds, 0 for none; `commit`: the transaction's number."""
+    if not 0 <= due_at <= DUE_AT_MAX:
+        raise ValueError(f"no time that an account can be due at: {due_at}")
+    return _HEAD.pack(due_at | _NUMBERED, commit) + state
+
+
+def frame_commit(framed: bytes) -> int:
+    """The number of the transaction that wrote a frame; 0: it was an older program."""
+    return int(_HEAD.unpack_from(framed)[1]) if framed[0] & 0x80 else 0
+
+
+def account_checksum(org_id: str, framed: bytes, seed: int) -> int:
+    """One account's part of `accounts_checksum`."""
+    return int(xxh3_64_intdigest(org_id.encode() + b"\0" + framed, seed))
+
+
+def accounts_checksum(framed: Mapping[str, bytes], seed: int) -> int:
+    """64 bits over all accounts of a partition, whatever their order: a sum, so that one change costs one account.
+
+    It finds copies of different age and torn transactions, not somebody who wants to deceive: that is `seal`.
+    """
+    return sum(account_checksum(org_id, frame, seed) for org_id, frame in framed.items()) & CHECKSUM_MASK
+
+
+def _due(framed: bytes) -> int:
+    return int(_DUE.unpack_from(framed)[0]) & DUE_AT_MAX
+
+
+def _state(framed: bytes) -> bytes:
+    return framed[_HEAD.size if framed[0] & 0x80 else _DUE.size :]
 
 
 class Accounts:
@@ -30,7 +66,7 @@ class Accounts:
         # (due, org); an item is valid while the org's state still says that due time, others are passed over.
         self._due: list[tuple[int, str]] = []
         for org, value in self._framed.items():
-            due = _DUE.unpack_from(value)[0]
+            due = _due(value)
             if due:
                 self._due.append((due, org))
         heapq.heapify(self._due)
@@ -42,20 +78,29 @@ class Accounts:
         """How many accounts there are once these have a state, too."""
         return len(self._framed) + sum(org_id not in self._framed for org_id in org_ids)
 
+    def checksum_with(self, framed: Mapping[str, bytes], checksum: int, seed: int) -> int:
+        """What `accounts_checksum` of all of them is once these are applied; `checksum` is what it is now."""
+        for org_id, frame in framed.items():
+            before = self._framed.get(org_id)
+            if before is not None:
+                checksum -= account_checksum(org_id, before, seed)
+            checksum += account_checksum(org_id, frame, seed)
+        return checksum & CHECKSUM_MASK
+
     def get(self, org_id: str) -> bytes | None:
         """The committed state of an org; None when it has none."""
         framed = self._framed.get(org_id)
-        return None if framed is None else framed[_DUE.size :]
+        return None if framed is None else _state(framed)
 
     def due_at(self, org_id: str) -> int:
         """When the org wants to be looked at, in microseconds; 0: never."""
         framed = self._framed.get(org_id)
-        return 0 if framed is None else int(_DUE.unpack_from(framed)[0])
+        return 0 if framed is None else _due(framed)
 
     def apply(self, framed: Mapping[str, bytes]) -> None:
         """Take over committed framed states."""
         for org, value in framed.items():
-            due = _DUE.unpack_from(value)[0]
+            due = _due(value)
             if due and due != self.due_at(org):
                 heapq.heappush(self._due, (due, org))
         self._framed.update(framed)

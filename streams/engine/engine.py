@@ -32,7 +32,7 @@ from streams.engine.limits import DeadLetterLimit
 from streams.engine.memory import give_memory_back
 from streams.engine.ports import EngineMetrics, Inbound, NoMetrics, Processor
 from streams.engine.pump import LARGE_BATCHES_MAX, Pump, PumpSetup
-from streams.engine.restore import Restored, restore
+from streams.engine.restore import OwnTopics, Restored, restore
 from streams.engine.table import LedgerConsumer, account_table
 from streams.engine.transport import batch_topic, commit_offsets, use_batches
 from streams.errors import KafkaUnavailableError
@@ -235,7 +235,9 @@ class Engine:
         return owned
 
     def _restore(self, number: int, wanted: Callable[[], bool]) -> Restored:
-        restored = restore(self._settings, number, self._processor.witness, self._processor.seen_windows, wanted)
+        processor = self._processor
+        topics = OwnTopics(processor.witness, processor.outputs, processor.seen_windows)
+        restored = restore(self._settings, number, topics, wanted)
         self._changelog_ends[number] = restored.changelog_end
         ids = sum(len(memory) for memory in restored.seen.values())
         self._metrics.restored(number, len(restored.accounts), ids, restored.seconds)

@@ -5,14 +5,18 @@ The rules of this file:
    positions; group offsets are for lag displays.
 2. It is stored in the account changelog under `POSITION_KEY`, which no org id can be (ids are printable).
 3. Positions only grow.
+4. It says what it belongs to: the end of each output topic, and a checksum of all accounts. A copy of a topic that is
+   older or newer than the record is found at the next start.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from hashlib import blake2b
 
 import msgspec
 
+from streams.engine.accounts import accounts_checksum
 from streams.engine.ports import OutcomeName
 
 POSITION_KEY = b"\x00partition"
@@ -23,6 +27,26 @@ class PositionError(ValueError):
     """Bytes under `POSITION_KEY` that this code cannot read."""
 
 
+class OutputEnd(msgspec.Struct, frozen=True, array_like=True):
+    """The last record that a partition wrote to one output topic, in its own partition of it.
+
+    `offset`: the record is at this offset or after it. Offsets are not known before the commit: this one is counted
+    from the end of the log at the last restore, with one marker a transaction, and Kafka may only add markers.
+    `digest`: `record_digest` of its key and value. `commit`: the number of the transaction that wrote it.
+    """
+
+    offset: int
+    digest: bytes
+    commit: int
+
+
+def record_digest(key: bytes | None, value: bytes | None) -> bytes:
+    """16 bytes that tell one record from another."""
+    hashed = blake2b(b"" if value is None else value, digest_size=16)
+    hashed.update(b"\0" if key is None else b"\1" + key)
+    return hashed.digest()
+
+
 class PositionRecord(msgspec.Struct):
     """The state of a partition that is not an account.
 
@@ -30,7 +54,9 @@ class PositionRecord(msgspec.Struct):
     offset that was ever read of each. `clock_at`: the partition's clock in microseconds. `commit`: number of
     transactions so far. `seed`: of the hashes of seen ids. `counters`: outcomes per input topic. `seen`: ids per
     window and bucket. `memory`: the processor's own bytes by name. `pending`: blobs of seen ids, by window, that are
-    not on their topic yet. `accounts`: how many accounts have a state; None in a record of an older program.
+    not on their topic yet. `accounts`: how many accounts have a state. `accounts_checksum`: of all of them
+    (`accounts_checksum`). `outputs`: per output topic, its last record; a topic without one was not written to since
+    the field exists. The last three are None in a record of an older program, and are then not checked.
     """
 
     version: int = POSITION_VERSION
@@ -44,6 +70,8 @@ class PositionRecord(msgspec.Struct):
     memory: dict[str, bytes] = {}
     pending: dict[str, list[bytes]] = {}
     accounts: int | None = None
+    accounts_checksum: int | None = None
+    outputs: dict[str, OutputEnd] | None = None
 
     def encode(self) -> bytes:
         """The record's value."""
@@ -59,8 +87,13 @@ class PositionRecord(msgspec.Struct):
         seen: dict[str, dict[int, int]],
         pending: dict[str, list[bytes]],
         accounts: int,
+        accounts_checksum: int,
+        outputs: Mapping[str, OutputEnd],
     ) -> PositionRecord:
-        """The record after one more transaction. Raises `ValueError` when a position or the clock would go back."""
+        """The record after one more transaction. Raises `ValueError` when a position or the clock would go back.
+
+        `outputs`: the ends of the topics that this transaction writes to.
+        """
         positions = dict(self.next_offsets)
         for topic, offset in next_offsets.items():
             if offset < positions.get(topic, 0):
@@ -91,7 +124,46 @@ class PositionRecord(msgspec.Struct):
             memory=kept,
             pending=pending,
             accounts=accounts,
+            accounts_checksum=accounts_checksum,
+            outputs={**(self.outputs or {}), **outputs},
         )
+
+
+def rebuilt_position(
+    framed: Mapping[str, bytes],
+    *,
+    next_offsets: Mapping[str, int],
+    clock_at: int,
+    commit: int,
+    seed: int,
+    counters: dict[str, dict[str, int]],
+    seen: dict[str, dict[int, int]],
+    memory: Mapping[str, bytes],
+    outputs: Mapping[str, OutputEnd],
+    starts: Mapping[str, int] | None = None,
+    pending: dict[str, list[bytes]] | None = None,
+) -> PositionRecord:
+    """The position record of a partition whose state was made again.
+
+    `framed`: all its accounts as they are written (`frame_account`, with a commit of at most `commit`). `seen`: ids per
+    window and bucket, those in `pending` included. `commit`: at least as high as of every remembered id. `outputs`: the
+    last committed record of each output topic that the state stands on; a topic left out is not checked until it is
+    written to. `starts`: the first offset that was read of each input; 0 where it is left out.
+    """
+    return PositionRecord(
+        next_offsets=dict(next_offsets),
+        starts={topic: (starts or {}).get(topic, 0) for topic in next_offsets},
+        clock_at=clock_at,
+        commit=commit,
+        seed=seed,
+        counters=counters,
+        seen=seen,
+        memory=dict(memory),
+        pending=pending or {},
+        accounts=len(framed),
+        accounts_checksum=accounts_checksum(framed, seed),
+        outputs=dict(outputs),
+    )
 
 
 _ENCODER = msgspec.msgpack.Encoder()

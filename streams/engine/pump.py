@@ -27,7 +27,7 @@ from streams.engine.intake import Intake, after
 from streams.engine.internal_topics import changelog_topic, seen_topic
 from streams.engine.limits import DeadLetterLimit
 from streams.engine.ports import EngineMetrics, Inbound, Output, Processor, UnavailableError
-from streams.engine.positions import POSITION_KEY, PositionRecord
+from streams.engine.positions import POSITION_KEY, OutputEnd, PositionRecord, record_digest
 from streams.engine.restore import Restored
 from streams.engine.transaction import Writes
 from streams.engine.trim import trim
@@ -133,8 +133,11 @@ class Pump:
             seen=position.seen,
             pending=position.pending,
             accounts=position.accounts,
+            accounts_checksum=restored.accounts_checksum,
+            outputs=position.outputs,
             memory=position.memory,
         )
+        self._output_ends = dict(restored.output_ends)
         self._arrived_at: dict[str, int] = {}
         self._forgotten: dict[str, int] = {}
         self._state = self._setup.processor.load(self._partition)
@@ -342,6 +345,11 @@ class Pump:
         self._setup.dead_letters.count(dead_letters, time.monotonic())
         self._accounts.apply(framed)
         self._position = position
+        self._output_ends |= {
+            topic: end.offset + 2  # the last record and the marker
+            for topic, end in (position.outputs or {}).items()
+            if end.commit == position.commit
+        }
         partition = self._partition
         partition.clock_at = position.clock_at
         partition.counters = position.counters
@@ -375,7 +383,8 @@ class Pump:
 
     def _writes(self, output: Output, positions: Mapping[str, int]) -> tuple[Writes, dict[str, bytes], PositionRecord]:
         app_id = self._setup.settings.app_id
-        commit = self._position.commit + 1
+        before = self._position
+        commit = before.commit + 1
         batches = list(output.records)
         pending = {}
         for name, memory in self._seen.items():
@@ -384,7 +393,8 @@ class Pump:
                 batches.append((seen_topic(app_id, name), [{"value": blob} for blob in blobs]))
             elif blobs:
                 pending[name] = blobs
-        position = self._position.advanced(
+        framed = {org: frame_account(due_at, state, commit) for org, (due_at, state) in output.accounts.items()}
+        position = before.advanced(
             next_offsets=positions,
             clock_at=output.clock_at,
             outcomes=output.outcomes,
@@ -392,14 +402,27 @@ class Pump:
             seen={name: memory.counts for name, memory in self._seen.items()},
             pending=pending,
             accounts=self._accounts.count_with(output.accounts),
+            accounts_checksum=self._accounts.checksum_with(framed, before.accounts_checksum or 0, before.seed),
+            outputs=self._ends_after(output, commit),
         )
-        framed = {org: frame_account(due_at, state) for org, (due_at, state) in output.accounts.items()}
         changed = [{"key": org.encode(), "value": value} for org, value in framed.items()]
         changed.append({"key": POSITION_KEY, "value": position.encode()})
         batches.append((self._changelog, changed))
         # Where time is the log's, a transfer's leg arrives when it left; else when the broker takes it.
         keyed_at_ms = output.clock_at // 1_000 if self._setup.settings.clock == "log" else 0
         return Writes(batches, output.keyed, keyed_at_ms), framed, position
+
+    def _ends_after(self, output: Output, commit: int) -> dict[str, OutputEnd]:
+        """The last record of each topic that an output writes to in this partition."""
+        ends: dict[str, OutputEnd] = {}
+        next_offsets: dict[str, int] = {}
+        for topic, messages in output.records:
+            if messages:
+                next_offsets[topic] = next_offsets.get(topic, self._output_ends.get(topic, 0)) + len(messages)
+                last = messages[-1]
+                digest = record_digest(last.get("key"), last["value"])
+                ends[topic] = OutputEnd(next_offsets[topic] - 1, digest, commit)
+        return ends
 
     async def _recover(self, lost: PartitionLostError) -> None:
         """Throw the state away and restore the partition, as often as it takes, unless it is taken from us."""

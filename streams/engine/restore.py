@@ -3,24 +3,32 @@
 The rules of this file:
 1. Order: fence the previous owner first, read after. What it had in flight is then committed or aborted for good.
 2. Only committed records are read, to the end as it is after the fencing.
-3. What Kafka holds must agree with itself: a position record where the ledger has entries, exactly the seen ids that
-   the position record counts. Where it does not, `StateLostError`: never a silent zero.
+3. What Kafka holds must agree with itself: a position record where the ledger has entries; exactly the accounts and
+   the seen ids that the position record counts; each output topic ends with the record that the position record names.
+   Where it does not, `StateLostError`: never a silent zero.
 """
 
 from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from streams.engine.accounts import Accounts
+from streams.engine.accounts import Accounts, accounts_checksum, frame_commit
 from streams.engine.failures import StateLostError
 from streams.engine.internal_topics import changelog_topic, seen_topic
 from streams.engine.ports import Partition, SeenWindow
-from streams.engine.positions import POSITION_KEY, PositionError, PositionRecord, decode_position
+from streams.engine.positions import (
+    POSITION_KEY,
+    OutputEnd,
+    PositionError,
+    PositionRecord,
+    decode_position,
+    record_digest,
+)
 from streams.engine.seen import Blob, BlobError, SeenMemory
 from streams.engine.transaction import PartitionProducer
 from streams.errors import KafkaUnavailableError
@@ -33,12 +41,18 @@ READ_TIMEOUT_S = 30.0
 ASK_TIMEOUT_S = 1.0
 # A poll waits for its whole time unless it gets all the records it asks for: short, or every small topic costs it.
 POLL_S = 0.02
-REBUILD = "restore the topics from a copy, or rebuild the state from the ledger"
+# Of an output topic that goes on beyond the state so many records are read, to say how far.
+TAIL_RECORDS_MAX = 10_000
+REBUILD = "restore copies of one moment, or make the state again from the ledger with `credits rebuild --accounts`"
 
 
 @dataclass(slots=True)
 class Restored:
-    """One partition, ready to be served. `changelog_end`: the offset after the last one of its changelog."""
+    """One partition, ready to be served.
+
+    `changelog_end`: the offset after the last one of its changelog. `accounts_checksum`: of the accounts as read.
+    `output_ends`: per output topic, the end of the partition's log.
+    """
 
     partition: Partition
     accounts: Accounts
@@ -47,39 +61,46 @@ class Restored:
     producer: PartitionProducer
     changelog_end: int
     seconds: float
+    accounts_checksum: int = 0
+    output_ends: Mapping[str, int] = field(default_factory=dict)
 
 
-def restore(
-    settings: Settings, number: int, witness: str, windows: Sequence[SeenWindow], wanted: Callable[[], bool]
-) -> Restored:
+@dataclass(frozen=True, slots=True)
+class OwnTopics:
+    """The topics that a partition's state is made of, or must agree with. `outputs` includes the ledger (`witness`)."""
+
+    witness: str
+    outputs: Sequence[str]
+    windows: Sequence[SeenWindow]
+
+
+def restore(settings: Settings, number: int, topics: OwnTopics, wanted: Callable[[], bool]) -> Restored:
     """Take over partition `number`. Blocks; for a worker thread. Gives up when it is no longer `wanted`.
 
-    1. Fence the previous owner. 2. Read the changelog. 3. Read the seen ids. 4. Check them against the position
-    record. A crash in between costs nothing: nothing is written but the fence.
+    1. Fence the previous owner. 2. Read the changelog. 3. Read the ends of the output topics. 4. Read the seen ids.
+    All are checked against the position record. A crash in between costs nothing: nothing is written but the fence.
 
     Raises `KafkaUnavailableError` (try again), `StateLostError`, `CommitRefusedError`.
     """
     started = time.monotonic()
+    changelog = changelog_topic(settings.app_id)
     producer = PartitionProducer.open(settings, number, wanted)
     reader = CommittedReader(settings, "restore", wanted)
     try:
-        framed, position, changelog_end = _read_changelog(reader, changelog_topic(settings.app_id), number)
-        ledger_start, ledger_end = reader.ends(witness, number)
+        framed, position, changelog_end = _read_changelog(reader, changelog, number)
+        ranges = {topic: reader.ends(topic, number) for topic in topics.outputs}
         if position is None:
-            if framed or _has_record(reader, witness, number, ledger_start, ledger_end):
+            if framed or _has_record(reader, topics.witness, number, *ranges[topics.witness]):
                 raise StateLostError(
-                    f"partition {number} has entries in {witness}, but no position in its account changelog", REBUILD
+                    f"partition {number} has entries in {topics.witness}, but no position in its account changelog",
+                    REBUILD,
                 )
-            position = PositionRecord(seed=secrets.randbits(63))
-        if position.accounts is not None and position.accounts != len(framed):
-            raise StateLostError(
-                f"the account changelog of partition {number} holds {len(framed)} accounts, "
-                f"its position record says {position.accounts}",
-                REBUILD,
-            )
+            position = PositionRecord(seed=secrets.randbits(63), outputs={})
+        _check_outputs(reader, changelog, number, position, ranges)
+        checksum = _check_accounts(changelog, number, framed, position)
         seen = {
             window.name: _read_seen(reader, seen_topic(settings.app_id, window.name), number, window, position)
-            for window in windows
+            for window in topics.windows
         }
     except BaseException:
         producer.close()
@@ -93,11 +114,21 @@ def restore(
         seen,
         clock_at=position.clock_at,
         seed=position.seed,
-        ledger_end=ledger_end,
+        ledger_end=ranges[topics.witness][1],
         counters=position.counters,
         memory=position.memory,
     )
-    return Restored(partition, accounts, seen, position, producer, changelog_end, time.monotonic() - started)
+    return Restored(
+        partition,
+        accounts,
+        seen,
+        position,
+        producer,
+        changelog_end,
+        time.monotonic() - started,
+        checksum,
+        {topic: end for topic, (_, end) in ranges.items()},
+    )
 
 
 class CommittedReader:
@@ -200,6 +231,90 @@ def _read_changelog(
         raise StateLostError(
             f"partition {number}: {error}", "start the version of this program that wrote it"
         ) from error
+
+
+def _check_outputs(
+    reader: CommittedReader,
+    changelog: str,
+    number: int,
+    position: PositionRecord,
+    ranges: Mapping[str, tuple[int, int]],
+) -> None:
+    """Every output topic ends with the record that the position record names; retention may have taken it."""
+    for topic, ours in (position.outputs or {}).items():
+        if topic not in ranges:
+            continue  # an older program wrote to it
+        low, high = ranges[topic]
+        behind = StateLostError(
+            f"{topic}/{number} ends before transaction {ours.commit}, which {changelog}/{number} includes: "
+            f"it is an older copy, or has lost its end (offset {ours.offset} is needed, the log ends at {high})",
+            REBUILD,
+        )
+        if high <= ours.offset:
+            raise behind
+        found = _tail(reader, topic, number, max(low, ours.offset), high)
+        if not found and low <= ours.offset:
+            raise behind
+        if not found or _is(found[-1], ours):
+            continue
+        if any(_is(record, ours) for record in found) or low > ours.offset:
+            raise StateLostError(
+                f"{changelog}/{number} ends at transaction {position.commit}, but {topic}/{number} has later records, "
+                f"up to offset {found[-1].offset()}: the changelog is an older copy, or has lost its end",
+                REBUILD,
+            )
+        raise StateLostError(
+            f"{topic}/{number} does not hold the record at offset {ours.offset} that transaction {ours.commit} of "
+            f"{changelog}/{number} wrote: they are copies of different histories",
+            REBUILD,
+        )
+
+
+def _is(record: Message, end: OutputEnd) -> bool:
+    return record_digest(_bytes(record.key()), _bytes(record.value())) == end.digest
+
+
+def _bytes(value: str | bytes | None) -> bytes | None:
+    assert value is None or isinstance(value, bytes)
+    return value
+
+
+def _tail(reader: CommittedReader, topic: str, number: int, start: int, end: int) -> list[Message]:
+    """The committed records from `start` on: one, where all is well; the first lists, where it is not."""
+    found: list[Message] = []
+    reading = reader.read(topic, number, start, end)
+    for records in reading:
+        found += records
+        if len(found) >= TAIL_RECORDS_MAX:
+            reading.close()
+            break
+    return found
+
+
+def _check_accounts(topic: str, number: int, framed: Mapping[str, bytes], position: PositionRecord) -> int:
+    """Exactly the accounts that the position record was written with; their checksum."""
+    if position.accounts is not None and position.accounts != len(framed):
+        raise StateLostError(
+            f"the account changelog of partition {number} holds {len(framed)} accounts, "
+            f"its position record says {position.accounts}",
+            REBUILD,
+        )
+    checksum = accounts_checksum(framed, position.seed)
+    if position.accounts_checksum not in (None, checksum):
+        newer = sorted(org_id for org_id, frame in framed.items() if frame_commit(frame) > position.commit)
+        if newer:
+            raise StateLostError(
+                f"{len(newer)} accounts in {topic}/{number} are newer than its position record of transaction "
+                f"{position.commit}, the first {newer[0]!r} of transaction {frame_commit(framed[newer[0]])}: "
+                "a transaction was torn",
+                REBUILD,
+            )
+        raise StateLostError(
+            f"the accounts in {topic}/{number} are not those that its position record of transaction "
+            f"{position.commit} was written with: one is older, or changed",
+            REBUILD,
+        )
+    return checksum
 
 
 def _read_seen(

@@ -32,7 +32,7 @@ from streams.engine.ledger_lookup import LedgerLookup
 from streams.engine.limits import DeadLetterLimit
 from streams.engine.ports import EntryMatch, Inbound, NoMetrics, Output, UnavailableError
 from streams.engine.pump import Pump, PumpSetup
-from streams.engine.restore import Restored, restore
+from streams.engine.restore import OwnTopics, Restored, restore
 from streams.errors import KafkaUnavailableError
 from streams.ledger import grants
 from streams.ledger.price_log import PriceLog
@@ -289,7 +289,8 @@ class Worker:
 
     def _restore(self, number: int, wanted: Callable[[], bool]) -> Restored:
         processor = self.processor
-        return restore(self.world.settings, number, processor.witness, processor.seen_windows, wanted)
+        topics = OwnTopics(processor.witness, processor.outputs, processor.seen_windows)
+        return restore(self.world.settings, number, topics, wanted)
 
     async def take(self, number: int) -> bool:
         """Take a partition over, as `Engine` does; again when Kafka is away, or it dies doing so. False: it is gone."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import struct
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.engine.accounts import Accounts, frame_account
+from streams.engine.accounts import DUE_AT_MAX, Accounts, accounts_checksum, frame_account, frame_commit
 
 
 def test_due_times_are_known_without_decoding_after_a_restart() -> None:
@@ -53,3 +56,28 @@ def test_the_queue_of_due_times_does_not_grow_with_every_change() -> None:
         accounts.apply({"a": frame_account(due, b"")})
     assert len(accounts._due) < 1_100
     assert accounts.take_due(50_000, 10) == ["a"]
+
+
+def test_frames_of_an_older_program_are_read() -> None:
+    accounts = Accounts({"old": struct.pack(">Q", 30) + b"state", "new": frame_account(40, b"other", 7)})
+    assert (accounts.due_at("old"), accounts.get("old")) == (30, b"state")
+    assert (accounts.due_at("new"), accounts.get("new")) == (40, b"other")
+    assert [frame_commit(accounts._framed[name]) for name in ("old", "new")] == [0, 7]
+
+
+@pytest.mark.parametrize("due_at", [-1, DUE_AT_MAX + 1])
+def test_a_due_time_that_does_not_fit_is_refused(due_at: int) -> None:
+    with pytest.raises(ValueError, match="due at"):
+        frame_account(due_at, b"")
+
+
+def test_the_checksum_follows_the_accounts_whatever_their_order() -> None:
+    first = {"a": frame_account(1, b"x", 1), "b": frame_account(2, b"y", 1)}
+    change = {"b": frame_account(2, b"y", 2), "c": frame_account(0, b"", 2)}
+    accounts = Accounts(dict(first))
+    checksum = accounts.checksum_with(change, accounts_checksum(first, 5), 5)
+    accounts.apply(change)
+    after = {"c": change["c"], "b": change["b"], "a": first["a"]}
+    assert checksum == accounts_checksum(after, 5)
+    assert checksum != accounts_checksum({**after, "b": first["b"]}, 5)
+    assert checksum != accounts_checksum(after, 6)

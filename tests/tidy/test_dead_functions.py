@@ -20,6 +20,7 @@ ALLOWED = {
     "streams.api.paths.SegmentConvertor.to_string": "an abstract method of Starlette's; called to make an address",
     "streams.api.server._Server.capture_signals": "uvicorn calls it around serving",
     "streams.engine.health.BoundedServer.service_actions": "socketserver calls it between two connections",
+    "streams.engine.positions.rebuilt_position": "what rebuilds a partition from the ledger writes it",
     "streams.engine.seen.SeenMemory.memory_bytes": "a test holds the memory to 32 bytes an id",
     "streams.engine.table.AccountStore.on_rebalance": "Faust calls it before it would recover a table",
     "streams.engine.transport.BatchConsumer.verify_event_path": "Faust calls it to look for consumers that hang",

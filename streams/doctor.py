@@ -22,7 +22,7 @@ import httpx
 from schemas.codec import RegistryUnavailableError
 from schemas.topics import Topics
 from streams.errors import OperatorError
-from streams.settings import without_password
+from streams.text_safety import redacted_address
 
 if TYPE_CHECKING:
     from confluent_kafka.admin import AdminClient
@@ -198,7 +198,7 @@ def _registry(settings: Settings, admin: AdminClient | None) -> Check:
     try:
         if settings.schema_registry_url is not None:
             connect_registry(settings).writer(1)
-            return Check("registry", Verdict.OK, f"answers at {without_password(settings.schema_registry_url)}")
+            return Check("registry", Verdict.OK, f"answers at {redacted_address(settings.schema_registry_url)}")
         if admin is None or Topics(settings.namespace).name("schemas") not in admin.list_topics().topics:
             return Check("registry", Verdict.SKIPPED, "built-in; no topic to read yet")
         registry = TopicRegistry(settings)
@@ -239,7 +239,7 @@ def _http(settings: Settings, serving: dict[str, Any] | None) -> Check:
 def _clickhouse(settings: Settings, serving: dict[str, Any] | None) -> Check:
     from projections.clickhouse import ClickHouseUnavailableError, clickhouse_url, connect
 
-    url = without_password(clickhouse_url(settings))
+    url = redacted_address(clickhouse_url(settings))
     if serving is not None and url.startswith("chdb:"):
         return Check("clickhouse", Verdict.OK, f"in the process of serve, {url}")
     folder = Path(url.removeprefix("chdb://"))

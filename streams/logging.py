@@ -1,16 +1,21 @@
 """How every process logs: one line an event on standard error, with its facts as key=value, or as one JSON object.
 
 Rules: everything goes through the standard library's root logger (Faust, aiokafka, uvicorn too), so that all lines
-look alike. No secrets: settings hold them in types that print as stars. Colours only on a terminal.
+look alike. No secrets: settings hold them in types that print as stars, and what a library puts into a message is
+hidden here. Nor control characters: a record's id can neither paint the terminal nor write a line of its own. Colours
+only on a terminal.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
-from typing import TYPE_CHECKING, TextIO
+from collections.abc import MutableMapping
+from typing import TYPE_CHECKING, Any, TextIO
 
 import structlog
+
+from streams.text_safety import HIDDEN, names_a_secret, printable, printable_json, printable_lines, redacted
 
 if TYPE_CHECKING:
     from structlog.typing import Processor
@@ -51,6 +56,38 @@ class Telling(logging.Filter):
         return True
 
 
+EventDict = MutableMapping[str, Any]
+
+
+def _without_secrets(_logger: object, _method: str, event: EventDict) -> EventDict:
+    """Hide secrets in every value; what is no text is shown as its text, where that has one."""
+    for name, value in event.items():
+        if names_a_secret(name):
+            event[name] = HIDDEN
+        elif isinstance(value, str):
+            event[name] = redacted(value)
+        elif not isinstance(value, int | float | None):
+            hidden = redacted(text := repr(value))
+            event[name] = value if hidden == text else hidden
+    return event
+
+
+def _printable(_logger: object, _method: str, event: EventDict) -> EventDict:
+    """A code for each control character. Lines of a traceback are marked: none can pass for a line of the log."""
+    for name, value in event.items():
+        if name in ("exception", "stack"):
+            event[name] = "\n".join(f"| {line}" for line in printable_lines(str(value)).split("\n"))
+        elif isinstance(value, str):
+            event[name] = printable(value)
+        elif not isinstance(value, int | float | None):
+            event[name] = printable(repr(value))
+    return event
+
+
+def _json_line(logger: Any, method: str, event: EventDict) -> str:
+    return printable_json(str(structlog.processors.JSONRenderer()(logger, method, event)))
+
+
 class _JsonHandler(logging.StreamHandler[TextIO]):
     """Writes JSON; its type says so."""
 
@@ -72,11 +109,11 @@ def configure_logging(level: str = "info", *, as_json: bool = False) -> None:
     ]
     if as_json:
         # One string: structured tracebacks hold local variables, which may be anything.
-        last: list[Processor] = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        last: list[Processor] = [structlog.processors.format_exc_info, _without_secrets, _json_line]
     else:
-        # Plain tracebacks: the rich ones print local variables, which may be anything.
-        plain = structlog.dev.plain_traceback
-        last = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0, exception_formatter=plain)]
+        # A traceback is a text of its own: the rich ones print local variables, which may be anything.
+        console = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0)
+        last = [structlog.processors.format_exc_info, _without_secrets, _printable, console]
     handler = _JsonHandler(sys.stderr) if as_json else logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(

@@ -6,20 +6,13 @@ Amounts of time and size carry their unit last in the name.
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-HIDDEN = "***"
-_PASSWORD = re.compile(r"(://[^/@:]*:)[^@]*@")
-
-
-def without_password(text: str) -> str:
-    """A text with the passwords of the addresses in it hidden."""
-    return _PASSWORD.sub(rf"\1{HIDDEN}@", text)
+from streams.text_safety import HIDDEN, redacted_address, secrets_of_address
 
 
 class Settings(BaseSettings):
@@ -121,3 +114,22 @@ class Settings(BaseSettings):
     def app_id(self) -> str:
         """Consumer group and prefix of the ledger's transactional ids."""
         return f"{self.namespace}credits-ledger"
+
+
+def shown_value(value: object) -> object:
+    """The value of a setting as it may be shown: a secret, and what is secret in an address, is hidden."""
+    if isinstance(value, SecretStr):
+        return HIDDEN
+    return redacted_address(value) if isinstance(value, str) else value
+
+
+def secrets_of(settings: Settings) -> list[str]:
+    """Every secret in these settings, for `streams.text_safety.conceal`."""
+    found = []
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        if isinstance(value, SecretStr):
+            found.append(value.get_secret_value())
+        elif isinstance(value, str):
+            found += secrets_of_address(value)
+    return found

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from streams.cli.console import JsonFlag, load_settings, print_json, print_table
+from streams.cli.console import JsonFlag, load_settings, print_json, print_table, say
 from streams.errors import OperatorError
 
 app = typer.Typer()
@@ -54,7 +54,7 @@ def balance(
 
 def show(document: dict[str, Any]) -> None:
     """Print a balance for people; what is on the way only where something is."""
-    print(f"{document['org_id']}, entry {document['seq']:,}, as of {document['as_of']}")
+    say(f"{document['org_id']}, entry {document['seq']:,}, as of {document['as_of']}")
     wallets = document["wallets"]
     moving = any(wallet["on_the_way"] != "0" for wallet in wallets)
     amounts = [name for name in AMOUNTS if moving or name != "on_the_way"]
@@ -65,4 +65,4 @@ def show(document: dict[str, Any]) -> None:
     if rows:
         print_table([name.replace("_", " ") for name in columns], rows, [name.replace("_", " ") for name in amounts])
     else:
-        print("no wallet yet: nothing was bought, given or used")
+        say("no wallet yet: nothing was bought, given or used")

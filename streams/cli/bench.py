@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from streams.cli.console import JsonFlag, load_settings, print_json
+from streams.cli.console import JsonFlag, load_settings, print_json, say
 from streams.cli.run_screen import RunScreen
 
 if TYPE_CHECKING:
@@ -80,25 +80,25 @@ def show(figures: Figures) -> None:
         ("this ledger, all rules, exactly once", figures.ledger_rate),
         ("bare loop, fetch and decode only", figures.plain_rate),
     ]
-    print(f"{figures.processors} processors, shared with the broker")
+    say(f"{figures.processors} processors, shared with the broker")
     if figures.ledger_rate is not None:
         rows = [
             [name, f"{rate:,.0f}", f"{rate / figures.idiomatic_rate:.1f}" if figures.idiomatic_rate else ""]
             for name, rate in rates
             if rate is not None
         ]
-        print()
+        say()
         print_table([f"{figures.events:,} events, one worker", "events/s", "ratio"], rows, ["events/s", "ratio"])
     if figures.latency_p50_ms is not None:
-        print()
-        print(
+        say()
+        say(
             f"latency at {figures.latency_events_per_second:,} events/s, {figures.latency_workers} workers, from the "
             f"intended send time: p50 {figures.latency_p50_ms:.0f} ms, p99 {figures.latency_p99_ms:.0f} ms, "
             f"worst {figures.latency_max_ms:.0f} ms"
         )
     for note in figures.notes:
-        print(note)
+        say(note)
     marks = {True: "met", False: "MISSED", None: "too small a run to tell"}
-    print()
+    say()
     goals = [[goal.name, goal.value, goal.wanted, marks[goal.met]] for goal in figures.goals()]
     print_table(["figure", "measured", "goal", "verdict"], goals, ["measured"])

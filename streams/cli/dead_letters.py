@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from schemas.enums import DeadLetterCode
-from streams.cli.console import JsonFlag, describe, load_settings, note, print_json, print_table
+from streams.cli.console import JsonFlag, describe, load_settings, note, print_json, print_table, say
 from streams.errors import OperatorError
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def list_dead_letters(
         print_json({"count": len(found), "codes": dict(codes), "dead_letters": [_document(each) for each in shown]})
         return
     if not found:
-        print("no dead letters")
+        say("no dead letters")
         return
     rows = [[each.name, _time(each.at_ms), each.code, each.topic, _text(each.key), each.message] for each in shown]
     print_table(["id", "time", "code", "topic", "key", "message"], rows)
@@ -73,11 +73,11 @@ def show(
     describe({key: "" if each is None else each for key, each in document.items()})
     if fields is None:
         if cut:
-            print(f"cut: it holds {letter.parts}")
+            say(f"cut: it holds {letter.parts}")
             describe({f"  {name}": text for name, text in cut.items()})
-        print(f"value, {len(letter.value or b'')} bytes, base64: {value}")
+        say(f"value, {len(letter.value or b'')} bytes, base64: {value}")
     else:
-        print("fields:")
+        say("fields:")
         describe({f"  {key}": each for key, each in fields.items() if each not in (None, {}, [])})
 
 
@@ -122,7 +122,7 @@ def replay(
         note(f"left out: {older:,} older dead letters of records that have a newer one")
     for refusal in refusals:
         note(f"left out: {refusal}")
-    print(f"sent {sent:,} records again")
+    say(f"sent {sent:,} records again")
 
 
 def _settings() -> Settings:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from streams.cli.console import JsonFlag, load_settings, note, print_json
+from streams.cli.console import JsonFlag, load_settings, note, print_json, print_verdict, say
 from streams.cli.run_screen import RunScreen
 
 if TYPE_CHECKING:
@@ -75,23 +75,9 @@ def _stop(*_: object) -> None:
 
 def show(verdict: Verdict) -> None:
     """Print the verdict as a table."""
-    from rich.console import Console
-    from rich.table import Table
-
-    marks = {True: "[green]✓[/]", False: "[bold red]✗[/]", None: ""}
-    table = Table(title="Verdict", title_justify="left", show_header=False, pad_edge=False, box=None)
-    table.add_column(no_wrap=True)
-    table.add_column(no_wrap=True, style="bold")
-    table.add_column(no_wrap=True, justify="right")
-    table.add_column(style="dim")
-    from rich.markup import escape
-
-    for line in verdict.lines:
-        table.add_row(marks[line.right], escape(line.name), escape(line.value), escape(line.note))
-    console = Console(highlight=False, width=None if Console().is_terminal else 120)
-    console.print(table)
-    ok = "[bold green]Everything is as it must be.[/]"
-    console.print(ok if verdict.ok else "[bold red]Something is wrong: see ✗ above.[/]")
+    rows = [(line.right, line.name, line.value, line.note) for line in verdict.lines]
+    good, bad = "Everything is as it must be.", "Something is wrong: see ✗ above."
+    print_verdict("Verdict", rows, good if verdict.ok else bad, ok=verdict.ok)
 
 
 def show_next(given: Settings, ran: Settings, log: Path, keep: bool) -> None:
@@ -101,17 +87,18 @@ def show_next(given: Settings, ran: Settings, log: Path, keep: bool) -> None:
         variables["CREDITS_NAMESPACE"] = ran.namespace
     if keep:
         variables |= {"CREDITS_KAFKA_BOOTSTRAP_SERVERS": ran.bootstrap_servers, "CREDITS_HTTP_PORT": str(ran.http_port)}
-    print("\nWhere to look next (in each terminal, what comes before `credits`)")
+    say()
+    say("Where to look next (in each terminal, what comes before `credits`)")
     if shutil.which("credits") is None:
-        print(f"  . {_short(Path(sys.executable).parent)}/activate")
-    print("  export " + " ".join(f"{name}={value}" for name, value in variables.items()))
+        say(f"  . {_short(Path(sys.executable).parent)}/activate")
+    say("  export " + " ".join(f"{name}={value}" for name, value in variables.items()))
     if keep:
-        print(f"  curl http://127.0.0.1:{ran.http_port}/v1/orgs/org-009/balance   (still running; Ctrl-C ends it)")
+        say(f"  curl http://127.0.0.1:{ran.http_port}/v1/orgs/org-009/balance   (still running; Ctrl-C ends it)")
     else:
-        print(f"  {'credits up':<{max(map(len, HINTS))}}  what the demo left, running again; in another terminal:")
+        say(f"  {'credits up':<{max(map(len, HINTS))}}  what the demo left, running again; in another terminal:")
     for command, shows in HINTS.items():
-        print(f"  {command:<{max(map(len, HINTS))}}  {shows}")
-    print(f"What the parts said: {_short(log)}", flush=True)
+        say(f"  {command:<{max(map(len, HINTS))}}  {shows}")
+    say(f"What the parts said: {_short(log)}", flush=True)
 
 
 def _short(path: Path) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import typer
 
-from streams.cli.console import JsonFlag, load_settings, print_json
+from streams.cli.console import JsonFlag, load_settings, print_json, say, say_marked
+
+if TYPE_CHECKING:
+    from streams.doctor import Check
 
 app = typer.Typer()
 
@@ -19,19 +22,19 @@ def doctor(as_json: JsonFlag = False) -> None:
     """Check Java, Maven, Kafka, topics, registry, ClickHouse, ports and disk; exit 1 when something is wrong."""
     settings = load_settings()
 
-    from streams.doctor import Check, Verdict, examine
+    from streams.doctor import Verdict, examine
 
     checks: list[Check] = []
     for check in examine(settings):
         checks.append(check)
         if not as_json:
-            print(_line(check), flush=True)
+            _show(check)
     failed = [check for check in checks if check.verdict is Verdict.FAILED]
     verdict = _verdict(len(failed), any(c.name == "kafka" and c.verdict is Verdict.OK for c in checks))
     if as_json:
         print_json({"ok": not failed, "verdict": verdict, "checks": [asdict(check) for check in checks]})
     else:
-        print(verdict)
+        say(verdict)
     if failed:
         raise typer.Exit(1)
 
@@ -42,12 +45,7 @@ def _verdict(failed: int, running: bool) -> str:
     return "all well" if running else "all well; `credits up` starts the system, `credits demo` shows it"
 
 
-def _line(check: object) -> str:
-    from streams.doctor import Check
-
-    assert isinstance(check, Check)
+def _show(check: Check) -> None:
     mark, colour = MARKS[check.verdict]
-    if sys.stdout.isatty():
-        mark = f"\x1b[{colour}m{mark}\x1b[0m"
     remedy = f" – {check.remedy}" if check.remedy else ""
-    return f"{mark} {check.name.ljust(11)}  {check.found}{remedy}"
+    say_marked(mark, colour, f"{check.name.ljust(11)}  {check.found}{remedy}")

@@ -13,6 +13,7 @@ import typer
 from typer._click.exceptions import ClickException, NoArgsIsHelpError, UsageError  # Typer names no other home for them
 
 from streams.errors import OperatorError
+from streams.text_safety import printable, printable_json, printable_lines, redacted
 
 STATUS_FAILED, STATUS_MISUSED, STATUS_INTERRUPTED = 1, 2, 130
 LINE_CHARS_MAX = 600
@@ -32,7 +33,7 @@ class Failure:
     def line(self) -> str:
         """One line for people."""
         text = f"{self.problem}: {self.remedy}" if self.remedy else self.problem
-        text = " ".join(text.split())
+        text = printable(redacted(" ".join(text.split())))
         return f"error: {text[:LINE_CHARS_MAX]}"
 
 
@@ -63,9 +64,10 @@ def report(error: BaseException, *, as_json: bool) -> int:
     if "structlog" in sys.modules and _logged(failure, error):
         return failure.status
     if os.environ.get("CREDITS_DEBUG", "").lower() in {"1", "true", "yes", "on"}:
-        traceback.print_exception(error)
+        print(printable_lines(redacted("".join(traceback.format_exception(error)))), file=sys.stderr)
     if as_json:
-        print(json.dumps({"error": {"code": failure.code, "message": failure.problem, "remedy": failure.remedy}}))
+        told = {"code": failure.code, "message": redacted(failure.problem), "remedy": redacted(failure.remedy)}
+        print(printable_json(json.dumps({"error": told})))
     print(failure.line, file=sys.stderr)
     return failure.status
 

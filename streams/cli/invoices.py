@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streams.cli.console import JsonFlag, load_settings, note, print_json, print_table
+from streams.cli.console import JsonFlag, load_settings, note, print_json, print_table, say
 
 if TYPE_CHECKING:
     from streams.settings import Settings
@@ -78,16 +78,16 @@ def every(settings: Settings, org: str, what: str) -> dict[str, Any]:
 
 def show(bills: dict[str, Any], notes: dict[str, Any]) -> None:
     """Print both lists for people."""
-    print(f"{bills['org_id']}, as of {bills['as_of']}")
+    say(f"{bills['org_id']}, as of {bills['as_of']}")
     if not bills["invoices"]:
-        print("no invoice yet: nothing was bought")
+        say("no invoice yet: nothing was bought")
         return
-    print()
+    say()
     numbers = ["number", "credits", "total", "refunded"]
     rows = [[bill["number"], *_shared(bill), bill["purchase_id"], bill["refunded"]] for bill in bills["invoices"]]
     print_table(["number", "issued", "wallet", "credits", "total", "purchase", "refunded"], rows, numbers)
     if notes["credit_notes"]:
-        print()
+        say()
         rows = [
             [each["number"], *_shared(each), each["refund_id"], each["invoice_number"]]
             for each in notes["credit_notes"]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from schemas.enums import InputKind
-from streams.cli.console import JsonFlag, load_settings, print_json
+from streams.cli.console import JsonFlag, load_settings, print_json, say
 from streams.cli.records import check_lines, read_records
 from streams.errors import OperatorError
 
@@ -64,7 +64,7 @@ def import_prices(
     if as_json:
         print_json({"checked": len(records), "published": published})
     else:
-        print(f"{len(records):,} prices are right; " + ("nothing was published" if dry_run else "all are published"))
+        say(f"{len(records):,} prices are right; " + ("nothing was published" if dry_run else "all are published"))
 
 
 def read_prices(file: Path) -> list[Record]:

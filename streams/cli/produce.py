@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from schemas.enums import InputKind
-from streams.cli.console import JsonFlag, load_settings, print_json, progress
+from streams.cli.console import JsonFlag, load_settings, print_json, progress, say
 from streams.cli.records import read_records
 
 app = typer.Typer()
@@ -56,6 +56,6 @@ def produce(
     if as_json:
         print_json({"kind": kind.value, "checked": len(records), "sent": sent})
     elif dry_run:
-        print(f"{len(records):,} {kind.value} records are right; nothing was sent")
+        say(f"{len(records):,} {kind.value} records are right; nothing was sent")
     else:
-        print(f"sent {sent:,} {kind.value} records")
+        say(f"sent {sent:,} {kind.value} records")

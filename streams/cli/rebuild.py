@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from streams.cli.console import JsonFlag, load_settings, print_json, progress
+from streams.cli.console import JsonFlag, confirm, load_settings, print_json, progress, say
 from streams.errors import OperatorError
 
 app = typer.Typer()
@@ -28,7 +28,7 @@ def rebuild(
     try:
         refuse_while_projecting(settings)
         if not yes:
-            typer.confirm(f"Drop everything in {shown_place(settings)} and fold it again?", abort=True, err=True)
+            confirm(f"Drop everything in {shown_place(settings)} and fold it again?")
         client = connect(settings)
     except ProjectionAtWorkError as error:
         raise OperatorError(
@@ -47,4 +47,4 @@ def rebuild(
     if as_json:
         print_json({"records": records})
     else:
-        print(f"{records:,} records projected anew")
+        say(f"{records:,} records projected anew")

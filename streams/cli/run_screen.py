@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from streams.cli.console import Steps, note, progress
+from streams.text_safety import printable, redacted
 
 
 class RunScreen:
@@ -23,7 +24,7 @@ class RunScreen:
     def log(self, line: str) -> None:
         """A line of a part of the system."""
         with self._lock, self._log.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+            file.write(printable(redacted(line)) + "\n")
 
     def progress(self, label: str, total: int | None) -> AbstractContextManager[Steps]:
         """A bar, or plain lines."""

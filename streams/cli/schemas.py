@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from streams.cli.console import JsonFlag, load_settings, print_json, print_table
+from streams.cli.console import JsonFlag, load_settings, print_json, print_table, say
 
 app = typer.Typer(help="Check the schemas for compatibility.", no_args_is_help=True)
 
@@ -40,8 +40,8 @@ def check(
     else:
         print_table(("record", "versions"), rows, right=("versions",))
         for each in differences:
-            print(f"differs  {each}")
-        print("all compatible" if not differences else f"{len(differences)} differences")
+            say(f"differs  {each}")
+        say("all compatible" if not differences else f"{len(differences)} differences")
     if differences:
         raise typer.Exit(1)
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from streams.cli.console import JsonFlag, load_settings, note, print_json, print_table
+from streams.cli.console import JsonFlag, load_settings, note, print_json, print_table, say
 
 app = typer.Typer()
 
@@ -40,12 +40,12 @@ def statement(
 
 def show(document: dict[str, Any]) -> None:
     """Print a statement for people."""
-    print(f"{document['org_id']}, {document['month']} ({document['time_zone']}), as of {document['as_of']}")
+    say(f"{document['org_id']}, {document['month']} ({document['time_zone']}), as of {document['as_of']}")
     for wallet in document["wallets"]:
-        print()
+        say()
         rows = [["opening", "", wallet["opening"]]]
         rows += [[each["kind"], f"{each['entries']:,}", each["amount"]] for each in wallet["movements"]]
         rows.append(["closing", "", wallet["closing"]])
         print_table([wallet["wallet"], "entries", "credits"], rows, ["entries", "credits"])
     if not document["wallets"]:
-        print("no wallet yet: nothing was bought, given or used")
+        say("no wallet yet: nothing was bought, given or used")

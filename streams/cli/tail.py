@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from streams.cli.console import load_settings, note
+from streams.cli.console import load_settings, note, say, say_json
 from streams.cli.tail_lines import LINES as LINE_OF
 from streams.cli.tail_lines import Row, What
 
@@ -52,7 +52,12 @@ def tail(
     ends = committed_ends(settings, topics)
     first = committed_starts(settings, topics)
     key = None if org is None else org.encode()
-    write = _json_line if as_json else LINE_OF[what]
+
+    def show(row: Row) -> None:
+        if as_json:
+            say_json(_json_line(row))
+        else:
+            say(LINE_OF[what](row))
 
     def read(starts: Offsets) -> list[Row]:
         found: list[Row] = []
@@ -64,7 +69,7 @@ def tail(
     past = read(first) if everything else _last(read, first, ends, lines)
     past.sort(key=lambda row: (row["recorded_at"], row["partition"], row["offset"]))
     for row in past if everything else past[max(0, len(past) - lines) :]:
-        print(write(row))
+        show(row)
     if not past and (lines or everything):
         note(f"none yet{'' if org is None else f' of {org}'}" + ("; waiting, Ctrl-C ends it" if follow else ""))
     if not follow:
@@ -75,7 +80,7 @@ def tail(
             while True:
                 messages = follower.next(WAIT_S)
                 for row in rows_of([message for message in messages if key is None or message.key() == key]):
-                    print(write(row))
+                    show(row)
                 sys.stdout.flush()
     except KeyboardInterrupt:  # how a tail is meant to end
         return

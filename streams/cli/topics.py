@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from streams.cli.console import JsonFlag, load_settings, note, print_json
+from streams.cli.console import JsonFlag, load_settings, note, print_json, say
 
 app = typer.Typer(help="Create and check the topics.", no_args_is_help=True)
 
@@ -31,13 +31,11 @@ def apply(
         print_json({**asdict(applied), "partitions": settings.partitions, "namespace": settings.namespace})
         return
     for name in applied.created:
-        print(f"created   {name}")
+        say(f"created   {name}")
     for each in applied.changed:
-        print(f"changed   {each.topic}: {each.setting} from {each.found} to {each.wanted}")
+        say(f"changed   {each.topic}: {each.setting} from {each.found} to {each.wanted}")
     for each in applied.differences:
-        print(f"differs   {each.topic}: {each.setting} is {each.found}, the catalogue says {each.wanted}")
-    print(
-        f"{len(applied.created)} created, {len(applied.existing)} there already, {settings.partitions} partitions each"
-    )
+        say(f"differs   {each.topic}: {each.setting} is {each.found}, the catalogue says {each.wanted}")
+    say(f"{len(applied.created)} created, {len(applied.existing)} there already, {settings.partitions} partitions each")
     if applied.differences:
         note("`credits topics apply --change` sets what differs")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from schemas.enums import InputKind
-from streams.cli.console import load_settings, note, print_json, progress
+from streams.cli.console import load_settings, note, print_json, progress, say, say_json
 from streams.errors import OperatorError
 
 if TYPE_CHECKING:
@@ -45,16 +45,12 @@ def trace(
         if as_json:
             print_json({"kind": InputKind.USAGE.value, "sent": sent, "org_id": org})
         else:
-            print(f"sent {sent:,} usage records of {org}")
+            say(f"sent {sent:,} usage records of {org}")
         return
-    import sys
-
     import orjson
 
-    write = sys.stdout.buffer.write
     for record in records:
-        write(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE))
-    sys.stdout.buffer.flush()
+        say_json(orjson.dumps(record).decode())
 
 
 def events_of(

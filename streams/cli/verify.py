@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streams.cli.console import JsonFlag, load_settings, note, print_json, print_table, progress
+from streams.cli.console import JsonFlag, load_settings, note, print_json, print_table, progress, say
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -126,19 +126,19 @@ def show(report: Report) -> None:
     """The report for people."""
     from schemas.amounts import format_amount
 
-    print(f"{report.entries:,} entries of {report.orgs:,} organisations")
+    say(f"{report.entries:,} entries of {report.orgs:,} organisations")
     names = ("added", "spent", "expired", "taken_back", "balances", "on_the_way")
     rows = [[row.unit, *(format_amount(getattr(row, name)) for name in names), row.left_over] for row in report.units]
     headings = ["unit", *(name.replace("_", " ") for name in names), "left over"]
     print_table(headings, rows, headings[1:])
     show_inputs(report.inputs)
     for each in report.differences[:DIFFERENCES_SHOWN_MAX]:
-        print(f"differs  {each}")
+        say(f"differs  {each}")
     if not report.ok:
-        print(f"{report.differences_count:,} differences")
+        say(f"{report.differences_count:,} differences")
         return
     compared = "ledger = balances = ClickHouse" if report.clickhouse_compared else "ledger = balances"
-    print(f"ok: {compared}; no gaps; every unit adds up to zero; every record is accounted for")
+    say(f"ok: {compared}; no gaps; every unit adds up to zero; every record is accounted for")
 
 
 def show_inputs(inputs: Mapping[str, TopicCount]) -> None:
@@ -158,4 +158,4 @@ def show_inputs(inputs: Mapping[str, TopicCount]) -> None:
     if len(reasons) < len(without):
         reasons.append(DEAD_LETTERS_GONE)
     if reasons:
-        print(f"no entry: {'; '.join(reasons)}")
+        say(f"no entry: {'; '.join(reasons)}")

@@ -95,3 +95,40 @@ def test_text_is_for_people() -> None:
     lines = said("text")
     assert "Partition 3 restored" in lines[0]
     assert not lines[0].startswith("{")
+
+
+HOSTILE = """
+import logging, sys, structlog
+from streams.logging import configure_logging
+from streams.text_safety import conceal
+configure_logging("info", as_json=sys.argv[1] == "json")
+conceal(["correct horse battery"])
+evil = "acme\\x1b[2J\\x9b31m\\u202e\\x7f\\n2026-01-01 [info] forged [red]x[/]"
+logging.getLogger("streams.engine").warning("org %s", evil)
+structlog.get_logger("streams.api").warning("org", org=evil, parts=[evil], password="short", n=1)
+logging.getLogger("uvicorn").error("login %s failed", "http://u:p@ss@host/?api_key=hunter2")
+logging.getLogger("aiokafka").error("sent correct horse battery")
+try:
+    raise ValueError(evil)
+except ValueError as error:
+    logging.getLogger("streams.app").error("The worker stops: %s", error, exc_info=error)
+"""
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_what_comes_from_outside_writes_no_line_and_paints_nothing(log_format: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", HOSTILE, log_format], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stderr.replace("\n", "").isprintable()
+    for secret in ("short", "p@ss", "hunter2", "correct horse"):
+        assert secret not in done.stderr
+    lines = done.stderr.splitlines()
+    assert not [line for line in lines if line.startswith("2026-01-01 [info] forged")]
+    if log_format == "json":
+        events = [json.loads(line) for line in lines]
+        assert [event["level"] for event in events] == ["warning", "warning", "error", "error", "error"]
+        assert events[0]["event"].endswith("forged [red]x[/]")
+    else:
+        assert len([line for line in lines if not line.startswith("| ")]) == 5
+        assert "\\x1b[2J" in lines[0]

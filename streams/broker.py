@@ -280,6 +280,8 @@ class LocalBroker:
             "message.max.bytes": RECORD_BYTES_MAX,
             "replica.fetch.max.bytes": RECORD_BYTES_MAX,
             "offsets.topic.replication.factor": 1,
+            # As long as alerts are kept: a subscriber that is away for so long still goes on where it was.
+            "offsets.retention.minutes": 90 * 24 * 60,
             "offsets.topic.num.partitions": 8,
             "transaction.state.log.replication.factor": 1,
             "transaction.state.log.min.isr": 1,

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from schemas.codec import decode_columns
 from schemas.topics import Topics
-from streams.client.reader import Follower, committed_ends
+from streams.client.follower import Follower
+from streams.client.reader import committed_ends
 from streams.errors import OperatorError
 
 if TYPE_CHECKING:

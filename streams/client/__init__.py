@@ -9,14 +9,16 @@ The rules of this package:
 from __future__ import annotations
 
 from schemas.events import PURCHASE_PRESETS
+from streams.client.follower import Follower, PositionLostError
 from streams.client.producer import CreditsProducer, DeliveryError
-from streams.client.reader import Follower, committed_ends, committed_starts, read_range
+from streams.client.reader import committed_ends, committed_starts, read_range
 
 __all__ = [
     "PURCHASE_PRESETS",
     "CreditsProducer",
     "DeliveryError",
     "Follower",
+    "PositionLostError",
     "committed_ends",
     "committed_starts",
     "read_range",

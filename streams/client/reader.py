@@ -1,4 +1,4 @@
-"""Reading topics: a range of offsets to its end, or on and on. Committed records only.
+"""Reading a range of offsets of topics to its end. Committed records only. `streams.client.follower` goes on and on.
 
 Rules of this file: offsets are asked for with `read_committed`, so that "the end" is the last stable offset and a range
 up to it can always be read whole. No consumer group is joined and no offset is committed: reading leaves no trace.
@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
-    OFFSET_END,
     Consumer,
     IsolationLevel,
     KafkaError,
@@ -98,7 +97,7 @@ def read_range(settings: Settings, starts: Mapping[tuple[str, int], int], ends: 
             ]
         )
         while left:
-            batch = _next(consumer, WAIT_S, BATCH_RECORDS_MAX)
+            batch = next_records(consumer, WAIT_S, BATCH_RECORDS_MAX)
             records = []
             for message in batch:
                 place = (message.topic(), message.partition())
@@ -122,61 +121,7 @@ def read_range(settings: Settings, starts: Mapping[tuple[str, int], int], ends: 
         consumer.close()
 
 
-def _next(consumer: Consumer, wait_s: float, records_max: int) -> list[Message]:
+def next_records(consumer: Consumer, wait_s: float, records_max: int) -> list[Message]:
     """What is there, at once; else the first that comes within `wait_s`. (`consume` alone waits for all it may get.)"""
     batch: list[Message] = consumer.consume(records_max, 0)
     return batch or consumer.consume(1, wait_s)
-
-
-class Follower:
-    """Reads topics on and on, from now or from given offsets. Use it as a context manager; one thread."""
-
-    def __init__(
-        self,
-        settings: Settings,
-        topics: Sequence[str],
-        *,
-        starts: Mapping[tuple[str, int], int] | None = None,
-        from_end: bool = True,
-        fetch_wait_ms: int = 100,
-        fetch_bytes_min: int = 1,
-    ) -> None:
-        """`starts` win over `from_end`. The broker answers with `fetch_bytes_min` bytes, or after `fetch_wait_ms`."""
-        self._consumer = Consumer(
-            {
-                **consumer_config(
-                    settings,
-                    f"{settings.namespace}credits-follower-{uuid.uuid4().hex[:12]}",
-                    fetch_wait_max_ms=fetch_wait_ms,
-                    fetch_min_bytes=fetch_bytes_min,
-                    max_partition_fetch_bytes=FETCH_BYTES_MAX,
-                ),
-                "log_level": 0,
-            }
-        )
-        metadata = self._consumer.list_topics(timeout=ANSWER_TIMEOUT_S).topics
-        default = OFFSET_END if from_end else OFFSET_BEGINNING
-        self._consumer.assign(
-            [
-                TopicPartition(topic, partition, (starts or {}).get((topic, partition), default))
-                for topic in topics
-                for partition in metadata[topic].partitions
-            ]
-        )
-
-    def __enter__(self) -> Follower:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._consumer.close()
-
-    def next(self, wait_s: float, records_max: int = BATCH_RECORDS_MAX) -> list[Message]:
-        """What has arrived: at once when there is something, else after at most `wait_s`. May be empty."""
-        records = []
-        for message in _next(self._consumer, wait_s, records_max):
-            error = message.error()
-            if error is None:
-                records.append(message)
-            elif not error.retriable() and error.code() not in (KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN):
-                raise KafkaException(error)
-        return records

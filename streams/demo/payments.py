@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from schemas.codec import decode_one
 from schemas.enums import InputKind, PurchaseKind, PurchaseStatus, TopupReason
 from schemas.topics import Topics
-from streams.client.reader import Follower
+from streams.client.follower import Follower
 from streams.demo.organisations import org_id
 from streams.demo.sending import Sender
 from streams.demo.tally import TOPUPS, Tally

@@ -21,7 +21,8 @@ from schemas.codec import decode_columns, rows_of
 from schemas.enums import InputKind
 from schemas.topics import BY_KEY
 from streams.client.dead_letters import dead_letter_of
-from streams.client.reader import Follower, Offsets, read_range
+from streams.client.follower import Follower
+from streams.client.reader import Offsets, read_range
 from streams.engine.accounts import Accounts
 from streams.engine.positions import POSITION_KEY, PositionRecord, decode_position
 from streams.kafka_clients import admin_config, consumer_config, producer_config

@@ -1,0 +1,210 @@
+"""Following topics on and on: from now, from given offsets, or under a name whose position Kafka keeps.
+
+The rules of this file:
+1. Committed records only. Without a name, following leaves no trace in Kafka.
+2. Under a name, the position is the committed offset of the consumer group `<namespace>credits-follower-<name>`. It
+   moves when `commit` is called, after what was handed out has been handled. What came while nobody followed under the
+   name comes first. Followers of one name share the partitions.
+3. A crash between handling and `commit` costs repeats, never a gap: what was handed out since the last `commit` is
+   handed out again, to whoever follows next under the name. It has the same ids: pass the id on (as the key of the
+   mail, of the ticket), and the repeat has no effect. `records_max=1` and a `commit` each make it one record at most.
+4. With `id_of`, a record whose id was handed out before is left out: the last `ids_max` ids are remembered, in memory.
+   So one process hands out each id once, also when partitions change hands; a new process remembers nothing.
+5. A position that retention has passed is `PositionLostError`, never a silent gap. A name without a position begins at
+   the first record. That is also a name that Kafka has forgotten: it does so when nobody has followed for
+   `offsets.retention.minutes` (7 days, unless set), and then repeats what is still there.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    OFFSET_END,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicPartition,
+)
+
+from streams.client.reader import ANSWER_TIMEOUT_S, BATCH_RECORDS_MAX, FETCH_BYTES_MAX, next_records
+from streams.errors import OperatorError
+from streams.kafka_clients import consumer_config
+
+if TYPE_CHECKING:
+    from streams.settings import Settings
+
+IDS_MAX = 100_000
+"""About 20 MB of ids of 100 characters."""
+
+NAME = re.compile(r"[A-Za-z0-9._-]{1,100}")
+
+# The group is being shared out again: what is ours is known when that has ended.
+SHARING_OUT = (KafkaError.ILLEGAL_GENERATION, KafkaError.UNKNOWN_MEMBER_ID, KafkaError.REBALANCE_IN_PROGRESS)
+PASSING = (KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._MAX_POLL_EXCEEDED)
+
+Place = tuple[str, int]
+
+
+class PositionLostError(OperatorError):
+    """Records between a follower's position and the first that Kafka still has are gone."""
+
+    code = "position_lost"
+
+
+def group_of(namespace: str, name: str) -> str:
+    """The consumer group that keeps the position of a name."""
+    return f"{namespace}credits-follower-{name}"
+
+
+class Follower:
+    """Reads topics on and on. Use it as a context manager, in one thread.
+
+    `name`: whose position it is; the next follower of the name goes on there. Without one, it begins at `starts`, and
+    for what is not in there at the end (`from_end`) or at the beginning. `id_of` gives the id by which a record is
+    handed out once. The broker answers with `fetch_bytes_min` bytes, or after `fetch_wait_ms`.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        topics: Sequence[str],
+        *,
+        name: str | None = None,
+        id_of: Callable[[Message], str] | None = None,
+        ids_max: int = IDS_MAX,
+        starts: Mapping[Place, int] | None = None,
+        from_end: bool = True,
+        fetch_wait_ms: int = 100,
+        fetch_bytes_min: int = 1,
+    ) -> None:
+        self._id_of = id_of
+        self._ids_max = ids_max
+        self._ids: dict[str, None] = {}
+        self._named = name is not None
+        self._handed: dict[Place, int] = {}
+        self._handled: dict[Place, int] = {}
+        if name is not None and (starts is not None or not NAME.fullmatch(name)):
+            raise ValueError("a name has 1 to 100 letters, digits, '.', '_' and '-', and a position of its own")
+        self._consumer = Consumer(
+            {
+                **consumer_config(
+                    settings,
+                    group_of(settings.namespace, name or uuid.uuid4().hex[:12]),
+                    auto_offset_reset="error" if self._named else "earliest",
+                    session_timeout_ms=settings.session_timeout_ms,
+                    fetch_wait_max_ms=fetch_wait_ms,
+                    fetch_min_bytes=fetch_bytes_min,
+                    max_partition_fetch_bytes=FETCH_BYTES_MAX,
+                ),
+                "log_level": 0,
+            }
+        )
+        if self._named:
+            self._consumer.subscribe(
+                list(topics), on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost
+            )
+        else:
+            self._assign(topics, starts or {}, OFFSET_END if from_end else OFFSET_BEGINNING)
+
+    def _assign(self, topics: Sequence[str], starts: Mapping[Place, int], default: int) -> None:
+        metadata = self._consumer.list_topics(timeout=ANSWER_TIMEOUT_S).topics
+        self._consumer.assign(
+            [
+                TopicPartition(topic, partition, starts.get((topic, partition), default))
+                for topic in topics
+                for partition in metadata[topic].partitions
+            ]
+        )
+
+    def __enter__(self) -> Follower:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._consumer.close()
+
+    def next(self, wait_s: float, records_max: int = BATCH_RECORDS_MAX) -> list[Message]:
+        """What has arrived: at once when there is something, else after at most `wait_s`. May be empty.
+
+        Raises `KafkaException` for what does not pass by itself, `PositionLostError` (rule 5). Under a name, call it
+        at least every five minutes: later, Kafka gives the partitions to another follower of the name.
+        """
+        records = []
+        for message in next_records(self._consumer, wait_s, records_max):
+            error = message.error()
+            if error is None:
+                self._handed[message.topic(), message.partition()] = message.offset() + 1
+                if self._is_new(message):
+                    records.append(message)
+            elif error.code() == KafkaError._AUTO_OFFSET_RESET:
+                raise _position_lost(message.topic(), message.partition(), error.str())
+            elif not error.retriable() and error.code() not in PASSING:
+                raise KafkaException(error)
+        return records
+
+    def commit(self) -> None:
+        """Move the name's position behind everything that was handed out; it must have been handled.
+
+        While Kafka shares the partitions out again, nothing moves until the next call; what another follower got is
+        his, and he may be handed some of it again.
+        """
+        if not self._named:
+            raise ValueError("only a follower with a name has a position")
+        self._handled |= self._handed
+        self._handed.clear()
+        self._commit_handled()
+
+    def _commit_handled(self) -> None:
+        if not self._handled:
+            return
+        positions = [TopicPartition(topic, partition, at) for (topic, partition), at in self._handled.items()]
+        try:
+            self._consumer.commit(offsets=positions, asynchronous=False)
+        except KafkaException as error:
+            if error.args[0].code() not in SHARING_OUT:
+                raise
+            return
+        self._handled.clear()
+
+    def _is_new(self, message: Message) -> bool:
+        if self._id_of is None:
+            return True
+        found = self._id_of(message)
+        if found in self._ids:
+            return False
+        self._ids[found] = None
+        if len(self._ids) > self._ids_max:
+            del self._ids[next(iter(self._ids))]
+        return True
+
+    def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        """Go on at the positions. They are asked for here: to the consumer, a new name would be a lost position."""
+        for each in consumer.committed(partitions, timeout=ANSWER_TIMEOUT_S):
+            if each.error is not None:
+                raise KafkaException(each.error)
+            place = next(one for one in partitions if (one.topic, one.partition) == (each.topic, each.partition))
+            place.offset = OFFSET_BEGINNING if each.offset < 0 else each.offset
+        consumer.assign(partitions)
+
+    def _revoked(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        """Others go on with these: what was handled is committed, the rest is handed out again."""
+        self._commit_handled()
+        self._lost(_, partitions)
+
+    def _lost(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        for each in partitions:
+            self._handed.pop((each.topic, each.partition), None)
+            self._handled.pop((each.topic, each.partition), None)
+
+
+def _position_lost(topic: Any, partition: Any, what: str) -> PositionLostError:
+    return PositionLostError(
+        f"records of {topic} partition {partition} are gone that were not followed yet ({what})",
+        "find out how long nobody followed; to go on with what is there, follow under another name, or delete the "
+        "consumer group",
+    )

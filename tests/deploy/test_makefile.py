@@ -14,7 +14,7 @@ import pytest
 
 from tests.tidy.source import ROOT
 
-TARGETS = ("install", "demo", "up", "bench", "test", "test-all", "lint", "clean")
+TARGETS = ("install", "demo", "up", "bench", "test", "test-all", "faults", "lint", "clean")
 
 
 def make(folder: Path, *arguments: str, path: str | None = None) -> subprocess.CompletedProcess[str]:
@@ -45,7 +45,7 @@ def test_targets_are_there(checkout: Path, target: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("target", ["install", "demo", "up", "bench", "test", "test-all", "lint"])
+@pytest.mark.parametrize("target", ["install", "demo", "up", "bench", "test", "test-all", "faults", "lint"])
 def test_each_does_its_own_set_up(checkout: Path, target: str) -> None:
     commands = make(checkout, "-n", target).stdout
     assert "-m venv .venv" in commands

@@ -12,10 +12,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from tests.faults.rows import ROWS
+
 INTRODUCTION = """# Faults
 
 What the system must survive, how each fault is provoked, what must hold, and what the last run saw. Made by
 `make faults`, which runs every test that is named here, the slow ones too. Do not edit it by hand.
+
+"""
+
+LIST = """
+## The list that the numbers are of
 
 """
 
@@ -63,22 +70,40 @@ def fault_of(positional: tuple[Any, ...], named: Mapping[str, Any]) -> Fault:
     empty = [name for name, value in texts.items() if not (isinstance(value, str) and value.strip())]
     if empty:
         raise ValueError(f"the fault {fault.slug!r} says nothing of: {', '.join(empty)}")
+    if fault.faults_row and fault.faults_row not in ROWS:
+        raise ValueError(f"the fault {fault.slug!r} is of row {fault.faults_row}; there are {len(ROWS)}")
     return fault
 
 
 def page(runs: Iterable[Run]) -> str:
-    """The whole document: a row a fault, numbered ones first. Several runs of a test (its parameters) are one row."""
+    """The whole document: a row a fault, numbered ones first. Several runs of a test (its parameters) are one row.
+
+    After it the list that the numbers are of, with the faults that each number was shown by.
+    """
     rows = [
         "| # | fault | how it is provoked | what must hold | seen | test |",
         "|---|---|---|---|---|---|",
     ]
-    for run in sorted(_one_per_test(runs), key=lambda each: (each.fault.faults_row or 1_000, each.fault.slug)):
+    every = _one_per_test(runs)
+    for run in sorted(every, key=lambda each: (each.fault.faults_row or 1_000, each.fault.slug)):
         fault = run.fault
         seen = "; ".join(run.seen) if run.passed else "**failed**"
         number = str(fault.faults_row or "")
         cells = (number, f"**{fault.title}**", fault.provoked, fault.holds, seen, f"`{run.test}`")
         rows.append("| " + " | ".join(_cell(each) for each in cells) + " |")
-    return INTRODUCTION + "\n".join(rows) + "\n"
+    return INTRODUCTION + "\n".join(rows) + "\n" + LIST + "\n".join(_listed(every)) + "\n"
+
+
+def _listed(every: Iterable[Run]) -> list[str]:
+    titles: dict[int, list[str]] = {number: [] for number in ROWS}
+    for run in every:
+        if run.fault.faults_row:
+            titles[run.fault.faults_row].append(run.fault.title)
+    rows = ["| # | fault | what is expected | shown by |", "|---|---|---|---|"]
+    for number, row in ROWS.items():
+        cells = (str(number), row.fault, row.expected, "; ".join(sorted(titles[number])) or "no test")
+        rows.append("| " + " | ".join(_cell(each) for each in cells) + " |")
+    return rows
 
 
 def _one_per_test(runs: Iterable[Run]) -> list[Run]:

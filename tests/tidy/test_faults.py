@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tests.faults.table import Fault, Run, fault_of, page
+from tests.faults.table import LIST, Fault, Run, fault_of, page
 from tests.tidy.source import ROOT, Module, modules
 
 PAGE = ROOT / "docs" / "faults.md"
@@ -76,6 +76,10 @@ def test_the_page_is_in_order_and_says_what_was_seen() -> None:
             Run(one, "tests/x.py::test_one[2]", True, ("3 entries", "no gap")),
         ]
     )
-    rows = text.splitlines()[-2:]
+    rows = text.partition(LIST)[0].splitlines()[-2:]
     assert rows[0] == r"| 2 | **title b** | pulled \| pushed | holds | 3 entries; no gap | `tests/x.py::test_one` |"
     assert rows[1] == "|  | **title a** | pulled | holds | **failed** | `tests/x.py::test_two` |"
+    listed = text.partition(LIST)[2].splitlines()
+    assert listed[3].startswith("| 2 |")
+    assert listed[3].endswith("| title b |")
+    assert listed[2].endswith("| no test |")

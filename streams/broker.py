@@ -41,6 +41,8 @@ STOP_TIMEOUT_S = 30.0
 MAVEN_TIMEOUT_S = 600.0
 POLL_S = 0.05
 RECORD_BYTES_MAX = 8 * 1024 * 1024
+TRANSACTION_TIMEOUT_MS_MAX = 60_000
+"""Kafka Streams asks for 10 s, librdkafka and Java's producer for 60 s."""
 
 THREE_WAYS = (
     "install Java 17 and Maven (apt install openjdk-17-jre-headless maven), or set CREDITS_KAFKA_BOOTSTRAP_SERVERS "
@@ -290,6 +292,8 @@ class LocalBroker:
             # open. Ours end only when all their records are acknowledged, and a writer that was given up on is fenced
             # by its epoch, so that no record can come after the end.
             "transaction.partition.verification.enable": "false",
+            # Who leaves a transaction open holds back every reader of its partitions: not for 15 minutes.
+            "transaction.max.timeout.ms": TRANSACTION_TIMEOUT_MS_MAX,
             "share.coordinator.state.topic.replication.factor": 1,
             "share.coordinator.state.topic.min.isr": 1,
             # One broker for one developer: members need not wait for others that may still start.

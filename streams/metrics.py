@@ -50,6 +50,12 @@ class PrometheusMetrics:
         )
         self._restored = Histogram("credits_restore_seconds", "Time to restore a partition's state", registry=registry)
         self._accounts = Gauge("credits_accounts", "Accounts of a partition", ("partition",), registry=registry)
+        self._stalled = Gauge(
+            "credits_input_stalled_seconds",
+            "How long records of an input have waited behind an open transaction of some producer",
+            ("topic", "partition"),
+            registry=registry,
+        )
         self._seen_ids = Gauge("credits_seen_ids", "Ids remembered in a partition", ("partition",), registry=registry)
 
     def batch(self, partition: int, records: int, gather_s: float, step_s: float, commit_s: float) -> None:
@@ -80,3 +86,7 @@ class PrometheusMetrics:
         self._restored.observe(seconds)
         self._accounts.labels(str(partition)).set(accounts)
         self._seen_ids.labels(str(partition)).set(seen_ids)
+
+    def stalled(self, topic: str, partition: int, seconds: float) -> None:
+        """How long records of an input have waited behind an open transaction; 0 when none waits."""
+        self._stalled.labels(topic, str(partition)).set(seconds)

@@ -197,11 +197,11 @@ class LedgerProcessor:
                     outbound.notice(batch.topic, "old_id", old)
 
     def tick(self, state: PartitionState, at: int, orgs: Sequence[str]) -> Output | None:
-        """Settle what fell due for these orgs."""
+        """Settle what fell due at or before `at` for these orgs; the clock may be ahead of it."""
         outbound = Outbound(self._topics, self._registry)
         state.clock_at = max(state.clock_at, at)
         for org in orgs:
-            outbound.outcome(settle_due(state.account(org), state.clock_at))
+            outbound.outcome(settle_due(state.account(org), state.clock_at, until=at))
         return None if outbound.empty else self._output(state, outbound)
 
     def _output(self, state: PartitionState, outbound: Outbound) -> Output:

@@ -7,6 +7,7 @@ refuses is the ledger's to write (`rejected`); what no rule can be asked about i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -29,7 +30,7 @@ from streams.ledger.entry import Leg
 from streams.ledger.price_log import PriceLog, Published
 from streams.ledger.rating import Price, PriceList
 from streams.ledger.refusals import DeadLetter
-from streams.ledger.settle import settle_due
+from streams.ledger.settle import hold_still_open, settle_due
 from streams.ledger.source import Context, Source
 
 COMMANDS: Final[
@@ -161,8 +162,11 @@ class RowBooking:
         source = Source(inbound.topic, inbound.partition, inbound.offsets[index])
         references = self._references.of(command)
         account = self._state.account(org_id)
-        self._outbound.outcome(settle_due(account, at))
-        outcome = decide(account, command, Context(at, self._prices, source, references))
+        arrived_at = inbound.timestamps_ms[index] * 1_000
+        hold_id = command.hold_id if isinstance(command, commands.Hold) and command.action != HoldAction.PLACE else None
+        with nullcontext() if hold_id is None else hold_still_open(account, hold_id, arrived_at, at):
+            self._outbound.outcome(settle_due(account, at))
+            outcome = decide(account, command, Context(at, self._prices, source, references))
         self._outbound.outcome(outcome)
         self._references.note_entries(outcome.entries)
         self._outbound.count(inbound.topic, "rejected" if outcome.rejected else "entries")

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -27,13 +28,16 @@ from faust.types import TP
 from streams.background import WatchedPool, watched
 from streams.engine.clock import ASK_INTERVAL_S, BrokerClock
 from streams.engine.failures import ContractError, PositionBeyondEndError, RetentionGapError
+from streams.engine.internal_topics import changelog_topic, seen_topic
 from streams.engine.ledger_lookup import LedgerLookup
 from streams.engine.limits import DeadLetterLimit
 from streams.engine.memory import give_memory_back
 from streams.engine.ports import EngineMetrics, Inbound, NoMetrics, Processor
 from streams.engine.pump import LARGE_BATCHES_MAX, Pump, PumpSetup
 from streams.engine.restore import OwnTopics, Restored, restore
+from streams.engine.stalled import StalledInputs
 from streams.engine.table import LedgerConsumer, account_table
+from streams.engine.topic_watch import LOOK_INTERVAL_S, TopicWatch
 from streams.engine.transport import batch_topic, commit_offsets, use_batches
 from streams.errors import KafkaUnavailableError
 from streams.settings import Settings
@@ -49,6 +53,7 @@ RESTORE_PAUSE_S = 1.0
 STOP_LOOK_S = 0.5
 GROUP_OFFSETS_INTERVAL_S = 5.0
 STUCK_AFTER_S = 60.0
+INPUTS_INTERVAL_S = 1.0
 
 
 def _no_clock() -> int:
@@ -78,6 +83,8 @@ class Engine:
         self._group_offsets: asyncio.Task[None] | None = None
         self._clock = BrokerClock(settings) if settings.clock == "wall" else None
         self._clock_asking: asyncio.Task[None] | None = None
+        self._stalled = StalledInputs(self._metrics)
+        self._watching: list[asyncio.Task[None]] = []
         self._stopping = False
         self._rebalancing = asyncio.Lock()
         self.failed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
@@ -115,13 +122,15 @@ class Engine:
         if self._clock is not None:
             asking = asyncio.create_task(self._ask_the_time(self._clock), name="clock")
             self._clock_asking = watched(asking, self.fail)
+        for watch in (self._watch_topics(), self._watch_inputs()):
+            self._watching.append(watched(asyncio.create_task(watch), self.fail))
 
     async def stop(self) -> None:
         """Finish open transactions and stop. Before the app stops."""
         self._stopping = True
         async with self._rebalancing:
             pass
-        for task in (self._group_offsets, self._clock_asking):
+        for task in (self._group_offsets, self._clock_asking, *self._watching):
             if task is not None:
                 task.cancel()
         await asyncio.gather(*(pump.close(CLOSE_TIMEOUT_S) for pump in self._pumps.values()))
@@ -139,6 +148,10 @@ class Engine:
     def stuck(self, now_s: float) -> list[int]:
         """Partitions with work but without a commit for `STUCK_AFTER_S`, at the monotonic time `now_s`."""
         return [n for n, pump in self._pumps.items() if pump.waiting and now_s - pump.progress_at_s > STUCK_AFTER_S]
+
+    def stalled_inputs(self, now_s: float) -> list[str]:
+        """A sentence for each input that waits behind an open transaction, at the monotonic time `now_s`."""
+        return self._stalled.sentences(now_s)
 
     # What Faust asks: the table's store, the transport's positions, the signal before a rebalance.
 
@@ -328,6 +341,24 @@ class Engine:
             moved = {tp: offset for tp, offset in reached.items() if shown.get(tp) != offset}
             if moved and await commit_offsets(self._app, moved):
                 shown = reached
+
+    async def _watch_inputs(self) -> None:
+        """See what waits behind open transactions of producers."""
+        while True:
+            await asyncio.sleep(INPUTS_INTERVAL_S)
+            if self._pumps:
+                thread = self._consumer.thread
+                read = {tp: thread.fetched_ends(tp) for number in self._pumps for tp in self._tps(number)}
+                self._stalled.observe({tp: ends for tp, ends in read.items() if ends is not None}, time.monotonic())
+
+    async def _watch_topics(self) -> None:
+        """Stop the worker when one of its topics is deleted, or deleted and created again."""
+        app_id, windows = self._settings.app_id, self._processor.seen_windows
+        own = [changelog_topic(app_id), *(seen_topic(app_id, window.name) for window in windows)]
+        watch = TopicWatch(self._settings, [*self._inputs, *self._processor.outputs, *own])
+        while True:
+            await asyncio.to_thread(watch.look)
+            await asyncio.sleep(LOOK_INTERVAL_S)
 
     async def _ask_the_time(self, clock: BrokerClock) -> None:
         while True:

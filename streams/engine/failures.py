@@ -35,6 +35,12 @@ class PositionBeyondEndError(OperatorError):
     code = "position_beyond_end"
 
 
+class TopicGoneError(OperatorError):
+    """A topic was deleted, or deleted and created again, while the worker ran."""
+
+    code = "topic_gone"
+
+
 class CommitRefusedError(OperatorError):
     """Kafka refuses what the ledger must write, and will again."""
 

@@ -1,6 +1,8 @@
 """What a worker tells about itself over HTTP: `/livez`, `/readyz`, `/metrics`, in a thread of its own.
 
-Alive means: every partition that has work committed something within the last minute. Ready means: the first
+Alive means: every partition that has work committed something within the last minute. Records that wait behind an open
+transaction are no work yet: the answer names them and stays 200, because a restart cannot end another producer's
+transaction. Ready means: the first
 assignment is being served. Both answer 200 or 503 with one line of plain text.
 """
 
@@ -36,7 +38,8 @@ class WorkerHealth:
         stuck = self._engine.stuck(time.monotonic())
         if stuck:
             return False, f"no progress on partitions {stuck}"
-        return True, "alive"
+        stalled = self._engine.stalled_inputs(time.monotonic())
+        return True, "; ".join(["alive", *stalled])
 
     def ready(self) -> tuple[bool, str]:
         """(ready, sentence)."""

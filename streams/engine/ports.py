@@ -14,8 +14,8 @@ at the same time.
 4. The engine commits the `Output` as one transaction in a worker thread. Meanwhile `gather` and `step` of other
    partitions run; those of P wait.
 5. `committed` on the event loop, when the transaction of an `Output` of P is in Kafka: the place for bounding caches.
-6. `tick` on the event loop's thread, when accounts of P are due: at the clock in turns with queued batches, at the
-   broker's time when P is idle.
+6. `tick` on the event loop's thread, when accounts of P are due: at the time up to which all inputs of P were read, in
+   turns with queued batches; at the broker's time when P is idle.
 
 Guarantees: batches of one topic and partition arrive in offset order, no record twice, none left out, across restarts
 and rebalances. Everything in one `Output` becomes visible to read_committed readers at once, or never.
@@ -280,6 +280,8 @@ class Processor(Protocol[State, Gathered]):
     def tick(self, state: State, at: int, orgs: Sequence[str]) -> Output | None:
         """Settle what is due at or before `at` (microseconds) for these orgs; None when nothing had to happen.
 
+        `at` may lie before the partition's clock: up to it every input was read.
+
         An org named here whose account comes back without a changed due time is not named again until it changes."""
         ...
 
@@ -317,6 +319,10 @@ class EngineMetrics(Protocol):
         """One partition restored from Kafka."""
         ...
 
+    def stalled(self, topic: str, partition: int, seconds: float) -> None:
+        """How long records of an input have waited behind an open transaction; 0 when none waits."""
+        ...
+
 
 class NoMetrics:
     """Counts nothing."""
@@ -337,4 +343,7 @@ class NoMetrics:
         """Nothing."""
 
     def restored(self, partition: int, accounts: int, seen_ids: int, seconds: float) -> None:
+        """Nothing."""
+
+    def stalled(self, topic: str, partition: int, seconds: float) -> None:
         """Nothing."""

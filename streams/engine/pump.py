@@ -7,6 +7,8 @@ The rules of this file:
    is restored from Kafka, which also tells whether the transaction had gone through after all.
 3. The positions, the seen ids and the account states of this process follow the commit, never lead it.
 4. Nothing is caught that is not understood: any other exception stops the worker, with the batch uncommitted.
+5. A timer waits until every input has been read up to its time. What waits behind an open transaction counts as not
+   read, so a record that came before the timer's time is decided before the timer.
 """
 
 from __future__ import annotations
@@ -37,6 +39,8 @@ from streams.settings import Settings
 log = logging.getLogger(__name__)
 
 TICK_IDLE_S = 1.0
+# How soon a timer that waits for an input to be read is looked at again.
+TICK_OVERDUE_S = 0.1
 # A batch from here on and what it causes take 20 to 40 MiB until they are committed: one is committed while another is
 # decided, which keeps a worker's core busy; more would cost memory.
 LARGE_RECORDS_MIN = 1_000
@@ -70,7 +74,7 @@ class Fetching(Protocol):
         ...
 
     def caught_up(self, partition: int, next_offsets: Mapping[str, int]) -> bool:
-        """Whether nothing is known to be in the inputs at or beyond these offsets."""
+        """Whether the inputs have nothing at or beyond these offsets, not even behind an open transaction."""
         ...
 
 
@@ -233,9 +237,10 @@ class Pump:
     async def _turn(self) -> None:
         clock_at = self._position.clock_at
         due_at = self._accounts.next_due()
-        if due_at is not None and due_at <= clock_at and not (self._ticked and self.intake):
+        read_up_to = clock_at if due_at is None or due_at > clock_at else self._read_up_to()
+        if due_at is not None and due_at <= read_up_to and not (self._ticked and self.intake):
             self._ticked = True
-            await self._tick(clock_at)
+            await self._tick(read_up_to)
         elif self.intake:
             # In turns, so that the first of a month, when every account is due, does not keep events waiting.
             self._ticked = False
@@ -246,7 +251,8 @@ class Pump:
         else:
             self._wake.clear()
             if not self.intake and not self._closing:
-                await self._sleep(None if due_at is None else TICK_IDLE_S)
+                overdue = due_at is not None and due_at <= clock_at
+                await self._sleep(None if due_at is None else TICK_OVERDUE_S if overdue else TICK_IDLE_S)
 
     def _is_idle(self) -> bool:
         quiet = time.monotonic() - self._idle_since_s >= TICK_IDLE_S
@@ -370,10 +376,14 @@ class Pump:
         for name, oldest in self._forgotten.items():
             self._setup.trimming.submit(trim, self._setup.settings, name, self.number, oldest)
         self._forgotten = {}
-        passed_at = min(self._passed_at(topic, offset) for topic, offset in self._position.next_offsets.items())
+        passed_at = self._read_up_to()
         for name, memory in self._seen.items():
             if memory.expire(passed_at):
                 self._forgotten[name] = memory.oldest_bucket(passed_at)
+
+    def _read_up_to(self) -> int:
+        """No record of any input that is still to come arrived before this; microseconds."""
+        return min(self._passed_at(topic, offset) for topic, offset in self._position.next_offsets.items())
 
     def _passed_at(self, topic: str, next_offset: int) -> int:
         """No record of the topic that is still to come arrived before this; microseconds."""

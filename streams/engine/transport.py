@@ -22,7 +22,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Collection, Mapping
-from typing import Any, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import faust
 from aiokafka.consumer.fetcher import READ_COMMITTED, FetchResult
@@ -43,6 +43,13 @@ Columns = dict[TP, Inbound]
 FETCH_WAIT_MS = 50
 FETCH_BYTES_MIN = 256 * 1024
 FETCH_RECENT_MS = 5_000
+
+
+class FetchedEnds(NamedTuple):
+    """The ends of a partition, as the broker's answer to a fetch has them. They differ while a transaction is open."""
+
+    last_stable_offset: int
+    high_watermark: int
 
 
 class Positions(Protocol):
@@ -220,14 +227,25 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         return ends
 
     def at_end(self, tp: TP, offset: int) -> bool:
-        """Whether the last fetch of the partition, not long ago, found nothing at or beyond `offset`."""
+        """Whether the last fetch of the partition, not long ago, found nothing at or beyond `offset`.
+
+        The log's end is the high watermark. The last stable offset lies before it while a transaction is open, and
+        what waits behind it came before now.
+        """
+        ends = self.fetched_ends(tp)
+        return ends is not None and ends.high_watermark <= offset
+
+    def fetched_ends(self, tp: TP) -> FetchedEnds | None:
+        """What the last fetch of the partition said of its end; None when that was long ago, or there was none."""
         assignment = self._ensure_consumer()._fetcher._subscriptions.subscription.assignment
         if assignment is None or TopicPartition(*tp) not in assignment.tps:
-            return False
+            return None
         fetched = assignment.state_value(TopicPartition(*tp))
         if fetched.lso is None or fetched.timestamp is None:
-            return False
-        return bool(fetched.lso <= offset and time.time() * 1000 - fetched.timestamp < FETCH_RECENT_MS)
+            return None
+        if time.time() * 1000 - fetched.timestamp >= FETCH_RECENT_MS:
+            return None
+        return FetchedEnds(fetched.lso, fetched.highwater)
 
     def member(self) -> tuple[str, int]:
         """This process's id and generation in the consumer group; they change in steps of one while it stays in."""

@@ -4,6 +4,7 @@ Rules of this file, the fold's part of holds:
 - A hold is active from its entry until all of it is taken or released; then it is resolved, once and for ever.
 - Usage that names a hold of its wallet takes from it first: held falls by at most what is held, the rest of the cost
   was not set aside.
+- A capture or release that arrived before the end of its hold comes before it, however late it is read.
 - Every active hold stands in `hold_ends` with its time-out, so none can be forgotten.
 - The last `RESOLVED_MAX` resolved holds are remembered, so that a second resolution is told from an unknown hold.
 """
@@ -53,6 +54,13 @@ def take_from_hold(account: Account, unit: str, hold_id: str, cost: int) -> None
     _change_held(account, hold, -taken)
     if not hold.amount:
         _resolve(account, hold)
+
+
+def move_end(account: Account, hold: ActiveHold, ends_at: int) -> None:
+    """Let an active hold end at another time."""
+    account.hold_ends.remove((hold.expires_at, hold.hold_id))
+    hold.expires_at = ends_at
+    insort(account.hold_ends, (ends_at, hold.hold_id))
 
 
 def release(account: Account, hold_id: str) -> None:

@@ -1,24 +1,28 @@
 """Writing what fell due: allowances, lapses, roll-overs, expiries, time-outs (product rules 4, 5, 11, 18, 20, 26).
 
-Rules of this file: at the turn of the month a wallet's entries are, in this order: `rollover`, which begins the month
-(used is 0 again) and carries what may be kept of the old allowance; the lapse of the rest; the new allowance. The
-last of them judges the lines and the top-up for all of them, by the figures of the new month alone (`evolve`). Each
-entry's `occurred_at` is the instant it fell due, however late it is written. What time alone changes without moving
-credits (a day or a budget's window that ends, a back-off that is over, a notice of an expiry to come) is a `rollover`
-of amount 0 with a reason.
+Rules of this file: a capture or release that arrived before the end of its hold is decided before that end, however
+late it is read (`hold_still_open`). At the turn of the month a wallet's entries are, in this order: `rollover`, which
+begins the month (used is 0 again) and carries what may be kept of the old allowance; the lapse of the rest; the new
+allowance. The last of them judges the lines and the top-up for all of them, by the figures of the new month alone
+(`evolve`). Each entry's `occurred_at` is the instant it fell due, however late it is written. What time alone changes
+without moving credits (a day or a budget's window that ends, a back-off that is over, a notice of an expiry to come) is
+a `rollover` of amount 0 with a reason.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import assert_never
 
 from schemas.enums import EntryKind, EntryReason, GrantKind
 from streams.ledger.account import Account, ActiveHold, Grant, Wallet
 from streams.ledger.commands import PRIORITY_DEFAULT
-from streams.ledger.due import MONTHLY_GRANT_PREFIX, Due, DueKind, allowance_due, next_due, own_monthly
+from streams.ledger.due import MONTHLY_GRANT_PREFIX, Due, DueKind, allowance_due, next_due, own_monthly, refresh_due
 from streams.ledger.entry import Lot, Outcome, Slice
 from streams.ledger.grants import pay_overdraft
 from streams.ledger.hold_decisions import write_release
+from streams.ledger.holds import move_end
 from streams.ledger.journal import Journal
 from streams.ledger.months import month_name, month_starts_at
 
@@ -26,21 +30,44 @@ EVENT_ID_CHARACTERS_MAX = 128
 """As long as an id may be (contract); what is cut stands whole in `correlation_id`."""
 
 
-def settle_due(account: Account, at: int) -> Outcome:
-    """Write everything due at or before `at`, in order of time. Empty when nothing is."""
+def settle_due(account: Account, at: int, until: int | None = None) -> Outcome:
+    """Write everything due at or before `until` (`at` by default), in order of time, as of `at`. May be empty."""
     outcome = Outcome()
     if account.due_at is not None and account.due_at <= at:
-        settle(Journal(account, at, outcome))
+        settle(Journal(account, at, outcome), until)
     return outcome
 
 
-def settle(journal: Journal) -> None:
+def settle(journal: Journal, until: int | None = None) -> None:
     """As `settle_due`, into a journal that is already open."""
     account = journal.account
-    while account.due_at is not None and account.due_at <= journal.at:
+    until = journal.at if until is None else until
+    while account.due_at is not None and account.due_at <= until:
         due = next_due(account)
         assert due is not None
         _write(journal, due)
+
+
+@contextmanager
+def hold_still_open(account: Account, hold_id: str, arrived_at: int, at: int) -> Iterator[None]:
+    """While this lasts, the hold of a capture or release that ended between `arrived_at` and `at` has not ended.
+
+    Kafka keeps no order between topics, so the clock may pass the end of a hold before a capture is read that arrived
+    in time. It is decided as one that came in time. A hold that is not resolved meanwhile ends when it should have.
+    """
+    hold = account.holds.get(hold_id)
+    if hold is None or not arrived_at < hold.expires_at <= at:
+        yield
+        return
+    ends_at = hold.expires_at
+    move_end(account, hold, at + 1)
+    refresh_due(account)
+    try:
+        yield
+    finally:
+        if account.holds.get(hold_id) is hold:
+            move_end(account, hold, ends_at)
+            refresh_due(account)
 
 
 def _write(journal: Journal, due: Due) -> None:

@@ -6,7 +6,8 @@ To the auditor, what happens does so when it is booked. Records have a time of t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -26,10 +27,11 @@ class DatedAuditor(Auditor):
         super().__init__()
         self.listed: list[Listed] = []
         self.record: Fields = {}
+        self.arrived_at = 0
 
-    def tell(self, record: Fields, listed: list[Listed]) -> None:
-        """What comes next, and the prices of all that are known to who decides it."""
-        self.record, self.listed = record, listed
+    def tell(self, record: Fields, listed: list[Listed], arrived_at: int = 0) -> None:
+        """What comes next, the prices of all that are known to who decides it, and when Kafka got the record."""
+        self.record, self.listed, self.arrived_at = record, listed, arrived_at
         self.prices = visible(listed, record["org_id"])
 
     def rated(self) -> tuple[int, str] | None:
@@ -41,6 +43,28 @@ class DatedAuditor(Auditor):
         dimensions = said["category"], said["provider"]
         work = Work(said["operation"], said["model"], *tokens, said["quantity_nanos"], said["replicas"], *dimensions)
         return rate([*self.prices, *org.prices.values()], said["occurred_at"], work, org.tier)
+
+    def capture(self, name: str, hold: str, unit: str, amount: int, at: int) -> None:
+        """As ever; one that arrived before the end of its hold comes before that end."""
+        with self._not_ended(name, hold, at):
+            super().capture(name, hold, unit, amount, at)
+
+    def release(self, name: str, hold: str, unit: str, at: int) -> None:
+        """As ever; the same."""
+        with self._not_ended(name, hold, at):
+            super().release(name, hold, unit, at)
+
+    @contextmanager
+    def _not_ended(self, name: str, hold: str, at: int) -> Iterator[None]:
+        found = self.org(name).hold(hold)
+        ends_at = 0 if found is None else found[1].ends_at
+        if found is not None and self.arrived_at < ends_at <= at:
+            found[1].ends_at = at + 1
+        try:
+            yield
+        finally:
+            if found is not None:
+                found[1].ends_at = ends_at
 
     def change(self, name: str, kind: str, body: Mapping[str, Any], actor: str, role: str, at: int) -> None:
         """As ever; and an own price's new version ends those before it, which stay for usage of their time."""

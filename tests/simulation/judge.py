@@ -93,7 +93,7 @@ class Judge:
             at = self._clocks[number] = max(self._clocks[number], record.at)
             if place in taken or (topic == LEGS and record.key == NOBODY and record.value not in self._legs):
                 fields = decode_one(KINDS[topic], record.value, SCHEMAS)
-                self.auditor.tell(fields, listed)
+                self.auditor.tell(fields, listed, record.at)
                 self._take(KINDS[topic], fields, at)
             elif topic == PRICES:
                 self._check_price(record, place, dead.get(place), listed)

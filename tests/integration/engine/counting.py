@@ -168,7 +168,7 @@ class CountingProcessor:
             messages.append({"key": org.encode(), "value": b"tick|%d|%d" % (due_at, at)})
             state.accounts[org] = (count, 0)
         accounts = {org: state.changed(org) for org in orgs}
-        return Output(at, records=[(self.witness, messages)], accounts=accounts)
+        return Output(max(state.partition.clock_at, at), records=[(self.witness, messages)], accounts=accounts)
 
     def committed(self, state: CountingState, output: Output) -> None:
         """Nothing to bound."""

@@ -113,6 +113,7 @@ class Fetching:
 
     held: bool = False
     seeks: list[dict[str, int]] = field(default_factory=list)
+    behind: set[str] = field(default_factory=set)
 
     def hold(self, partition: int) -> None:
         """Remember."""
@@ -127,8 +128,8 @@ class Fetching:
         self.seeks.append(dict(next_offsets))
 
     def caught_up(self, partition: int, next_offsets: Mapping[str, int]) -> bool:
-        """Always."""
-        return True
+        """Unless a topic is behind."""
+        return not self.behind.intersection(next_offsets)
 
 
 @dataclass
@@ -160,11 +161,14 @@ def numbers(count: int) -> list[bytes]:
     return [b"%d" % number for number in range(count)]
 
 
-def with_pump(test: Callable[[Bench], Coroutine[Any, Any, None]], tmp_path: Path, **values: int) -> None:
+def with_pump(
+    test: Callable[[Bench], Coroutine[Any, Any, None]], tmp_path: Path, echo: Echo | None = None, **values: int
+) -> None:
     """Run a test's coroutine with a started pump."""
+    echo = echo or Echo()
 
     async def main() -> None:
-        log, echo, fetching = Log(), Echo(), Fetching()
+        log, fetching = Log(), Fetching()
         stopped: list[BaseException] = []
         settings = test_settings(tmp_path, session_timeout_ms=6_000, **values)
         with ThreadPoolExecutor(1) as executor:
@@ -181,7 +185,7 @@ def with_pump(test: Callable[[Bench], Coroutine[Any, Any, None]], tmp_path: Path
                 now=lambda: 0,
                 stop_worker=stopped.append,
             )
-            pump = Pump(setup, restored(log), {TOPIC: 0})
+            pump = Pump(setup, restored(log), dict.fromkeys(echo.inputs, 0))
             pump.start()
             log.gate.set()
             try:
@@ -261,7 +265,7 @@ def test_what_is_missing_is_sought(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("bound", [{"queue_records_max": 10}, {"queue_bytes_max": 10}])
-def test_a_full_queue_holds_the_fetching_and_releases_it(tmp_path: Path, bound: dict[str, int]) -> None:
+def test_a_full_queue_holds_the_fetching_and_releases_it(tmp_path: Path, bound: dict[str, Any]) -> None:
     async def test(bench: Bench) -> None:
         bench.log.gate.clear()
         for first in range(12):
@@ -305,3 +309,47 @@ def test_markers_alone_cost_no_transaction(tmp_path: Path) -> None:
         assert bench.log.commits == 1
 
     with_pump(test, tmp_path)
+
+
+@dataclass
+class Timed(Echo):
+    """Each batch leaves an org that is due at `DUE_AT`."""
+
+    ticks: list[int] = field(default_factory=list)
+
+    def step(self, state: Partition, gathered: None, inbound: Sequence[Inbound]) -> Output:
+        """As ever; the clock is the records'."""
+        output = super().step(state, gathered, inbound)
+        output.clock_at = max(state.clock_at, *(batch.timestamps_ms[-1] * 1_000 for batch in inbound))
+        output.accounts["org"] = (DUE_AT, b"state")
+        return output
+
+    def tick(self, state: Partition, at: int, orgs: Sequence[str]) -> Output | None:
+        """Remember when."""
+        self.ticks.append(at)
+        return Output(state.clock_at, accounts={"org": (0, b"state")})
+
+
+DUE_AT = 5_000_000
+
+
+def test_a_timer_waits_until_every_input_was_read_up_to_its_time(tmp_path: Path) -> None:
+    """The clock is past the timer, and an input has records that cannot be read yet."""
+    other = "other"
+    echo = Timed(inputs=(TOPIC, other))
+
+    async def test(bench: Bench) -> None:
+        bench.fetching.behind = {other}
+        late = inbound(0, 1)
+        late.timestamps_ms = [9_000]
+        bench.pump.offer(late)
+        await until(lambda: bench.log.commits == 1)
+        unread = Inbound(other, 0, 0, 1, [0], [4_999], [b"k"], [b"read before the timer"])
+        bench.pump.offer(unread)
+        await until(lambda: bench.log.commits == 2)
+        assert echo.ticks == []
+        bench.pump.offer(Inbound(other, 0, 1, 2, [1], [5_001], [b"k"], [b"after the timer"]))
+        await until(lambda: echo.ticks)
+        assert echo.ticks == [5_001_000], "up to where everything was read, and no further"
+
+    with_pump(test, tmp_path, echo=echo)

@@ -1,0 +1,60 @@
+"""Inputs that wait behind an open transaction: since when, and who is told."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+from faust.types import TP
+
+from streams.engine.ports import NoMetrics
+from streams.engine.stalled import STALL_TOLD_S, StalledInputs
+from streams.engine.transport import FetchedEnds
+
+HOLDS = TP("holds", 3)
+
+
+class Seconds(NoMetrics):
+    """The last seconds of each input."""
+
+    def __init__(self) -> None:
+        self.of: dict[TP, float] = {}
+
+    def stalled(self, topic: str, partition: int, seconds: float) -> None:
+        """Remember."""
+        self.of[TP(topic, partition)] = seconds
+
+
+def test_a_stall_is_told_with_its_place_and_age_and_ends(caplog: pytest.LogCaptureFixture) -> None:
+    metrics = Seconds()
+    inputs = StalledInputs(metrics)
+    with caplog.at_level(logging.INFO):
+        inputs.observe({HOLDS: FetchedEnds(7, 9)}, 100.0)
+        inputs.observe({HOLDS: FetchedEnds(7, 12)}, 105.0)
+        assert metrics.of[HOLDS] == 5.0
+        assert inputs.sentences(105.0) == []
+        inputs.observe({HOLDS: FetchedEnds(7, 12)}, 100.0 + STALL_TOLD_S)
+        sentence = f"holds/3 waits behind an open transaction at offset 7 since {STALL_TOLD_S:.0f} s"
+        assert inputs.sentences(100.0 + STALL_TOLD_S) == [sentence]
+        inputs.observe({HOLDS: FetchedEnds(7, 12)}, 101.0 + STALL_TOLD_S)
+        assert [record.levelname for record in caplog.records] == ["WARNING"], "told once"
+        inputs.observe({HOLDS: FetchedEnds(12, 12)}, 130.0)
+    assert metrics.of[HOLDS] == 0.0
+    assert inputs.sentences(130.0) == []
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+
+
+def test_transactions_that_come_and_go_are_no_stall() -> None:
+    inputs = StalledInputs(NoMetrics())
+    for second in range(100):
+        inputs.observe({HOLDS: FetchedEnds(second, second + 2)}, float(second))
+    assert inputs.sentences(100.0) == []
+
+
+def test_a_partition_that_is_no_longer_read_is_forgotten() -> None:
+    metrics = Seconds()
+    inputs = StalledInputs(metrics)
+    inputs.observe({HOLDS: FetchedEnds(7, 9)}, 0.0)
+    inputs.observe({}, 50.0)
+    assert inputs.sentences(60.0) == []
+    assert metrics.of[HOLDS] == 0.0

@@ -1,0 +1,61 @@
+"""A capture that is read after its hold's end, and arrived before it: no order between topics ends it (rule 18)."""
+
+from __future__ import annotations
+
+import pytest
+
+from schemas.amounts import NANOS
+from schemas.enums import EntryKind, HoldAction
+from tests.model.memory import NOW_US, FixedPrices, MemoryLedger, Sent, sent
+from tests.unit.agents.test_step import usage
+
+SECOND_US = 1_000_000
+ENDS_AT = NOW_US + 60 * SECOND_US
+
+
+def hold(action: HoldAction, at: int, amount: int = 5 * NANOS) -> Sent:
+    fields = {"hold_id": "h", "org_id": "acme", "action": action.value, "wallet": "USD", "amount_nanos": amount}
+    return sent("hold", fields | ({"expires_at": ENDS_AT} if action is HoldAction.PLACE else {}), at)
+
+
+@pytest.fixture
+def ledger() -> MemoryLedger:
+    """100 USD, 5 of them held, and a clock that another organisation has moved beyond the hold's end."""
+    book = MemoryLedger(FixedPrices([]))
+    bought = {"purchase_id": "p", "org_id": "acme", "wallet": "USD", "amount_nanos": 100 * NANOS}
+    later = usage("u", "other", cost_nanos=1, wallet="USD")
+    at = ENDS_AT + SECOND_US
+    later = Sent(later.topic, later.key, later.value, at)
+    book.feed([sent("purchase", bought), hold(HoldAction.PLACE, NOW_US), later])
+    assert book.partition.clock_at == at
+    return book
+
+
+def kinds(book: MemoryLedger) -> list[EntryKind]:
+    return [EntryKind(row["kind"]) for row in book.rows("ledger") if row["org_id"] == "acme"][2:]
+
+
+@pytest.mark.parametrize(
+    ("action", "expected"),
+    [(HoldAction.CAPTURE, [EntryKind.USAGE]), (HoldAction.RELEASE, [EntryKind.HOLD_RELEASE])],
+)
+def test_what_arrived_before_the_end_is_decided_before_it(
+    ledger: MemoryLedger, action: HoldAction, expected: list[EntryKind]
+) -> None:
+    ledger.feed([hold(action, ENDS_AT - 1_000)])
+    assert kinds(ledger) == expected
+    assert [row["allowed"] for row in ledger.rows("decisions")] == [True, True]
+    assert ledger.account("acme").wallets["USD"].held == 0
+
+
+def test_what_arrived_at_the_end_comes_after_it(ledger: MemoryLedger) -> None:
+    ledger.feed([hold(HoldAction.CAPTURE, ENDS_AT)])
+    assert kinds(ledger) == [EntryKind.HOLD_RELEASE, EntryKind.REJECTED]
+
+
+def test_a_capture_that_cannot_be_booked_leaves_the_end_as_it_was(ledger: MemoryLedger) -> None:
+    ledger.feed([hold(HoldAction.CAPTURE, ENDS_AT - 1_000, amount=-1)])
+    assert len(ledger.dead_letters()) == 1
+    ledger.tick(ledger.partition.clock_at)
+    (row,) = [row for row in ledger.rows("ledger") if row["kind"] == "hold_release"]
+    assert row["occurred_at"] == ENDS_AT

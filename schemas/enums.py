@@ -13,6 +13,9 @@ from types import MappingProxyType
 OVERDRAFT_GRANT_ID = "overdraft"
 """Grant id of the slice that no grant covered (the wallet's negative balance)."""
 
+MERGE_PREFIX = "account-merge/"
+"""How the ids begin of what moves a second account of an org into its own."""
+
 
 class InputKind(StrEnum):
     """The kinds of input record, as `credits produce KIND` names them."""
@@ -256,6 +259,7 @@ class EntryReason(StrEnum):
     HOLD_CAPTURED = "hold_captured"
     HOLD_RELEASED = "hold_released"
     HOLD_TIMED_OUT = "hold_timed_out"
+    ACCOUNT_MERGED = "account_merged"
 
 
 class AlertKind(StrEnum):

@@ -23,6 +23,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 from schemas.amounts import format_amount
 from schemas.codec import UndecodableError, WriterSchemas, decode_one
 from schemas.facts import BALANCE_AMOUNTS
+from schemas.partitioner import partitions_of
 from schemas.topics import Topics
 from streams.errors import KafkaUnavailableError
 from streams.kafka_clients import admin_config, consumer_config, offsets_answered
@@ -182,7 +183,8 @@ class BalanceReader:
 
     def _take(self, messages: Sequence[Any]) -> None:
         with self._changed:
-            for message in messages:
+            homes = partitions_of([message.key() or b"" for message in messages], len(self._partitions))
+            for message, home in zip(messages, homes, strict=True):
                 error = message.error()
                 if error is not None:
                     if error.code() != KafkaError._PARTITION_EOF:
@@ -192,7 +194,9 @@ class BalanceReader:
                         message.offset(), self._reached.get(message.partition(), 0)
                     )
                     continue
-                if message.value() is None:
+                if message.partition() != home:
+                    pass  # of a second account, which an older version opened in a partition that is not the org's
+                elif message.value() is None:
                     self._latest.pop(message.key(), None)
                 else:
                     self._latest[message.key()] = message.value()

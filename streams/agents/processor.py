@@ -197,10 +197,16 @@ class LedgerProcessor:
                     outbound.notice(batch.topic, "old_id", old)
 
     def tick(self, state: PartitionState, at: int, orgs: Sequence[str]) -> Output | None:
-        """Settle what fell due at or before `at` for these orgs; the clock may be ahead of it."""
+        """Settle what fell due at or before `at` for these orgs; the clock may be ahead of it.
+
+        A second account, in a partition that is not the org's, is frozen (`streams.ledger.merges`).
+        """
+        foreign = state.own_keys.foreign([org.encode() for org in orgs])
         outbound = Outbound(self._topics, self._registry)
         state.clock_at = max(state.clock_at, at)
         for org in orgs:
+            if org.encode() in foreign:
+                continue
             outbound.outcome(settle_due(state.account(org), state.clock_at, until=at))
         return None if outbound.empty else self._output(state, outbound)
 

@@ -59,6 +59,7 @@ COMMANDS: tuple[Listed, ...] = (
     Listed("verify", "Recount the whole ledger and compare everything with it.", CARE),
     Listed("rebuild", "Drop the projection and fold it again from the ledger.", CARE),
     Listed("dead-letters", "List, show and replay what could not be booked.", CARE),
+    Listed("accounts", "Merge second accounts of an organisation.", CARE),
     Listed("topics", "Create and check the topics.", CARE),
     Listed("schemas", "Check the schemas for compatibility.", CARE),
     Listed("asyncapi", "Print the AsyncAPI document of the topics.", CARE),

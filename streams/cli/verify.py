@@ -117,6 +117,7 @@ def document(report: Report) -> dict[str, Any]:
             for topic, count in sorted(report.inputs.items())
         },
         "clickhouse_compared": report.clickhouse_compared,
+        "split_accounts": [asdict(each) for each in report.split_accounts],
         "differences_count": report.differences_count,
         "differences": [asdict(each) for each in report.differences],
     }
@@ -132,6 +133,9 @@ def show(report: Report) -> None:
     headings = ["unit", *(name.replace("_", " ") for name in names), "left over"]
     print_table(headings, rows, headings[1:])
     show_inputs(report.inputs)
+    for account in report.split_accounts:
+        if account.merged:
+            print(f"known    {account}: {account.entries} entries of a second account, merged into the org's own")
     for each in report.differences[:DIFFERENCES_SHOWN_MAX]:
         say(f"differs  {each}")
     if not report.ok:

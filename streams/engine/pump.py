@@ -187,6 +187,10 @@ class Pump:
         self.intake.restart(self._position.next_offsets)
         self._hold_or_release()
 
+    async def book(self, decide: Callable[[Any], Output]) -> None:
+        """Commit what `decide` makes of the state, in place of `start`: see `maintenance`."""
+        await self._commit(decide(self._state), {})
+
     def offer(self, inbound: Inbound) -> None:
         """Queue what was fetched; seeks back when something before it is missing."""
         if not self.waiting:

@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 from confluent_kafka import Message
 
 from schemas.codec import decode_columns, rows_of
+from schemas.partitioner import partitions_of
 from schemas.topics import ALERT_TOPICS, Topics
 from streams.client.reader import Offsets, committed_ends, committed_starts, read_range
 from streams.registry import Registry, connect_registry
 from streams.verify.clickhouse import AskPage, compare
-from streams.verify.fold import HOUR_US, Difference, Differences, LedgerFold, UnitSum, Windows
+from streams.verify.fold import HOUR_US, Difference, Differences, LedgerFold, UnitSum, Windows, added_up
+from streams.verify.misplaced import Misplaced, SplitAccount
 from streams.verify.sources import POSITION_KEY, InputCount, Named, Positions, Retained, TopicCount, positions_of
 
 if TYPE_CHECKING:
@@ -54,6 +56,8 @@ class Report:
     transfers: int = 0
     transfers_on_the_way: int = 0
     clickhouse_compared: bool = False
+    split_accounts: list[SplitAccount] = field(default_factory=list)
+    """Second accounts of orgs, in a partition that is not theirs: known, where they are merged."""
     differences: list[Difference] = field(default_factory=list)
     differences_count: int = 0
 
@@ -97,6 +101,7 @@ class _Audit:
         """1. ledger end; 2. positions, balances; 3. ledger; 4. dead letters, alerts; 5. inputs; 6. ClickHouse."""
         ledger = [self.topics.name("ledger")]
         first_ends = committed_ends(self.settings, ledger)
+        self.misplaced = Misplaced(len(first_ends), windows_of(self.settings), self.differences)
         positions = self._positions()
         published = self._balances()
         last_ends = committed_ends(self.settings, ledger)
@@ -108,6 +113,7 @@ class _Audit:
         self._fold(fold, first_ends, last_ends)
         self._late_departures(fold, last_ends)
         fold.finish()
+        self.report.split_accounts = self.misplaced.finish(self.differences)
         compare_balances(fold, published, before, self.differences)
         self._dead_letters()
         self._alerts(fold)
@@ -119,10 +125,13 @@ class _Audit:
 
     def _finished(self, fold: LedgerFold) -> Report:
         report = self.report
-        report.entries, report.orgs = fold.entries, len(fold.orgs)
-        report.kinds, report.rejected = dict(fold.kinds), dict(fold.rejected)
-        report.units = fold.conservation()
+        aside = self.misplaced.fold
+        report.entries, report.orgs = fold.entries + aside.entries, len(fold.orgs)
+        report.kinds, report.rejected = dict(fold.kinds + aside.kinds), dict(fold.rejected + aside.rejected)
+        report.units = added_up([*fold.conservation(), *aside.conservation()])
         report.totals = dict(fold.totals)
+        for name, nanos in aside.totals.items():
+            report.totals[name] = report.totals.get(name, 0) + nanos
         report.transfers = len(fold.transfers)
         report.transfers_on_the_way = sum(1 for _ in fold.unfinished())
         report.differences, report.differences_count = self.differences.kept, self.differences.count
@@ -147,7 +156,9 @@ class _Audit:
     def _balances(self) -> dict[str, dict[str, Any]]:
         newest: dict[bytes, bytes] = {}
         for batch in self._read("balances", {}, self._ends("balances")):
-            newest.update((message.key(), message.value()) for message in batch)
+            homes = partitions_of([message.key() or b"" for message in batch], self.misplaced.partitions)
+            own = [message for message, home in zip(batch, homes, strict=True) if message.partition() == home]
+            newest.update((message.key(), message.value()) for message in own)
         decoded = decode_columns("balance", list(newest.values()), self.registry)
         for failure in decoded.failures:
             self.differences.add("undecodable", self.topics.name("balances"), failure.message)
@@ -162,7 +173,8 @@ class _Audit:
                     "undecodable", f"{place.topic()}[{place.partition()}]@{place.offset()}", failure.message
                 )
             batch = decoded.batch
-            fold.add(batch)
+            rows = range(len(messages)) if decoded.positions is None else decoded.positions
+            fold.add(self.misplaced.take(batch, [messages[row].partition() for row in rows], fold.causes))
             self.ledger_sources.add_columns(
                 batch.column("source_topic"), batch.column("source_partition"), batch.column("source_offset")
             )
@@ -199,17 +211,19 @@ class _Audit:
         self.report.dead_letters = dict(codes)
 
     def _alerts(self, fold: LedgerFold) -> None:
-        """Each crossing once: no alert id twice; and each names an entry that is there."""
+        """Each crossing once: no alert id twice in a partition. (A second account has crossings of its own.)"""
         kinds: Counter[str] = Counter()
-        seen: set[str] = set()
+        seen: set[tuple[int, str]] = set()
         for key in dict.fromkeys(ALERT_TOPICS.values()):
             for messages in self._read("alerts", {}, self._ends(key)):
                 decoded = decode_columns("alert", [message.value() for message in messages], self.registry)
-                for row in rows_of(decoded.batch):
+                places = range(len(messages)) if decoded.positions is None else decoded.positions
+                for place, row in zip(places, rows_of(decoded.batch), strict=True):
                     kinds[row["kind"]] += 1
-                    if row["alert_id"] in seen:
+                    alert = messages[place].partition(), row["alert_id"]
+                    if alert in seen:
                         self.differences.add("alert_twice", row["org_id"], f"{row['kind']} {row['alert_id']}")
-                    seen.add(row["alert_id"])
+                    seen.add(alert)
         self.report.alerts = dict(kinds)
 
     def _retained(self, starts: Offsets) -> Retained:

@@ -27,7 +27,7 @@ import itertools
 import json
 from array import array
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -453,6 +453,16 @@ class UnitSum:
     def left_over(self) -> int:
         """What does not add up; 0 in a true ledger."""
         return self.balances + self.on_the_way - (self.added + self.spent + self.expired + self.taken_back)
+
+
+def added_up(rows: Iterable[UnitSum]) -> list[UnitSum]:
+    """One row a unit: the sums of rows of the same unit."""
+    sums: dict[str, UnitSum] = {}
+    for row in rows:
+        total = sums.setdefault(row.unit, UnitSum(row.unit))
+        for name in UnitSum.__slots__[1:]:
+            setattr(total, name, getattr(total, name) + getattr(row, name))
+    return sorted(sums.values(), key=lambda row: row.unit)
 
 
 def _on_the_way(org: OrgFold, wallet: WalletFold, transfer_id: str, kind: str, amount: int) -> None:

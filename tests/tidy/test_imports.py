@@ -67,6 +67,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {"streams.verify", "streams.local_system", "streams.engine", "streams.ledger"},
     "streams.api": TOOLS | {"streams.ledger", "streams.engine", "projections", "streams.verify"},
     "streams.app": TOOLS | {"streams.metrics", "streams.ledger", "streams.engine", "streams.agents"},
+    "streams.merging": TOOLS | {"streams.ledger", "streams.engine", "streams.agents"},
     "streams.cli": set(),  # the top: anything
     "streams.__main__": {"streams.cli"},
 }

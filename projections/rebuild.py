@@ -7,7 +7,6 @@ on where it stood, by itself, with the next `serve`.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
@@ -22,6 +21,7 @@ from schemas.topics import Topics
 from streams.engine.ports import Inbound
 from streams.kafka_clients import admin_config, consumer_config
 from streams.registry import connect_registry
+from streams.waiting import SilenceLimit, missing_records
 
 if TYPE_CHECKING:
     from streams.settings import Settings
@@ -33,8 +33,6 @@ ROWS_MAX = 65_536
 BYTES_MAX = 64 * 1024 * 1024
 # What one question brings is bounded in bytes by the client's own queue (64 MiB).
 FETCH_RECORDS_MAX = 10_000
-# The broker said where the committed records end; when nothing more comes for so long, it is gone.
-SILENCE_MAX_S = 30.0
 
 Advance = Callable[[int], None]
 """Told how many records more have been projected."""
@@ -87,23 +85,30 @@ def refold(settings: Settings, client: Client, advance: Advance = lambda _record
         ends = _ends(consumer, [topics.name(key) for key in PROJECTED])
         starts = sink.restore(ends)
         consumer.assign([TopicPartition(*place, offset) for place, offset in starts.items() if offset < ends[place]])
-        return _project(consumer, sink, starts, ends, advance)
+        return _project(consumer, sink, starts, ends, advance, SilenceLimit(settings.read_timeout_s))
     finally:
         consumer.close()
 
 
-def _project(consumer: Consumer, sink: Sink, starts: dict[Place, int], ends: dict[Place, int], advance: Advance) -> int:
+def _project(
+    consumer: Consumer,
+    sink: Sink,
+    starts: dict[Place, int],
+    ends: dict[Place, int],
+    advance: Advance,
+    silence: SilenceLimit,
+) -> int:
     reached = dict(starts)
     records = 0
     waiting: list[Message] = []
     waiting_bytes = 0
-    heard_s = time.monotonic()
     while not caught_up(reached, ends):
         fetched = consumer.consume(FETCH_RECORDS_MAX, 1.0)
         if fetched:
-            heard_s = time.monotonic()
-        elif time.monotonic() - heard_s > SILENCE_MAX_S:
-            raise KafkaException(KafkaError(KafkaError._ALL_BROKERS_DOWN, "nothing heard for too long"))
+            silence.heard()
+        silence.check(
+            lambda: missing_records({place: ends[place] for place in ends if reached[place] < ends[place]}, reached)
+        )
         for message in fetched:
             place, error = (str(message.topic()), int(message.partition() or 0)), message.error()
             if error is None:
@@ -120,6 +125,7 @@ def _project(consumer: Consumer, sink: Sink, starts: dict[Place, int], ends: dic
             records += len(waiting)
             advance(len(waiting))
             waiting, waiting_bytes = [], 0
+            silence.heard()  # ClickHouse may have taken its time
     return records
 
 

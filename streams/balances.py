@@ -114,7 +114,9 @@ class BalanceReader:
         if self._wait_for(ends, min(deadline, time.monotonic() + OPEN_WAIT_S)):
             return
         if not self._wait_for(self._ends(IsolationLevel.READ_COMMITTED, deadline), deadline):
-            raise KafkaUnavailableError("the balances are not read to their end yet", "try again in a moment")
+            raise KafkaUnavailableError(
+                f"the balances could not be read to their end within {timeout_s:g} s", "try again in a moment"
+            )
 
     @property
     def orgs(self) -> int:

@@ -199,7 +199,10 @@ def _registry(settings: Settings, admin: AdminClient | None) -> Check:
         if settings.schema_registry_url is not None:
             connect_registry(settings).writer(1)
             return Check("registry", Verdict.OK, f"answers at {redacted_address(settings.schema_registry_url)}")
-        if admin is None or Topics(settings.namespace).name("schemas") not in admin.list_topics().topics:
+        if (
+            admin is None
+            or Topics(settings.namespace).name("schemas") not in admin.list_topics(timeout=ANSWER_TIMEOUT_S).topics
+        ):
             return Check("registry", Verdict.SKIPPED, "built-in; no topic to read yet")
         registry = TopicRegistry(settings)
         try:

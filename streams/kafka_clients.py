@@ -28,6 +28,9 @@ PARTITIONER = "murmur2_random"
 SECURITY_PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 
+# librdkafka answers within the time-out of each request; this is for the case that it does not.
+OFFSETS_TIMEOUT_S = 120.0
+
 KafkaConfig = dict[str, Any]
 
 
@@ -114,7 +117,7 @@ def admin_config(settings: Settings) -> KafkaConfig:
 
 
 def offsets_answered(
-    asked: Mapping[TopicPartition, Future[ListOffsetsResultInfo]], timeout_s: float | None = None
+    asked: Mapping[TopicPartition, Future[ListOffsetsResultInfo]], timeout_s: float = OFFSETS_TIMEOUT_S
 ) -> dict[tuple[str, int], int]:
     """The answers to `AdminClient.list_offsets`, by topic and partition. Blocks; raises `KafkaException`.
 
@@ -123,7 +126,10 @@ def offsets_answered(
     """
     from confluent_kafka import KafkaError, KafkaException
 
-    offsets = {(each.topic, each.partition): int(answer.result(timeout_s).offset) for each, answer in asked.items()}
+    try:
+        offsets = {(each.topic, each.partition): int(answer.result(timeout_s).offset) for each, answer in asked.items()}
+    except TimeoutError:
+        raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "no answer to a question for offsets")) from None
     if any(offset < 0 for offset in offsets.values()):
         raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "no answer to a question for offsets"))
     return offsets

@@ -82,6 +82,9 @@ class Settings(BaseSettings):
     dead_letters_per_minute_max: int = Field(
         60_000, ge=1, description="more dead letters than this in a minute stop the worker"
     )
+    read_timeout_s: float = Field(
+        30.0, gt=0, le=3_600, description="a command that reads from Kafka ends when nothing new came for so long"
+    )
     clock: Literal["wall", "log"] = Field(
         "wall",
         description="log: time is what the records' timestamps say and nothing else, for replays and simulations",

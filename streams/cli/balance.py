@@ -12,7 +12,6 @@ from streams.errors import OperatorError
 app = typer.Typer()
 
 AMOUNTS = ("settled", "held", "available", "on_the_way", "month_spent", "lifetime_added", "lifetime_spent")
-READ_TIMEOUT_S = 30.0
 
 
 class UnknownOrgError(OperatorError):
@@ -36,7 +35,7 @@ def balance(
     reader = BalanceReader(settings, connect_registry(settings))
     reader.start()
     try:
-        found = reader.balance(org, READ_TIMEOUT_S)
+        found = reader.balance(org, settings.read_timeout_s)
         known = reader.orgs
     finally:
         reader.close()

@@ -118,6 +118,8 @@ def _of_the_stores(error: BaseException) -> Failure | None:
 
 
 def _of_the_system(error: BaseException) -> Failure | None:
+    if isinstance(error, TimeoutError) and error.errno is None:
+        return Failure("no_answer", f"no answer came in time ({error})".replace(" ()", ""), "run `credits doctor`")
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         return Failure("system", f"{where}{error.strerror or error}", "")

@@ -76,7 +76,7 @@ def tail(
         return
     sys.stdout.flush()
     try:
-        with Follower(settings, topics, starts=ends) as follower:
+        with Follower(settings, topics, starts=ends, silence_max_s=settings.read_timeout_s) as follower:
             while True:
                 messages = follower.next(WAIT_S)
                 for row in rows_of([message for message in messages if key is None or message.key() == key]):

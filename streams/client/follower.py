@@ -35,6 +35,7 @@ from confluent_kafka import (
 from streams.client.reader import ANSWER_TIMEOUT_S, BATCH_RECORDS_MAX, FETCH_BYTES_MAX, next_records
 from streams.errors import OperatorError
 from streams.kafka_clients import consumer_config
+from streams.waiting import REMEDY, NoProgressError, SilenceLimit
 
 if TYPE_CHECKING:
     from streams.settings import Settings
@@ -67,7 +68,9 @@ class Follower:
 
     `name`: whose position it is; the next follower of the name goes on there. Without one, it begins at `starts`, and
     for what is not in there at the end (`from_end`) or at the beginning. `id_of` gives the id by which a record is
-    handed out once. The broker answers with `fetch_bytes_min` bytes, or after `fetch_wait_ms`.
+    handed out once. The broker answers with `fetch_bytes_min` bytes, or after `fetch_wait_ms`. With `silence_max_s`, a
+    broker that sends nothing for so long is asked whether it is there, and `next` raises `NoProgressError` when it is
+    not; without, whoever calls decides how long to wait.
     """
 
     def __init__(
@@ -82,7 +85,10 @@ class Follower:
         from_end: bool = True,
         fetch_wait_ms: int = 100,
         fetch_bytes_min: int = 1,
+        silence_max_s: float | None = None,
     ) -> None:
+        self._topic = topics[0]
+        self._silence = None if silence_max_s is None else SilenceLimit(silence_max_s)
         self._id_of = id_of
         self._ids_max = ids_max
         self._ids: dict[str, None] = {}
@@ -145,7 +151,20 @@ class Follower:
                 raise _position_lost(message.topic(), message.partition(), error.str())
             elif not error.retriable() and error.code() not in PASSING:
                 raise KafkaException(error)
+        if self._silence is not None:
+            self._ask_when_silent(self._silence, heard=bool(records))
         return records
+
+    def _ask_when_silent(self, silence: SilenceLimit, *, heard: bool) -> None:
+        """No records are no fault; a broker that does not answer is."""
+        if silence.passed and not heard:
+            try:
+                self._consumer.list_topics(self._topic, timeout=ANSWER_TIMEOUT_S)
+            except KafkaException as error:
+                raise NoProgressError(f"Kafka does not answer any more ({error.args[0].str()})", REMEDY) from error
+            heard = True
+        if heard:
+            silence.heard()
 
     def commit(self) -> None:
         """Move the name's position behind everything that was handed out; it must have been handled.

@@ -2,6 +2,7 @@
 
 Rules of this file: offsets are asked for with `read_committed`, so that "the end" is the last stable offset and a range
 up to it can always be read whole. No consumer group is joined and no offset is committed: reading leaves no trace.
+Nothing waits without an end: a broker that goes away in the middle raises nothing by itself (`streams.waiting`).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from streams.kafka_clients import admin_config, consumer_config, offsets_answered
+from streams.waiting import SilenceLimit, missing_records
 
 if TYPE_CHECKING:
     from streams.settings import Settings
@@ -46,10 +48,11 @@ def committed_starts(settings: Settings, topics: Sequence[str]) -> Offsets:
 
 
 def _offsets(settings: Settings, topics: Sequence[str], which: Any) -> Offsets:
+    timeout_s = min(ANSWER_TIMEOUT_S, settings.read_timeout_s)
     admin = AdminClient({**admin_config(settings), "log_level": 0})
     wanted = [
         TopicPartition(name, partition)
-        for name, metadata in admin.list_topics(timeout=ANSWER_TIMEOUT_S).topics.items()
+        for name, metadata in admin.list_topics(timeout=timeout_s).topics.items()
         if name in set(topics)
         for partition in metadata.partitions
     ]
@@ -59,9 +62,9 @@ def _offsets(settings: Settings, topics: Sequence[str], which: Any) -> Offsets:
     answers = admin.list_offsets(
         dict.fromkeys(wanted, which),
         isolation_level=IsolationLevel.READ_COMMITTED,
-        request_timeout=ANSWER_TIMEOUT_S,
+        request_timeout=timeout_s,
     )
-    return offsets_answered(answers)
+    return offsets_answered(answers, ANSWER_TIMEOUT_S + timeout_s)
 
 
 def _consumer(settings: Settings, **overrides: Any) -> Consumer:
@@ -83,8 +86,9 @@ def read_range(settings: Settings, starts: Mapping[tuple[str, int], int], ends: 
     """The records of each partition from its start (default: the beginning) up to its end, in batches.
 
     A batch mixes partitions; within a partition records come in order. Raises KafkaException when the broker answers
-    with an error that is not temporary.
+    with an error that is not temporary, `NoProgressError` when nothing new comes for `CREDITS_READ_TIMEOUT_S`.
     """
+    reached = dict(starts)
     left = {place: end for place, end in ends.items() if end > max(0, starts.get(place, 0))}
     if not left:
         return
@@ -96,9 +100,11 @@ def read_range(settings: Settings, starts: Mapping[tuple[str, int], int], ends: 
                 for topic, partition in left
             ]
         )
+        silence = SilenceLimit(settings.read_timeout_s)
         while left:
             batch = next_records(consumer, WAIT_S, BATCH_RECORDS_MAX)
             records = []
+            waiting = len(left)
             for message in batch:
                 place = (message.topic(), message.partition())
                 error = message.error()
@@ -113,10 +119,14 @@ def read_range(settings: Settings, starts: Mapping[tuple[str, int], int], ends: 
                     left.pop(place, None)
                     continue
                 records.append(message)
+                reached[place] = message.offset() + 1
                 if message.offset() == end - 1:
                     del left[place]
             if records:
                 yield records
+            if records or len(left) < waiting:
+                silence.heard()  # after the reader has done its part, which may take long
+            silence.check(lambda: missing_records(left, reached))
     finally:
         consumer.close()
 

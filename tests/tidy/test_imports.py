@@ -31,7 +31,13 @@ LEAVES = {
 REGISTRY = {"streams.registry", "streams.registry_topic"}
 TOOLS = {"schemas", *LEAVES, *REGISTRY, "streams.topics_admin", "streams.broker", "streams.balances", "streams.client"}
 # What a reader of committed batches needs, the projection being one.
-READERS = {"streams.engine.transport", "streams.engine.ports", "streams.kafka_clients", "streams.registry"}
+READERS = {
+    "streams.engine.transport",
+    "streams.engine.ports",
+    "streams.kafka_clients",
+    "streams.registry",
+    "streams.waiting",
+}
 # The longest prefix that matches a module is its layer.
 MAY_IMPORT: dict[str, set[str]] = {
     "schemas": set(),

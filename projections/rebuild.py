@@ -7,7 +7,8 @@ on where it stood, by itself, with the next `serve`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from clickhouse_connect.driver.client import Client
@@ -33,6 +34,14 @@ ROWS_MAX = 65_536
 BYTES_MAX = 64 * 1024 * 1024
 # What one question brings is bounded in bytes by the client's own queue (64 MiB).
 FETCH_RECORDS_MAX = 10_000
+
+# A broker that has just started, or that never had a group, needs a moment before it answers for one.
+COORDINATOR_COMES = (
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.NOT_COORDINATOR,
+)
+COORDINATOR_PAUSE_S = 0.2
 
 Advance = Callable[[int], None]
 """Told how many records more have been projected."""
@@ -60,8 +69,21 @@ def refuse_while_projecting(settings: Settings) -> None:
     group = f"{settings.namespace}{APP_NAME}"
     # Kept in a variable: a client that is collected never answers.
     admin = AdminClient({**admin_config(settings), "log_level": 0})
-    found = admin.describe_consumer_groups([group], request_timeout=ANSWER_TIMEOUT_S)
-    if found[group].result(ANSWER_TIMEOUT_S).members:
+    deadline = time.monotonic() + ANSWER_TIMEOUT_S
+    members: Sequence[object] | None = None
+    while members is None:
+        found = admin.describe_consumer_groups([group], request_timeout=ANSWER_TIMEOUT_S)
+        try:
+            members = found[group].result(ANSWER_TIMEOUT_S).members
+        except KafkaException as error:
+            code = error.args[0].code()
+            if code == KafkaError.GROUP_ID_NOT_FOUND:
+                members = []  # no projection was ever at work here
+            elif code not in COORDINATOR_COMES or time.monotonic() > deadline:
+                raise
+            else:
+                time.sleep(COORDINATOR_PAUSE_S)
+    if members:
         raise ProjectionAtWorkError(f"the consumer group {group} has members")
 
 

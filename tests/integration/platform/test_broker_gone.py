@@ -86,7 +86,7 @@ def run(
         main(arguments)
     took_s = time.monotonic() - gone_s
     lines = capsys.readouterr().err.splitlines()
-    assert gone_s, "the command asked nothing"
+    assert gone_s, lines
     assert isinstance(ended.value.code, int)
     return ended.value.code, lines[-1], took_s
 

@@ -12,6 +12,7 @@ from confluent_kafka import Consumer
 from projections import rebuild
 from projections.apply import Sink
 from streams.engine.ports import Inbound
+from streams.waiting import SilenceLimit
 
 PLACE = ("credits.dead-letters.v1", 0)
 
@@ -75,7 +76,12 @@ def pieces(records: int, size: int) -> list[int]:
     sink = Written()
     advanced: list[int] = []
     done = rebuild._project(
-        cast(Consumer, Log(records, size)), cast(Sink, sink), {PLACE: 0}, {PLACE: records}, advanced.append
+        cast(Consumer, Log(records, size)),
+        cast(Sink, sink),
+        {PLACE: 0},
+        {PLACE: records},
+        advanced.append,
+        SilenceLimit(5.0),
     )
     assert done == sum(sink.pieces) == sum(advanced) == records
     return sink.pieces

@@ -8,6 +8,12 @@ The rules of this file:
    Only the commit, which waits for the broker, is for another.
 3. After any failure the producer is not used again: whether the transaction went through is read from Kafka, by
    restoring the partition.
+4. The same after a commit that succeeded, but lost a connection on the way or was slow. librdkafka then repeats
+   requests, and a copy may still be on the network. It does not speak the protocol of KIP-890 (its issue 5423), so the
+   broker cannot tell that copy from a request of the next transaction, and would end that one halfway. The next
+   producer has a higher epoch, by which the broker refuses the copy.
+5. No transaction is aborted by us: an abort before the first acknowledgement can leave librdkafka's producer unusable
+   (its issue 4849). Opening the next producer aborts what is open.
 """
 
 from __future__ import annotations
@@ -31,6 +37,9 @@ TRANSACTION_TIMEOUT_MS = 10_000
 OPEN_TIMEOUT_S = 30.0
 OPEN_TRY_S = 3.0
 COMMIT_TIMEOUT_S = 10.0
+# A commit takes milliseconds, a second on a broker that is short of CPU. Requests that time out inside librdkafka do so
+# after `socket.timeout.ms`, 60 s; so whatever was repeated took longer than this, or lost its connection.
+COMMIT_SLOW_S = 5.0
 MESSAGE_BYTES_MAX = 8 * 1024 * 1024
 # More than the messages of the largest batch: entries, alerts, states and marks of 100,000 records.
 QUEUE_MESSAGES_MAX = 2_000_000
@@ -68,10 +77,12 @@ class Writes:
 class PartitionProducer:
     """The producer of one owned partition."""
 
-    def __init__(self, settings: Settings, partition: int, producer: Producer) -> None:
+    def __init__(self, settings: Settings, partition: int, producer: Producer, lost: Sequence[str]) -> None:
+        """`lost`: what librdkafka has logged of connections that were lost."""
         self._settings = settings
         self._partition = partition
         self._producer = producer
+        self._lost = lost
         self._failed: KafkaError | None = None
 
     @staticmethod
@@ -80,8 +91,10 @@ class PartitionProducer:
 
         `wanted` is asked before each try, so that a slow take-over does not fence whoever has got the partition since.
         """
+        connections = _ConnectionLog()
         config = producer_config(
             settings,
+            logger=connections,
             transactional_id=f"{settings.app_id}-{partition}",
             transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
             linger_ms=0,
@@ -90,7 +103,7 @@ class PartitionProducer:
             queue_buffering_max_kbytes=QUEUE_KIB_MAX,
             batch_num_messages=10_000,
             batch_size=1_000_000,
-            log_level=2,
+            log_level=6,  # a lost connection
         )
         producer = Producer(config)
         deadline = time.monotonic() + OPEN_TIMEOUT_S
@@ -108,7 +121,8 @@ class PartitionProducer:
                         f"partition {partition} cannot be taken over: {error.str()}"
                     ) from failure
             else:
-                return PartitionProducer(settings, partition, producer)
+                connections.lost.clear()  # nothing of the new epoch was on them
+                return PartitionProducer(settings, partition, producer, connections.lost)
 
     def write(self, writes: Writes) -> None:
         """Begin a transaction and hand everything over. Waits for nobody; `commit` must follow.
@@ -129,9 +143,17 @@ class PartitionProducer:
     def commit(self) -> None:
         """Commit, which waits for every record to be acknowledged. Blocks; raises as `write` does.
 
-        A crash before its end has no effect; one after it has had its effect, positions included.
+        A crash before its end has no effect; one after it has had its effect, positions included. Raises
+        `PartitionLostError` also when all is committed, but the producer must not be used again.
         """
-        self._attempt(lambda: self._producer.commit_transaction(COMMIT_TIMEOUT_S), retry=True)
+        began_s = time.monotonic()
+        self._attempt(lambda: self._producer.commit_transaction(COMMIT_TIMEOUT_S))
+        took_s = time.monotonic() - began_s
+        self._producer.poll(0)  # hands over what librdkafka has logged
+        if self._lost:
+            raise PartitionLostError(f"a connection was lost during a transaction ({self._lost[0]})")
+        if took_s > COMMIT_SLOW_S:
+            raise PartitionLostError(f"a commit took {took_s:.1f} s")
 
     def close(self) -> None:
         """Give up what is open and free the memory. The broker aborts what was not committed."""
@@ -170,19 +192,11 @@ class PartitionProducer:
         if error is not None:
             self._failed = error
 
-    def _attempt(self, act: Callable[[], None], *, retry: bool = False) -> None:
-        deadline = time.monotonic() + TRANSACTION_TIMEOUT_MS / 1000
-        while True:
-            try:
-                act()
-            except KafkaException as failure:
-                error = failure.args[0]
-                # The same call again is how librdkafka resolves a timeout: the transaction is still the same one.
-                if retry and error.retriable() and not error.fatal() and time.monotonic() < deadline:
-                    continue
-                raise self._failure(error) from failure
-            else:
-                return
+    def _attempt(self, act: Callable[[], None]) -> None:
+        try:
+            act()
+        except KafkaException as failure:
+            raise self._failure(failure.args[0]) from failure
 
     def _failure(self, error: KafkaError) -> Exception:
         cause = self._failed or error
@@ -192,6 +206,26 @@ class PartitionProducer:
             if each.code() in _REFUSED:
                 return _refused(each, self._settings)
         return PartitionLostError(f"{error.name()}: {error.str()}")
+
+
+class _ConnectionLog:
+    """Librdkafka's log, of which the lost connections are kept.
+
+    It repeats what was under way on them and reports that nowhere else: its error callback is not called for it. It is
+    called by `poll` and `flush`, in their thread.
+    """
+
+    def __init__(self) -> None:
+        self.lost: list[str] = []
+
+    def log(self, _level: int, _format: str, facility: str, _client: str, message: str) -> None:
+        """As of a `logging.Logger`."""
+        if facility == "FAIL" and not any(f"in state {state}" in message for state in _STATES_BEFORE_UP):
+            self.lost.append(message)
+
+
+_STATES_BEFORE_UP = ("TRY_CONNECT", "CONNECT", "SSL_HANDSHAKE", "APIVERSION_QUERY", "AUTH")
+"""A connection that fails in one of these has not carried a request of a transaction."""
 
 
 def _queue_full() -> CommitRefusedError:

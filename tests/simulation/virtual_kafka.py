@@ -179,6 +179,10 @@ class VirtualProducer:
         if self._kafka.faults.at("after commit") == "lost":
             raise _failure(KafkaError._STATE)
 
+    def poll(self, _timeout: float) -> int:
+        """Nothing is to be called back."""
+        return 0
+
     def purge(self) -> None:
         """Let go."""
 

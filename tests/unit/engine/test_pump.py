@@ -11,17 +11,29 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from faust.types import TP
 
 from streams.engine.accounts import Accounts
-from streams.engine.failures import ContractError, PartitionLostError
+from streams.engine.engine import Engine
+from streams.engine.failures import ContractError, PartitionLostError, TooManyDeadLettersError
 from streams.engine.limits import DeadLetterLimit
-from streams.engine.ports import EntrySource, Inbound, NoMetrics, Output, Partition, SeenWindow, UnavailableError
+from streams.engine.ports import (
+    EntrySource,
+    Inbound,
+    NoMetrics,
+    OutcomeName,
+    Output,
+    Partition,
+    SeenWindow,
+    UnavailableError,
+)
 from streams.engine.positions import POSITION_KEY, PositionRecord, decode_position
 from streams.engine.pump import Pump, PumpSetup
 from streams.engine.restore import Restored
 from streams.engine.transaction import Writes
 from tests.brokers import test_settings
 
+DEAD_LETTERS_MAX = 10
 TOPIC = "in"
 OUT = "out"
 
@@ -37,10 +49,12 @@ class Log:
     went_through_anyway: bool = False
     commits: int = 0
     written: Writes | None = None
+    writes: int = 0
 
     def write(self, writes: Writes) -> None:
         """What the next commit makes durable."""
         assert self.written is None, "one transaction at a time"
+        self.writes += 1
         self.written = writes
 
     def commit(self) -> None:
@@ -75,6 +89,7 @@ class Echo:
     unavailable: int = 0
     loads: int = 0
     drops_outcomes: bool = False
+    outcome: OutcomeName = "entries"
 
     async def start(self, entries: EntrySource) -> None:
         """Nothing."""
@@ -96,7 +111,7 @@ class Echo:
     def step(self, state: Partition, gathered: None, inbound: Sequence[Inbound]) -> Output:
         """Writes out what comes in."""
         messages = [{"key": b"k", "value": value} for batch in inbound for value in batch.values]
-        outcomes: Mapping[str, Any] = {batch.topic: {"entries": len(batch)} for batch in inbound}
+        outcomes: Mapping[str, Any] = {batch.topic: {self.outcome: len(batch)} for batch in inbound}
         return Output(state.clock_at, [(OUT, messages)], outcomes={} if self.drops_outcomes else dict(outcomes))
 
     def tick(self, state: Partition, at: int, orgs: Sequence[str]) -> Output | None:
@@ -180,7 +195,7 @@ def with_pump(
                 trimming=executor,
                 large_batches=asyncio.Semaphore(1),
                 fetching=fetching,
-                dead_letters=DeadLetterLimit(10),
+                dead_letters=DeadLetterLimit(DEAD_LETTERS_MAX),
                 restore=lambda number, wanted: restored(log),
                 now=lambda: 0,
                 stop_worker=stopped.append,
@@ -297,6 +312,53 @@ def test_records_without_an_end_stop_the_worker_before_the_commit(tmp_path: Path
         await until(lambda: bench.stopped)
         assert isinstance(bench.stopped[0], ContractError)
         assert bench.log.commits == 0
+
+    with_pump(test, tmp_path)
+
+
+def test_more_dead_letters_than_the_limit_stop_before_anything_is_written(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        bench.echo.outcome = "dead_letters"
+        bench.pump.offer(inbound(0, DEAD_LETTERS_MAX))
+        await until(lambda: bench.log.commits == 1)
+        bench.pump.offer(inbound(DEAD_LETTERS_MAX, 1))
+        await until(lambda: bench.stopped)
+        assert isinstance(bench.stopped[0], TooManyDeadLettersError)
+        assert (bench.log.writes, bench.log.commits) == (1, 1)
+
+    with_pump(test, tmp_path)
+
+
+async def sought(bench: Bench) -> Mapping[TP, int]:
+    """Where the engine has Faust fetch on."""
+
+    class Unchecked(Engine):
+        async def _check_positions(self, sought: Mapping[TP, int]) -> None:
+            """The logs hold all that is sought."""
+
+    engine = object.__new__(Unchecked)
+    engine._pumps = {0: bench.pump}
+    engine._stopping = False
+    engine.ready = asyncio.Event()
+    return await engine.seeks([TP(TOPIC, 0)])
+
+
+def test_positions_in_memory_never_lead_the_commit(tmp_path: Path) -> None:
+    """A rebalance during an open transaction must fetch on from what is committed, not from what is being written."""
+
+    async def test(bench: Bench) -> None:
+        bench.pump.offer(inbound(0, 3))
+        await until(lambda: bench.log.commits == 1)
+        bench.log.gate.clear()
+        bench.pump.offer(inbound(3, 2))
+        await until(lambda: bench.log.written is not None)
+        assert bench.pump.next_offsets == {TOPIC: 3}
+        await bench.pump.drain(0.01)
+        assert (await sought(bench), bench.pump.intake.next_offset(TOPIC)) == ({TP(TOPIC, 0): 3}, 3)
+        bench.log.gate.set()
+        await until(lambda: bench.log.commits == 2)
+        await until(lambda: bench.pump.next_offsets == {TOPIC: 5})
+        assert await sought(bench) == {TP(TOPIC, 0): 5}
 
     with_pump(test, tmp_path)
 

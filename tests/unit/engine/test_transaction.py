@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -110,7 +111,7 @@ def test_a_connection_that_was_never_made_carried_no_request(clients: list[Clien
 
 def test_a_slow_commit_gives_the_producer_up(clients: list[Client], monkeypatch: pytest.MonkeyPatch) -> None:
     now_s = [100.0]
-    monkeypatch.setattr(transaction.time, "monotonic", lambda: now_s[0])
+    monkeypatch.setattr(transaction, "time", SimpleNamespace(monotonic=lambda: now_s[0]))
 
     def passes(seconds: float) -> Callable[[], None]:
         return lambda: now_s.__setitem__(0, now_s[0] + seconds)

@@ -35,13 +35,23 @@ from projections.rows import (
     position_rows,
     price_rows,
     purchase_rows,
+    replay_rows,
 )
 from schemas.codec import DecodedBatch, WriterSchemas, decode_columns
 from schemas.enums import DeadLetterCode, EntryKind, InputKind
 from schemas.topics import Topics
 from streams.engine.ports import Inbound
 
-PROJECTED = ("ledger", "alerts_threshold", "alerts_depletion", "alerts_topup", "balances", "dead_letters", "prices")
+PROJECTED = (
+    "ledger",
+    "alerts_threshold",
+    "alerts_depletion",
+    "alerts_topup",
+    "balances",
+    "dead_letters",
+    "replays",
+    "prices",
+)
 """Keys of the topics that are projected."""
 
 TRIES = {
@@ -224,6 +234,9 @@ class Sink:
                 batch.partition, batch.offsets, batch.timestamps_ms, batch.keys, batch.values, headers
             )
             tables.add("dead_letters", rows)
+            return newest
+        if key == "replays":
+            tables.add("replays", replay_rows(batch.keys, batch.values, batch.offsets))
             return newest
         record = {"ledger": "entry", "balances": "balance", "prices": "price"}.get(key, "alert")
         decoded = decode_columns(record, batch.values, self._writers)

@@ -320,6 +320,33 @@ def dead_letter_rows(
     )
 
 
+def replay_rows(keys: Sequence[bytes | None], values: Sequence[bytes | None], offsets: Sequence[int]) -> Any:
+    """Rows of `replays`, from the notes of `credits dead-letters replay`; what is no note is left out."""
+    rows = []
+    for key, value, offset in zip(keys, values, offsets, strict=True):
+        partition, _, place = (key or b"").partition(b":")
+        note = _json_object((value or b"").decode("utf-8", "replace"))
+        try:
+            letter = int(partition), int(place)
+            rows.append(
+                (*letter, int(note["at_ms"]), str(note["topic"]), int(note["partition"]), int(note["offset"]), offset)
+            )
+        except (KeyError, TypeError, ValueError):
+            continue
+    columns = list(zip(*rows, strict=True)) or [()] * 7
+    return pa.table(
+        {
+            "letter_partition": pa.array(columns[0], pa.uint32()),
+            "letter_offset": pa.array(columns[1], pa.int64()),
+            "replayed_at": pa.array([at * 1_000 for at in columns[2]], pa.int64()).view(MOMENT),
+            "topic": pa.array(columns[3], pa.string()),
+            "partition": pa.array(columns[4], pa.int32()),
+            "offset": pa.array(columns[5], pa.int64()),
+            "version": pa.array(columns[6], pa.int64()),
+        }
+    )
+
+
 def position_rows(positions: Mapping[tuple[str, int], tuple[int, int]]) -> Any:
     """Rows of `positions`: (topic, partition) → (next offset, time of the newest record in microseconds)."""
     return pa.table(

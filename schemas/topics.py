@@ -188,6 +188,16 @@ CATALOGUE: tuple[Topic, ...] = (
         internal=True,
     ),
     Topic(
+        "replays",
+        "credits.internal.replays.v1",
+        None,
+        None,
+        "compact",
+        "`credits dead-letters replay`; key = the dead letter's partition:offset",
+        "`credits dead-letters`, projections",
+        internal=True,
+    ),
+    Topic(
         "accounts",
         "credits-ledger-accounts-changelog",
         None,

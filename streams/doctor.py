@@ -10,6 +10,7 @@ import os
 import platform
 import shutil
 import socket
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -20,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from schemas.codec import RegistryUnavailableError
+from schemas.enums import DeadLetterCode
+from schemas.partitioner import REMEDY
 from schemas.topics import Topics
 from streams.errors import OperatorError
 from streams.text_safety import redacted_address
@@ -33,6 +36,8 @@ ANSWER_TIMEOUT_S = 3.0
 DISK_LOW_GIB = 5.0
 DISK_FULL_GIB = 0.5
 FILES_MIN = 4096
+LETTERS_READ_MAX = 1_000
+"""Of each partition of the dead letters, the newest so many offsets are looked at."""
 GIB = 1024**3
 
 
@@ -70,6 +75,7 @@ def examine(settings: Settings) -> Iterator[Check]:
     yield _http(settings, serving)
     yield _clickhouse(settings, serving)
     yield _workers(settings, admin)
+    yield _partitioners(settings, admin)
 
 
 def _python() -> Check:
@@ -275,6 +281,30 @@ def _workers(settings: Settings, admin: AdminClient | None) -> Check:
     if members > settings.partitions:
         return Check("workers", Verdict.NOTE, f"{members} run, more than partitions", "the surplus ones idle")
     return Check("workers", Verdict.OK, f"{members} run")
+
+
+def _partitioners(settings: Settings, admin: AdminClient | None) -> Check:
+    """Whether the newest dead letters name records in partitions that are not their keys'."""
+    from streams.client.dead_letters import newest_dead_letters
+    from streams.client.replays import read_replays
+
+    name = "partitioners"
+    if admin is None or Topics(settings.namespace).name("dead_letters") not in admin.list_topics().topics:
+        return Check(name, Verdict.SKIPPED, "no dead letters to read yet")
+    replayed = read_replays(settings)
+    found = Counter(
+        (letter.topic, letter.source_partition)
+        for letter in newest_dead_letters(settings, LETTERS_READ_MAX)
+        if letter.code == DeadLetterCode.WRONG_PARTITION and letter.name not in replayed
+    )
+    if not found:
+        return Check(name, Verdict.OK, "the newest dead letters name no record in a partition that is not its key's")
+    (topic, partition), records = found.most_common(1)[0]
+    places = f"{topic} partition {partition} ({records:,} records)" + (
+        f" and {len(found) - 1} more" if len(found) > 1 else ""
+    )
+    remedy = f"most likely {REMEDY}; then `credits dead-letters replay --code wrong_partition`"
+    return Check(name, Verdict.FAILED, f"records lie in partitions that are not their keys': {places}", remedy)
 
 
 def _answers(host: str, port: int) -> bool:

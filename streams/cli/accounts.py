@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streams.cli.console import JsonFlag, load_settings, note, print_json, print_table
+from streams.cli.console import JsonFlag, load_settings, note, print_json, print_table, say
 
 if TYPE_CHECKING:
     from streams.merging import AccountMerge
@@ -57,7 +57,7 @@ def _show(org: str, found: list[AccountMerge], *, merged: bool) -> None:
     from schemas.amounts import format_amount
 
     if not found:
-        print(f"{org} has no second account that is not merged")
+        say(f"{org} has no second account that is not merged")
         return
     rows = [
         [
@@ -79,7 +79,7 @@ def _show(org: str, found: list[AccountMerge], *, merged: bool) -> None:
                 "its target, and give back by an adjustment what did not arrive"
             )
     if merged:
-        print("merged; start the workers, which book what moves, and check with `credits verify`")
+        say("merged; start the workers, which book what moves, and check with `credits verify`")
     else:
         note("nothing is changed; stop the workers, and run it again with --yes")
 

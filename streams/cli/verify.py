@@ -135,7 +135,7 @@ def show(report: Report) -> None:
     show_inputs(report.inputs)
     for account in report.split_accounts:
         if account.merged:
-            print(f"known    {account}: {account.entries} entries of a second account, merged into the org's own")
+            say(f"known    {account}: {account.entries} entries of a second account, merged into the org's own")
     for each in report.differences[:DIFFERENCES_SHOWN_MAX]:
         say(f"differs  {each}")
     if not report.ok:

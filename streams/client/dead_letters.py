@@ -121,6 +121,14 @@ def read_dead_letters(settings: Settings) -> Iterator[DeadLetter]:
         yield from map(dead_letter_of, batch)
 
 
+def newest_dead_letters(settings: Settings, offsets_max: int) -> Iterator[DeadLetter]:
+    """The dead letters among the last `offsets_max` offsets of each partition, in the order of each."""
+    ends = committed_ends(settings, [Topics(settings.namespace).name("dead_letters")])
+    starts = {place: max(0, end - offsets_max) for place, end in ends.items()}
+    for batch in read_range(settings, starts, ends):
+        yield from map(dead_letter_of, batch)
+
+
 def read_dead_letter(settings: Settings, partition: int, offset: int) -> DeadLetter | None:
     """The dead letter at that place; None when there is none."""
     place = (Topics(settings.namespace).name("dead_letters"), partition)
@@ -162,9 +170,13 @@ def _digest(letter: DeadLetter) -> bytes:
     return digest.digest()
 
 
-def replay(producer: CreditsProducer, letter: DeadLetter) -> None:
-    """Send the record again, as it came, to the topic it came from. Raises ValueError when it has a `refusal`."""
+def replay(producer: CreditsProducer, letter: DeadLetter, delivered: Callable[[int, int], None] | None = None) -> None:
+    """Send the record again, as it came, to the topic it came from, by its key. ValueError when it has a `refusal`.
+
+    `delivered` is told the partition and offset at which the record lies now.
+    """
     if letter.refusal is not None:
         raise ValueError(letter.refusal)
     headers = [each for each in letter.headers if each[0] != REPLAYED_HEADER]
-    producer.produce_raw(letter.topic, letter.key, letter.value, [*headers, (REPLAYED_HEADER, letter.name.encode())])
+    sent = [*headers, (REPLAYED_HEADER, letter.name.encode())]
+    producer.produce_raw(letter.topic, letter.key, letter.value, sent, delivered)

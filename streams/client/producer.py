@@ -8,7 +8,9 @@ Rules of this file:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from confluent_kafka import KafkaException, Producer
@@ -92,10 +94,18 @@ class CreditsProducer:
         self._hand_over(self.topic(kind), key.encode(), value, cloud_event_headers(kind, record))
 
     def produce_raw(
-        self, topic: str, key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes]] | None = None
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        headers: list[tuple[str, bytes]] | None = None,
+        delivered: Callable[[int, int], None] | None = None,
     ) -> None:
-        """Hand over bytes as they are, to the topic of that physical name: for what must go back unchanged."""
-        self._hand_over(topic, key, value, headers)
+        """Hand over bytes as they are, to the topic of that physical name: for what must go back unchanged.
+
+        `delivered` is told partition and offset, from `poll` or `flush`, once Kafka has the record.
+        """
+        self._hand_over(topic, key, value, headers, delivered)
 
     def poll(self) -> None:
         """Let acknowledgements be counted; call it now and then between many records."""
@@ -114,11 +124,17 @@ class CreditsProducer:
             )
 
     def _hand_over(
-        self, topic: str, key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes]] | None
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        headers: list[tuple[str, bytes]] | None,
+        delivered: Callable[[int, int], None] | None = None,
     ) -> None:
+        acknowledged = self._delivered if delivered is None else partial(self._delivered_to, delivered)
         while True:
             try:
-                self._producer.produce(topic, value=value, key=key, headers=headers, on_delivery=self._delivered)
+                self._producer.produce(topic, value=value, key=key, headers=headers, on_delivery=acknowledged)
                 return
             except BufferError:  # the queue is full: wait until some of it is acknowledged
                 self._producer.poll(QUEUE_FULL_WAIT_S)
@@ -126,6 +142,11 @@ class CreditsProducer:
                 raise DeliveryError(
                     f"Kafka does not take the record ({error.args[0].str()})", "see the limits"
                 ) from error
+
+    def _delivered_to(self, delivered: Callable[[int, int], None], error: Any, message: Any) -> None:
+        self._delivered(error, message)
+        if error is None:
+            delivered(message.partition(), message.offset())
 
     def _delivered(self, error: Any, _message: Any) -> None:
         if error is not None:

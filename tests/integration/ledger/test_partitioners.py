@@ -7,9 +7,11 @@ import signal
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import pytest
 from confluent_kafka import Producer
 
 from schemas.amounts import NANOS
@@ -72,7 +74,17 @@ def credits(installation: LedgerInstallation, *arguments: str) -> dict[str, Any]
     return document
 
 
-def test_the_same_events_by_two_partitioners_are_booked_once(installation: LedgerInstallation) -> None:
+@pytest.mark.fault(
+    "wrong-partition",
+    title="a record in a partition that is not its key's",
+    provoked="the same usage by a producer with murmur2 and by a stock librdkafka one; more by that one alone",
+    holds="each event is booked once, in one account; the others are dead letters `wrong_partition`; replayed, they "
+    "are booked where they belong, or are duplicates",
+    faults_row=30,
+)
+def test_the_same_events_by_two_partitioners_are_booked_once(
+    installation: LedgerInstallation, seen: Callable[[str], None]
+) -> None:
     """Cases 23: one producer with murmur2, a stock one of librdkafka; and what the stock one alone has sent."""
     installation.send(InputKind.PRICE, PRICE_LIST)
     installation.send(InputKind.PURCHASE, [purchase(f"p-{org}", org, 100 * NANOS) for org in ORGS])
@@ -109,6 +121,10 @@ def test_the_same_events_by_two_partitioners_are_booked_once(installation: Ledge
     report = installation.report()
     assert report.ok, report.differences
     assert (report.entries, report.orgs) == (len(ORGS) + len(both + alone), len(ORGS))
+    seen(
+        f"{len(both) * 2 + len(alone)} records of {len(both + alone)} events: {len(astray)} dead letters "
+        "wrong_partition, replayed; each event booked once; verify ok"
+    )
 
 
 OLDER_VERSION = """
@@ -139,7 +155,16 @@ def older_worker(installation: LedgerInstallation) -> Worker:
     return worker
 
 
-def test_an_account_that_an_older_version_split_is_named_and_merged(installation: LedgerInstallation) -> None:
+@pytest.mark.fault(
+    "split-account",
+    title="an organisation whose account an older version opened in two partitions",
+    provoked="a worker without the check books purchases and usage of one organisation in two partitions, some in both",
+    holds="verify names the second account; merging it leaves the balance of one account that booked every id once",
+    faults_row=30,
+)
+def test_an_account_that_an_older_version_split_is_named_and_merged(
+    installation: LedgerInstallation, seen: Callable[[str], None]
+) -> None:
     """The same purchase and usage on both sides count once; the rest moves; the balance is that of one account."""
     settings, org = installation.settings, "acme"
     home = partition_of(org.encode(), settings.partitions)
@@ -203,3 +228,6 @@ def test_an_account_that_an_older_version_split_is_named_and_merged(installation
     installation.wait_until_booked()
     assert installation.codes() == {DeadLetterCode.WRONG_PARTITION: 1}
     assert installation.report().ok
+    seen(
+        "a second account of 6 entries, 47 USD in it counted twice; after the merge 35 USD as in one account; verify ok"
+    )

@@ -315,6 +315,29 @@ def test_dead_letters_keep_their_bytes_and_their_place(client: Client) -> None:
     assert bytes.fromhex(kept) == value[:DEAD_LETTER_VALUE_BYTES_MAX]
 
 
+def test_a_dead_letter_says_whether_it_was_replayed_and_failed_again(client: Client) -> None:
+    def headers(offset: int) -> list[tuple[str, bytes]]:
+        place = {"topic": b"usage", "partition": b"3", "offset": b"%d" % offset}
+        return [(f"__streams.errors.{name}", value) for name, value in place.items()]
+
+    def note(offset: int) -> bytes:
+        return b'{"at_ms": 9000, "topic": "usage", "partition": 3, "offset": %d}' % offset
+
+    letters = Inbound(
+        TOPICS.name("dead_letters"), 1, 0, 8, [0, 2, 4, 6], [5] * 4, [b"acme"] * 4, [b"v"] * 4,
+        [headers(40), headers(41), headers(42), headers(60)],
+    )  # fmt: skip
+    notes = Inbound(TOPICS.name("replays"), 0, 0, 2, [0, 1], [9, 9], [b"1:0", b"1:2"], [note(60), note(61)])
+    for _ in range(2):
+        new_sink(client).apply([letters, notes])
+        client.command("TRUNCATE TABLE positions")
+    columns = "letter_id, state, toUnixTimestamp64Milli(ifNull(replayed_at, toDateTime64(0, 6, 'UTC')))"
+    shown = client.query(
+        f"SELECT {columns} FROM v_dead_letters WHERE source_topic = 'usage' ORDER BY letter_id"
+    ).result_rows
+    assert shown == [("1:0", "failed_again", 9000), ("1:2", "replayed", 9000), ("1:4", "open", 0), ("1:6", "open", 0)]
+
+
 def test_alerts_are_shown_once(client: Client) -> None:
     alert = {
         "alert_id": "a1",

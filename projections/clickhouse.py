@@ -6,7 +6,9 @@ Rules of this file: one database per installation, named from its namespace; a c
 
 from __future__ import annotations
 
+import fcntl
 import re
+import shutil
 from pathlib import Path
 from typing import Final, Protocol
 from urllib.parse import urlsplit
@@ -49,6 +51,10 @@ class ClickHouseUnavailableError(Exception):
     """ClickHouse cannot be asked now, or cannot take rows now (away, overloaded, disk full): try again later."""
 
 
+class ClickHouseDamagedError(ClickHouseUnavailableError):
+    """A chDB folder that nobody else has, and that cannot be opened all the same."""
+
+
 def database_name(namespace: str) -> str:
     """Name of the installation's database: `credits`, or `<namespace>credits` in letters, digits and `_`."""
     return re.sub(r"[^0-9A-Za-z_]", "_", namespace) + "credits"
@@ -57,6 +63,32 @@ def database_name(namespace: str) -> str:
 def clickhouse_url(settings: ClickHouseSettings) -> str:
     """The given URL, or that of the chDB folder under the data folder."""
     return settings.clickhouse_url or f"chdb://{settings.data_dir.absolute() / 'clickhouse'}"
+
+
+def chdb_folder(settings: ClickHouseSettings) -> Path | None:
+    """The folder of ClickHouse in process; None where it is a server."""
+    url = clickhouse_url(settings)
+    return Path(urlsplit(url).path) if url.startswith("chdb:") else None
+
+
+def _has_owner(folder: Path) -> bool:
+    """Whether a process has the chDB folder open: its engine holds a lock on a file in it (chDB says neither)."""
+    try:
+        with (folder / "status").open("rb") as status:
+            fcntl.flock(status, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
+
+
+def set_aside(folder: Path) -> Path:
+    """Move a damaged chDB folder out of the way, over what was set aside before; where it is now."""
+    aside = folder.with_name(f"{folder.name}.damaged")
+    shutil.rmtree(aside, ignore_errors=True)
+    folder.rename(aside)
+    return aside
 
 
 def shown_place(settings: ClickHouseSettings) -> str:
@@ -83,6 +115,11 @@ def connect(settings: ClickHouseSettings) -> Client:
             first.close()
         return _client(url, database)
     except (OperationalError, ProgrammingError) as error:
+        folder = chdb_folder(settings)
+        if folder is not None and not _has_owner(folder):
+            raise ClickHouseDamagedError(
+                f"{folder} cannot be opened, though no other process has it: {first_line(error)}"
+            ) from error
         raise ClickHouseUnavailableError(f"{shown_place(settings)}: {first_line(error)}") from error
 
 

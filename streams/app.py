@@ -21,6 +21,7 @@ import faust
 from aiokafka.errors import KafkaError
 
 from streams.background import watched_threads
+from streams.data_folder import prepare
 from streams.engine.engine import Engine
 from streams.engine.health import WorkerHealth, serve_health
 from streams.engine.internal_topics import prepare_topics
@@ -165,6 +166,6 @@ def _tell(failure: BaseException, *, debug: bool) -> None:
 
 
 def _faust_folder(settings: Settings) -> Path:
-    folder = settings.data_dir / "faust"
+    folder = prepare(settings.data_dir) / "faust"
     folder.mkdir(parents=True, exist_ok=True)
     return folder

@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from streams.data_folder import prepare
 from streams.errors import OperatorError
 
 if TYPE_CHECKING:
@@ -200,6 +201,7 @@ class LocalBroker:
 
         Raises `BrokerError`: no Java or Maven, the port is taken, the broker ended or did not answer in time.
         """
+        prepare(self.home.parent)
         self.home.mkdir(parents=True, exist_ok=True)
         with self._lock(timeout_s):
             running = self.running()

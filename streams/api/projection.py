@@ -20,6 +20,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError, OperationalErr
 from faust.contrib.asgi import bind_to_running_loop
 
 from projections.clickhouse import (
+    ClickHouseDamagedError,
     ClickHouseUnavailableError,
     clickhouse_url,
     connect,
@@ -138,7 +139,10 @@ class Projection:
             self.tried.set()
             await asyncio.wait({stopping, ended}, return_when=asyncio.FIRST_COMPLETED)
             if not stopping.done():
-                failure = OperatorError(f"the projection ended: {app.crash_reason!r}", "see the log above")
+                failure = OperatorError(
+                    f"the projection ended: {app.crash_reason!r}",
+                    "see the log above; where ClickHouse's data is at fault, `credits rebuild` makes it again",
+                )
         if not (await asyncio.wait({asyncio.create_task(app.stop())}, timeout=LEAVE_TIMEOUT_S))[0] and not failure:
             log.warning("the consumer group could not be left in time; it finds out by itself")
             leave(0)
@@ -154,6 +158,11 @@ class Projection:
                 late.connected = late.connected or connect(self._settings)
             assert self._own.connected is not None
             applied = migrate(self._own.connected)
+        except ClickHouseDamagedError as error:
+            raise OperatorError(
+                f"ClickHouse's folder is damaged ({error})",
+                "run `credits rebuild`, which makes it again from the ledger",
+            ) from error
         except ClickHouseUnavailableError as error:
             if not self._is_server:
                 raise OperatorError(
@@ -167,9 +176,10 @@ class Projection:
             ) from error
         except ClickHouseError as error:
             if not is_passing(error):
-                raise OperatorError(
-                    f"ClickHouse refuses ({first_line(error)})", "check CREDITS_CLICKHOUSE_URL and the user's rights"
-                ) from error
+                remedy = "check CREDITS_CLICKHOUSE_URL and the user's rights"
+                if not self._is_server:
+                    remedy = "run `credits rebuild`, which makes the folder again from the ledger"
+                raise OperatorError(f"ClickHouse refuses ({first_line(error)})", remedy) from error
             return first_line(error)
         except MigrationException as error:
             raise OperatorError(

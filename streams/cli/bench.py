@@ -10,6 +10,7 @@ import typer
 
 from streams.cli.console import JsonFlag, load_settings, print_json, say
 from streams.cli.run_screen import RunScreen
+from streams.data_folder import prepare
 
 if TYPE_CHECKING:
     from streams.bench.figures import Figures
@@ -45,7 +46,7 @@ def bench(
     from streams.bench.run import bench as measure
 
     settings = load_settings()
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    prepare(settings.data_dir)
     log = settings.data_dir / "bench.log"
     log.unlink(missing_ok=True)
     part = 10 if quick else 1

@@ -14,6 +14,7 @@ import typer
 
 from streams.cli.console import JsonFlag, load_settings, note, print_json, print_verdict, say
 from streams.cli.run_screen import RunScreen
+from streams.data_folder import prepare
 
 if TYPE_CHECKING:
     from streams.demo.verdict import Verdict
@@ -48,7 +49,7 @@ def demo(
     from streams.demo.run import Options, demonstration
 
     settings = load_settings()
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    prepare(settings.data_dir)
     log = settings.data_dir / "demo.log"
     log.unlink(missing_ok=True)
     base_at = time.time_ns() // 1_000

@@ -8,6 +8,7 @@ import logging
 import typer
 
 from streams.cli.console import load_settings, note
+from streams.data_folder import prepare
 from streams.parent import stop_with_parent
 
 app = typer.Typer()
@@ -23,6 +24,7 @@ def serve() -> None:
     from streams.stopping import Stopping
 
     configure_logging(settings.log_level, as_json=settings.log_format == "json")
+    prepare(settings.data_dir)
     stopping = Stopping(settings.stop_grace_s)
     stop_with_parent()
     asyncio.run(run(settings, _announce, stopping))

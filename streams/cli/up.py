@@ -49,9 +49,8 @@ def up(
             signal.signal(each, leave)
         system.start()
         started = True
-        note(
-            f"ready: events are taken at Kafka {system.settings.bootstrap_servers}; {system.http_address}; Ctrl-C stops"
-        )
+        http = system.http_address or "no HTTP: serve is down"
+        note(f"ready: events are taken at Kafka {system.settings.bootstrap_servers}; {http}; Ctrl-C stops")
         while not stop.wait(WATCH_S):
             system.watch()
     note("stopped; all state is kept")

@@ -106,8 +106,9 @@ def _run(
         try:
             verdict = run.play(written.result(), starting)
         except StalledError as error:
-            system.watch()  # a part that ended says more
-            raise OperatorError(f"the ledger made no progress: {error}", f"see {own.data_dir}") from error
+            system.watch()
+            why = "; ".join(f"{name} is down: {problem}" for name, problem in system.down.items())
+            raise OperatorError(why or f"the ledger made no progress: {error}", f"see {own.data_dir}") from error
         yield Finished(verdict, own)
 
 
@@ -119,7 +120,7 @@ class _Starting:
         self._pool = ThreadPoolExecutor(1, "starting")
 
     def __enter__(self) -> _Starting:
-        self._started = self._pool.submit(self._system.start)
+        self._started = self._pool.submit(self._system.start, all_parts=True)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:

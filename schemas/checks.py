@@ -126,9 +126,10 @@ def _text_doubts(limit: TextLimit, column: pa.Array) -> Doubts | None:
 def _number_doubts(limit: NumberLimit, column: pa.Array) -> Doubts | None:
     bounds = pc.min_max(column)
     least, most = bounds["min"].as_py(), bounds["max"].as_py()
-    if limit.least <= least and most <= limit.most:
+    certain = max(limit.least, limit.doubted_below)
+    if certain <= least and most <= limit.most:
         return None
-    outside = pc.or_(pc.less(column, pa.scalar(limit.least, pa.int64())), pc.greater(column, limit.most))
+    outside = pc.or_(pc.less(column, pa.scalar(certain, pa.int64())), pc.greater(column, limit.most))
     return _mask(outside)
 
 

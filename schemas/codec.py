@@ -24,7 +24,7 @@ import json
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeGuard, TypeVar
 
 import fastavro
 import numpy as np
@@ -57,6 +57,7 @@ from schemas.records import (
 )
 from schemas.resolution import NO_SCHEMA, read_differences
 from schemas.walk import body_fault
+from schemas.wire import BARE_AVRO, hint
 from schemas.writer_safety import (
     VALUES_MAX,
     BodyBounds,
@@ -226,7 +227,7 @@ def foreign_positions(values: Sequence[bytes | None], writers: WriterSchemas) ->
     found = []
     safe: dict[int, int] = {}
     for position, value in enumerate(values):
-        if value is None or _frame_fault(value) is not None:
+        if value is None or not _is_framed(value):
             continue
         schema_id = FRAME.unpack_from(value)[1]
         if schema_id not in safe:
@@ -257,7 +258,7 @@ def merge_decoded(record: str, parts: Sequence[tuple[Sequence[int], DecodedBatch
 
 def schema_ids(values: Sequence[bytes | None]) -> set[int]:
     """The schema ids that decoding these values asks for."""
-    return {FRAME.unpack_from(value)[1] for value in values if value is not None and _frame_fault(value) is None}
+    return {FRAME.unpack_from(value)[1] for value in values if _is_framed(value)}
 
 
 def _decode_mixed(record: str, values: Sequence[bytes | None], writers: WriterSchemas) -> DecodedBatch:
@@ -265,7 +266,7 @@ def _decode_mixed(record: str, values: Sequence[bytes | None], writers: WriterSc
     failures: list[Undecodable] = []
     by_schema: dict[int, list[int]] = {}
     for position, value in enumerate(values):
-        fault = _frame_fault(value)
+        fault = _frame_fault(record, value)
         if fault is not None:
             failures.append(Undecodable(position, fault.code, fault.message))
         elif value is not None:
@@ -294,14 +295,45 @@ def _decoded(
     return DecodedBatch(record, batch, None if all_read else rows, failures, None)
 
 
-def _frame_fault(value: bytes | None) -> UndecodableError | None:
+def _is_framed(value: bytes | None) -> TypeGuard[bytes]:
+    """Whether there is a schema id and a body."""
+    return value is not None and len(value) > FRAME_BYTES and value[0] == 0
+
+
+def _frame_fault(record: str, value: bytes | None) -> UndecodableError | None:
+    """Why there is no schema id and no body, and what to do where that shows."""
+    if _is_framed(value):
+        return None
     if value is None:
         return UndecodableError(DeadLetterCode.NULL_VALUE, "the record has no value")
-    if len(value) <= FRAME_BYTES:
-        return UndecodableError(DeadLetterCode.UNDECODABLE, f"{len(value)} bytes are too short for a record")
-    if value[0] != 0:
-        return UndecodableError(DeadLetterCode.UNDECODABLE, f"first byte is {value[0]}, not 0 (Confluent wire format)")
-    return None
+    message = hint(record, value)
+    if message is None and len(value) <= FRAME_BYTES:
+        message = f"{len(value)} bytes are too short for a record"
+    if message is None:
+        bare = _is_bare(record, value)
+        message = BARE_AVRO if bare else f"first byte is {value[0]}, not 0 (Confluent wire format)"
+    return UndecodableError(DeadLetterCode.UNDECODABLE, message)
+
+
+def _is_bare(record: str, value: bytes) -> bool:
+    """Whether a value is a record of our newest schema as it stands."""
+    reader = _reader(record, _NEWEST_ID, _newest(record))
+    if isinstance(reader, UndecodableError) or len(value) > reader.safe_bytes:
+        return False
+    try:
+        reader.row(value)
+    except UndecodableError:
+        return False
+    return True
+
+
+_NEWEST_ID = -1
+"""Stands for the id of our newest schema, which is the registry's affair."""
+
+
+@functools.cache
+def _newest(record: str) -> AvroSchema:
+    return avro_schema(record)
 
 
 def _merge(record: str, parts: list[tuple[list[int], pa.RecordBatch]]) -> tuple[pa.RecordBatch, list[int]]:
@@ -321,7 +353,7 @@ def decode_one(record: str, value: bytes | None, writers: WriterSchemas) -> dict
 
     Raises `UndecodableError` with a dead-letter code, and `RegistryUnavailableError`.
     """
-    fault = _frame_fault(value)
+    fault = _frame_fault(record, value)
     if fault is not None or value is None:
         raise fault or AssertionError("a null value is a fault")
     schema_id = FRAME.unpack_from(value)[1]

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from schemas.writer_safety import PRIMITIVES, named_types, short_name
+from schemas.writer_safety import COMPLEX, PRIMITIVES, named_types, short_name
 
 SENTENCES_MAX = 5
 """Of one comparison; a record of another kind differs in every field."""
@@ -166,7 +166,7 @@ def _resolved(schema: Any, types: Mapping[str, Any]) -> Any:
     while isinstance(schema, dict) and not isinstance(schema["type"], str):
         schema = schema["type"]
     kind = schema if isinstance(schema, str) else None if isinstance(schema, list) else schema["type"]
-    if kind is not None and kind not in PRIMITIVES and short_name(kind) in types and "name" not in _document(schema):
+    if kind is not None and kind not in PRIMITIVES | COMPLEX and short_name(kind) in types:
         return types[short_name(kind)]
     return schema
 

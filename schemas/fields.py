@@ -27,7 +27,7 @@ from pydantic import (
 
 from schemas.amounts import AMOUNT_MAX, AmountOutOfRangeError, check_amount, format_amount, parse_amount
 from schemas.enums import DeadLetterCode
-from schemas.times import TIME_MAX, parse_time
+from schemas.times import TIME_DOUBTED_BELOW, TIME_MAX, parse_time
 
 ID_CHARACTERS_MAX = 128
 NAME_CHARACTERS_MAX = 256
@@ -65,6 +65,8 @@ class NumberLimit:
     most: int
     amount: bool = False
     """An amount of nano-units: beyond ±`AMOUNT_MAX` it is out of range rather than an invalid field."""
+    doubted_below: int = -(2**63)
+    """Numbers below are for the model to judge: not all of them are right."""
 
     def check(self, number: int) -> int:
         """The number itself; ValueError outside the bounds, AmountOutOfRangeError for an amount out of range."""
@@ -104,7 +106,7 @@ _AMOUNT_FROM_ZERO = NumberLimit(0, AMOUNT_MAX, amount=True)
 _COUNT = NumberLimit(0, AMOUNT_MAX)
 _SMALL_COUNT = NumberLimit(0, INT_MAX)
 _PRIORITY = NumberLimit(0, 100)
-_TIME = NumberLimit(0, TIME_MAX)
+_TIME = NumberLimit(0, TIME_MAX, doubted_below=TIME_DOUBTED_BELOW)
 _ATTRIBUTES = AttributesLimit(ATTRIBUTES_MAX, _ID, TextLimit(0, ATTRIBUTE_VALUE_CHARACTERS_MAX, printable=False))
 
 Id = Annotated[str, _ID, AfterValidator(_ID.check)]

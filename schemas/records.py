@@ -72,13 +72,21 @@ def plain_schema(schema: Any) -> Any:
     kind = schema.get("type")
     if not isinstance(kind, str):  # {"type": {...}} says no more than the inner type
         return plain_schema(kind)
-    plain: AvroSchema = {key: schema[key] for key in ("type", "name", "namespace", "symbols", "size") if key in schema}
-    if "fields" in schema:
+    plain: AvroSchema = {"type": kind}
+    plain |= {key: schema[key] for key in _KEPT.get(kind, ()) if key in schema}
+    if kind == "record":
         plain["fields"] = [_plain_field(field) for field in schema["fields"]]
-    for inner in ("items", "values"):
-        if inner in schema:
-            plain[inner] = plain_schema(schema[inner])
+    elif kind in _INNER:
+        plain[_INNER[kind]] = plain_schema(schema[_INNER[kind]])
     return kind if set(plain) == {"type"} else plain
+
+
+_KEPT = {
+    "record": ("name", "namespace"),
+    "enum": ("name", "namespace", "symbols"),
+    "fixed": ("name", "namespace", "size"),
+}
+_INNER = {"array": "items", "map": "values"}
 
 
 def _plain_field(field: AvroSchema) -> AvroSchema:

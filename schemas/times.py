@@ -1,7 +1,8 @@
 """Times: whole microseconds since 1970-01-01 UTC, and ISO 8601 text for people.
 
-Rules of this file: a time without a zone is refused, a float never becomes a time, and all times lie between 1970 and
-the end of 2299 (`TIME_MAX`), which Python's calendar and ClickHouse's DateTime64(6) can both hold.
+Rules of this file: a time without a zone is refused, a float never becomes a time, all times lie between 1970 and the
+end of 2299 (`TIME_MAX`), which Python's calendar and ClickHouse's DateTime64(6) can both hold; and seconds,
+milliseconds and nanoseconds given as microseconds are told, not taken.
 """
 
 from __future__ import annotations
@@ -10,6 +11,12 @@ from datetime import UTC, datetime, timedelta
 
 TIME_MAX = 10_413_792_000_000_000 - 1
 """The last microsecond of 2299."""
+
+_LIKELY_S = (978_307_200, 4_102_444_800)
+"""2001 to 2100, in seconds."""
+
+TIME_DOUBTED_BELOW = _LIKELY_S[1] * 1_000
+"""17 February 1970, in microseconds: what lies before may be another unit (`mistaken_unit`)."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -29,9 +36,28 @@ def parse_time(value: int | str | datetime) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         kind = type(value).__name__
         raise ValueError(f"a time is ISO 8601 text with a zone or whole microseconds since 1970, not {kind}")
+    mistake = mistaken_unit(value)
+    if mistake is not None:
+        raise ValueError(mistake)
     if not 0 <= value <= TIME_MAX:
         raise ValueError("a time lies between 1970 and 2299")
     return value
+
+
+def mistaken_unit(micros: int) -> str | None:
+    """A sentence where microseconds look like another unit: they would be of 2001 to 2100 in it, and 1970 as they are.
+
+    Two parts of early 1970 are no times for that: no credits are bought, used or lapse in them.
+    """
+    first, last = _LIKELY_S
+    for unit, per_second, remedy in (
+        ("seconds", 1, "multiply by 1,000,000"),
+        ("milliseconds", 1_000, "multiply by 1,000"),
+        ("nanoseconds", 1_000_000_000, "divide by 1,000"),
+    ):
+        if first * per_second <= micros < last * per_second:
+            return f"{micros} looks like {unit} since 1970; a time is whole microseconds: {remedy}"
+    return None
 
 
 def _parse_iso(text: str) -> datetime:

@@ -20,7 +20,8 @@ from typing import Any, Final, NoReturn
 
 COLUMN_TYPES: Final = {"null", "boolean", "int", "long", "float", "double", "string"}
 PRIMITIVES: Final = COLUMN_TYPES | {"bytes"}
-COMPLEX: Final = {"record", "enum", "fixed", "array", "map"}
+NAMED: Final = {"record", "enum", "fixed"}
+COMPLEX: Final = NAMED | {"array", "map"}
 
 TEXT_CHARACTERS_MAX: Final = 256 * 1024
 """Of a schema as JSON; the largest of ours has 9,000."""
@@ -165,7 +166,7 @@ def _parts(schema: Any, found: dict[str, Any]) -> list[Any]:
     kind = schema.get("type")
     if not isinstance(kind, str):
         return [kind]
-    if "name" in schema:
+    if kind in NAMED:
         found[short_name(schema["name"])] = schema
     parts = [field["type"] for field in schema["fields"]] if kind == "record" else []
     return parts + [schema[inner] for inner in ("items", "values") if inner in schema]

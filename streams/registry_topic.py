@@ -8,10 +8,13 @@ The rules of this file:
 3. Released schemas are not in the topic: they come with the code, under the ids of `schemas/ids.json`. Ids in the
    topic begin at `DYNAMIC_ID_MIN`.
 4. A new version must be compatible with all before it, in both directions (FULL_TRANSITIVE). Nothing is deleted.
+5. Over HTTP nothing is registered unless `CREDITS_REGISTRY_READ_ONLY` is false: who may write a version decides what
+   every reader of the topic gets. `credits schemas register` is for operators, who may write the topic itself.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import threading
 import time
@@ -24,10 +27,10 @@ import fastavro
 from fastavro.schema import SchemaParseException, UnknownType
 
 from schemas.codec import RegistryUnavailableError, WriterSchema
-from schemas.compatibility import full_differences
 from schemas.records import avro_text, bundled_ids
+from schemas.resolution import NO_SCHEMA, full_differences
 from schemas.topics import BY_KEY, Topics
-from schemas.writer_safety import readable_schema
+from schemas.writer_safety import fault_of, parse_schema_text, readable_schema
 from streams.kafka_clients import consumer_config, producer_config
 
 if TYPE_CHECKING:
@@ -36,7 +39,6 @@ if TYPE_CHECKING:
     from streams.settings import Settings
 
 DYNAMIC_ID_MIN = 10_001
-SCHEMA_CHARS_MAX = 256 * 1024
 SUBJECT_CHARS_MAX = 300
 SCHEMAS_MAX = 10_000
 KAFKA_TIMEOUT_S = 10.0
@@ -72,13 +74,16 @@ class Claims:
 
     def __init__(self, topics: Topics) -> None:
         self._subjects: dict[str, list[Registered]] = {}
+        self._meanings: dict[str, list[str]] = {}
+        """Of each subject, version by version. Only what is registered is kept: anybody may ask about anything."""
         self._by_id: dict[int, str] = {}
         self._ids: dict[str, int] = {}
         self._dynamic_id_next = DYNAMIC_ID_MIN
         for subject, record in topics.subjects.items():
             released = [(version, schema_id) for (name, version), schema_id in bundled_ids().items() if name == record]
             for version, schema_id in sorted(released):
-                self._add(Registered(subject, version, schema_id, avro_text(record, version)))
+                claim = Registered(subject, version, schema_id, avro_text(record, version))
+                self._add(claim, _released_meaning(record, version))
 
     def fold(self, claim: Registered) -> bool:
         """Take one claim of the topic; False when an earlier one (or a released schema) contradicts it."""
@@ -87,14 +92,14 @@ class Claims:
         except InvalidSchemaError:
             return False
         versions = self._subjects.get(claim.subject, [])
-        if claim.version != len(versions) + 1 or any(meaning_of(each.schema) == meaning for each in versions):
+        if claim.version != len(versions) + 1 or meaning in self._meanings.get(claim.subject, ()):
             return False
         known = self._ids.get(meaning)
         if known is not None and known != claim.schema_id:
             return False
         if known is None and (claim.schema_id in self._by_id or claim.schema_id < DYNAMIC_ID_MIN):
             return False
-        self._add(claim)
+        self._add(claim, meaning)
         return True
 
     def propose(self, subject: str, schema: str) -> Registered:
@@ -116,8 +121,8 @@ class Claims:
 
     def find(self, subject: str, schema: str) -> Registered | None:
         """The subject's version that means the same as `schema`."""
-        meaning = meaning_of(schema)
-        return next((each for each in self._subjects.get(subject, ()) if meaning_of(each.schema) == meaning), None)
+        meaning, known = meaning_of(schema), self._meanings.get(subject, [])
+        return self._subjects[subject][known.index(meaning)] if meaning in known else None
 
     def using(self, schema_id: int) -> list[Registered]:
         """Every version of every subject that has this id."""
@@ -126,14 +131,12 @@ class Claims:
     def __len__(self) -> int:
         return len(self._by_id)
 
-    def _add(self, registered: Registered) -> None:
+    def _add(self, registered: Registered, meaning: str) -> None:
         self._subjects.setdefault(registered.subject, []).append(registered)
+        self._meanings.setdefault(registered.subject, []).append(meaning)
         self._by_id.setdefault(registered.schema_id, registered.schema)
-        self._ids.setdefault(meaning_of(registered.schema), registered.schema_id)
+        self._ids.setdefault(meaning, registered.schema_id)
         self._dynamic_id_next = max(self._dynamic_id_next, registered.schema_id + 1)
-
-
-_meanings: dict[str, str] = {}
 
 
 def meaning_of(schema: str) -> str:
@@ -142,28 +145,16 @@ def meaning_of(schema: str) -> str:
     Java, Python and a person write one schema in different ways; they must get one id.
     Raises `InvalidSchemaError`.
     """
-    known = _meanings.get(schema)
-    if known is not None:
-        return known
-    if len(schema) > SCHEMA_CHARS_MAX:
-        raise InvalidSchemaError(f"a schema may have {SCHEMA_CHARS_MAX} characters, this one has {len(schema)}")
     try:
-        parsed = fastavro.parse_schema(json.loads(schema))
-    except (
-        SchemaParseException,
-        UnknownType,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        RecursionError,
-    ) as error:
+        parsed = fastavro.parse_schema(parse_schema_text(schema))
+    except (SchemaParseException, UnknownType, *NO_SCHEMA) as error:
         raise InvalidSchemaError(f"not an Avro schema: {error}") from error
-    meaning = json.dumps(_without_documentation(parsed), sort_keys=True, separators=(",", ":"))
-    if len(_meanings) > SCHEMAS_MAX:
-        _meanings.clear()
-    _meanings[schema] = meaning
-    return meaning
+    return json.dumps(_without_documentation(parsed), sort_keys=True, separators=(",", ":"))
+
+
+@functools.cache
+def _released_meaning(record: str, version: int) -> str:
+    return meaning_of(avro_text(record, version))
 
 
 def _without_documentation(schema: Any) -> Any:
@@ -182,6 +173,8 @@ class TopicRegistry:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self.read_only = settings.registry_read_only
+        """Whether others may ask only, and not register (`streams.api.registry_routes`)."""
         self._topic = Topics(settings.namespace).name("schemas")
         self._claims = Claims(Topics(settings.namespace))
         self._consumer: Consumer | None = None
@@ -309,6 +302,13 @@ class TopicRegistry:
 
 
 def incompatibilities(schema: str, earlier: Iterable[str]) -> list[str]:
-    """Why `schema` may not follow the `earlier` ones (FULL_TRANSITIVE); empty when it may."""
+    """Why `schema` may not follow the `earlier` ones (FULL_TRANSITIVE); empty when it may.
+
+    Raises `InvalidSchemaError`, also for a schema whose records are not read.
+    """
     meaning_of(schema)
-    return full_differences(json.loads(schema), [json.loads(each) for each in earlier])
+    document = parse_schema_text(schema)
+    fault = fault_of(document)
+    if fault is not None:
+        raise InvalidSchemaError(fault)
+    return full_differences(document, [json.loads(each) for each in earlier])

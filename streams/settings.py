@@ -30,6 +30,10 @@ class Settings(BaseSettings):
     kafka_ssl_key_location: Path | None = Field(None, description="client key (PEM)")
 
     schema_registry_url: str | None = Field(None, description="Confluent-compatible registry; unset: the built-in one")
+    registry_read_only: bool = Field(
+        True,
+        description="the built-in registry gives schemas and takes none over HTTP; `credits schemas register` does",
+    )
     clickhouse_url: str | None = Field(None, description="http://… or chdb:///path; unset: chDB under the data folder")
     data_dir: Path = Field(Path(".credits"), description="local data: broker, ClickHouse, logs")
     namespace: str = Field("", description="prefix of topics, app ids and the ClickHouse database")

@@ -1,16 +1,19 @@
 """The part of Confluent's schema registry interface that serializers use, over the built-in registry.
 
 The rules of this file: paths, bodies and error codes are Confluent's, so that its clients in every language work as
-they are. Compatibility is FULL_TRANSITIVE for all subjects and cannot be changed; nothing can be deleted.
+they are. Compatibility is FULL_TRANSITIVE for all subjects and cannot be changed; nothing can be deleted. While the
+registry is read-only, a schema that is there gets its id, and no other is taken. Paths and bodies are anybody's: all of
+them are read here, by hand, and each has an answer below 500.
 """
 
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+import re
+from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Body, Path, Query
-from fastapi.responses import JSONResponse
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import JSONResponse, Response
 
 from schemas.codec import RegistryUnavailableError
 from streams.registry_topic import (
@@ -24,17 +27,25 @@ from streams.registry_topic import (
 
 MEDIA_TYPE = "application/vnd.schemaregistry.v1+json"
 LEVEL = "FULL_TRANSITIVE"
-MODE = "READWRITE"
-VERSION_MAX = 2**31 - 1
+LEVELS = {"NONE", *(f"{way}{reach}" for way in ("BACKWARD", "FORWARD", "FULL") for reach in ("", "_TRANSITIVE"))}
+MODES = {"READWRITE", "READONLY", "READONLY_OVERRIDE", "IMPORT", "FORWARD"}
+NUMBER_MAX = 2**31 - 1
+BODY_BYTES_MAX: Final = 2 * 1024 * 1024
+"""A schema of `writer_safety.TEXT_CHARACTERS_MAX`, each character escaped as JSON in JSON."""
+
+_NUMBER = re.compile("[0-9]{1,10}")
 
 Json = dict[str, Any]
-SchemaBody = Annotated[Json, Body(examples=[{"schema": '{"type": "record", …}', "schemaType": "AVRO"}])]
 
 
 class RegistryAnswer(JSONResponse):
     """JSON under the registry's media type."""
 
     media_type = MEDIA_TYPE
+
+    def render(self, content: Any) -> bytes:
+        """ASCII, so that there is nothing that UTF-8 cannot hold."""
+        return json.dumps(content, separators=(",", ":")).encode("ascii")
 
 
 class RegistryProblem(Exception):  # noqa: N818 - named as what it is on the wire
@@ -52,6 +63,51 @@ class RegistryProblem(Exception):  # noqa: N818 - named as what it is on the wir
 def subject_not_found(subject: str) -> RegistryProblem:
     """Confluent's 40401."""
     return RegistryProblem(404, 40401, f"Subject '{subject}' not found.")
+
+
+async def json_body(request: Request) -> Json:
+    """The object that a request brings; raises `RegistryProblem` as the registry's own parser would."""
+    read = bytearray()
+    async for some in request.stream():
+        read += some
+        if len(read) > BODY_BYTES_MAX:
+            raise RegistryProblem(413, 413, f"A request may have {BODY_BYTES_MAX:,} bytes.")
+    try:
+        body = json.loads(bytes(read))
+    except (ValueError, RecursionError) as error:
+        raise RegistryProblem(400, 400, f"The request is no JSON: {error}") from error
+    if not isinstance(body, dict):
+        raise RegistryProblem(400, 400, "The request is no JSON object.")
+    return body
+
+
+SchemaBody = Annotated[Json, Depends(json_body)]
+TAKES_SCHEMA: Final[Json] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            MEDIA_TYPE: {
+                "schema": {"type": "object", "required": ["schema"]},
+                "example": {"schema": '{"type": "record", …}', "schemaType": "AVRO"},
+            }
+        },
+    }
+}
+
+
+def number_of(text: str) -> int | None:
+    """A whole number of at most 31 bits in plain digits, or None."""
+    return int(text) if _NUMBER.fullmatch(text) and int(text) <= NUMBER_MAX else None
+
+
+def read_only(subject: str) -> RegistryProblem:
+    """Confluent's 42205, with what to do."""
+    return RegistryProblem(
+        422,
+        42205,
+        f"Subject {subject} is in read-only mode: this registry takes no schemas over HTTP. An operator registers one "
+        "with `credits schemas register`, or serves with CREDITS_REGISTRY_READ_ONLY=false.",
+    )
 
 
 def registry_router(registry: TopicRegistry) -> APIRouter:
@@ -72,20 +128,25 @@ def registry_router(registry: TopicRegistry) -> APIRouter:
 
     def one(subject: str, version: str) -> Registered:
         found = versions_of(subject)
-        number = len(found) if version in {"latest", "-1"} else int(version) if version.isdigit() else 0
-        if not 0 < number <= VERSION_MAX:
+        number = len(found) if version in {"latest", "-1"} else number_of(version)
+        if not number:
             raise RegistryProblem(
-                422, 42202, f"The specified version '{version}' is not a valid version id: 1 to 2^31-1 or 'latest'."
+                422,
+                42202,
+                f"The specified version '{version[:20]}' is not a valid version id: 1 to 2^31-1 or 'latest'.",
             )
         if number > len(found):
             raise RegistryProblem(404, 40402, f"Version {number} not found.")
         return found[number - 1]
 
-    def by_id(schema_id: int) -> str:
-        text = claims().schema(schema_id)
-        if text is None:
-            raise RegistryProblem(404, 40403, f"Schema {schema_id} not found")
-        return text
+    def by_id(schema_id: str) -> tuple[int, str]:
+        if not schema_id.isascii() or not schema_id.isdigit():
+            raise RegistryProblem(404, 404, "HTTP 404 Not Found")
+        number = number_of(schema_id)
+        text = None if number is None else claims().schema(number)
+        if number is None or text is None:
+            raise RegistryProblem(404, 40403, f"Schema {schema_id[:20]} not found")
+        return number, text
 
     @router.get("/subjects")
     def subjects(prefix: Annotated[str, Query(alias="subjectPrefix")] = "") -> list[str]:
@@ -97,23 +158,32 @@ def registry_router(registry: TopicRegistry) -> APIRouter:
         """The versions of a subject."""
         return [each.version for each in versions_of(subject)]
 
-    @router.post("/subjects/{subject:path}/versions")
+    @router.post("/subjects/{subject:path}/versions", openapi_extra=TAKES_SCHEMA)
     def register(subject: str, body: SchemaBody) -> Json:
         """Register a schema; the same schema has the same id everywhere."""
         try:
-            return {"id": registry.register(subject, schema_of(body)).schema_id}
+            schema = schema_of(body)
+            if registry.read_only:
+                found = claims().find(subject, schema)
+                if found is None:
+                    raise read_only(subject)
+                return {"id": found.schema_id}
+            return {"id": registry.register(subject, schema).schema_id}
         except InvalidSchemaError as error:
             raise RegistryProblem(422, 42201, f"Invalid schema: {error}") from error
         except IncompatibleSchemaError as error:
-            message = f"Schema being registered is incompatible with an earlier schema for subject '{subject}': {error}"
+            message = (
+                f"Schema being registered is incompatible with an earlier schema for subject '{subject}', "
+                f"details: {error}"
+            )
             raise RegistryProblem(409, 409, message) from error
         except RegistryUnavailableError as error:
             raise RegistryProblem(500, 50001, str(error)) from error
 
-    @router.get("/subjects/{subject:path}/versions/{version}/schema")
-    def bare(subject: str, version: str) -> Any:
+    @router.get("/subjects/{subject:path}/versions/{version}/schema", response_class=Response)
+    def bare(subject: str, version: str) -> Response:
         """The schema of a version, and nothing else."""
-        return json.loads(one(subject, version).schema)
+        return Response(one(subject, version).schema, media_type=MEDIA_TYPE)
 
     @router.get("/subjects/{subject:path}/versions/{version}/referencedby")
     def referenced_by(subject: str, version: str) -> list[int]:
@@ -131,7 +201,7 @@ def registry_router(registry: TopicRegistry) -> APIRouter:
         """The newest version: schemas carry no metadata here."""
         return document_of(one(subject, "latest"))
 
-    @router.post("/subjects/{subject:path}")
+    @router.post("/subjects/{subject:path}", openapi_extra=TAKES_SCHEMA)
     def lookup(subject: str, body: SchemaBody) -> Json:
         """The version of the subject that has this schema."""
         try:
@@ -154,26 +224,25 @@ def registry_router(registry: TopicRegistry) -> APIRouter:
         return ["AVRO"]
 
     @router.get("/schemas/ids/{schema_id}")
-    def schema(schema_id: Annotated[int, Path(ge=0)]) -> Json:
+    def schema(schema_id: str) -> Json:
         """The schema of an id."""
-        return {"schema": by_id(schema_id)}
+        return {"schema": by_id(schema_id)[1]}
 
-    @router.get("/schemas/ids/{schema_id}/schema")
-    def bare_schema(schema_id: Annotated[int, Path(ge=0)]) -> Any:
+    @router.get("/schemas/ids/{schema_id}/schema", response_class=Response)
+    def bare_schema(schema_id: str) -> Response:
         """The schema of an id, and nothing else."""
-        return json.loads(by_id(schema_id))
+        return Response(by_id(schema_id)[1], media_type=MEDIA_TYPE)
 
     @router.get("/schemas/ids/{schema_id}/subjects")
-    def subjects_of(schema_id: Annotated[int, Path(ge=0)]) -> list[str]:
+    def subjects_of(schema_id: str) -> list[str]:
         """The subjects that use an id."""
-        by_id(schema_id)
-        return sorted({each.subject for each in claims().using(schema_id)})
+        return sorted({each.subject for each in claims().using(by_id(schema_id)[0])})
 
     @router.get("/schemas/ids/{schema_id}/versions")
-    def versions_using(schema_id: Annotated[int, Path(ge=0)]) -> list[Json]:
+    def versions_using(schema_id: str) -> list[Json]:
         """The versions that use an id."""
-        by_id(schema_id)
-        return [{"subject": each.subject, "version": each.version} for each in claims().using(schema_id)]
+        found = claims().using(by_id(schema_id)[0])
+        return [{"subject": each.subject, "version": each.version} for each in found]
 
     def check(subject: str, body: Json, against: list[Registered]) -> Json:
         try:
@@ -182,12 +251,12 @@ def registry_router(registry: TopicRegistry) -> APIRouter:
             raise RegistryProblem(422, 42201, f"Invalid schema: {error}") from error
         return {"is_compatible": not reasons, "messages": reasons}
 
-    @router.post("/compatibility/subjects/{subject:path}/versions")
+    @router.post("/compatibility/subjects/{subject:path}/versions", openapi_extra=TAKES_SCHEMA)
     def compatible(subject: str, body: SchemaBody) -> Json:
         """Whether a schema may become the next version of the subject."""
         return check(subject, body, claims().versions(subject))
 
-    @router.post("/compatibility/subjects/{subject:path}/versions/{version}")
+    @router.post("/compatibility/subjects/{subject:path}/versions/{version}", openapi_extra=TAKES_SCHEMA)
     def compatible_with(subject: str, version: str, body: SchemaBody) -> Json:
         """Whether a schema is compatible with one version, in both directions."""
         return check(subject, body, [one(subject, version)])
@@ -200,17 +269,38 @@ def registry_router(registry: TopicRegistry) -> APIRouter:
 
     @router.put("/config")
     @router.put("/config/{subject:path}")
-    def set_level(body: Annotated[Json, Body()], subject: str = "") -> Json:
+    def set_level(body: SchemaBody, subject: str = "") -> Json:
         """Taken only when it changes nothing."""
-        if str(body.get("compatibility", LEVEL)).upper() != LEVEL:
-            raise RegistryProblem(422, 42203, f"The compatibility of this registry is {LEVEL} and cannot be changed.")
+        asked = str(body.get("compatibility", LEVEL)).upper()
+        if asked not in LEVELS:
+            raise RegistryProblem(
+                422, 42203, f"Invalid compatibility level. Valid values are {', '.join(sorted(LEVELS))}."
+            )
+        if asked != LEVEL:
+            raise RegistryProblem(422, 42205, f"The compatibility of this registry is {LEVEL} and cannot be changed.")
         return {"compatibility": LEVEL}
 
     @router.get("/mode")
     @router.get("/mode/{subject:path}")
     def mode(subject: str = "") -> Json:
-        """Reads and writes are taken."""
-        return {"mode": MODE}
+        """Whether schemas are taken, or given only."""
+        return {"mode": current_mode()}
+
+    @router.put("/mode")
+    @router.put("/mode/{subject:path}")
+    def set_mode(body: SchemaBody, subject: str = "") -> Json:
+        """Taken only when it changes nothing."""
+        asked = str(body.get("mode", "")).upper()
+        if asked not in MODES:
+            raise RegistryProblem(422, 42204, f"Invalid mode. Valid values are {', '.join(sorted(MODES))}.")
+        if asked != current_mode():
+            raise RegistryProblem(
+                422, 42205, "The mode is set by CREDITS_REGISTRY_READ_ONLY, where the registry is served."
+            )
+        return {"mode": asked}
+
+    def current_mode() -> str:
+        return "READONLY" if registry.read_only else "READWRITE"
 
     @router.get("/contexts")
     def contexts() -> list[str]:

@@ -1,12 +1,14 @@
-"""`credits schemas check`: every released schema against every other of its record, and against the registry."""
+"""`credits schemas check`: released schemas against each other and the registry. `register`: one more, by hand."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from streams.cli.console import JsonFlag, load_settings, print_json, print_table, say
+from streams.errors import OperatorError, SettingRefusedError
 
 app = typer.Typer(help="Check the schemas for compatibility.", no_args_is_help=True)
 
@@ -46,10 +48,39 @@ def check(
         raise typer.Exit(1)
 
 
+@app.command()
+def register(
+    subject: Annotated[str, typer.Argument(help="The topic's name and -value, as a rule.")],
+    file: Annotated[Path, typer.Option("--file", help="The schema, as JSON.", exists=True, dir_okay=False)],
+    as_json: JsonFlag = False,
+) -> None:
+    """Register a schema with the built-in registry, which takes none over HTTP unless it is told to."""
+    from streams.registry_topic import IncompatibleSchemaError, InvalidSchemaError, TopicRegistry
+
+    settings = load_settings()
+    if settings.schema_registry_url is not None:
+        raise SettingRefusedError("CREDITS_SCHEMA_REGISTRY_URL names a registry", "register the schema there")
+    registry = TopicRegistry(settings)
+    try:
+        registered = registry.register(subject, file.read_text(encoding="utf-8"))
+    except InvalidSchemaError as error:
+        raise OperatorError(f"{file} is no schema that is taken: {error}", "correct it") from error
+    except IncompatibleSchemaError as error:
+        raise OperatorError(f"{subject}: the schema {error}", "add fields with defaults; change none") from error
+    except UnicodeDecodeError as error:
+        raise OperatorError(f"{file} is no text in UTF-8", "correct it") from error
+    finally:
+        registry.close()
+    if as_json:
+        print_json({"subject": registered.subject, "version": registered.version, "id": registered.schema_id})
+    else:
+        say(f"{registered.subject} version {registered.version} has id {registered.schema_id}")
+
+
 def released_differences() -> list[str]:
     """Why released versions of a record cannot stand beside each other; empty when all can."""
-    from schemas.compatibility import full_differences
     from schemas.records import avro_schema, record_names, versions
+    from schemas.resolution import full_differences
 
     differences = []
     for record in record_names():

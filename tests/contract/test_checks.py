@@ -24,6 +24,9 @@ BAD: list[tuple[str, str, Any, DeadLetterCode]] = [
     ("usage", "org_id", "a\u200b", DeadLetterCode.INVALID_FIELD),
     ("usage", "occurred_at", -1, DeadLetterCode.INVALID_FIELD),
     ("usage", "occurred_at", TIME_MAX + 1, DeadLetterCode.INVALID_FIELD),
+    ("usage", "occurred_at", 1_769_860_800_000, DeadLetterCode.INVALID_FIELD),
+    ("usage", "occurred_at", 1_769_860_800, DeadLetterCode.INVALID_FIELD),
+    ("purchase", "expires_at", 1_769_860_800_000, DeadLetterCode.INVALID_FIELD),
     ("usage", "input_tokens", -1, DeadLetterCode.INVALID_FIELD),
     ("usage", "cost_nanos", -1, DeadLetterCode.INVALID_FIELD),
     ("usage", "cost_nanos", AMOUNT_MAX + 1, DeadLetterCode.AMOUNT_OUT_OF_RANGE),
@@ -88,7 +91,23 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=3) | st.sample
     ["", "a" * 128, "a" * 129, "é" * 128, "é" * 129, "x" * 256, "x" * 257, "a\x00", "place", "usage"]
 )
 NUMBER = st.sampled_from(
-    [-(2**63), -AMOUNT_MAX - 1, -AMOUNT_MAX, -1, 0, 1, 100, 101, TIME_MAX, TIME_MAX + 1, AMOUNT_MAX, AMOUNT_MAX + 1]
+    [
+        -(2**63),
+        -AMOUNT_MAX - 1,
+        -AMOUNT_MAX,
+        -1,
+        0,
+        1,
+        100,
+        101,
+        TIME_MAX,
+        TIME_MAX + 1,
+        AMOUNT_MAX,
+        AMOUNT_MAX + 1,
+        10**9,
+        10**12,
+        10**13,
+    ]
 )
 
 

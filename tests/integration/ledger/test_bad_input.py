@@ -6,12 +6,15 @@ import json
 import socket
 import subprocess
 import sys
+import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import pytest
 from confluent_kafka import Producer
 
 from schemas.amounts import AMOUNT_MAX, NANOS
@@ -30,6 +33,7 @@ from tests.integration.engine.workers import REPOSITORY, until
 from tests.integration.ledger.events import PRICE_LIST, now_us, purchase, usage
 from tests.integration.ledger.installation import READY, LedgerInstallation, schema_id
 from tests.integration.registry_server import RegistryServer
+from tests.unit.schemas.test_writer_safety import doubling, nested, record
 
 HOUR_US = 3_600_000_000
 
@@ -38,7 +42,17 @@ def encoded(fields: dict[str, Any]) -> bytes:
     return encode_one("usage", fields, schema_id(InputKind.USAGE))
 
 
-def test_every_kind_of_bad_usage_is_a_dead_letter_with_its_bytes(installation: LedgerInstallation) -> None:
+@pytest.mark.fault(
+    "bad-record",
+    title="Records that cannot be booked",
+    provoked="random bytes, cut and longer values, a wrong first byte, no value, no key, another's key, a field, an "
+    "amount or a time outside its limits, each between two good ones",
+    holds="each is a dead letter with all its bytes and its code; the neighbours are booked",
+    faults_row=1,
+)
+def test_every_kind_of_bad_usage_is_a_dead_letter_with_its_bytes(
+    installation: LedgerInstallation, seen: Callable[[str], None]
+) -> None:
     good = encoded(usage("good", "acme", model="m1", input_tokens=1_000_000))
     bad: list[tuple[bytes | None, bytes | None, DeadLetterCode]] = [
         (b"acme", b"\x07\xff\x00random", DeadLetterCode.UNDECODABLE),
@@ -78,6 +92,9 @@ def test_every_kind_of_bad_usage_is_a_dead_letter_with_its_bytes(installation: L
     booked = {row["event_id"] for row in installation.rows("ledger")}
     assert booked == {"p1", "late", *(neighbour["event_id"] for neighbour in neighbours)}
     assert installation.report().ok
+    seen(
+        f"{len(letters)} records sent, {len(letters)} dead letters with their bytes; {len(neighbours)} neighbours booked"
+    )
 
 
 def test_one_id_has_one_effect_whoever_sends_it_and_when(installation: LedgerInstallation) -> None:
@@ -103,7 +120,14 @@ def test_one_id_has_one_effect_whoever_sends_it_and_when(installation: LedgerIns
     assert installation.report().ok
 
 
-def test_a_newer_compatible_writer_is_applied(installation: LedgerInstallation) -> None:
+@pytest.mark.fault(
+    "newer-writer",
+    title="A newer, compatible schema of a producer",
+    provoked="a version of usage with two fields more, one of them a decimal, was registered and written with",
+    holds="the record is booked",
+    faults_row=3,
+)
+def test_a_newer_compatible_writer_is_applied(installation: LedgerInstallation, seen: Callable[[str], None]) -> None:
     newer = avro_schema("usage")
     more = (("datacentre", "string"), ("list_price", {"type": "bytes", "logicalType": "decimal", "precision": 9}))
     newer["fields"] = [*newer["fields"], *({"name": n, "type": ["null", t], "default": None} for n, t in more)]
@@ -118,6 +142,7 @@ def test_a_newer_compatible_writer_is_applied(installation: LedgerInstallation) 
     installation.wait_until_booked()
     assert [row["event_id"] for row in installation.rows("ledger")] == ["e1"]
     assert not installation.dead_letters()
+    seen("booked, no dead letter")
 
 
 def test_a_record_that_is_too_large_once_it_is_unpacked_stops_nothing(installation: LedgerInstallation) -> None:
@@ -236,7 +261,14 @@ def registry_of_its_own(
         registry.close()
 
 
-def test_a_registry_that_is_away_is_waited_for(settings: Settings, tmp_path: Path) -> None:
+@pytest.mark.fault(
+    "registry-away",
+    title="The schema registry is away",
+    provoked="a record of a new version, while the registry was stopped, and one that it does not know",
+    holds="the first waits, and what is behind it; only an id that the registry does not have is a dead letter",
+    faults_row=2,
+)
+def test_a_registry_that_is_away_is_waited_for(settings: Settings, tmp_path: Path, seen: Callable[[str], None]) -> None:
     """A schema id that nobody can be asked for is not an unknown one: no dead letter, and nothing behind it passes."""
     with registry_of_its_own(settings, tmp_path) as (installation, registry, server):
         installation.send(InputKind.PRICE, PRICE_LIST)
@@ -260,6 +292,10 @@ def test_a_registry_that_is_away_is_waited_for(settings: Settings, tmp_path: Pat
         installation.wait_until_booked()
         assert [row["event_id"] for row in installation.rows("ledger")] == ["before", "waits", "behind"]
         assert not installation.dead_letters()
+        installation.send_bytes("usage", b"acme", b"\0\0\0\x30\x39" + value[5:])
+        installation.wait_until_booked()
+        assert installation.codes() == {DeadLetterCode.UNKNOWN_SCHEMA: 1}
+        seen("no dead letter while it was away, all booked in order when it was back; the unknown id is a dead letter")
 
 
 def test_a_worker_started_while_the_registry_is_away_serves_when_it_is_back(settings: Settings, tmp_path: Path) -> None:
@@ -281,3 +317,105 @@ def test_a_worker_started_while_the_registry_is_away_serves_when_it_is_back(sett
         assert sorted(booked) == sorted(["p1", *(each["event_id"] for each in sent)])
         assert not installation.dead_letters()
         assert installation.report().ok
+
+
+class AnyRegistry:
+    """A registry of somebody else's, which gives whatever was put into it, under ids from 1 on, and takes what is asked."""
+
+    def __init__(self) -> None:
+        self.documents: list[Any] = []
+        registry = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                number = int(self.path.partition("?")[0].rpartition("/")[2])
+                known = 0 < number <= len(registry.documents)
+                self.answer(200 if known else 404, registry.documents[number - 1] if known else {"error_code": 40403})
+
+            def do_POST(self) -> None:
+                asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                self.answer(200, {"id": registry.put({"schema": asked["schema"]})})
+
+            def answer(self, status: int, document: Any) -> None:
+                body = json.dumps(document).encode()
+                self.send_response(status)
+                self.send_header("Content-Type", "application/vnd.schemaregistry.v1+json")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: Any) -> None:
+                """Nothing."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def put(self, document: Any) -> int:
+        """The id of an answer."""
+        if document not in self.documents:
+            self.documents.append(document)
+        return self.documents.index(document) + 1
+
+    def stop(self) -> None:
+        """Answer no more."""
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def with_field(type_: Any) -> dict[str, Any]:
+    """The usage schema with a field more, as a registry answers it."""
+    schema = avro_schema("usage")
+    schema["fields"].append({"name": "more", "type": type_})
+    return {"schema": json.dumps(schema)}
+
+
+@pytest.mark.fault(
+    "schema-bomb",
+    title="Schemas that expand without bound, and records nested without end",
+    provoked="an external registry gave: a record of two records of two records, 40 deep; a list of one boolean and "
+    "1,000 nulls; a list of nulls; records nested 200 and 400 deep; a record inside itself; NaN; 5,000 digits; Protobuf",
+    holds="each record is a dead letter that says why, its neighbours and the other partitions are booked, and the "
+    "worker goes on",
+    faults_row=31,
+)
+def test_schemas_that_expand_without_bound_are_dead_letters(
+    settings: Settings, tmp_path: Path, seen: Callable[[str], None]
+) -> None:
+    topics_admin.apply(settings)
+    registry = AnyRegistry()
+    installation = LedgerInstallation(settings.model_copy(update={"schema_registry_url": registry.url}), tmp_path)
+    bombs = {
+        "more than 4,000 values": with_field(doubling(40)),
+        "can stand for 1,002 values": with_field(
+            {"type": "array", "items": record("item", "boolean", *["null"] * 1_000)}
+        ),
+        "no bound": with_field({"type": "array", "items": "null"}),
+        "nested more than 96 levels": with_field(nested(200)),
+        "nested more than": {"schema": with_field("boolean")["schema"].replace('"boolean"', "[" * 2_000 + "]" * 2_000)},
+        "inside itself": with_field(record("tree", ["null", "tree"])),
+        "NaN is no JSON value": {"schema": '{"type": "record", "name": "usage", "fields": [], "doc": NaN}'},
+        "not JSON": {"schema": '{"type": ' + "9" * 5_000 + "}"},
+        "of type PROTOBUF": {"schema": "message usage {}", "schemaType": "PROTOBUF"},
+    }
+    try:
+        installation.send(InputKind.PRICE, PRICE_LIST)
+        body = encoded(usage("bomb", "acme", model="m1", input_tokens=1_000))[5:]
+        for place, document in enumerate(bombs.values()):
+            installation.send(InputKind.USAGE, [usage(f"n{place}", "acme", model="m1", input_tokens=1_000)])
+            value = b"\0" + registry.put(document).to_bytes(4, "big") + body + b"\xfe\xff\xff\xff\x0f" * 10
+            installation.send_bytes("usage", b"acme", value)
+            installation.send(InputKind.USAGE, [usage(f"o{place}", f"org{place}", model="m1", input_tokens=1_000)])
+        worker = installation.ready_worker()
+        installation.wait_until_booked()
+        assert worker.process.poll() is None
+        letters = installation.dead_letters()
+        for told, letter in zip(bombs, sorted(letters, key=lambda letter: letter.source_offset), strict=True):
+            assert told in letter.message, letter.message
+            assert letter.code == DeadLetterCode.UNDECODABLE
+        assert len(installation.rows("ledger")) == 2 * len(bombs)
+        assert installation.report().ok
+    finally:
+        installation.stop()
+        registry.stop()
+    seen(f"{len(bombs)} dead letters that say why, {2 * len(bombs)} neighbours booked")

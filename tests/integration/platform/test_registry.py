@@ -61,7 +61,7 @@ class Served:
 @pytest.fixture
 def registry(settings: Settings) -> Iterator[TopicRegistry]:
     topics_admin.apply(settings)
-    registry = TopicRegistry(settings)
+    registry = TopicRegistry(settings.model_copy(update={"registry_read_only": False}))
     yield registry
     registry.close()
 
@@ -164,7 +164,12 @@ def test_the_official_client_walks_the_registry(served: Served) -> None:
         ("POST", "/subjects/{usage}/versions", {"schema": '"string"'}, 409, 409),
         ("DELETE", "/subjects/{usage}", None, 422, 42205),
         ("DELETE", "/subjects/{usage}/versions/1", None, 422, 42205),
-        ("PUT", "/config", {"compatibility": "NONE"}, 422, 42203),
+        ("PUT", "/config", {"compatibility": "SOME"}, 422, 42203),
+        ("PUT", "/config", {"compatibility": "NONE"}, 422, 42205),
+        ("PUT", "/mode", {"mode": "SOME"}, 422, 42204),
+        ("PUT", "/mode", {"mode": "IMPORT"}, 422, 42205),
+        ("POST", "/subjects/{usage}", [], 400, 400),
+        ("GET", "/schemas/ids/x", None, 404, 404),
     ],
 )
 def test_refusals_have_confluents_codes(

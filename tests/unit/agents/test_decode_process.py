@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -175,7 +175,14 @@ def heavy(items: int) -> bytes:
     return encode_one("usage", minimal("usage"), FOREIGN_ID) + bytes(count) + b"\x01\x00" * items + b"\x00"
 
 
-def test_the_loop_serves_others_while_a_heavy_batch_is_decoded() -> None:
+@pytest.mark.fault(
+    "heavy-foreign-batch",
+    title="A foreign batch that is as heavy as it may be, and heavier",
+    provoked="80 records of less than 200 bytes, of a foreign schema in which each stands for 19,000 to 30,000 values",
+    holds="those above the limit are dead letters; meanwhile the event loop serves the other partitions",
+    faults_row=31,
+)
+def test_the_loop_serves_others_while_a_heavy_batch_is_decoded(seen: Callable[[str], None]) -> None:
     values = [heavy(38)] * 60 + [heavy(60)] * 20
     assert 38 * 500 < VALUES_MAX < 60 * 500
     assert max(map(len, values)) < 300
@@ -202,6 +209,7 @@ def test_the_loop_serves_others_while_a_heavy_batch_is_decoded() -> None:
     assert failed == 20
     assert codes == [DeadLetterCode.UNDECODABLE]
     assert gap_s < 0.1
+    seen("60 records decoded, 20 dead letters; the loop was never away for 100 ms")
 
 
 def test_a_body_of_our_own_that_is_long_is_decoded_apart_as_well() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.times import TIME_MAX, format_time, parse_time, to_datetime
+from schemas.times import TIME_DOUBTED_BELOW, TIME_MAX, format_time, mistaken_unit, parse_time, to_datetime
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,31 @@ def test_refused(value: Any) -> None:
         parse_time(value)
 
 
-@given(st.integers(0, TIME_MAX))
+NOON_US = 1_769_860_800_000_000
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (NOON_US // 1_000, "looks like milliseconds since 1970.*multiply by 1,000$"),
+        (NOON_US // 1_000_000, "looks like seconds since 1970.*multiply by 1,000,000$"),
+        (NOON_US * 1_000, "looks like nanoseconds since 1970.*divide by 1,000$"),
+        ("1970-01-21T11:37:40Z", "looks like milliseconds"),
+    ],
+)
+def test_another_unit_is_told(value: Any, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        parse_time(value)
+
+
+def test_what_is_no_unit_is_a_time() -> None:
+    assert mistaken_unit(0) is None
+    assert mistaken_unit(NOON_US) is None
+    assert mistaken_unit(TIME_DOUBTED_BELOW) is None
+    assert mistaken_unit(TIME_DOUBTED_BELOW - 1) is not None
+
+
+@given(st.integers(0, TIME_MAX).filter(lambda micros: mistaken_unit(micros) is None))
 def test_there_and_back(micros: int) -> None:
     assert parse_time(format_time(micros)) == micros
     assert parse_time(to_datetime(micros)) == micros

@@ -93,7 +93,7 @@ def test_every_kind_of_bad_usage_is_a_dead_letter_with_its_bytes(
     assert booked == {"p1", "late", *(neighbour["event_id"] for neighbour in neighbours)}
     assert installation.report().ok
     seen(
-        f"{len(letters)} records sent, {len(letters)} dead letters with their bytes; {len(neighbours)} neighbours booked"
+        f"{len(letters)} bad records, {len(letters)} dead letters with their bytes, {len(neighbours)} neighbours booked"
     )
 
 
@@ -320,7 +320,7 @@ def test_a_worker_started_while_the_registry_is_away_serves_when_it_is_back(sett
 
 
 class AnyRegistry:
-    """A registry of somebody else's, which gives whatever was put into it, under ids from 1 on, and takes what is asked."""
+    """A registry of somebody else's: it gives whatever was put into it, under ids from 1 on, and takes everything."""
 
     def __init__(self) -> None:
         self.documents: list[Any] = []
@@ -374,7 +374,7 @@ def with_field(type_: Any) -> dict[str, Any]:
     "schema-bomb",
     title="Schemas that expand without bound, and records nested without end",
     provoked="an external registry gave: a record of two records of two records, 40 deep; a list of one boolean and "
-    "1,000 nulls; a list of nulls; records nested 200 and 400 deep; a record inside itself; NaN; 5,000 digits; Protobuf",
+    "1,000 nulls; a list of nulls; records nested 200 and 2,000 deep; a record in itself; NaN; 5,000 digits; Protobuf",
     holds="each record is a dead letter that says why, its neighbours and the other partitions are booked, and the "
     "worker goes on",
     faults_row=31,

@@ -79,8 +79,8 @@ def register(
 
 def released_differences() -> list[str]:
     """Why released versions of a record cannot stand beside each other; empty when all can."""
+    from schemas.compatibility import full_differences
     from schemas.records import avro_schema, record_names, versions
-    from schemas.resolution import full_differences
 
     differences = []
     for record in record_names():

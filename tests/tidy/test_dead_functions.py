@@ -18,6 +18,7 @@ ALLOWED = {
     "projections.sink.Projector.on_stop": "mode calls it when the service ends",
     "projections.sink.Projector.queued_rows": "a test holds the queue to its bound",
     "streams.api.paths.SegmentConvertor.to_string": "an abstract method of Starlette's; called to make an address",
+    "streams.api.registry_routes.RegistryAnswer.render": "Starlette calls it for each answer",
     "streams.api.server._Server.capture_signals": "uvicorn calls it around serving",
     "streams.engine.health.BoundedServer.service_actions": "socketserver calls it between two connections",
     "streams.engine.positions.rebuilt_position": "what rebuilds a partition from the ledger writes it",

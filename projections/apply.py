@@ -39,6 +39,7 @@ from projections.rows import (
 )
 from schemas.codec import DecodedBatch, WriterSchemas, decode_columns
 from schemas.enums import DeadLetterCode, EntryKind, InputKind
+from schemas.kept_prices import places_of
 from schemas.topics import Topics
 from streams.engine.ports import Inbound
 
@@ -51,6 +52,7 @@ PROJECTED = (
     "dead_letters",
     "replays",
     "prices",
+    "kept_prices",
 )
 """Keys of the topics that are projected."""
 
@@ -238,7 +240,7 @@ class Sink:
         if key == "replays":
             tables.add("replays", replay_rows(batch.keys, batch.values, batch.offsets))
             return newest
-        record = {"ledger": "entry", "balances": "balance", "prices": "price"}.get(key, "alert")
+        record = {"ledger": "entry", "balances": "balance", "prices": "price", "kept_prices": "price"}.get(key, "alert")
         decoded = decode_columns(record, batch.values, self._writers)
         offsets = np.asarray(batch.offsets, dtype=np.int64)
         if decoded.positions is not None:
@@ -252,8 +254,14 @@ class Sink:
                 tables.add("balances", balance_rows(decoded.batch, offsets))
             case "prices":
                 # Written by people's tools: what cannot be read is the ledger's to refuse, and no price.
-                tables.add("prices", price_rows(decoded.batch, offsets))
-                tables.add("prices", _deleted_prices(batch, decoded))
+                tables.add("prices", price_rows(decoded.batch, 2 * offsets))
+                tables.add("prices", _deleted_prices(batch, decoded, 2 * np.asarray(batch.offsets, dtype=np.int64)))
+            case "kept_prices":
+                # What the ledger has judged counts more than the record that it judged, and less than the next one.
+                judged = np.asarray([places_of(each)[1][2] for each in batch.headers], dtype=np.int64) * 2 + 1
+                chosen = slice(None) if decoded.positions is None else np.asarray(decoded.positions, dtype=np.int64)
+                tables.add("prices", price_rows(decoded.batch, judged[chosen]))
+                tables.add("prices", _deleted_prices(batch, decoded, judged))
             case _:
                 _refuse_failures(batch, decoded, allowed=())
                 tables.add("alerts", alert_rows(decoded.batch, batch.topic))
@@ -339,10 +347,13 @@ def _known(row: Sequence[Any]) -> tuple[Key, list[int]]:
     return key_of(bytes(dims_id), int(start)), [int(value) for value in values]
 
 
-def _deleted_prices(batch: Inbound, decoded: DecodedBatch) -> Any | None:
-    deleted = [failure.position for failure in decoded.failures if failure.code is DeadLetterCode.NULL_VALUE]
+def _deleted_prices(batch: Inbound, decoded: DecodedBatch, versions: Ints) -> Any | None:
+    """Rows of the prices that were taken away; of what the ledger keeps, also of ids of which none was accepted."""
+    kept = bool(batch.headers)
+    deleted = [each.position for each in decoded.failures if batch.values[each.position] is None]
+    deleted += [each.position for each in decoded.failures if kept and batch.values[each.position] == b""]
     ids = [(batch.keys[position] or b"").decode("utf-8", "replace") for position in deleted]
-    return deleted_price_rows(ids, [batch.offsets[position] for position in deleted]) if deleted else None
+    return deleted_price_rows(ids, versions[deleted].tolist()) if deleted else None
 
 
 def _refuse_failures(batch: Inbound, decoded: DecodedBatch, allowed: Collection[DeadLetterCode]) -> None:

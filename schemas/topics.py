@@ -39,6 +39,9 @@ CHANGELOG_CONFIGURATION: Mapping[str, str] = MappingProxyType(
 )
 """Small segments that are compacted soon, so that a restart is short."""
 
+# A price must be judged before a later record under its key lets Kafka drop it: stopped workers have a week.
+PRICES_CONFIGURATION: Mapping[str, str] = MappingProxyType({"min.compaction.lag.ms": str(7 * DAY_MS)})
+
 Cleanup = Literal["delete", "compact"]
 
 
@@ -110,6 +113,7 @@ CATALOGUE: tuple[Topic, ...] = (
         "admin tools; key = price id",
         "every worker, projections",
         input=True,
+        more=PRICES_CONFIGURATION,
     ),
     Topic("ledger", "credits.ledger.v1", "entry", None, "delete", "the ledger", "projections, verify, anyone"),
     Topic(
@@ -195,6 +199,16 @@ CATALOGUE: tuple[Topic, ...] = (
         "compact",
         "`credits dead-letters replay`; key = the dead letter's partition:offset",
         "`credits dead-letters`, projections",
+        internal=True,
+    ),
+    Topic(
+        "kept_prices",
+        "credits.internal.prices.v1",
+        "price",
+        None,
+        "compact",
+        "the ledger; key = price id",
+        "every worker, projections",
         internal=True,
     ),
     Topic(

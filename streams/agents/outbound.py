@@ -16,8 +16,10 @@ import pyarrow as pa
 
 from schemas.codec import batch_of, encode_columns
 from schemas.enums import DeadLetterCode
+from schemas.kept_prices import place_headers
 from schemas.topics import ALERT_TOPICS, Topics
 from streams.agents.dead_letters import dead_letter
+from streams.agents.judged_prices import KeptPrice
 from streams.engine.ports import Inbound, Keyed, NoticeName, OutcomeName, Output
 from streams.ledger.entry import Alert, Entry, HoldDecision, Leg, Outcome, TopupRequest
 
@@ -45,7 +47,7 @@ class Outbound:
         self._legs: list[Leg] = []
         self._topup_requests: list[TopupRequest] = []
         self._decisions: list[HoldDecision] = []
-        self._dead_letters: list[Keyed] = []
+        self._keyed: list[Keyed] = []
         self._outcomes: dict[str, dict[OutcomeName, int]] = {}
         self._notices: dict[str, dict[NoticeName, int]] = {}
 
@@ -83,10 +85,17 @@ class Outbound:
 
     def dead_letter(self, inbound: Inbound, index: int, code: DeadLetterCode, message: str) -> None:
         """Record `index` of a batch could not be booked: all its bytes, and why. Counted as such."""
-        self._dead_letters.append(dead_letter(self._topics.name("dead_letters"), inbound, index, code, message))
+        self._keyed.append(dead_letter(self._topics.name("dead_letters"), inbound, index, code, message))
         self.count(inbound.topic, "dead_letters")
         if code is DeadLetterCode.WRONG_PARTITION:
             self.notice(inbound.topic, "wrong_partition")
+
+    def keep_prices(self, partition: int, prices: Mapping[str, KeptPrice]) -> None:
+        """What was judged of the price topic, by price id."""
+        topic = self._topics.name("kept_prices")
+        for price_id, kept in prices.items():
+            headers = place_headers(kept.published, kept.judged)
+            self._keyed.append(Keyed(topic, price_id.encode(), kept.value, headers, partition))
 
     def count(self, topic: str, name: OutcomeName, records: int = 1) -> None:
         """`records` of a topic ended like this."""
@@ -111,11 +120,11 @@ class Outbound:
     @property
     def empty(self) -> bool:
         """Nothing leaves, and no record ended."""
-        return not (self._entries or self._dead_letters or self._outcomes or self._alerts or self._legs)
+        return not (self._entries or self._keyed or self._outcomes or self._alerts or self._legs)
 
     def output(self, clock_at: int, balances: tuple[list[bytes], pa.RecordBatch] | None) -> Output:
         """All of it as the engine takes it. `balances`: keys and columns of the balance records."""
-        output = Output(clock_at=clock_at, outcomes=self._outcomes, keyed=self._dead_letters, notices=self._notices)
+        output = Output(clock_at=clock_at, outcomes=self._outcomes, keyed=self._keyed, notices=self._notices)
         self._put(output, "ledger", self._entry_keys, self._entry_values())
         for key, alerts in self._alerts_by_topic().items():
             self._put_rows(output, key, "alert", alerts)

@@ -53,6 +53,7 @@ WRITTEN: Final = (
     "balances",
     "dead_letters",
     "transfer_legs",
+    "kept_prices",
 )
 """Keys of the topics that a batch may write to."""
 START_PAUSE_S: Final = 1.0
@@ -144,14 +145,14 @@ class LedgerProcessor:
         Also before any usage when they may be out of date. Prices and tiers of an org's own count, but not beside
         settings of the same batch, which may change them.
         """
-        price_log, current = self._prices.log, self._prices.current()
+        price_log, current = self._prices.records.log, self._prices.current()
         inputs = [self._input_kinds.get(batch.topic) for batch in inbound]
         account = None if InputKind.SETTING in inputs else state.account
         for kind, usage in zip(inputs, usage_kinds, strict=True):
             rated = usage is not None and (not current or unpriced(usage, price_log.prices, account))
             if rated or kind is InputKind.PRICE:
                 await asyncio.to_thread(self._prices.catch_up)
-                return self._prices.log
+                return self._prices.records.log
         return price_log
 
     def _record(self, topic: str) -> str:
@@ -172,7 +173,7 @@ class LedgerProcessor:
             if kind is None:
                 rows.book_legs(decoded)
             elif kind is InputKind.PRICE:
-                rows.judge_prices(decoded, gathered.price_log)
+                rows.judge_prices(decoded, gathered.price_log, self._prices.records)
             else:
                 rows.book_commands(kind, decoded, state.partition.seen[MONEY_IDS], self._money_window_us)
         return self._output(state, outbound)
@@ -245,6 +246,4 @@ async def _patiently(ask: Callable[[], object]) -> None:
 def make_processor(settings: Settings) -> LedgerProcessor:
     """The processor of a worker with these settings."""
     registry = connect_registry(settings)
-    return LedgerProcessor(
-        settings, registry, PriceReader(settings, Topics(settings.namespace).name("prices"), registry)
-    )
+    return LedgerProcessor(settings, registry, PriceReader(settings, registry))

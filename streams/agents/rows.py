@@ -18,11 +18,13 @@ import numpy.typing as npt
 from schemas.codec import DecodedBatch, rows_of
 from schemas.enums import DeadLetterCode, HoldAction, InputKind
 from schemas.events import ID_FIELDS
+from streams.agents.judged_prices import KeptPrices
 from streams.agents.judgement import check_key, check_window, different_content, read
 from streams.agents.outbound import Outbound
+from streams.agents.prices import PriceRecords
 from streams.agents.references import References
 from streams.agents.state import PartitionState
-from streams.engine.ports import Inbound, OutcomeName, SeenIds
+from streams.engine.ports import Inbound, SeenIds
 from streams.engine.seen import contents, digests
 from streams.ledger import commands
 from streams.ledger.decide import Command, decide
@@ -135,19 +137,19 @@ class RowBooking:
         self,
         decoded: DecodedBatch,
         take: Callable[[int, int, Mapping[str, Any]], None],
-        absent: OutcomeName = "dead_letters",
+        absent: Callable[[int], None] | None = None,
     ) -> None:
         """Every record in order, the clock moving with it: `take` gets its place, the time and its fields.
 
-        What cannot be decoded, and what `take` raises a `DeadLetter` for, is one. `absent`: what a record without a
-        value counts as; in a compacted topic it takes the one before it away, and is nothing wrong.
+        What cannot be decoded, and what `take` raises a `DeadLetter` for, is one. `absent` gets the place of a record
+        without a value, where that is nothing wrong: in a compacted topic it takes the one before it away.
         """
         rows = dict(zip(self._positions(decoded), rows_of(decoded.batch), strict=True))
         failures = {failure.position: failure for failure in decoded.failures}
         for index in range(len(self._inbound)):
             at = self._advance_clock(index)
-            if self._inbound.values[index] is None and absent != "dead_letters":
-                self._outbound.count(self._inbound.topic, absent)
+            if self._inbound.values[index] is None and absent is not None:
+                absent(index)
                 continue
             try:
                 if index in failures:
@@ -196,29 +198,39 @@ class RowBooking:
 
         self._each(decoded, take)
 
-    def judge_prices(self, decoded: DecodedBatch, log: PriceLog) -> None:
-        """Prices change no account; one that cannot be used is a dead letter, said once, by the partition's owner.
+    def judge_prices(self, decoded: DecodedBatch, log: PriceLog, known: PriceRecords) -> None:
+        """Prices change no account. One that cannot be used is a dead letter, written once, by the partition's owner.
 
-        `log` has every price of the batch: one that could tie with a price published before it is not in force.
+        What was judged is kept in the ledger's own topic, in the transaction of the position: accepted prices, those
+        taken away, and that one was refused. `log` and `known` have every price of the batch.
         """
-        inbound = self._inbound
+        inbound, kept = self._inbound, KeptPrices(known, self._inbound.partition)
+        kept.judge_earlier(inbound.first_offset, log)
 
         def take(index: int, at: int, fields: Mapping[str, Any]) -> None:
             record = read(InputKind.PRICE, fields).to_record()
             self._check_key(index, record["price_id"])
-            self._check_tie(Price.from_record(record), index, log)
+            published = self._published(index)
+            tie = log.tie(Price.from_record(record), published)
+            if tie is not None:
+                kept.refuse(record["price_id"], published)
+                message = f"price {record['price_id']} could tie with {tie.price_id}, which was published before it"
+                raise DeadLetter(DeadLetterCode.INVALID_FIELD, message)
+            kept.accept(record["price_id"], published, inbound.values[index])
             self._outbound.count(inbound.topic, "entries")
 
-        self._each(decoded, take, absent="entries")
+        def take_away(index: int) -> None:
+            key = inbound.keys[index]
+            if key is not None and key not in self._state.own_keys.foreign([key]):
+                kept.accept(key.decode("utf-8", "replace"), self._published(index), None)
+            self._outbound.count(inbound.topic, "entries")
 
-    def _check_tie(self, price: Price, index: int, log: PriceLog) -> None:
-        """Raise `DeadLetter` `invalid_field` for a price that ties with an earlier one (product rule 7)."""
+        self._each(decoded, take, take_away)
+        self._outbound.keep_prices(inbound.partition, kept.changes)
+
+    def _published(self, index: int) -> Published:
         inbound = self._inbound
-        published = Published(inbound.timestamps_ms[index], inbound.partition, inbound.offsets[index])
-        tie = log.tie(price, published)
-        if tie is not None:
-            message = f"price {price.price_id} could tie with {tie.price_id}, which was published before it"
-            raise DeadLetter(DeadLetterCode.INVALID_FIELD, message)
+        return Published(inbound.timestamps_ms[index], inbound.partition, inbound.offsets[index])
 
     def _check_key(self, index: int, owner: str) -> None:
         """Raise `DeadLetter` unless the record is under the key of its owner, in the partition of that key."""

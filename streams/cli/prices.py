@@ -16,11 +16,8 @@ from streams.cli.records import check_lines, read_records
 from streams.errors import OperatorError
 
 if TYPE_CHECKING:
-    from confluent_kafka import Message
-
     from schemas.fields import Record
-    from streams.ledger.price_log import Published
-    from streams.ledger.rating import Price
+    from streams.ledger.price_log import PriceLog
     from streams.settings import Settings
 
 app = typer.Typer(help="Import the price list.", no_args_is_help=True)
@@ -99,44 +96,33 @@ def _fields(row: dict[str, str | None]) -> dict[str, object]:
 
 def refuse_ties(settings: Settings, records: Sequence[Record]) -> None:
     """Raise `PriceTieError` when a price could tie with a published one, or with another of these."""
-    from streams.ledger.price_log import PriceLog, Published
+    from streams.ledger.price_log import Published
     from streams.ledger.rating import Price
 
     prices = [Price.from_record(record.to_record()) for record in records]
-    places = [Published(LAST_MS, 0, number) for number in range(len(prices))]
-    changes = {price.price_id: (place, price) for place, price in zip(places, prices, strict=True)}
-    log = PriceLog({**published_prices(settings), **changes})
-    for place, price in changes.values():
-        other = log.tie(price, place)
+    new = [(Published(LAST_MS, 0, number), price.price_id, price) for number, price in enumerate(prices)]
+    log = published_prices(settings).with_changes(new)
+    for place, price_id, _ in new:
+        other = log.refused.get(place)
         if other is not None:
             raise PriceTieError(
-                f"price {price.price_id} and price {other.price_id} could match the same usage equally well",
+                f"price {price_id} and price {other.price_id} could match the same usage equally well",
                 "nothing was published; narrow one of them, or end its validity with valid_to",
             )
 
 
-def published_prices(settings: Settings) -> dict[str, tuple[Published, Price]]:
-    """The newest record of every price in the prices topic, by id, and where it stands."""
-    from schemas.codec import UndecodableError, decode_one
+def published_prices(settings: Settings) -> PriceLog:
+    """The published prices, as the workers judge them."""
     from schemas.topics import Topics
+    from streams.agents.prices import PriceRecords
     from streams.client import committed_ends, read_range
-    from streams.ledger.price_log import Published
-    from streams.ledger.rating import Price
     from streams.registry import connect_registry
 
-    topic = Topics(settings.namespace).name("prices")
-    newest: dict[bytes, Message] = {}
-    for batch in read_range(settings, {}, committed_ends(settings, [topic])):
-        newest.update((message.key() or b"", message) for message in batch)
-    registry = connect_registry(settings)
-    found = {}
-    for message in newest.values():
-        value = message.value()
-        if value is None:
-            continue
-        try:
-            price = Price.from_record(decode_one("price", value, registry))
-        except (UndecodableError, ValueError):  # the ledger passes over it, too
-            continue
-        found[price.price_id] = Published(message.timestamp()[1], message.partition(), message.offset()), price
-    return found
+    topics = Topics(settings.namespace)
+    kept = topics.name("kept_prices")
+    records = PriceRecords(settings.partitions, connect_registry(settings))
+    # What the ledger keeps is read last: what was judged meanwhile is then known as judged.
+    for topic in (topics.name("prices"), kept):
+        for batch in read_range(settings, {}, committed_ends(settings, [topic])):
+            records.take(*((), batch) if topic == kept else (batch, ()))
+    return records.log

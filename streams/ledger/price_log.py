@@ -1,20 +1,18 @@
-"""The price topic as it stands, and which of its prices are in force (product rule 7).
+"""Which published prices are in force (product rule 7).
 
 Rules of this file:
-- Two prices of which neither would be the more specific for some usage tie. The one that was published first stays; the
-  later one is not in force, and is a dead letter when it comes.
-- First is by the broker's time of the record, then partition, then offset: a total order that compaction keeps, so
-  every worker comes to the same prices, whatever it saw on the way and whenever it started.
-- What is in force is a function of the topic's newest records and nothing else, for a compacted topic remembers nothing
-  else. So a price that was refused is in force once what it tied with is gone; and a price that is published again
-  stands behind those that came meanwhile. Take a refused price out of the topic (no value under its key), or publish it
-  anew.
+- Prices are judged in the order of their publication: by the broker's time of the record, then partition, then offset.
+- Two prices of which neither would be the more specific for some usage tie. The one that was published first stays. The
+  later one is refused: it is a dead letter, and changes nothing. What stood under its own id stays in force.
+- A price replaces the one before it under its id; a record without a value takes that away.
+- A refused price is not judged again. Whoever wants it in force once what it tied with is gone publishes it again.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from operator import itemgetter
 from typing import NamedTuple
 
 from streams.ledger.rating import ANY_OPERATION, Price, PriceList, could_tie
@@ -29,32 +27,44 @@ class Published(NamedTuple):
     offset: int
 
 
+Publication = tuple[Published, str, Price | None]
+"""A record of the price topic: its place, the price's id, and the price; None: it is taken away."""
+
+
 class PriceLog:
-    """The newest record of every price, and the price list that they come to. Immutable: a change makes a new one."""
+    """Publications, and the price list that they come to. Immutable: a change makes a new one."""
 
-    __slots__ = ("_in_force", "_records", "prices")
+    __slots__ = ("_in_force", "_publications", "prices", "refused")
 
-    def __init__(self, records: Mapping[str, tuple[Published, Price]] | None = None) -> None:
-        self._records = dict(records or {})
+    def __init__(self, publications: Iterable[Publication] = ()) -> None:
+        self._publications = {each[0]: each for each in publications}
         self._in_force = _Ties()
-        for published, price in sorted(self._records.values(), key=lambda record: record[0]):
-            if self._in_force.tie(price) is None:
-                self._in_force.add(published, price)
+        self.refused: dict[Published, Price] = {}
+        """The places of refused prices, and the price that each could tie with."""
+        standing: dict[str, Price] = {}
+        for published, price_id, price in sorted(self._publications.values(), key=itemgetter(0)):
+            if price is not None:
+                tie = self._in_force.tie(price)
+                if tie is not None:
+                    self.refused[published] = tie
+                    continue
+                self._in_force.add(price)
+            before = standing.pop(price_id, None)
+            if before is not None:
+                self._in_force.remove(before)
+            if price is not None:
+                standing[price_id] = price
         self.prices = PriceList(self._in_force)
 
-    def with_changes(self, changes: Mapping[str, tuple[Published, Price] | None]) -> PriceLog:
-        """The log after these records, by price id; None takes the price away."""
-        records = dict(self._records)
-        for price_id, record in changes.items():
-            if record is None:
-                records.pop(price_id, None)
-            else:
-                records[price_id] = record
-        return PriceLog(records)
+    def with_changes(self, publications: Iterable[Publication]) -> PriceLog:
+        """The log with these publications as well."""
+        return PriceLog([*self._publications.values(), *publications])
 
     def tie(self, price: Price, published: Published) -> Price | None:
-        """The price in force, published before `published`, that `price` could tie with."""
-        return self._in_force.tie(price, published)
+        """The price for which this one, published there, is refused; None: it is accepted."""
+        if published in self._publications:
+            return self.refused.get(published)
+        return self._in_force.tie(price)
 
 
 _DIMENSIONS = ("operation", "category", "model", "tool", "provider", "tier")
@@ -83,20 +93,22 @@ class _Ties:
         self._by_rank: dict[tuple[str | None, int], dict[Shape, _Filed]] = {}
 
     def __iter__(self) -> Iterator[Price]:
-        return (price for shapes in self._by_rank.values() for filed in shapes.values() for _, price in filed.all)
+        return (price for shapes in self._by_rank.values() for filed in shapes.values() for price in filed.all.values())
 
-    def add(self, published: Published, price: Price) -> None:
+    def add(self, price: Price) -> None:
         shapes = self._by_rank.setdefault((price.org_id, price.specificity), {})
-        shapes.setdefault(_shape(price), _Filed()).add(published, price)
+        shapes.setdefault(_shape(price), _Filed()).add(price)
 
-    def tie(self, price: Price, before: Published | None = None) -> Price | None:
-        """A price of another id that could tie with `price`, of those published before `before`."""
+    def remove(self, price: Price) -> None:
+        self._by_rank[price.org_id, price.specificity][_shape(price)].remove(price)
+
+    def tie(self, price: Price) -> Price | None:
+        """A price of another id that could tie with `price`."""
         own = _shape(price)
         for shape, filed in self._by_rank.get((price.org_id, price.specificity), {}).items():
             shared = tuple(name for name in own if name in shape)
-            for published, other in filed.alike(price, shared):
-                earlier = before is None or published < before
-                if earlier and other.price_id != price.price_id and could_tie(price, other):
+            for other in filed.alike(price, shared):
+                if other.price_id != price.price_id and could_tie(price, other):
                     return other
         return None
 
@@ -105,19 +117,26 @@ class _Filed:
     """Prices of one shape."""
 
     def __init__(self) -> None:
-        self.all: list[tuple[Published, Price]] = []
-        self._by_shared: dict[Shape, dict[tuple[str, ...], list[tuple[Published, Price]]]] = {}
+        self.all: dict[int, Price] = {}
+        """By identity: a price and the one before it under its id are filed together for a moment."""
+        self._by_shared: dict[Shape, dict[tuple[str, ...], list[Price]]] = {}
 
-    def add(self, published: Published, price: Price) -> None:
-        self.all.append((published, price))
+    def add(self, price: Price) -> None:
+        self.all[id(price)] = price
         for shared, found in self._by_shared.items():
-            found[_values(price, shared)].append((published, price))
+            found[_values(price, shared)].append(price)
 
-    def alike(self, price: Price, shared: Shape) -> Sequence[tuple[Published, Price]]:
+    def remove(self, price: Price) -> None:
+        del self.all[id(price)]
+        for shared, found in self._by_shared.items():
+            alike = found[_values(price, shared)]
+            found[_values(price, shared)] = [each for each in alike if each is not price]
+
+    def alike(self, price: Price, shared: Shape) -> Sequence[Price]:
         """Those that say the same as `price` in the shared dimensions."""
         found = self._by_shared.get(shared)
         if found is None:
             found = self._by_shared[shared] = defaultdict(list)
-            for published, other in self.all:
-                found[_values(other, shared)].append((published, other))
+            for other in self.all.values():
+                found[_values(other, shared)].append(other)
         return found.get(_values(price, shared), ())

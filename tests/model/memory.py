@@ -16,11 +16,12 @@ from schemas.codec import decode_columns, encode_one, rows_of
 from schemas.enums import InputKind
 from schemas.records import BundledSchemas, bundled_id
 from schemas.topics import BY_KEY, INPUT_TOPICS, Topics
+from streams.agents.prices import PriceRecords
 from streams.agents.processor import LedgerProcessor
 from streams.engine.ports import EntryMatch, Inbound, Output, Partition, TimeOf
 from streams.engine.seen import SeenMemory
 from streams.ledger.account import Account, decode_account
-from streams.ledger.price_log import PriceLog, Published
+from streams.ledger.price_log import Published
 from streams.ledger.rating import Price
 from streams.registry import Kept
 from streams.settings import Settings
@@ -62,7 +63,7 @@ class FixedPrices:
     """A price topic without Kafka; `later` appears when it is read on."""
 
     def __init__(self, prices: Iterable[Mapping[str, Any]], later: Iterable[Mapping[str, Any]] = ()) -> None:
-        self.log = PriceLog()
+        self.records = PriceRecords(1, SCHEMAS)
         self.caught_up = 0
         self.is_current = True
         self._offset = 0
@@ -72,11 +73,10 @@ class FixedPrices:
     def publish(self, prices: Iterable[Mapping[str, Any]], at: int) -> None:
         """Prices appear one after the other, at one instant (microseconds)."""
         read = [Price.from_record(price) for price in prices]
-        records = {
-            price.price_id: (Published(at // 1_000, 0, self._offset + place), price) for place, price in enumerate(read)
-        }
+        self.records.log = self.records.log.with_changes(
+            (Published(at // 1_000, 0, self._offset + place), price.price_id, price) for place, price in enumerate(read)
+        )
         self._offset += len(read)
-        self.log = self.log.with_changes(records)
 
     def start(self) -> None:
         """Nothing to wait for."""

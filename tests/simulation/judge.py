@@ -28,8 +28,8 @@ from tests.model.both import Told, compare, compare_wallets
 from tests.model.memory import TOPICS
 from tests.simulation.checks import NOBODY, PRICES, Row, Source, account_in, rows, source_in
 from tests.simulation.dated_auditor import DatedAuditor, Fields, scope
-from tests.simulation.listed import SCHEMAS, Listed, in_force, read
-from tests.simulation.price_topic import Ends
+from tests.simulation.listed import SCHEMAS, Listed, Place, in_force, read
+from tests.simulation.price_topic import KEPT, Ends
 from tests.simulation.virtual_kafka import Commit, Record
 from tests.simulation.world import HOUR_US, PARTITIONS, START_US, Decided, Ticked, World, lies_far
 
@@ -51,7 +51,7 @@ class Judge:
         self._clocks = [START_US] * PARTITIONS
         self._asked: dict[tuple[str, str], list[str]] = {}
         self._legs: set[bytes | None] = set()
-        self._lists: dict[Ends, list[Listed]] = {}
+        self._lists: dict[Ends, tuple[list[Listed], set[Place]]] = {}
 
     def follow(self) -> None:
         """Every transaction, in the order in which they were committed."""
@@ -96,7 +96,7 @@ class Judge:
                 self.auditor.tell(fields, listed, record.at)
                 self._take(KINDS[topic], fields, at)
             elif topic == PRICES:
-                self._check_price(record, place, dead.get(place), listed)
+                self._check_price(record, place, dead.get(place), cause)
             else:
                 org = (record.key or b"").decode()
                 if (org, at) in settled:  # what was due came before it was refused
@@ -109,26 +109,33 @@ class Judge:
     # Prices.
 
     def _listed(self, ends: Ends) -> list[Listed]:
+        return self._judged(ends)[0]
+
+    def _judged(self, ends: Ends) -> tuple[list[Listed], set[Place]]:
         if ends not in self._lists:
             logs = self.world.kafka.logs
-            self._lists[ends] = in_force([logs[PRICES, number][:end] for number, end in enumerate(ends)])
+            read, kept = ends[:PARTITIONS], ends[PARTITIONS:]
+            self._lists[ends] = in_force(
+                [logs[PRICES, number][:end] for number, end in enumerate(read)],
+                [logs[KEPT, number][:end] for number, end in enumerate(kept)],
+            )
         return self._lists[ends]
 
-    def _check_price(self, record: Record, place: Source, code: str | None, listed: list[Listed]) -> None:
-        """A price is a dead letter when it ties with one in force that was published before it."""
+    def _check_price(self, record: Record, place: Source, code: str | None, cause: Decided) -> None:
+        """A price is a dead letter when it ties with one that was in force when it was published."""
         price = None if record.value is None else read(record, *place[1:])
         if price is None:
             return
-        tied = any(price.ties(other) and other.place < price.place for other in listed)
-        self.met["a price that ties"] += tied
-        assert code == ("invalid_field" if tied else None), (price, code)
+        refused = price.place in self._judged(cause.prices_read)[1]
+        self.met["a price that ties"] += refused
+        assert code == ("invalid_field" if refused else None), (price, code)
 
     def _check_unknown_price(self, record: Record, cause: Decided, listed: list[Listed]) -> None:
         """Nobody has priced it, and every price that was published before was read."""
         fields = decode_one("usage", record.value, SCHEMAS)
         self.auditor.tell(fields, listed)
         assert self.auditor.rated() is None, f"priced, and refused: {fields}"
-        for number, end in enumerate(cause.prices_read):
+        for number, end in enumerate(cause.prices_read[:PARTITIONS]):
             unread = self.world.kafka.logs[PRICES, number][end:]
             assert all(price is None or price.at > record.at for price in unread), f"prices unread before {fields}"
         self.met["an unknown price"] += 1

@@ -1,13 +1,15 @@
 """Which prices are in force, worked out anew from the price topic (product rule 7; docs/decisions.md, 20).
 
-Shares no code with the ledger. The newest record of a key counts, one without a value takes the price away. Of two that
-tie the one published first stays. Records that are no price, or are under another key, count for nothing.
+Shares no code with the ledger. Prices are judged in the order of publication: of two that tie the one published first
+stays, and the other one changes nothing. A price replaces the one before it under its key; a record without a value
+takes it away. Records that are no price, or are under another key, count for nothing. Of a key that was judged, what
+the judge has kept counts, and only later records beside it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from schemas.codec import UndecodableError, decode_one
@@ -50,22 +52,43 @@ def _said(price: Price) -> tuple[str | None, ...]:
     return operation, direction, price.model, price.tier, price.category, price.provider
 
 
-def in_force(logs: Logs) -> list[Listed]:
-    """The prices that these records come to."""
-    newest: dict[str, Listed | None] = {}
+Judged = Sequence[Sequence[Record | None]]
+"""What the owners of partitions have kept of the price topic, partition by partition."""
+
+
+def in_force(logs: Logs, judged: Judged = ()) -> tuple[list[Listed], set[Place]]:
+    """The prices that these records come to, and the places of those that are refused."""
+    kept: dict[str, tuple[Place, Place, Listed | None]] = {}
+    for each in (record for log in judged for record in log if record is not None):
+        headers = dict(each.headers)
+        published, up_to = (_place(headers[f"credits.price.{name}"]) for name in ("published", "judged"))
+        price = None if not each.value else read(each, *published[1:])
+        kept[(each.key or b"").decode()] = published, up_to, price and replace(price, place=published)
+    found: list[tuple[Place, str, Listed | None]] = [(place, name, price) for name, (place, _, price) in kept.items()]
     for number, log in enumerate(logs):
         for offset, record in enumerate(log):
             if record is None or record.key is None:
                 continue
-            if record.value is None:
-                newest[record.key.decode("utf-8", "replace")] = None
-            elif (listed := read(record, number, offset)) is not None:
-                newest[listed.price.name] = listed
-    found: list[Listed] = []
-    for listed in sorted((each for each in newest.values() if each is not None), key=lambda each: each.place):
-        if not any(listed.ties(earlier) for earlier in found):
-            found.append(listed)
-    return found
+            name, place = record.key.decode("utf-8", "replace"), (record.at // 1_000, number, offset)
+            listed = None if record.value is None else read(record, number, offset)
+            judged_already = name in kept and place <= kept[name][1]
+            if not judged_already and (record.value is None or listed is not None):
+                found.append((place, name, listed))
+    standing: dict[str, Listed] = {}
+    refused: set[Place] = set()
+    for place, name, listed in sorted(found, key=lambda each: each[0]):
+        if listed is None:
+            standing.pop(name, None)
+        elif any(listed.ties(other) for other in standing.values()):
+            refused.add(place)
+        else:
+            standing[name] = listed
+    return list(standing.values()), refused
+
+
+def _place(header: bytes) -> Place:
+    at_ms, partition, offset = map(int, header.split())
+    return at_ms, partition, offset
 
 
 def read(record: Record, partition: int, offset: int) -> Listed | None:

@@ -8,8 +8,9 @@ while Kafka is away it cannot. Of every list it comes to it knows up to where it
 from __future__ import annotations
 
 from asyncio import AbstractEventLoop
+from itertools import chain
 
-from streams.agents.prices import STALE_SECONDS_MAX, PriceReader
+from streams.agents.prices import STALE_SECONDS_MAX, PriceReader, PriceRecords
 from streams.engine.ports import UnavailableError
 from streams.ledger.price_log import PriceLog
 from streams.registry import Kept
@@ -17,9 +18,10 @@ from tests.model.memory import TOPICS
 from tests.simulation.virtual_kafka import VirtualKafka, messages
 
 TOPIC = TOPICS.name("prices")
+KEPT = TOPICS.name("kept_prices")
 
 Ends = tuple[int, ...]
-"""Of each partition of the price topic, how many of its offsets were read."""
+"""Of each partition of the price topic, then of each of what the ledger keeps of it, how many offsets were read."""
 
 
 class FollowedPrices(PriceReader):
@@ -28,11 +30,10 @@ class FollowedPrices(PriceReader):
     def __init__(self, kafka: VirtualKafka, schemas: Kept, loop: AbstractEventLoop) -> None:
         self._kafka = kafka
         self._loop = loop
-        self._writers = schemas
-        self._read_ends: Ends = (0,) * kafka.partitions
+        self._read_ends: Ends = (0,) * (2 * kafka.partitions)
         self._read_at_s = -STALE_SECONDS_MAX
-        self.log = PriceLog()
-        self._read_up_to_of: dict[PriceLog, Ends] = {self.log: self._read_ends}
+        self.records = PriceRecords(kafka.partitions, schemas)
+        self._read_up_to_of: dict[PriceLog, Ends] = {self.records.log: self._read_ends}
 
     def start(self) -> None:
         """See `PriceSource`."""
@@ -42,12 +43,13 @@ class FollowedPrices(PriceReader):
         """See `PriceSource`."""
         if self._kafka.faults.away():
             raise UnavailableError("drawn by the seed")
-        logs = [self._kafka.logs[TOPIC, number] for number in range(self._kafka.partitions)]
-        for number, log in enumerate(logs):
-            self._take(messages(log, self._read_ends[number], number))
+        count = self._kafka.partitions
+        logs = [self._kafka.logs[topic, number] for topic in (TOPIC, KEPT) for number in range(count)]
+        new = [messages(log, self._read_ends[place], place % count) for place, log in enumerate(logs)]
+        self.records.take(*(list(chain.from_iterable(each)) for each in (new[:count], new[count:])))
         self._read_ends = tuple(map(len, logs))
         self._read_at_s = self._loop.time()
-        self._read_up_to_of[self.log] = self._read_ends
+        self._read_up_to_of[self.records.log] = self._read_ends
 
     def current(self) -> bool:
         """See `PriceSource`."""

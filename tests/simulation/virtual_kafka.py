@@ -251,6 +251,10 @@ class Message:
         """Of the record."""
         return self.of_partition
 
+    def headers(self) -> Headers:
+        """Of the record."""
+        return () if self.record is None else self.record.headers
+
     def timestamp(self) -> tuple[int, int]:
         """When the broker took it: (kind of time, milliseconds)."""
         return TIMESTAMP_LOG_APPEND_TIME, 0 if self.record is None else self.record.at // 1_000

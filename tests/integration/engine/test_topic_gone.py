@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
@@ -35,7 +36,16 @@ def livez(port: int) -> int | None:
         return None
 
 
-def test_a_worker_whose_topic_is_deleted_stops_within_seconds(installation: Installation) -> None:
+@pytest.mark.fault(
+    "topic-deleted",
+    title="An input topic is deleted under a running worker",
+    provoked="the topic is deleted by an admin client",
+    holds="/livez is no longer green within seconds; the worker stops, exit status 1, and says what to do",
+    faults_row=25,
+)
+def test_a_worker_whose_topic_is_deleted_stops_within_seconds(
+    installation: Installation, seen: Callable[[str], None]
+) -> None:
     installation.create_topics()
     port = free_port()
     worker = installation.ready_worker(CREDITS_WORKER_METRICS_PORT=str(port))
@@ -50,6 +60,7 @@ def test_a_worker_whose_topic_is_deleted_stops_within_seconds(installation: Inst
     assert f"The worker stops: topic {installation.inputs[1]} was deleted while the worker ran" in worker.said
     assert "restore it from a copy" in worker.said
     assert red_after_s < SECONDS_MAX
+    seen(f"/livez no longer green within {SECONDS_MAX} s, exit status 1, the topic named")
 
 
 def test_a_topic_that_was_made_again_is_another(installation: Installation) -> None:

@@ -11,7 +11,6 @@ import pytest
 
 from schemas.enums import InputKind
 from schemas.events import INPUTS
-from schemas.topics import Topics
 from streams import topics_admin
 from streams.agents.prices import STALE_SECONDS_MAX, PriceReader
 from streams.broker import LocalBroker
@@ -31,7 +30,7 @@ def published(settings: Settings, unit_price_nanos: int) -> None:
 
 
 def read(reader: PriceReader) -> set[int]:
-    return {price.unit_price_nanos for _, price in reader.log._records.values()}
+    return {price.unit_price_nanos for price in reader.records.log.prices}
 
 
 def caught_up(reader: PriceReader) -> bool:
@@ -50,7 +49,7 @@ def test_it_knows_when_it_may_have_fallen_behind(own_broker: Callable[..., Local
     settings = test_settings(tmp_path, kafka_bootstrap_servers=broker.bootstrap_servers, partitions=2)
     topics_admin.apply(settings)
     published(settings, 1)
-    reader = PriceReader(settings, Topics(settings.namespace).name("prices"), connect_registry(settings))
+    reader = PriceReader(settings, connect_registry(settings))
     assert not reader.current(), "nothing is read yet"
     try:
         reader.start()

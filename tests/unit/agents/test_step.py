@@ -173,7 +173,7 @@ def test_a_dead_letter_may_be_sent_again() -> None:
     book = MemoryLedger(FixedPrices(PRICE_LIST))
     book.feed([usage("e1", model="new", input_tokens=1)])
     assert [code for code, _ in book.dead_letters()] == [DeadLetterCode.UNKNOWN_PRICE]
-    book.prices.log = FixedPrices([*PRICE_LIST, later]).log
+    book.prices.records = FixedPrices([*PRICE_LIST, later]).records
     book.feed([usage("e1", model="new", input_tokens=1)])
     assert [row["event_id"] for row in book.rows("ledger")] == ["e1"]
 

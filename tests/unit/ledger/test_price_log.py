@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.enums import BillingUnit, Direction
-from streams.ledger.price_log import PriceLog, Published, _Filed
+from streams.ledger.price_log import PriceLog, Publication, Published, _Filed
 from streams.ledger.rating import Price, could_tie
 
 
@@ -24,9 +24,9 @@ def price(price_id: str, unit_price: int = 1, **more: Any) -> Price:
     return Price(price_id, unit_price_nanos=unit_price, **fields)
 
 
-def published(*prices: Price) -> dict[str, tuple[Published, Price]]:
+def published(*prices: Price) -> list[Publication]:
     """The prices, one a second."""
-    return {each.price_id: (Published(1_000 * number, 0, number), each) for number, each in enumerate(prices)}
+    return [(Published(1_000 * number, 0, number), each.price_id, each) for number, each in enumerate(prices)]
 
 
 def ids(log: PriceLog) -> set[str]:
@@ -56,11 +56,19 @@ def test_prices_that_cannot_tie_are_all_in_force(other: dict[str, Any]) -> None:
     assert ids(PriceLog(published(price("a", model="gpt", valid_to=10), price("b", **other)))) == {"a", "b"}
 
 
-def test_a_refused_price_is_in_force_when_what_it_tied_with_is_gone() -> None:
-    log = PriceLog(published(price("first"), price("second", 2)))
-    assert ids(log.with_changes({"first": None})) == {"second"}
-    ended = price("first", valid_to=100)
-    assert ids(log.with_changes({"first": (Published(9_000, 0, 9), ended)})) == {"second"}, "it came again, after it"
+def test_a_refused_price_stays_refused_until_it_is_published_again() -> None:
+    second = price("second", 2)
+    log = PriceLog(published(price("first"), second))
+    gone = log.with_changes([(Published(9_000, 0, 9), "first", None)])
+    assert ids(gone) == set()
+    assert ids(gone.with_changes([(Published(9_500, 0, 10), "second", second)])) == {"second"}
+
+
+def test_a_refused_price_changes_nothing_under_its_own_id() -> None:
+    """It would have widened its price to what another one is about."""
+    log = PriceLog(published(price("mini", model="mini"), price("gpt", model="gpt"), price("mini", 9, model="gpt")))
+    assert {each.price_id: each.model for each in log.prices} == {"mini": "mini", "gpt": "gpt"}
+    assert [place.offset for place in log.refused] == [2]
 
 
 def test_a_price_that_ties_with_a_refused_one_alone_is_in_force() -> None:
@@ -91,28 +99,23 @@ changes = st.tuples(st.one_of(prices, st.sampled_from([f"p{number}" for number i
 
 @given(st.lists(changes, max_size=12), st.data())
 def test_every_worker_comes_to_the_same_prices(log: list[tuple[Price | str, int]], data: st.DataObject) -> None:
-    """One saw all of it, record by record; another a compacted topic, its partitions in any order."""
-    records: dict[str, tuple[Published, Price] | None] = {}
-    live = PriceLog()
+    """One saw all of it, record by record; another got the partitions' records in any order."""
+    records: list[Publication] = []
     for offset, (change, at) in enumerate(log):
-        if isinstance(change, str):
-            price_id, record = change, None
-        else:
-            price_id, record = change.price_id, (Published(offset // 3 + at, hash(change.price_id) % 2, offset), change)
-        records.pop(price_id, None)
-        records[price_id] = record
-        live = live.with_changes({price_id: record})
-    restarted = PriceLog()
-    for price_id in data.draw(st.permutations(sorted(records))):
-        restarted = restarted.with_changes({price_id: records[price_id]})
-    assert ids(live) == ids(restarted)
+        price_id = change if isinstance(change, str) else change.price_id
+        place = Published(offset // 3 + at, hash(price_id) % 2, offset)
+        records.append((place, price_id, None if isinstance(change, str) else change))
+    live = PriceLog()
+    for record in records:
+        live = live.with_changes([record])
+    restarted = PriceLog(data.draw(st.permutations(records)))
+    assert list(live.prices) == list(restarted.prices)
     in_force = list(live.prices)
     assert not [pair for one in in_force for pair in in_force if one is not pair and could_tie(one, pair)]
-    for each in records.values():
-        if each is not None:
-            tie = live.tie(each[1], each[0])
-            assert (tie is None) == (each[1].price_id in ids(live))
-            assert tie is None or could_tie(tie, each[1])
+    for place, _, each in records:
+        tie = None if each is None else live.tie(each, place)
+        assert (tie is not None) == (place in live.refused)
+        assert tie is None or each is None or could_tie(tie, each)
 
 
 _NAMES = st.sampled_from([None, "a", "b"])
@@ -150,5 +153,5 @@ def test_a_price_is_compared_with_few_however_long_the_list(dimension: str) -> N
     shared = (dimension,)
     for number in range(2_000):
         named: dict[str, Any] = {dimension: f"v{number}"}
-        filed.add(Published(number, 0, number), price(f"p{number}", **named))
+        filed.add(price(f"p{number}", **named))
         assert len(filed.alike(price("new", **named), shared)) == 1

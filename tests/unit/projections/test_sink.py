@@ -24,6 +24,7 @@ from projections.clickhouse import ClickHouseUnavailableError, is_passing
 from projections.rows import DEAD_LETTER_VALUE_BYTES_MAX
 from projections.verify import TABLES, clickhouse_audit
 from schemas.codec import frame
+from schemas.kept_prices import place_headers
 from schemas.records import BundledSchemas, bundled_id
 from streams.engine.ports import Inbound
 from tests.unit.projections.entries import LEDGER, NOON, TOPICS, Row, entry, entry_lists, folded, inbound
@@ -289,6 +290,23 @@ def test_prices_are_replaced_and_deleted_and_bad_ones_are_no_prices(client: Clie
         ("a", 7, 0),
         ("c", 150, 1),
     ]
+
+
+def test_what_the_ledger_has_judged_of_a_price_is_what_is_shown(client: Client) -> None:
+    """Of `a` the second record was refused; of `b` the first, and only, one."""
+    topic, kept_topic = TOPICS.name("prices"), TOPICS.name("kept_prices")
+    published = inbound([price("a"), price("b"), price("a", unit_price_nanos=7)], 0, topic=topic, record="price")
+    kept = inbound([price("a")], 0, topic=kept_topic, record="price")
+    kept.values.append(b"")
+    kept.offsets.append(2)
+    kept.timestamps_ms.append(0)
+    kept.keys.append(b"b")
+    kept.next_offset = 3
+    kept.headers = [place_headers((0, 0, 0), (0, 0, 2)), place_headers((0, 0, 1), (0, 0, 1))]
+    for batches in ([published, kept], [kept, published]):
+        new_sink(client).apply(batches)
+        shown = client.query("SELECT price_id, unit_price FROM v_prices ORDER BY price_id").result_rows
+        assert [(name, int(unit_price.scaleb(9))) for name, unit_price in shown] == [("a", 150)]
 
 
 def test_dead_letters_keep_their_bytes_and_their_place(client: Client) -> None:

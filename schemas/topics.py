@@ -42,6 +42,11 @@ CHANGELOG_CONFIGURATION: Mapping[str, str] = MappingProxyType(
 # A price must be judged before a later record under its key lets Kafka drop it: stopped workers have a week.
 PRICES_CONFIGURATION: Mapping[str, str] = MappingProxyType({"min.compaction.lag.ms": str(7 * DAY_MS)})
 
+# The ledger's producers compress with LZ4, one codec for all topics of a transaction. Not every client can read it.
+# The broker unpacks these topics as it writes them: that costs it less than packing them again with gzip.
+FOR_EVERY_CLIENT: Mapping[str, str] = MappingProxyType({"compression.type": "uncompressed"})
+"""Topics that others read are stored without compression."""
+
 Cleanup = Literal["delete", "compact"]
 
 
@@ -124,6 +129,7 @@ CATALOGUE: tuple[Topic, ...] = (
         "delete",
         "the ledger",
         "projections, notifiers",
+        more=FOR_EVERY_CLIENT,
     ),
     Topic(
         "alerts_depletion",
@@ -133,6 +139,7 @@ CATALOGUE: tuple[Topic, ...] = (
         "delete",
         "the ledger",
         "projections, notifiers",
+        more=FOR_EVERY_CLIENT,
     ),
     Topic(
         "alerts_topup",
@@ -142,6 +149,7 @@ CATALOGUE: tuple[Topic, ...] = (
         "delete",
         "the ledger",
         "projections, notifiers",
+        more=FOR_EVERY_CLIENT,
     ),
     Topic(
         "topup_requests",
@@ -151,6 +159,7 @@ CATALOGUE: tuple[Topic, ...] = (
         "delete",
         "the ledger",
         "payment service",
+        more=FOR_EVERY_CLIENT,
     ),
     Topic(
         "decisions",
@@ -160,6 +169,7 @@ CATALOGUE: tuple[Topic, ...] = (
         "delete",
         "the ledger",
         "gateways, the HTTP API",
+        more=FOR_EVERY_CLIENT,
     ),
     Topic(
         "balances",
@@ -169,6 +179,7 @@ CATALOGUE: tuple[Topic, ...] = (
         "compact",
         "the ledger; latest per org",
         "projections, the HTTP API",
+        more=FOR_EVERY_CLIENT,
     ),
     Topic(
         "dead_letters",
@@ -179,6 +190,7 @@ CATALOGUE: tuple[Topic, ...] = (
         "the ledger",
         "projections, `credits dead-letters`",
         record_bytes_max=DEAD_LETTER_BYTES_MAX,
+        more=FOR_EVERY_CLIENT,
     ),
     Topic(
         "transfer_legs",

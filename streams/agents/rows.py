@@ -69,6 +69,11 @@ def unique_id(kind: InputKind, record: Mapping[str, Any]) -> bytes:
     return "\0".join((kind.value, record["org_id"], record[ID_FIELDS[kind]], record.get("action") or "")).encode()
 
 
+def unique_leg(leg: Leg) -> bytes:
+    """What makes a transfer leg one."""
+    return "\0".join(("leg", leg.kind, leg.org_id, leg.leg_id)).encode()
+
+
 MONEY_IDS: Final = "money"
 """The window that all records but usage are remembered for, transfer legs too."""
 
@@ -188,7 +193,7 @@ class RowBooking:
             except msgspec.ValidationError as error:
                 raise DeadLetter(DeadLetterCode.INVALID_FIELD, str(error)) from error
             self._check_key(index, leg.org_id)
-            ids = digests(["\0".join(("leg", leg.kind, leg.org_id, leg.leg_id)).encode()], seed)
+            ids = digests([unique_leg(leg)], seed)
             if seen.lookup(ids, self._arrived([index])).known.any():
                 self._outbound.count(self._inbound.topic, "duplicates")
                 return

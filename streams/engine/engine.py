@@ -15,9 +15,10 @@ The rules of this file:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -39,7 +40,7 @@ from streams.engine.stalled import StalledInputs
 from streams.engine.table import LedgerConsumer, account_table
 from streams.engine.topic_watch import LOOK_INTERVAL_S, TopicWatch
 from streams.engine.transport import batch_topic, commit_offsets, use_batches
-from streams.errors import KafkaUnavailableError
+from streams.errors import KafkaUnavailableError, OperatorError
 from streams.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -162,7 +163,8 @@ class Engine:
         """See `PartitionOwner`."""
         async with self._rebalancing:
             if not self._stopping:
-                await self._rebalanced(assignment)
+                with self._told_of_failures():
+                    await self._rebalanced(assignment)
 
     async def _rebalanced(self, assignment: Collection[TP]) -> None:
         owned = self._owned_of(assignment)
@@ -196,12 +198,25 @@ class Engine:
             for number, pump in self._pumps.items()
             for topic, offset in pump.next_offsets.items()
         }
-        await self._check_positions(sought)
+        with self._told_of_failures():
+            await self._check_positions(sought)
         if self._stopping:
             return {}
         log.info("Worker serves partitions %s", self.owned)
         self.ready.set()
         return sought
+
+    @contextlib.contextmanager
+    def _told_of_failures(self) -> Iterator[None]:
+        """What an operator must fix stops the worker from here.
+
+        Raised into Faust it would crash the thread that reads, and the tracebacks of that would follow the one line
+        that says what to do.
+        """
+        try:
+            yield
+        except OperatorError as error:
+            self.fail(error)
 
     # What the pumps ask.
 

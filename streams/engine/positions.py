@@ -20,6 +20,8 @@ from streams.engine.accounts import accounts_checksum
 from streams.engine.ports import OutcomeName
 
 POSITION_KEY = b"\x00partition"
+REBUILDING = b"\x00rebuilding"
+"""Stands in the place of a position record while the partition's state is being made again: no owner may start."""
 POSITION_VERSION = 1
 
 

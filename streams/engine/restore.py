@@ -23,6 +23,7 @@ from streams.engine.internal_topics import changelog_topic, seen_topic
 from streams.engine.ports import Partition, SeenWindow
 from streams.engine.positions import (
     POSITION_KEY,
+    REBUILDING,
     OutputEnd,
     PositionError,
     PositionRecord,
@@ -225,6 +226,11 @@ def _read_changelog(
             else:
                 assert isinstance(value, bytes)
                 framed[key.decode()] = value
+    if position == REBUILDING:
+        raise StateLostError(
+            f"the state of partition {number} was being made again, and that was not finished",
+            "run `credits rebuild --accounts` to its end",
+        )
     try:
         return framed, None if position is None else decode_position(position), high
     except PositionError as error:

@@ -126,6 +126,11 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         with contextlib.suppress(asyncio.CancelledError, KafkaError):
             await super().on_thread_stop()
 
+    def _stopped_set(self) -> None:
+        """Tell the thread that it is to end: one that has crashed has ended, and its loop is closed."""
+        with contextlib.suppress(RuntimeError):
+            super()._stopped_set()
+
     async def _fetch_records(
         self, consumer: Any, active_partitions: set[TP], timeout: float | None = None, max_records: int | None = None
     ) -> Columns:

@@ -11,7 +11,7 @@ from collections import Counter
 from random import Random
 from typing import Literal
 
-Point = Literal["open", "begin", "produce", "before commit", "after commit"]
+Point = Literal["open", "begin", "produce", "before commit", "after commit", "delete"]
 Fault = Literal["crash", "lost", "none"]
 
 
@@ -32,7 +32,9 @@ class Faults:
         """What happens at this point. Raises `CrashError` itself; "lost": the call fails, the process lives."""
         if not self._strikes(rarer=5 if point == "produce" else 1):
             return "none"
-        fault: Fault = "crash" if point in ("open", "begin", "produce") else self.random.choice(("crash", "lost"))
+        fault: Fault = (
+            "crash" if point in ("open", "begin", "produce", "delete") else self.random.choice(("crash", "lost"))
+        )
         self.happened[f"{fault} {point}"] += 1
         if fault == "crash":
             raise CrashError(point)

@@ -16,6 +16,7 @@ import pytest
 
 from tests.simulation.checks import Cuts
 from tests.simulation.judge import Judge
+from tests.simulation.rebuilt import compare_rebuilt
 from tests.simulation.replay import compare
 from tests.simulation.script import run
 from tests.simulation.world import ALL_GRANTS
@@ -53,19 +54,22 @@ JUDGED = {
     *(f"a correction in another {window}" for window in ("day", "week", "month")),
 }
 """What the auditor must have judged."""
+REBUILT = {"lost an end", "refused half done", "refused as lost", "served"}
+"""What rebuilding must have met: a changelog cut short, and a worker that starts while a rebuild is broken off."""
 ENDINGS = {"hold_captured", "hold_released", "hold_timed_out"}
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run that went well. `met`: what the auditor judged in it."""
+    """One run that went well. `met`: what the auditor judged in it. `rebuilt`: what its rebuild met."""
 
     cuts: Cuts
     met: Counter[str]
+    rebuilt: Counter[str]
 
 
 def simulate(seed: int) -> Run:
-    """One run, what must hold of it, what the auditor says of it, and the same inputs once more."""
+    """One run, what must hold of it, what the auditor says of it, the same inputs once more, and its state rebuilt."""
     try:
         world = run(seed)
         cuts = Cuts(world)
@@ -74,9 +78,10 @@ def simulate(seed: int) -> Run:
         if world.grants_remembered == ALL_GRANTS:
             judge.follow()
         compare(world, cuts, Random(f"replay {seed}").choice((1, 7, 1_000)))
+        rebuilt = compare_rebuilt(world)
     except Exception as error:
         raise AssertionError(f"seed {seed}: {error}\nagain: {AGAIN.format(seed=seed)}") from error
-    return Run(cuts, judge.met)
+    return Run(cuts, judge.met, rebuilt)
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +103,9 @@ def test_all_that_can_happen_has_happened(runs: dict[int, Run]) -> None:
     kinds: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
     met: Counter[str] = Counter()
+    rebuilt: Counter[str] = Counter()
     for each in runs.values():
+        rebuilt += each.rebuilt
         cuts = each.cuts
         met += each.met
         faults += cuts.world.faults.happened
@@ -108,6 +115,7 @@ def test_all_that_can_happen_has_happened(runs: dict[int, Run]) -> None:
     assert kinds.keys() >= WRITTEN, WRITTEN - kinds.keys()
     assert reasons.keys() >= ENDINGS, ENDINGS - reasons.keys()
     assert met.keys() >= JUDGED, JUDGED - met.keys()
+    assert rebuilt.keys() >= REBUILT, REBUILT - rebuilt.keys()
 
 
 def test_a_seed_says_everything() -> None:

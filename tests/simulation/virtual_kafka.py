@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,6 +59,8 @@ class VirtualKafka:
         self.at = at
         self.faults = faults
         self.logs: dict[Place, list[Record | None]] = defaultdict(list)
+        self.firsts: dict[Place, int] = defaultdict(int)
+        """Where a log begins that something was deleted from."""
         self.epochs: dict[str, int] = {}
         self.commits: list[Commit] = []
         self.deciding: object = None
@@ -75,6 +78,10 @@ class VirtualKafka:
         """All records of a topic, partition by partition."""
         logs = (self.logs[topic, number] for number in range(self.partitions))
         return [record for log in logs for record in log if record is not None]
+
+    def admin(self, _config: Mapping[str, Any]) -> VirtualAdmin:
+        """Stands in for `confluent_kafka.admin.AdminClient`."""
+        return VirtualAdmin(self)
 
     def producer(self, config: Mapping[str, Any]) -> VirtualProducer:
         """Stands in for `confluent_kafka.Producer`."""
@@ -204,7 +211,8 @@ class VirtualConsumer:
         """Where the log begins and ends."""
         if self._kafka.faults.away():
             raise _failure(KafkaError._DESTROY)
-        return 0, len(self._kafka.logs[place.topic, place.partition])
+        here = place.topic, place.partition
+        return self._kafka.firsts[here], len(self._kafka.logs[here])
 
     def assign(self, places: list[TopicPartition]) -> None:
         """Read on from there."""
@@ -219,12 +227,29 @@ class VirtualConsumer:
         """All that is left, and that it was all."""
         assert self._place is not None
         log = self._kafka.logs[self._place]
-        found = messages(log, self._next, self._place[1])
+        found = messages(log, max(self._next, self._kafka.firsts[self._place]), self._place[1])
         self._next = len(log)
         return [*found, Message(len(log), None, self._place[1])]
 
     def close(self) -> None:
         """Leave."""
+
+
+class VirtualAdmin:
+    """Deletes records."""
+
+    def __init__(self, kafka: VirtualKafka) -> None:
+        self._kafka = kafka
+
+    def delete_records(self, places: list[TopicPartition]) -> dict[TopicPartition, Future[None]]:
+        """The logs begin at these offsets."""
+        deleted: dict[TopicPartition, Future[None]] = {}
+        for place in places:
+            self._kafka.faults.at("delete")
+            self._kafka.firsts[place.topic, place.partition] = place.offset
+            deleted[place] = Future()
+            deleted[place].set_result(None)
+        return deleted
 
 
 @dataclass(frozen=True, slots=True)

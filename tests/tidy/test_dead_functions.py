@@ -21,7 +21,6 @@ ALLOWED = {
     "streams.api.registry_routes.RegistryAnswer.render": "Starlette calls it for each answer",
     "streams.api.server._Server.capture_signals": "uvicorn calls it around serving",
     "streams.engine.health.BoundedServer.service_actions": "socketserver calls it between two connections",
-    "streams.engine.positions.rebuilt_position": "what rebuilds a partition from the ledger writes it",
     "streams.engine.seen.SeenMemory.memory_bytes": "a test holds the memory to 32 bytes an id",
     "streams.engine.table.AccountStore.on_rebalance": "Faust calls it before it would recover a table",
     "streams.engine.transport.BatchConsumer.verify_event_path": "Faust calls it to look for consumers that hang",

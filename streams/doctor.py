@@ -10,6 +10,7 @@ import os
 import platform
 import shutil
 import socket
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from streams.settings import Settings
 
 ANSWER_TIMEOUT_S = 3.0
+MINUTE_S = 60.0
 DISK_LOW_GIB = 5.0
 DISK_FULL_GIB = 0.5
 FILES_MIN = 4096
@@ -71,6 +73,7 @@ def examine(settings: Settings) -> Iterator[Check]:
     yield kafka
     yield _topics(settings, admin)
     yield _registry(settings, admin)
+    yield _dead_letters(settings, admin)
     serving = _serving(settings)
     yield _http(settings, serving)
     yield _clickhouse(settings, serving)
@@ -221,6 +224,35 @@ def _registry(settings: Settings, admin: AdminClient | None) -> Check:
         return Check("registry", Verdict.FAILED, str(error), remedy)
 
 
+def _dead_letters(settings: Settings, admin: AdminClient | None) -> Check:
+    """How many dead letters came lately: offsets of the topic, so a little more than there are records."""
+    from confluent_kafka import KafkaException, TopicPartition
+    from confluent_kafka.admin import OffsetSpec
+
+    topic = Topics(settings.namespace).name("dead_letters")
+    found = admin.list_topics(timeout=ANSWER_TIMEOUT_S).topics.get(topic) if admin is not None else None
+    if admin is None or found is None:
+        return Check("dead letters", Verdict.SKIPPED, "no topic to ask")
+    places = [TopicPartition(topic, number) for number in found.partitions]
+    minute_ago_ms = int((time.time() - MINUTE_S) * 1_000)
+    answers = []
+    try:
+        for which in (OffsetSpec.latest(), OffsetSpec.for_timestamp(minute_ago_ms)):
+            asked = admin.list_offsets(dict.fromkeys(places, which), request_timeout=ANSWER_TIMEOUT_S)
+            answers.append({each: int(answer.result(ANSWER_TIMEOUT_S).offset) for each, answer in asked.items()})
+    except (KafkaException, TimeoutError):
+        return Check("dead letters", Verdict.SKIPPED, "the topic was not answered for")
+    ends, since = answers
+    # No record of the last minute: the answer is below 0.
+    lately = sum(ends[place] - since[place] for place in places if since[place] >= 0)
+    if lately > settings.dead_letters_per_minute_max:
+        told = f"about {lately:,} within a minute, the limit is {settings.dead_letters_per_minute_max:,}"
+        flood = "their input is paused" if settings.dead_letter_flood == "pause" else "workers stop"
+        remedy = "find the producer in `credits dead-letters list`"
+        return Check("dead letters", Verdict.FAILED, f"{told}: {flood}", remedy)
+    return Check("dead letters", Verdict.OK, f"about {lately:,} within the last minute")
+
+
 def _serving(settings: Settings) -> dict[str, Any] | None:
     """What `serve` says of itself; None when nothing answers at its address."""
     host = "127.0.0.1" if settings.http_host in {"0.0.0.0", "::"} else settings.http_host
@@ -289,7 +321,10 @@ def _partitioners(settings: Settings, admin: AdminClient | None) -> Check:
     from streams.client.replays import read_replays
 
     name = "partitioners"
-    if admin is None or Topics(settings.namespace).name("dead_letters") not in admin.list_topics().topics:
+    if (
+        admin is None
+        or Topics(settings.namespace).name("dead_letters") not in admin.list_topics(timeout=ANSWER_TIMEOUT_S).topics
+    ):
         return Check(name, Verdict.SKIPPED, "no dead letters to read yet")
     replayed = read_replays(settings)
     found = Counter(

@@ -44,6 +44,12 @@ class PrometheusMetrics:
             buckets=STEP_SECONDS_BUCKETS,
             registry=registry,
         )
+        self._paused = Gauge(
+            "credits_input_paused",
+            "1 while an input is paused for a flood of dead letters",
+            ("topic", "partition"),
+            registry=registry,
+        )
         self._owned = Gauge("credits_partitions_owned", "Partitions this worker serves", registry=registry)
         self._queued = Gauge(
             "credits_queued_records", "Records waiting to be decided", ("partition",), registry=registry
@@ -72,6 +78,10 @@ class PrometheusMetrics:
         """Committed records that an operator should know of."""
         counter = {"wrong_partition": self._wrong_partition, "old_id": self._old_ids}[notice]
         counter.labels(topic, str(partition)).inc(records)
+
+    def paused(self, topic: str, partition: int, paused: bool) -> None:
+        """Whether an input is paused for its dead letters."""
+        self._paused.labels(topic, str(partition)).set(int(paused))
 
     def partitions(self, owned: int) -> None:
         """How many partitions this worker serves."""

@@ -84,7 +84,12 @@ class Settings(BaseSettings):
     usage_window_hours: int = Field(72, ge=1, le=24 * 35, description="how long a usage id is remembered")
     money_window_days: int = Field(35, ge=1, le=365, description="how long other ids are remembered")
     dead_letters_per_minute_max: int = Field(
-        60_000, ge=1, description="more dead letters than this in a minute stop the worker"
+        60_000, ge=1, description="more dead letters than this in a minute are a flood (CREDITS_DEAD_LETTER_FLOOD)"
+    )
+    dead_letter_flood: Literal["pause", "stop"] = Field(
+        "pause",
+        description="pause: a partition of the input topic that a flood of dead letters comes in by is read no further "
+        "for a minute or more, the rest goes on; stop: the worker stops before it books more of them",
     )
     read_timeout_s: float = Field(
         30.0, gt=0, le=3_600, description="a command that reads from Kafka ends when nothing new came for so long"

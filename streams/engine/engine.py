@@ -98,7 +98,9 @@ class Engine:
             trimming=self._trimming,
             large_batches=asyncio.Semaphore(LARGE_BATCHES_MAX),
             fetching=self,
-            dead_letters=DeadLetterLimit(settings.dead_letters_per_minute_max),
+            dead_letters=DeadLetterLimit(
+                settings.dead_letters_per_minute_max, pauses=settings.dead_letter_flood == "pause"
+            ),
             restore=self._restore,
             now=_no_clock if self._clock is None else self._clock.now,
             stop_worker=self.fail,
@@ -227,6 +229,19 @@ class Engine:
     def release(self, partition: int) -> None:
         """See `Fetching`."""
         self._consumer.release(self._tps(partition))
+
+    def hold_topic(self, partition: int, topic: str) -> None:
+        """See `Fetching`."""
+        self._consumer.hold([TP(topic, partition)])
+
+    def release_topic(self, partition: int, topic: str) -> None:
+        """See `Fetching`."""
+        self._consumer.release([TP(topic, partition)])
+
+    @property
+    def paused(self) -> list[str]:
+        """The inputs that are paused for their dead letters, as topic/partition."""
+        return [f"{topic}/{number}" for number, pump in sorted(self._pumps.items()) for topic in pump.paused]
 
     async def seek(self, partition: int, next_offsets: Mapping[str, int]) -> None:
         """See `Fetching`."""

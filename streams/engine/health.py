@@ -45,6 +45,8 @@ class WorkerHealth:
         """(ready, sentence)."""
         if not self._engine.ready.is_set():
             return False, "waiting for partitions"
+        if paused := self._engine.paused:
+            return False, f"paused for a flood of dead letters: {', '.join(paused)}"
         return True, f"serving partitions {self._engine.owned}"
 
 

@@ -71,6 +71,15 @@ class Intake:
             taken.setdefault(inbound.topic, []).append(inbound)
         return [parts[0] if len(parts) == 1 else joined(parts) for parts in taken.values()]
 
+    def drop(self, topic: str, next_offset: int) -> None:
+        """Forget what is queued of one topic; its next batch must begin at this offset."""
+        kept = [each for each in zip(self._queue, self._sizes, strict=True) if each[0].topic != topic]
+        self._queue = deque(inbound for inbound, _ in kept)
+        self._sizes = deque(size for _, size in kept)
+        self._next[topic] = next_offset
+        self.records = sum(len(inbound) for inbound in self._queue)
+        self.bytes = sum(self._sizes)
+
     def restart(self, next_offsets: Mapping[str, int]) -> None:
         """Forget what is queued and go on at these offsets."""
         self._queue.clear()

@@ -1,37 +1,72 @@
-"""Limits that stop a worker rather than let a flood do damage."""
+"""Limits on what a flood of dead letters may do: it stops the worker, or it pauses the topic that it comes in by.
+
+The rules of this file:
+1. Counted is what was committed in the last minute. What is not committed in the end is decided once more.
+2. `stop`: over all partitions and topics of a worker, checked before a batch is written. Nothing beyond is booked.
+3. `pause`: by input topic. A batch that passes the limit is still booked, for its dead letters are right; then the
+   partition of the topic that brought them is read no further for a while. So a broken producer is slowed down to about
+   the limit, and the other topics, and partitions where the flood does not reach, go on.
+"""
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 
 from streams.engine.failures import TooManyDeadLettersError
 
 MINUTE_S = 60.0
+# One batch may hold many times the limit, where that is low: the pause is longer then, but not for hours.
+PAUSE_MAX_S = 300.0
 
 
 class DeadLetterLimit:
     """At most so many dead letters in any minute, over all partitions of a worker."""
 
-    def __init__(self, per_minute_max: int) -> None:
+    def __init__(self, per_minute_max: int, *, pauses: bool = False) -> None:
         self._max = per_minute_max
-        self._recent: deque[tuple[float, int]] = deque()
+        self._pauses = pauses
+        self._recent: deque[tuple[float, str, int]] = deque()
         self._sum = 0
+        self._sums: dict[str, int] = {}
 
     def check(self, dead_letters: int, now_s: float) -> None:
         """Raises `TooManyDeadLettersError` when so many more, at the monotonic time `now_s`, are too many.
 
-        Before they are committed. What is not committed in the end does not count: it is decided once more.
+        Before they are committed; not where a flood pauses its topic.
         """
-        while self._recent and self._recent[0][0] <= now_s - MINUTE_S:
-            self._sum -= self._recent.popleft()[1]
+        if self._pauses:
+            return
+        self._forget(now_s)
         if dead_letters and self._sum + dead_letters > self._max:
             raise TooManyDeadLettersError(
                 f"{self._sum + dead_letters} dead letters within a minute, the limit is {self._max}",
                 "look at `credits dead-letters list`; raise CREDITS_DEAD_LETTERS_PER_MINUTE_MAX to go on regardless",
             )
 
-    def count(self, dead_letters: int, now_s: float) -> None:
-        """These were committed at the monotonic time `now_s`."""
-        if dead_letters:
-            self._recent.append((now_s, dead_letters))
-            self._sum += dead_letters
+    def count(self, dead_letters: Mapping[str, int], now_s: float) -> dict[str, tuple[int, float]]:
+        """These were committed at the monotonic time `now_s`, by input topic.
+
+        The topics to pause: how many dead letters came by them within a minute, and for how many seconds.
+        """
+        if not any(dead_letters.values()):
+            return {}
+        self._forget(now_s)
+        for topic, records in dead_letters.items():
+            self._recent.append((now_s, topic, records))
+            self._sums[topic] = self._sums.get(topic, 0) + records
+            self._sum += records
+        if not self._pauses:
+            return {}
+        over = {topic: self._sums[topic] for topic, records in dead_letters.items() if records}
+        return {
+            topic: (within, min(PAUSE_MAX_S, MINUTE_S * within / self._max))
+            for topic, within in over.items()
+            if within > self._max
+        }
+
+    def _forget(self, now_s: float) -> None:
+        while self._recent and self._recent[0][0] <= now_s - MINUTE_S:
+            _, topic, records = self._recent.popleft()
+            self._sums[topic] -= records
+            self._sum -= records

@@ -29,6 +29,12 @@ class _NotFetching:
     def release(self, partition: int) -> None:
         """Nothing to release."""
 
+    def hold_topic(self, partition: int, topic: str) -> None:
+        """Nothing is fetched."""
+
+    def release_topic(self, partition: int, topic: str) -> None:
+        """Nothing is fetched."""
+
     async def seek(self, partition: int, next_offsets: Mapping[str, int]) -> None:
         """Nothing to seek."""
 

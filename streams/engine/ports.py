@@ -307,6 +307,10 @@ class EngineMetrics(Protocol):
         """Committed records of an input topic and partition that an operator should know of."""
         ...
 
+    def paused(self, topic: str, partition: int, paused: bool) -> None:
+        """Whether an input is paused for its dead letters."""
+        ...
+
     def partitions(self, owned: int) -> None:
         """How many partitions this worker serves."""
         ...
@@ -334,6 +338,9 @@ class NoMetrics:
         """Nothing."""
 
     def noticed(self, topic: str, partition: int, notice: NoticeName, records: int) -> None:
+        """Nothing."""
+
+    def paused(self, topic: str, partition: int, paused: bool) -> None:
         """Nothing."""
 
     def partitions(self, owned: int) -> None:

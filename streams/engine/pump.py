@@ -69,6 +69,14 @@ class Fetching(Protocol):
         """Go on fetching it."""
         ...
 
+    def hold_topic(self, partition: int, topic: str) -> None:
+        """Fetch no more of this partition of one topic for now."""
+        ...
+
+    def release_topic(self, partition: int, topic: str) -> None:
+        """Go on fetching it."""
+        ...
+
     async def seek(self, partition: int, next_offsets: Mapping[str, int]) -> None:
         """Fetch on from these offsets; raises `RetentionGapError` when one is gone."""
         ...
@@ -108,6 +116,7 @@ class Pump:
         self._wake = asyncio.Event()
         self._closing = False
         self._held = False
+        self._paused: dict[str, float] = {}
         self._task: asyncio.Task[None] | None = None
         self._busy = asyncio.Lock()
         self._reseeks: dict[str, float] = {}
@@ -157,6 +166,11 @@ class Pump:
         """Whether there is work that is not committed yet."""
         return bool(self.intake) or self._busy.locked()
 
+    @property
+    def paused(self) -> list[str]:
+        """The input topics that are read no further for now: dead letters flooded in by them."""
+        return sorted(self._paused)
+
     def start(self) -> None:
         """Begin to serve."""
         self._task = asyncio.create_task(self._run(), name=f"pump-{self.number}")
@@ -195,6 +209,9 @@ class Pump:
         """Queue what was fetched; seeks back when something before it is missing."""
         if not self.waiting:
             self.progress_at_s = time.monotonic()
+        if inbound.topic in self._paused:  # fetched before it was told to wait, or a rebalance has let go of it
+            self._setup.fetching.hold_topic(self.number, inbound.topic)
+            return
         if not self.intake.offer(inbound):
             self._reseek(inbound.topic, inbound.first_offset)
             return
@@ -210,6 +227,35 @@ class Pump:
         elif self._held and fill <= 0.5:
             self._held = False
             self._setup.fetching.release(self.number)
+            for topic in self._paused:
+                self._setup.fetching.hold_topic(self.number, topic)
+
+    def _pause(self, topic: str, dead_letters: int, pause_s: float) -> None:
+        """Read a topic no further for a while; what is queued of it is fetched again afterwards."""
+        self._paused[topic] = time.monotonic() + pause_s
+        self._setup.fetching.hold_topic(self.number, topic)
+        self.intake.drop(topic, self._position.next_offsets[topic])
+        self._setup.metrics.paused(topic, self.number, True)
+        asyncio.get_running_loop().call_later(pause_s, self._wake.set)
+        log.warning(
+            "Partition %s of %s is paused for %.0f s: %s dead letters came by the topic within a minute, the limit is "
+            "%s; see `credits dead-letters list`, and stop the producer that writes them",
+            self.number,
+            topic,
+            pause_s,
+            dead_letters,
+            self._setup.settings.dead_letters_per_minute_max,
+        )
+
+    def _resume(self, now_s: float) -> None:
+        """Go on with the topics whose pause has passed, from their committed positions."""
+        for topic in [topic for topic, until_s in self._paused.items() if until_s <= now_s]:
+            del self._paused[topic]
+            self._setup.metrics.paused(topic, self.number, False)
+            log.info("Partition %s of %s is read again", self.number, topic)
+            if not self._held:
+                self._setup.fetching.release_topic(self.number, topic)
+            self._seek_back(topic)
 
     def _reseek(self, topic: str, found: int) -> None:
         now_s = time.monotonic()
@@ -218,7 +264,10 @@ class Pump:
         self._reseeks[topic] = now_s
         wanted = self.intake.next_offset(topic)
         log.info("Partition %s of %s: expected offset %s, got %s; seeking back", self.number, topic, wanted, found)
-        task = asyncio.create_task(self._setup.fetching.seek(self.number, {topic: wanted}))
+        self._seek_back(topic)
+
+    def _seek_back(self, topic: str) -> None:
+        task = asyncio.create_task(self._setup.fetching.seek(self.number, {topic: self.intake.next_offset(topic)}))
         self._reseeking.add(task)
         task.add_done_callback(self._reseek_done)
 
@@ -239,6 +288,8 @@ class Pump:
             self._setup.stop_worker(error)
 
     async def _turn(self) -> None:
+        if self._paused:
+            self._resume(time.monotonic())
         clock_at = self._position.clock_at
         due_at = self._accounts.next_due()
         read_up_to = clock_at if due_at is None or due_at > clock_at else self._read_up_to()
@@ -343,8 +394,8 @@ class Pump:
         3. Clock, counters, positions in memory. 4. The processor's `committed`. A crash before the end of 1 costs a
         repeat of the batch from the old positions; after it, nothing: 2 to 4 are read back from 1.
         """
-        dead_letters = sum(ends.get("dead_letters", 0) for ends in output.outcomes.values())
-        self._setup.dead_letters.check(dead_letters, time.monotonic())
+        dead_letters = {topic: ends.get("dead_letters", 0) for topic, ends in output.outcomes.items()}
+        self._setup.dead_letters.check(sum(dead_letters.values()), time.monotonic())
         witness = self._setup.processor.witness
         entries = sum(len(messages) for topic, messages in output.records if topic == witness)
         writes, framed, position = self._writes(output, positions)
@@ -352,7 +403,7 @@ class Pump:
         loop = asyncio.get_running_loop()
         self._producer.write(writes)
         await loop.run_in_executor(self._setup.executor, self._producer.commit)
-        self._setup.dead_letters.count(dead_letters, time.monotonic())
+        floods = self._setup.dead_letters.count(dead_letters, time.monotonic())
         self._accounts.apply(framed)
         self._position = position
         self._output_ends |= {
@@ -369,6 +420,8 @@ class Pump:
         self._forget_ids()
         self._idle_since_s = self.progress_at_s = time.monotonic()
         self._setup.processor.committed(self._state, output)
+        for topic, (within, pause_s) in floods.items():
+            self._pause(topic, within, pause_s)
 
     def _forget_ids(self) -> None:
         """Forget ids whose repeat would be too old, whatever is still to come.

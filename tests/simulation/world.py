@@ -384,6 +384,12 @@ class Worker:
         """See `Fetching`."""
         self.held.discard(partition)
 
+    def hold_topic(self, partition: int, topic: str) -> None:
+        """Nothing floods here."""
+
+    def release_topic(self, partition: int, topic: str) -> None:
+        """Nothing floods here."""
+
     async def seek(self, partition: int, next_offsets: Mapping[str, int]) -> None:
         """See `Fetching`."""
         if partition in self.fetched:

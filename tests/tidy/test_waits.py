@@ -48,7 +48,9 @@ def test_endless_waits_are_seen() -> None:
         "admin.list_topics()",
         "urllib.request.urlopen(url)",
         "self._consumer.consume(10)",
-        "producer.flush()",
+        "self._producer.flush()",
     ):
         assert list(endless(ast.parse(line))), line
-    assert not list(endless(ast.parse("admin.list_topics(timeout=3); consumer.consume(10, 0.1); producer.flush(5)")))
+    assert not list(
+        endless(ast.parse("admin.list_topics(timeout=3); consumer.consume(10, 0.1); self._producer.flush(5)"))
+    )

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from confluent_kafka import Producer
 
@@ -29,6 +31,7 @@ from streams.client.reader import committed_ends
 from streams.kafka_clients import producer_config
 from streams.registry_topic import TopicRegistry
 from streams.settings import Settings
+from tests.brokers import free_port
 from tests.integration.engine.workers import REPOSITORY, until
 from tests.integration.ledger.events import PRICE_LIST, now_us, purchase, usage
 from tests.integration.ledger.installation import READY, LedgerInstallation, schema_id
@@ -221,7 +224,7 @@ def test_wrong_amounts_are_refused_by_the_client_and_nothing_is_sent(
 
 
 def test_more_dead_letters_than_can_be_an_accident_stop_the_worker(installation: LedgerInstallation) -> None:
-    worker = installation.ready_worker(CREDITS_DEAD_LETTERS_PER_MINUTE_MAX="5")
+    worker = installation.ready_worker(CREDITS_DEAD_LETTERS_PER_MINUTE_MAX="5", CREDITS_DEAD_LETTER_FLOOD="stop")
     for _ in range(20):
         installation.send_bytes("usage", b"acme", b"no record")
     assert worker.ends_with(30) == 1
@@ -233,6 +236,39 @@ def test_more_dead_letters_than_can_be_an_accident_stop_the_worker(installation:
     installation.wait_until_booked()
     assert len(installation.dead_letters()) == 20
     assert installation.report().ok
+
+
+@pytest.mark.fault(
+    "dead-letter-flood",
+    title="A flood of dead letters",
+    provoked="more unreadable records in the usage topic than CREDITS_DEAD_LETTERS_PER_MINUTE_MAX allows",
+    holds="that partition of the usage topic is paused, with a line, a metric and a red `/readyz`; money records of "
+    "the same organisation are booked meanwhile",
+    faults_row=35,
+)
+def test_a_flood_of_dead_letters_pauses_its_topic_alone(
+    installation: LedgerInstallation, seen: Callable[[str], None]
+) -> None:
+    port = free_port()
+    worker = installation.ready_worker(CREDITS_DEAD_LETTERS_PER_MINUTE_MAX="5", CREDITS_WORKER_METRICS_PORT=str(port))
+    for _ in range(20):
+        installation.send_bytes("usage", b"acme", b"no record")
+    within = time.monotonic() + 30
+    while "is paused for" not in worker.said:
+        assert time.monotonic() < within, worker.said
+        time.sleep(0.05)
+    ready = httpx.get(f"http://127.0.0.1:{port}/readyz", trust_env=False)
+    assert ready.status_code == 503
+    assert "paused for a flood of dead letters: " in ready.text
+    metrics = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
+    assert [line for line in metrics.splitlines() if line.startswith("credits_input_paused{") and line.endswith(" 1.0")]
+    installation.send(InputKind.PURCHASE, [purchase("p1", "acme", NANOS)])
+    while not [row for row in installation.rows("ledger") if row["event_id"] == "p1"]:
+        assert time.monotonic() < within, worker.said
+        time.sleep(0.2)
+    line = next(line for line in worker.said.splitlines() if "is paused for" in line)
+    told = line[line.index("Partition") :][:140]
+    seen(f"a purchase of the same organisation was booked during the pause; said: {told}")
 
 
 def asked_in_vain(url: str, times: int) -> None:

@@ -6,19 +6,29 @@ import pytest
 
 from streams.engine.failures import TooManyDeadLettersError
 from streams.engine.internal_topics import check_partitions
-from streams.engine.limits import DeadLetterLimit
+from streams.engine.limits import PAUSE_MAX_S, DeadLetterLimit
 from streams.errors import SettingRefusedError
 
 
 def test_dead_letters_of_one_minute_are_added_up() -> None:
     limit = DeadLetterLimit(10)
-    limit.count(6, 0.0)
+    limit.count({"usage": 6}, 0.0)
     limit.check(4, 59.0)
-    limit.count(4, 59.0)
+    limit.count({"holds": 4}, 59.0)
     limit.check(6, 60.5)
-    limit.count(6, 60.5)
+    limit.count({"usage": 6}, 60.5)
     with pytest.raises(TooManyDeadLettersError, match="11 dead letters within a minute"):
         limit.check(1, 61.0)
+
+
+def test_a_flood_pauses_the_topic_that_brings_it_and_no_other() -> None:
+    limit = DeadLetterLimit(10, pauses=True)
+    limit.check(1_000, 0.0)
+    assert limit.count({"usage": 10, "purchases": 2}, 0.0) == {}
+    assert limit.count({"usage": 5, "purchases": 2}, 1.0) == {"usage": (15, 90.0)}
+    assert limit.count({"usage": 0, "purchases": 2}, 2.0) == {}, "without a dead letter of its own nothing is paused"
+    assert limit.count({"usage": 9_000}, 3.0)["usage"][1] == PAUSE_MAX_S
+    assert limit.count({"usage": 10}, 64.0) == {}, "a minute later all is forgotten"
 
 
 def test_dead_letters_that_were_not_committed_do_not_count() -> None:

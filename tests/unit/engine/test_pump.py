@@ -6,13 +6,14 @@ import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from faust.types import TP
 
+from streams.engine import limits
 from streams.engine.accounts import Accounts
 from streams.engine.engine import Engine
 from streams.engine.failures import ContractError, PartitionLostError, TooManyDeadLettersError
@@ -127,6 +128,7 @@ class Fetching:
     """Records what the pump asks of the consumer."""
 
     held: bool = False
+    paused: set[str] = field(default_factory=set)
     seeks: list[dict[str, int]] = field(default_factory=list)
     behind: set[str] = field(default_factory=set)
 
@@ -137,6 +139,14 @@ class Fetching:
     def release(self, partition: int) -> None:
         """Remember."""
         self.held = False
+
+    def hold_topic(self, partition: int, topic: str) -> None:
+        """Remember."""
+        self.paused.add(topic)
+
+    def release_topic(self, partition: int, topic: str) -> None:
+        """Remember."""
+        self.paused.discard(topic)
 
     async def seek(self, partition: int, next_offsets: Mapping[str, int]) -> None:
         """Remember."""
@@ -266,6 +276,33 @@ def test_a_transaction_whose_outcome_is_unknown_is_looked_up(tmp_path: Path, wen
         bench.pump.offer(inbound(expected, 6 - expected))
         await until(lambda: bench.log.position.next_offsets.get(TOPIC) == 6)
         assert bench.log.values == numbers(6)
+
+    with_pump(test, tmp_path)
+
+
+def test_a_flood_pauses_its_topic_and_is_read_again_from_the_committed_position(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "MINUTE_S", 0.05)
+
+    async def test(bench: Bench) -> None:
+        flooding = DeadLetterLimit(1, pauses=True)
+        bench.pump._setup = replace(bench.pump._setup, dead_letters=flooding)
+        bench.echo.outcome = "dead_letters"
+        bench.pump.offer(inbound(0, 4))
+        await until(lambda: bench.pump.paused)
+        assert bench.fetching.paused == {TOPIC}
+        assert bench.log.position.next_offsets == {TOPIC: 4}
+        bench.fetching.paused.clear()  # as a rebalance does
+        bench.pump.offer(inbound(4, 2))
+        assert bench.fetching.paused == {TOPIC}
+        assert not bench.pump.intake
+        bench.echo.outcome = "entries"
+        await until(lambda: bench.fetching.seeks == [{TOPIC: 4}])
+        assert not bench.fetching.paused
+        bench.pump.offer(inbound(4, 2))
+        await until(lambda: bench.log.position.next_offsets == {TOPIC: 6})
+        assert not bench.stopped
 
     with_pump(test, tmp_path)
 

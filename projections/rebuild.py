@@ -100,7 +100,7 @@ def drop(client: Client) -> list[str]:
 def refold(settings: Settings, client: Client, advance: Advance = lambda _records: None) -> int:
     """Project from the positions in ClickHouse to where the topics end now; returns the number of records."""
     topics = Topics(settings.namespace)
-    sink = Sink(client, topics, connect_registry(settings))
+    sink = Sink(client, topics, connect_registry(settings), partitions=settings.partitions)
     group = f"{settings.namespace}{APP_NAME}-rebuild"
     consumer = Consumer({**consumer_config(settings, group, enable_partition_eof=True), "log_level": 0})
     try:

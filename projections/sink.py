@@ -88,7 +88,7 @@ def build_projection_app(settings: Settings, client: Client, pace: Pace | None =
         stream_recovery_delay=0.0,
     )
     topics = Topics(settings.namespace)
-    sink = Sink(client, topics, connect_registry(settings))
+    sink = Sink(client, topics, connect_registry(settings), partitions=settings.partitions)
     Projector(app, sink, topics, pace or Pace()).bind()
     return app
 

@@ -7,7 +7,8 @@ null key has no partition of its own: producers choose one at random.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Final
 
 import numpy as np
@@ -26,6 +27,14 @@ _MASK: Final = 0xFFFFFFFF
 _POSITIVE: Final = 0x7FFFFFFF
 _SCALAR_KEYS_MAX: Final = 8
 """Up to so many keys a loop of Python is faster than numpy's calls, a dozen for each length of key."""
+
+KEYS_MAX: Final = 16_384
+"""Keys remembered per partition, some 100 bytes each: 1.6 MB. Beyond it they are hashed again, at 0.2 µs a key."""
+
+KEY_BYTES_MAX: Final = 512
+"""An id has at most 128 characters. A longer key is no org's, so that columns of keys need not hash it."""
+
+_NONE_FOREIGN: Final[frozenset[bytes]] = frozenset()
 
 UInt32s = npt.NDArray[np.uint32]
 
@@ -63,6 +72,39 @@ def partitions_of(keys: Sequence[bytes], partitions: int) -> list[int]:
         octets = np.frombuffer(b"".join([keys[index] for index in indexes]), np.uint8).reshape(len(indexes), length)
         found[indexes] = (_hashes(octets) & np.uint32(_POSITIVE)) % np.uint32(partitions)
     return found.tolist()
+
+
+class PartitionKeys:
+    """Which keys belong to one partition of `partitions`.
+
+    A key is hashed once; that it belongs here is remembered, so that a batch of known keys costs one look into a set
+    for each. A key that belongs elsewhere is not remembered. A null key belongs nowhere, and is not judged here.
+    """
+
+    def __init__(self, number: int, partitions: int) -> None:
+        self.number = number
+        self.partitions = partitions
+        self._own: set[bytes | None] = {None}
+
+    def __contains__(self, key: bytes | None) -> bool:
+        """Whether the key is known to belong here; None is."""
+        return key in self._own
+
+    def foreign(self, keys: Iterable[bytes | None]) -> AbstractSet[bytes]:
+        """Those of the keys that belong to another partition; none as a rule, and none that is too long for an id."""
+        if self._own.issuperset(keys):
+            return _NONE_FOREIGN
+        new = [key for key in set(keys) - self._own if key is not None and len(key) <= KEY_BYTES_MAX]
+        homes = partitions_of(new, self.partitions)
+        own = [key for key, home in zip(new, homes, strict=True) if home == self.number]
+        self.remember(own)
+        return frozenset(new).difference(own) if len(own) < len(new) else _NONE_FOREIGN
+
+    def remember(self, keys: Sequence[bytes]) -> None:
+        """These belong here."""
+        if len(self._own) + len(keys) > KEYS_MAX:
+            self._own = {None}
+        self._own.update(keys[:KEYS_MAX])
 
 
 def _hashes(octets: npt.NDArray[np.uint8]) -> UInt32s:

@@ -19,6 +19,7 @@ from schemas.codec import encode_one
 from schemas.enums import DeadLetterCode, InputKind
 from schemas.partitioner import partition_of
 from schemas.topics import INPUT_TOPICS
+from streams.doctor import Verdict, examine
 from tests.brokers import free_port
 from tests.integration.engine.workers import REPOSITORY, Worker, until
 from tests.integration.ledger.events import PRICE_LIST, purchase, usage
@@ -107,9 +108,14 @@ def test_the_same_events_by_two_partitioners_are_booked_once(
     assert "murmur2_random" in worker.said
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
         lines = answer.read().decode().splitlines()
+    told = next(check for check in examine(installation.settings) if check.name == "partitioners")
     counted = [line for line in lines if line.startswith("credits_wrong_partition_records_total{")]
     assert sum(float(line.rsplit(" ", 1)[1]) for line in counted) == len(astray)
     assert all(f'topic="{installation.topics.name("usage")}"' in line for line in counted)
+
+    assert told.verdict is Verdict.FAILED
+    assert f"{installation.topics.name('usage')} partition " in told.found
+    assert "murmur2_random" in told.remedy
 
     replayed = credits(installation, "dead-letters", "replay", "--code", "wrong_partition")
     assert replayed["replayed"] == len(astray)
@@ -120,6 +126,8 @@ def test_the_same_events_by_two_partitioners_are_booked_once(
     assert installation.codes() == {DeadLetterCode.WRONG_PARTITION: len(astray)}
     report = installation.report()
     assert report.ok, report.differences
+    told = next(check for check in examine(installation.settings) if check.name == "partitioners")
+    assert told.verdict is Verdict.OK, told
     assert (report.entries, report.orgs) == (len(ORGS) + len(both + alone), len(ORGS))
     seen(
         f"{len(both) * 2 + len(alone)} records of {len(both + alone)} events: {len(astray)} dead letters "

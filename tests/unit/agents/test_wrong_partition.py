@@ -9,9 +9,9 @@ import pytest
 
 from schemas.amounts import NANOS
 from schemas.enums import DeadLetterCode
-from schemas.partitioner import REMEDY, partition_of
+from schemas.partitioner import KEY_BYTES_MAX, KEYS_MAX, REMEDY, partition_of
 from streams.agents.notices import LINE_INTERVAL_S, NoticeLog
-from streams.agents.own_keys import KEY_BYTES_MAX, KEYS_MAX, OwnKeys
+from streams.agents.own_keys import OwnKeys
 from streams.ledger.refusals import DeadLetter
 from tests.model.memory import FixedPrices, MemoryLedger, Sent, sent
 from tests.unit.agents.test_legs import leg
@@ -127,7 +127,7 @@ def test_known_keys_are_not_hashed_again_and_memory_is_bounded(monkeypatch: pyte
         hashed.append(len(keys))
         return [0] * len(keys)
 
-    monkeypatch.setattr("streams.agents.own_keys.partitions_of", all_ours)
+    monkeypatch.setattr("schemas.partitioner.partitions_of", all_ours)
     own = OwnKeys(0, PARTITIONS)
     keys: list[bytes | None] = [b"%d" % number for number in range(100)]
     for _ in range(3):

@@ -25,6 +25,7 @@ from projections.rows import DEAD_LETTER_VALUE_BYTES_MAX
 from projections.verify import TABLES, clickhouse_audit
 from schemas.codec import frame
 from schemas.kept_prices import place_headers
+from schemas.partitioner import partition_of
 from schemas.records import BundledSchemas, bundled_id
 from streams.engine.ports import Inbound
 from tests.unit.projections.entries import LEDGER, NOON, TOPICS, Row, entry, entry_lists, folded, inbound
@@ -331,6 +332,19 @@ def test_dead_letters_keep_their_bytes_and_their_place(client: Client) -> None:
     assert shown[-1] == ("undecodable", "credits.usage.v1", 3, 41, "acme", "nö", 256_000)
     kept = client.query("SELECT hex(value) FROM dead_letters WHERE code = 'undecodable' LIMIT 1").result_rows[0][0]
     assert bytes.fromhex(kept) == value[:DEAD_LETTER_VALUE_BYTES_MAX]
+
+
+def test_entries_of_a_second_account_are_left_out(client: Client) -> None:
+    """An older version wrote them in a partition that is not the org's, under the numbers of the org's own entries."""
+    home = partition_of(b"acme", 8)
+    away = (home + 1) % 8
+    sink = Sink(client, TOPICS, BundledSchemas(), partitions=8)
+    for partition, amount in ((away, 3), (home, 10), (away, 3)):
+        batch = inbound([entry("acme", 1, amount, kind="purchase")], 0)
+        batch.partition = partition
+        sink.apply([batch])
+    assert client.query("SELECT ledger_partition, seq FROM ledger").result_rows == [(home, 1)]
+    assert sink.positions()[LEDGER, away] == batch.next_offset
 
 
 def test_a_dead_letter_says_whether_it_was_replayed_and_failed_again(client: Client) -> None:

@@ -174,6 +174,8 @@ class LocalBroker:
         self.log_path = self.home / "broker.log"
         self._progress: Progress = progress or (lambda _: None)
         self.properties = dict(properties or {})
+        self.format_arguments: list[str] = []
+        """More of them for the one formatting, such as `--add-scram` and a user."""
         self._dies_with_parent = dies_with_parent
         self._child: subprocess.Popen[bytes] | None = None
 
@@ -319,6 +321,7 @@ class LocalBroker:
         cluster_id = base64.urlsafe_b64encode(os.urandom(16)).decode().rstrip("=").replace("-", "A")
         command = [*self._java(java, jars), "kafka.tools.StorageTool", "format", "--ignore-formatted"]
         command += ["-t", cluster_id, "-c", str(self.home / "server.properties")]
+        command += self.format_arguments
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         if done.returncode != 0:
             raise BrokerError(

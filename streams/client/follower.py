@@ -183,12 +183,14 @@ class Follower:
             return
         positions = [TopicPartition(topic, partition, at) for (topic, partition), at in self._handled.items()]
         try:
-            self._consumer.commit(offsets=positions, asynchronous=False)
-        except KafkaException as error:
-            if error.args[0].code() not in SHARING_OUT:
-                raise
-            return
-        self._handled.clear()
+            errors = [each.error for each in self._consumer.commit(offsets=positions, asynchronous=False)]
+        except KafkaException as failure:
+            errors = [failure.args[0]]
+        for error in errors:
+            if error is not None and error.code() not in SHARING_OUT:
+                raise KafkaException(error)
+        if not any(errors):
+            self._handled.clear()
 
     def _is_new(self, message: Message) -> bool:
         if self._id_of is None:

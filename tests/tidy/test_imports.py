@@ -62,6 +62,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "streams.local_system": TOOLS,
     "streams.balances": {"schemas", *LEAVES, *REGISTRY},
     "streams.topics_admin": {"schemas", *LEAVES},
+    "streams.acl_admin": {"schemas", *LEAVES, "streams.topics_admin"},
     "streams.broker": LEAVES,
     "streams.client": {"schemas", *LEAVES, *REGISTRY},
     "streams.agents": {"schemas", *LEAVES, "streams.ledger", "streams.engine", *REGISTRY},

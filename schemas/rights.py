@@ -101,12 +101,13 @@ def rights(namespace: str, app_id: str, principals: Mapping[Role, Iterable[str]]
 
 def _of(role: Role, principal: str, namespace: str, app_id: str) -> Iterator[Right]:
     for topic in CATALOGUE:
-        name = f"{namespace}{topic.name}"
+        name, writers = f"{namespace}{topic.name}", roles(topic.written_by)
         yield Right(principal, "describe", "topic", name)
         yield Right(principal, "describe_configs", "topic", name)
-        if role in roles(topic.read_by) or role is Role.OPERATOR:
+        # A worker reads its own outputs back: where they end says which commit was the last.
+        if role in roles(topic.read_by) or role is Role.OPERATOR or (role is Role.WORKER and role in writers):
             yield Right(principal, "read", "topic", name)
-        if role in roles(topic.written_by) or (role is Role.OPERATOR and topic.input and not topic.internal):
+        if role in writers or (role is Role.OPERATOR and topic.input and not topic.internal):
             yield Right(principal, "write", "topic", name)
     yield Right(principal, "describe", "group", f"{namespace}credits-", "prefixed")
     if role in FOLLOWERS:

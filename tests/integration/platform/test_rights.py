@@ -49,7 +49,7 @@ MAY: dict[str, tuple[set[str], set[str]]] = {
     "payments": ({"schemas", "topup_requests", "ledger"}, {"purchases", "refunds"}),
     "admin": ({"schemas"}, {"settings", "prices", "transfers", "refunds"}),
     "subscriber": ({"schemas", "ledger", *ALERTS}, set()),
-    "worker": ({"schemas", *INPUTS_OF_OTHERS, *INTERNAL}, {*OUTPUTS, *INTERNAL}),
+    "worker": ({"schemas", *OUTPUTS, *INPUTS_OF_OTHERS, *INTERNAL}, {*OUTPUTS, *INTERNAL}),
     "serve": ({"schemas", *OUTPUTS, "prices"} - {"topup_requests"}, {"schemas", "holds"}),
     "operator": (set(BY_KEY), INPUTS_OF_OTHERS),
 }

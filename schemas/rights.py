@@ -66,6 +66,7 @@ PARTIES: Mapping[str, frozenset[Role]] = MappingProxyType(
         "subscribers": frozenset({Role.SUBSCRIBER}),
         "verify": frozenset({Role.OPERATOR}),
         "`credits dead-letters`": frozenset({Role.OPERATOR}),
+        "`credits dead-letters replay`": frozenset({Role.OPERATOR}),
         "everybody who decodes": EVERY_ROLE,
     }
 )

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -104,13 +104,22 @@ def test_which_hosts_are_answered(listens: str, allowed: str, header: str | None
     assert HostRule(listens, allowed.split(",")).allows(header) is answered
 
 
+@pytest.mark.fault(
+    "dns-rebinding",
+    title="A web page under a name that points at this machine",
+    provoked="requests with a Host that is not listed, and with none, to every kind of route",
+    holds="421, nothing is told",
+)
 @pytest.mark.parametrize("path", ["/livez", "/metrics", "/openapi.json", "/v1/orgs/acme/balance", "/no/such"])
-def test_a_name_that_is_not_listed_is_answered_nowhere(address: Address, path: str) -> None:
+def test_a_name_that_is_not_listed_is_answered_nowhere(
+    address: Address, path: str, seen: Callable[[str], None]
+) -> None:
     answer = answer_to(address, f"GET {path} HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n".encode())
     assert status(answer) == 421
     assert document_of(answer)["code"] == "host_not_allowed"
     none = answer_to(address, f"GET {path} HTTP/1.0\r\n\r\n".encode())
     assert status(none) == 421
+    seen(f"{path}: 421")
 
 
 # Bodies
@@ -157,7 +166,13 @@ with serving(server_config(seen_api(), test_settings(Path(sys.argv[1])))) as add
 """
 
 
-def test_memory_is_bounded_whatever_is_posted(tmp_path: Path) -> None:
+@pytest.mark.fault(
+    "body-without-end",
+    title="A body that is far too large",
+    provoked="four clients post 50 MB of JSON each, in chunks, without a length",
+    holds="413, and the process does not grow with what is posted",
+)
+def test_memory_is_bounded_whatever_is_posted(tmp_path: Path, seen: Callable[[str], None]) -> None:
     """200 MB, without a length, as JSON that would be large; from four clients at once."""
     child = subprocess.Popen(
         [sys.executable, "-c", SERVER, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT
@@ -190,6 +205,7 @@ def test_memory_is_bounded_whatever_is_posted(tmp_path: Path) -> None:
         child.wait()
     assert codes == [413] * 4
     assert grown_mib < 64
+    seen("413 four times; the process grew by less than 64 MiB")
 
 
 def test_all_bodies_together_have_a_limit(address: Address, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,6 +243,12 @@ def until(true: object) -> None:
 # Waits
 
 
+@pytest.mark.fault(
+    "half-open",
+    title="Connections that do not go on",
+    provoked="no byte, half a head, half of the next head, a body after its refusal, a head byte by byte",
+    holds="the server closes each",
+)
 @pytest.mark.parametrize(
     "sent",
     [
@@ -237,10 +259,11 @@ def until(true: object) -> None:
     ],
     ids=["nothing", "half a head", "half of the next head", "after a refused body"],
 )
-def test_what_does_not_go_on_is_closed(address: Address, sent: bytes) -> None:
+def test_what_does_not_go_on_is_closed(address: Address, sent: bytes, seen: Callable[[str], None]) -> None:
     begun = time.monotonic()
     answer_to(address, sent)
     assert time.monotonic() - begun < SOON_S
+    seen("closed by the server")
 
 
 def test_a_head_that_comes_byte_by_byte_is_closed(address: Address) -> None:
@@ -303,7 +326,13 @@ def test_a_connection_is_kept_between_requests(address: Address) -> None:
 # What is internal
 
 
-def test_internal_routes_ask_for_the_key_in_the_data_folder(tmp_path: Path) -> None:
+@pytest.mark.fault(
+    "behind-a-proxy",
+    title="A proxy on this machine that adds no header",
+    provoked="requests from loopback for what is internal, without its key",
+    holds="403",
+)
+def test_internal_routes_ask_for_the_key_in_the_data_folder(tmp_path: Path, seen: Callable[[str], None]) -> None:
     """Not for an address: behind a proxy on this machine all requests come from loopback, with no header added."""
     from unittest.mock import Mock
 
@@ -317,3 +346,4 @@ def test_internal_routes_ask_for_the_key_in_the_data_folder(tmp_path: Path) -> N
         for more in ("", f"{HEADER}: \r\n", f"{HEADER}: {key[:-1]}\r\n", "X-Forwarded-For: 127.0.0.1\r\n"):
             asked = f"GET /internal/clickhouse/audit HTTP/1.1\r\nHost: localhost\r\n{more}Connection: close\r\n\r\n"
             assert status(answer_to(address, asked.encode())) == 403
+    seen("403 without the key, with a wrong one, with a header that says loopback")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from confluent_kafka import Producer, TopicPartition
+import pytest
+from confluent_kafka import Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 
 from streams.engine.internal_topics import changelog_config, changelog_topic, seen_config, seen_topic
@@ -101,6 +103,49 @@ def test_a_lost_account_or_changelog_stops_the_worker(installation: Installation
     remake(installation, changelog_topic(installation.settings.app_id), changelog_config())
     stopped_saying(installation, "but no position in its account changelog")
     assert audit(installation).counted == 1_000
+
+
+@pytest.mark.fault(
+    "copies-of-different-age",
+    title="The account changelog, or the ledger, is restored from an older copy",
+    provoked="each topic was made anew with the records that it had 500 records before the worker was killed",
+    holds="the worker refuses to start, says which topic is behind which, and names `credits rebuild --accounts`",
+    faults_row=33,
+)
+def test_copies_of_different_age_stop_the_worker(installation: Installation, seen: Callable[[str], None]) -> None:
+    installation.create_topics()
+    changelog = changelog_topic(installation.settings.app_id)
+    worker = installation.ready_worker()
+    installation.send(500)
+    wait_for_counts(installation, 500)
+    old_changelog, old_output = installation.copy(changelog), installation.copy(installation.output)
+    installation.send(500)
+    wait_for_counts(installation, 1_000)
+    worker.kill()
+    new_changelog = installation.copy(changelog)
+    put_back(installation, changelog, old_changelog, changelog_config())
+    said = stopped_saying(installation, "the changelog is an older copy, or has lost its end")
+    assert f"but {installation.output}/" in said
+    assert "`credits rebuild --accounts`" in said
+    put_back(installation, changelog, new_changelog, changelog_config())
+    put_back(installation, installation.output, old_output, {})
+    said = stopped_saying(installation, "it is an older copy, or has lost its end")
+    assert f"{installation.output}/" in said
+    assert "`credits rebuild --accounts`" in said
+    assert audit(installation).counted == 500
+    seen("both starts were refused with the name of the topic that is behind; nothing was written")
+
+
+def put_back(
+    installation: Installation, topic: str, records: Sequence[Sequence[Message]], config: dict[str, str]
+) -> None:
+    """Make a topic anew with these records, partition by partition."""
+    remake(installation, topic, config)
+    producer = Producer(producer_config(installation.settings))
+    for number, partition in enumerate(records):
+        for record in partition:
+            producer.produce(topic, record.value(), record.key(), partition=number)
+    assert producer.flush(30) == 0
 
 
 def test_lost_seen_ids_stop_the_worker(installation: Installation) -> None:

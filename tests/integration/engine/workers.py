@@ -155,6 +155,10 @@ class Installation:
         finally:
             consumer.close()
 
+    def copy(self, topic: str) -> list[list[Message]]:
+        """The committed records of a topic, partition by partition."""
+        return [self.read(topic, number) for number in range(self.settings.partitions)]
+
     def position(self, number: int) -> PositionRecord | None:
         """The committed position record of a partition."""
         values = [

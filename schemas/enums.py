@@ -338,6 +338,7 @@ class DeadLetterCode(StrEnum):
     DUPLICATE_WITH_DIFFERENT_CONTENT = "duplicate_with_different_content"
     AMOUNT_OUT_OF_RANGE = "amount_out_of_range"
     WRONG_PARTITION = "wrong_partition"
+    INVALID_CHECKSUM = "invalid_checksum"
 
 
 class LegKind(StrEnum):

@@ -91,7 +91,7 @@ def merge(settings: Settings, second: AccountMerge, now: int) -> None:
             )
         outbound = Outbound(topics, registry)
         outbound.outcome(close_second_account(account, second.partition, state.clock_at))
-        output = outbound.output(state.clock_at, None)
+        output = outbound.output(state.clock_at, None, state.seals)
         output.accounts = {second.org_id: (0, encode_account(account))}
         key = second.org_id.encode()
         output.keyed += [

@@ -55,6 +55,11 @@ class Settings(BaseSettings):
         description="reserved: API keys are not supported yet, and `serve`, `up` and `demo` refuse to start when it is "
         "set; keep the port on loopback, or behind a proxy that asks for keys",
     )
+    internal_key: SecretStr | None = Field(
+        None,
+        description="secret for keyed checksums on accounts, positions, remembered ids and transfer legs; several with "
+        "commas between: the first writes, all verify; `none` among them: records without a checksum are believed",
+    )
     invoice_issuer: str = Field("", description="who sells, at the head of invoices: name | street | town | tax id")
 
     partitions: int = Field(8, ge=1, le=10_000, description="partitions of every topic; fixed at creation")

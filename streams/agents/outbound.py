@@ -21,6 +21,7 @@ from schemas.topics import ALERT_TOPICS, Topics
 from streams.agents.dead_letters import dead_letter
 from streams.agents.judged_prices import KeptPrice
 from streams.engine.ports import Inbound, Keyed, NoticeName, OutcomeName, Output
+from streams.engine.seals import TAG_HEADER, Seals
 from streams.ledger.entry import Alert, Entry, HoldDecision, Leg, Outcome, TopupRequest
 
 Messages = list[dict[str, Any]]
@@ -122,8 +123,8 @@ class Outbound:
         """Nothing leaves, and no record ended."""
         return not (self._entries or self._keyed or self._outcomes or self._alerts or self._legs)
 
-    def output(self, clock_at: int, balances: tuple[list[bytes], pa.RecordBatch] | None) -> Output:
-        """All of it as the engine takes it. `balances`: keys and columns of the balance records."""
+    def output(self, clock_at: int, balances: tuple[list[bytes], pa.RecordBatch] | None, seals: Seals) -> Output:
+        """All of it as the engine takes it. `balances`: keys and columns of the balance records; `seals`: of legs."""
         output = Output(clock_at=clock_at, outcomes=self._outcomes, keyed=self._keyed, notices=self._notices)
         self._put(output, "ledger", self._entry_keys, self._entry_values())
         for key, alerts in self._alerts_by_topic().items():
@@ -135,7 +136,10 @@ class Outbound:
             self._put(output, "balances", keys, encode_columns("balance", columns, self._ids.schema_id("balances")))
         legs = self._encoded("transfer_legs", "leg", self._legs)
         topic = self._topics.name("transfer_legs")
-        output.keyed += [Keyed(topic, leg.org_id.encode(), value) for leg, value in zip(self._legs, legs, strict=True)]
+        for leg, value in zip(self._legs, legs, strict=True):
+            org = leg.org_id.encode()
+            headers = [(TAG_HEADER, seals.tag("leg", org, value))] if seals.writes else ()
+            output.keyed.append(Keyed(topic, org, value, headers))
         return output
 
     def _entry_values(self) -> Sequence[bytes]:

@@ -33,6 +33,7 @@ from streams.agents.usage_booking import UsageBooking
 from streams.agents.usage_guards import UsageGuards, segments
 from streams.agents.usage_rating import Kinds, kinds_of, unpriced
 from streams.engine.ports import EntrySource, Inbound, Output, Partition, SeenWindow, UnavailableError
+from streams.engine.seals import Seals
 from streams.ledger.price_log import PriceLog
 from streams.ledger.settle import settle_due
 from streams.registry import Kept, connect_registry
@@ -71,6 +72,7 @@ class LedgerProcessor:
         self._missed = Missed()
         self._notice_log = NoticeLog(log, settings.usage_window_hours)
         self._partitions = settings.partitions
+        self._seals = Seals.of(settings)
         self._usage_window_us = settings.usage_window_hours * HOUR_US
         self._money_window_us = settings.money_window_days * 24 * HOUR_US
         self._input_kinds = {self._topics.name(key): kind for kind, key in INPUT_TOPICS.items()}
@@ -121,7 +123,7 @@ class LedgerProcessor:
 
     def load(self, partition: Partition) -> PartitionState:
         """The state of a partition that is now ours: nothing decoded yet."""
-        return PartitionState(partition, self._partitions)
+        return PartitionState(partition, self._partitions, self._seals)
 
     async def gather(self, state: PartitionState, inbound: Sequence[Inbound]) -> Gathered:
         """Decode the batch and fetch what it refers to."""
@@ -217,7 +219,7 @@ class LedgerProcessor:
         balances = None
         if accounts:
             balances = [org.encode() for org in touched], balance_columns(accounts, state.clock_at)
-        output = outbound.output(state.clock_at, balances)
+        output = outbound.output(state.clock_at, balances, state.seals)
         output.accounts = state.encoded(touched)
         return output
 

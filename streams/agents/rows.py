@@ -25,6 +25,7 @@ from streams.agents.prices import PriceRecords
 from streams.agents.references import References
 from streams.agents.state import PartitionState
 from streams.engine.ports import Inbound, SeenIds
+from streams.engine.seals import TAG_HEADER, SealError
 from streams.engine.seen import contents, digests
 from streams.ledger import commands
 from streams.ledger.decide import Command, decide
@@ -188,6 +189,7 @@ class RowBooking:
         seen, seed = self._state.partition.seen[MONEY_IDS], self._state.partition.seed
 
         def take(index: int, at: int, fields: Mapping[str, Any]) -> None:
+            self._check_seal(index)
             try:
                 leg = Leg.from_record(fields)
             except msgspec.ValidationError as error:
@@ -242,6 +244,16 @@ class RowBooking:
         key = self._inbound.keys[index]
         check_key(key, owner)
         self._state.own_keys.check(key)
+
+    def _check_seal(self, index: int) -> None:
+        """Raise `DeadLetter` `invalid_checksum` for a leg that no ledger with our key has written."""
+        inbound, seals = self._inbound, self._state.seals
+        headers = inbound.headers[index] if inbound.headers else ()
+        tag = next((value for name, value in headers if name == TAG_HEADER), None)
+        try:
+            seals.check("leg", inbound.keys[index] or b"", inbound.values[index] or b"", tag)
+        except SealError as error:
+            raise DeadLetter(DeadLetterCode.INVALID_CHECKSUM, f"transfer leg: {error}") from error
 
     def _arrived(self, indexes: list[int]) -> npt.NDArray[np.int64]:
         """When these records came into the log, microseconds."""

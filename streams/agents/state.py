@@ -14,6 +14,7 @@ from typing import Final
 
 from streams.agents.own_keys import OwnKeys
 from streams.engine.ports import Partition
+from streams.engine.seals import NO_SEALS, Seals
 from streams.ledger.account import Account, decode_account, encode_account, new_account
 
 ACCOUNTS_LIVE_MAX: Final = 256
@@ -24,9 +25,10 @@ when needed, which takes 4 µs."""
 class PartitionState:
     """What the ledger knows of one owned partition."""
 
-    def __init__(self, partition: Partition, partitions: int) -> None:
-        """`partitions`: how many every topic has."""
+    def __init__(self, partition: Partition, partitions: int, seals: Seals = NO_SEALS) -> None:
+        """`partitions`: how many every topic has. `seals`: of transfer legs."""
         self.partition = partition
+        self.seals = seals
         self.own_keys = OwnKeys(partition.number, partitions)
         self.clock_at = partition.clock_at
         self.live: dict[str, Account] = {}

@@ -36,6 +36,7 @@ from streams.engine.memory import give_memory_back
 from streams.engine.ports import EngineMetrics, Inbound, NoMetrics, Processor
 from streams.engine.pump import LARGE_BATCHES_MAX, Pump, PumpSetup
 from streams.engine.restore import OwnTopics, Restored, restore
+from streams.engine.seals import Seals
 from streams.engine.stalled import StalledInputs
 from streams.engine.table import LedgerConsumer, account_table
 from streams.engine.topic_watch import LOOK_INTERVAL_S, TopicWatch
@@ -72,6 +73,7 @@ class Engine:
         self, settings: Settings, processor: Processor[Any, Any], metrics: EngineMetrics | None = None
     ) -> None:
         self._settings = settings
+        Seals.of(settings)  # a key that cannot be used is refused before anything starts
         self._processor = processor
         self._metrics = metrics or NoMetrics()
         self._inputs = tuple(processor.inputs)

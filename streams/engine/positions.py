@@ -22,7 +22,9 @@ from streams.engine.ports import OutcomeName
 POSITION_KEY = b"\x00partition"
 REBUILDING = b"\x00rebuilding"
 """Stands in the place of a position record while the partition's state is being made again: no owner may start."""
-POSITION_VERSION = 1
+POSITION_VERSION = 2
+POSITION_VERSIONS_READ = (1, 2)
+"""Version 1 is of programs that know no frames with a commit number (`accounts`): they must not read ours."""
 
 
 class PositionError(ValueError):
@@ -178,6 +180,6 @@ def decode_position(value: bytes) -> PositionRecord:
         record = _DECODER.decode(value)
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
         raise PositionError(f"the position record cannot be read: {error}") from error
-    if record.version != POSITION_VERSION:
+    if record.version not in POSITION_VERSIONS_READ:
         raise PositionError(f"the position record has version {record.version}, this program reads {POSITION_VERSION}")
     return record

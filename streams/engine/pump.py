@@ -31,6 +31,7 @@ from streams.engine.limits import DeadLetterLimit
 from streams.engine.ports import EngineMetrics, Inbound, Output, Processor, UnavailableError
 from streams.engine.positions import POSITION_KEY, OutputEnd, PositionRecord, record_digest
 from streams.engine.restore import Restored
+from streams.engine.seals import Seals, position_owner
 from streams.engine.transaction import Writes
 from streams.engine.trim import trim
 from streams.errors import KafkaUnavailableError
@@ -113,6 +114,7 @@ class Pump:
         self._setup = setup
         self.number = restored.partition.number
         self._changelog = changelog_topic(setup.settings.app_id)
+        self._seals = Seals.of(setup.settings)
         self._wake = asyncio.Event()
         self._closing = False
         self._held = False
@@ -151,6 +153,7 @@ class Pump:
             memory=position.memory,
         )
         self._output_ends = dict(restored.output_ends)
+        self._stale = list(restored.stale_seals)
         self._arrived_at: dict[str, int] = {}
         self._forgotten: dict[str, int] = {}
         self._state = self._setup.processor.load(self._partition)
@@ -293,7 +296,9 @@ class Pump:
         clock_at = self._position.clock_at
         due_at = self._accounts.next_due()
         read_up_to = clock_at if due_at is None or due_at > clock_at else self._read_up_to()
-        if due_at is not None and due_at <= read_up_to and not (self._ticked and self.intake):
+        if self._stale:
+            await self._reseal()
+        elif due_at is not None and due_at <= read_up_to and not (self._ticked and self.intake):
             self._ticked = True
             await self._tick(read_up_to)
         elif self.intake:
@@ -387,6 +392,14 @@ class Pump:
                     raise ContractError("a tick has no input records")
                 await self._commit(output, {})
 
+    async def _reseal(self) -> None:
+        """Write some accounts again that have an older key's checksum, or none, so that the old key can be dropped."""
+        async with self._busy:
+            orgs, self._stale = self._stale[:TICK_ORGS_MAX], self._stale[TICK_ORGS_MAX:]
+            states = {org: state for org in orgs if (state := self._accounts.get(org)) is not None}
+            accounts = {org: (self._accounts.due_at(org), state) for org, state in states.items()}
+            await self._commit(Output(self._position.clock_at, accounts=accounts), {})
+
     async def _commit(self, output: Output, positions: Mapping[str, int]) -> None:
         """Make one output durable, then believe it.
 
@@ -457,7 +470,8 @@ class Pump:
         for name, memory in self._seen.items():
             blobs = [*self._position.pending.get(name, ()), *(each.encode() for each in memory.take_pending(commit))]
             if sum(map(len, blobs)) >= PENDING_BYTES_MAX:
-                batches.append((seen_topic(app_id, name), [{"value": blob} for blob in blobs]))
+                owner, seal = position_owner(self.number), self._seals.seal
+                batches.append((seen_topic(app_id, name), [{"value": seal("seen", owner, blob)} for blob in blobs]))
             elif blobs:
                 pending[name] = blobs
         framed = {org: frame_account(due_at, state, commit) for org, (due_at, state) in output.accounts.items()}
@@ -473,7 +487,10 @@ class Pump:
             outputs=self._ends_after(output, commit),
         )
         changed = [{"key": org.encode(), "value": value} for org, value in framed.items()]
-        changed.append({"key": POSITION_KEY, "value": position.encode()})
+        if self._seals.writes:
+            changed = [{**each, "value": self._seals.seal("account", each["key"], each["value"])} for each in changed]
+        encoded = self._seals.seal("position", position_owner(self.number), position.encode())
+        changed.append({"key": POSITION_KEY, "value": encoded})
         batches.append((self._changelog, changed))
         # Where time is the log's, a transfer's leg arrives when it left; else when the broker takes it.
         keyed_at_ms = output.clock_at // 1_000 if self._setup.settings.clock == "log" else 0

@@ -24,6 +24,7 @@ from streams.engine.failures import FencedError, PartitionLostError
 from streams.engine.internal_topics import changelog_topic, seen_topic
 from streams.engine.positions import POSITION_KEY, REBUILDING, OutputEnd, rebuilt_position
 from streams.engine.restore import CommittedReader
+from streams.engine.seals import Seals, position_owner
 from streams.engine.seen import Blob
 from streams.engine.transaction import Messages, PartitionProducer, Writes
 from streams.errors import KafkaUnavailableError, OperatorError
@@ -144,7 +145,7 @@ def replace_state(settings: Settings, number: int, reader: CommittedReader, stat
 
 
 def _replace(settings: Settings, number: int, reader: CommittedReader, state: RebuiltState) -> None:
-    topic = changelog_topic(settings.app_id)
+    topic, seals, owner = changelog_topic(settings.app_id), Seals.of(settings), position_owner(number)
     producer = PartitionProducer.open(settings, number, lambda: True)
     try:
         old = _keys(reader, topic, number)
@@ -152,11 +153,12 @@ def _replace(settings: Settings, number: int, reader: CommittedReader, state: Re
         for window in state.seen:
             _delete_records(settings, reader, seen_topic(settings.app_id, window), number)
         for window, blobs in state.seen.items():
-            for messages in _chunks({"value": blob.encode()} for blob in blobs):
+            for messages in _chunks({"value": seals.seal("seen", owner, blob.encode())} for blob in blobs):
                 _write(producer, [(seen_topic(settings.app_id, window), messages)])
         framed = {org: frame_account(due_at, value, COMMIT) for org, (due_at, value) in state.accounts.items()}
         gone = old - {POSITION_KEY} - {org.encode() for org in framed}
-        for messages in _chunks({"key": org.encode(), "value": value} for org, value in framed.items()):
+        sealed = {key: seals.seal("account", key, value) for org, value in framed.items() if (key := org.encode())}
+        for messages in _chunks({"key": key, "value": value} for key, value in sealed.items()):
             _write(producer, [(topic, messages)])
         for messages in _chunks({"key": key, "value": None} for key in sorted(gone)):
             _write(producer, [(topic, messages)])
@@ -172,7 +174,7 @@ def _replace(settings: Settings, number: int, reader: CommittedReader, state: Re
             memory={},
             outputs=state.outputs,
         )
-        _write(producer, [(topic, [{"key": POSITION_KEY, "value": position.encode()}])])
+        _write(producer, [(topic, [{"key": POSITION_KEY, "value": seals.seal("position", owner, position.encode())}])])
     finally:
         producer.close()
 

@@ -30,6 +30,7 @@ from streams.engine.positions import (
     decode_position,
     record_digest,
 )
+from streams.engine.seals import SealError, Seals, position_owner
 from streams.engine.seen import Blob, BlobError, SeenMemory
 from streams.engine.transaction import PartitionProducer
 from streams.errors import KafkaUnavailableError
@@ -52,7 +53,8 @@ class Restored:
     """One partition, ready to be served.
 
     `changelog_end`: the offset after the last one of its changelog. `accounts_checksum`: of the accounts as read.
-    `output_ends`: per output topic, the end of the partition's log.
+    `output_ends`: per output topic, the end of the partition's log. `stale_seals`: accounts that are not sealed as they
+    would be written now.
     """
 
     partition: Partition
@@ -64,6 +66,7 @@ class Restored:
     seconds: float
     accounts_checksum: int = 0
     output_ends: Mapping[str, int] = field(default_factory=dict)
+    stale_seals: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +87,11 @@ def restore(settings: Settings, number: int, topics: OwnTopics, wanted: Callable
     Raises `KafkaUnavailableError` (try again), `StateLostError`, `CommitRefusedError`.
     """
     started = time.monotonic()
-    changelog = changelog_topic(settings.app_id)
+    changelog, seals = changelog_topic(settings.app_id), Seals.of(settings)
     producer = PartitionProducer.open(settings, number, wanted)
     reader = CommittedReader(settings, "restore", wanted)
     try:
-        framed, position, changelog_end = _read_changelog(reader, changelog, number)
+        framed, position, changelog_end, stale = _read_changelog(reader, changelog, number, seals)
         ranges = {topic: reader.ends(topic, number) for topic in topics.outputs}
         if position is None:
             if framed or _has_record(reader, topics.witness, number, *ranges[topics.witness]):
@@ -97,10 +100,10 @@ def restore(settings: Settings, number: int, topics: OwnTopics, wanted: Callable
                     REBUILD,
                 )
             position = PositionRecord(seed=secrets.randbits(63), outputs={})
-        _check_outputs(reader, changelog, number, position, ranges)
+        _check_outputs(reader, topics.witness, changelog, number, position, ranges)
         checksum = _check_accounts(changelog, number, framed, position)
         seen = {
-            window.name: _read_seen(reader, seen_topic(settings.app_id, window.name), number, window, position)
+            window.name: _read_seen(reader, seen_topic(settings.app_id, window.name), number, window, position, seals)
             for window in topics.windows
         }
     except BaseException:
@@ -129,6 +132,7 @@ def restore(settings: Settings, number: int, topics: OwnTopics, wanted: Callable
         time.monotonic() - started,
         checksum,
         {topic: end for topic, (_, end) in ranges.items()},
+        stale,
     )
 
 
@@ -209,44 +213,82 @@ _PASSING = {KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError._RES
 
 
 def _read_changelog(
-    reader: CommittedReader, topic: str, number: int
-) -> tuple[dict[str, bytes], PositionRecord | None, int]:
+    reader: CommittedReader, topic: str, number: int, seals: Seals
+) -> tuple[dict[str, bytes], PositionRecord | None, int, list[str]]:
+    """The frames of the accounts, the position record, the end of the log, and the accounts to seal again."""
     low, high = reader.ends(topic, number)
     framed: dict[str, bytes] = {}
+    offsets: dict[str, int] = {}
     position: bytes | None = None
+    position_offset = 0
     for records in reader.read(topic, number, low, high):
         for record in records:
             key, value = record.key(), record.value()
             assert isinstance(key, bytes)
             if key == POSITION_KEY:
                 assert isinstance(value, bytes)
-                position = value
+                position, position_offset = value, record.offset() or 0
             elif value is None:
                 framed.pop(key.decode(), None)
             else:
                 assert isinstance(value, bytes)
                 framed[key.decode()] = value
+                if seals.checks:
+                    offsets[key.decode()] = record.offset() or 0
     if position == REBUILDING:
         raise StateLostError(
             f"the state of partition {number} was being made again, and that was not finished",
             "run `credits rebuild --accounts` to its end",
         )
+    stale = _open_accounts(framed, topic, number, offsets, seals)
+    if position is None:
+        return framed, None, high, stale
     try:
-        return framed, None if position is None else decode_position(position), high
+        return framed, decode_position(seals.open("position", position_owner(number), position)[0]), high, stale
+    except SealError as error:
+        raise _not_ours(topic, number, position_offset, "the position", error) from error
     except PositionError as error:
         raise StateLostError(
             f"partition {number}: {error}", "start the version of this program that wrote it"
         ) from error
 
 
+def _open_accounts(
+    framed: dict[str, bytes], topic: str, number: int, offsets: Mapping[str, int], seals: Seals
+) -> list[str]:
+    """Takes the seals off all frames; the accounts to seal again. Only the last record of each counts."""
+    stale = []
+    for org_id, value in framed.items():
+        try:
+            framed[org_id], current = seals.open("account", org_id.encode(), value)
+        except SealError as error:
+            raise _not_ours(topic, number, offsets.get(org_id), f"account {org_id!r}", error) from error
+        if not current:
+            stale.append(org_id)
+    return stale
+
+
+def _not_ours(topic: str, number: int, offset: int | None, what: str, error: SealError) -> StateLostError:
+    place = f"{topic}/{number}" if offset is None else f"{topic}/{number} at offset {offset}"
+    return StateLostError(
+        f"{place}: the record of {what} is refused, {error}",
+        "set CREDITS_INTERNAL_KEY to the keys it was written with (several: commas between); if somebody else wrote "
+        "it, find out who, then `credits rebuild --accounts`",
+    )
+
+
 def _check_outputs(
     reader: CommittedReader,
+    witness: str,
     changelog: str,
     number: int,
     position: PositionRecord,
     ranges: Mapping[str, tuple[int, int]],
 ) -> None:
-    """Every output topic ends with the record that the position record names; retention may have taken it."""
+    """Every output topic ends with the record that the position record names.
+
+    Retention may have taken it, and compaction of a topic that is long enough; but not of the ledger (`witness`).
+    """
     for topic, ours in (position.outputs or {}).items():
         if topic not in ranges:
             continue  # an older program wrote to it
@@ -259,7 +301,7 @@ def _check_outputs(
         if high <= ours.offset:
             raise behind
         found = _tail(reader, topic, number, max(low, ours.offset), high)
-        if not found and low <= ours.offset:
+        if not found and low <= ours.offset and topic == witness:
             raise behind
         if not found or _is(found[-1], ours):
             continue
@@ -324,7 +366,7 @@ def _check_accounts(topic: str, number: int, framed: Mapping[str, bytes], positi
 
 
 def _read_seen(
-    reader: CommittedReader, topic: str, number: int, window: SeenWindow, position: PositionRecord
+    reader: CommittedReader, topic: str, number: int, window: SeenWindow, position: PositionRecord, seals: Seals
 ) -> SeenMemory:
     memory = SeenMemory(window.window_us)
     counted = position.seen.get(window.name, {})
@@ -340,7 +382,9 @@ def _read_seen(
             value = record.value()
             assert isinstance(value, bytes)
             try:
-                blob = Blob.decode(value)
+                blob = Blob.decode(seals.open("seen", position_owner(number), value)[0])
+            except SealError as error:
+                raise _not_ours(topic, number, record.offset(), "ids", error) from error
             except BlobError as error:
                 raise StateLostError(f"{topic}/{number} at {record.offset()}: {error}", REBUILD) from error
             last_commit = max(last_commit, blob.commit)

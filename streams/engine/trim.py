@@ -15,6 +15,7 @@ from confluent_kafka.admin import AdminClient
 
 from streams.engine.internal_topics import seen_topic
 from streams.engine.restore import CommittedReader
+from streams.engine.seals import unsealed
 from streams.engine.seen import Blob, BlobError
 from streams.errors import KafkaUnavailableError
 from streams.kafka_clients import admin_config
@@ -48,6 +49,6 @@ def _first_kept(reader: CommittedReader, topic: str, number: int, low: int, high
         for record in (record for batch in batches for record in batch):
             value = record.value()
             assert isinstance(value, bytes)
-            if Blob.decode(value).bucket >= oldest_bucket:
+            if Blob.decode(unsealed(value)).bucket >= oldest_bucket:
                 return int(record.offset() or 0)
     return high

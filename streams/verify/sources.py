@@ -61,9 +61,12 @@ class Positions:
 
 
 def positions_of(value: bytes) -> Positions:
-    """The position record of a changelog value; raises ValueError when it is not one."""
+    """The position record of a changelog value; raises ValueError when it is not one.
+
+    With `CREDITS_INTERNAL_KEY` it begins with a mark and a checksum of 16 bytes, which is the ledger's to check.
+    """
     try:
-        record: Any = msgspec.msgpack.decode(value)
+        record: Any = msgspec.msgpack.decode(value[17:] if value[:1] == b"\xc1" else value)
     except msgspec.DecodeError as error:
         raise ValueError(f"the position record cannot be read: {error}") from error
     if not isinstance(record, dict) or "next_offsets" not in record:

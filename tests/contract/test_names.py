@@ -97,7 +97,8 @@ WORDS: dict[type[StrEnum], str] = {
     "unknown_hold already_resolved",
     WalletStatus: "ok low limit_reached depleted negative blocked",
     DeadLetterCode: "undecodable unknown_schema null_value invalid_field key_mismatch unknown_price too_old "
-    "too_far_in_future duplicate_with_different_content amount_out_of_range wrong_partition",
+    "too_far_in_future duplicate_with_different_content amount_out_of_range wrong_partition "
+    "invalid_checksum",
     AlertKind: "credit_threshold_crossed credit_balance_low credit_limit_alert credit_limit_reached budget_reached "
     "credit_free_expired credits_expiring credit_resolved credit_days_left credit_balance_depleted "
     "credit_negative_limit_crossed credit_balance_restored credit_auto_recharge_triggered credit_purchase_failed "

@@ -107,7 +107,7 @@ def test_a_rebuilt_record_counts_what_it_is_given() -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [b"", b"\xc1", msgspec.msgpack.encode({"version": 2}), msgspec.msgpack.encode({"clock_at": "soon"})]
+    "value", [b"", b"\xc1", msgspec.msgpack.encode({"version": 3}), msgspec.msgpack.encode({"clock_at": "soon"})]
 )
 def test_what_cannot_be_read_is_refused(value: bytes) -> None:
     with pytest.raises(PositionError):

@@ -54,7 +54,7 @@ def check(log: Log, ours: int, *, counted: int | None = None) -> None:
     """The state's last record is at the offset `ours`; it was counted to be at `counted` at least."""
     end = OutputEnd(ours if counted is None else counted, record_digest(b"k", b"%d" % ours), 7)
     position = PositionRecord(commit=8, outputs={TOPIC: end})
-    _check_outputs(log, "changelog", 3, position, {TOPIC: (log.low, log.high)})  # type: ignore[arg-type]
+    _check_outputs(log, TOPIC, "changelog", 3, position, {TOPIC: (log.low, log.high)})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -92,9 +92,9 @@ def test_another_record_in_its_place_is_another_history() -> None:
 
 def test_topics_that_no_longer_exist_and_records_of_an_older_program_are_not_checked() -> None:
     old = PositionRecord(commit=8)
-    _check_outputs(Log((), 0, 0), "changelog", 3, old, {TOPIC: (0, 0)})  # type: ignore[arg-type]
+    _check_outputs(Log((), 0, 0), TOPIC, "changelog", 3, old, {TOPIC: (0, 0)})  # type: ignore[arg-type]
     gone = PositionRecord(commit=8, outputs={"former": OutputEnd(3, b"", 2)})
-    _check_outputs(Log((), 0, 0), "changelog", 3, gone, {TOPIC: (0, 0)})  # type: ignore[arg-type]
+    _check_outputs(Log((), 0, 0), TOPIC, "changelog", 3, gone, {TOPIC: (0, 0)})  # type: ignore[arg-type]
 
 
 ACCOUNTS = {"a": frame_account(0, b"1", 5), "b": frame_account(0, b"2", 8), "c": frame_account(0, b"3", 8)}

@@ -36,17 +36,14 @@ def frame_commit(framed: bytes) -> int:
     return int(_HEAD.unpack_from(framed)[1]) if framed[0] & 0x80 else 0
 
 
-def account_checksum(org_id: str, framed: bytes, seed: int) -> int:
-    """One account's part of `accounts_checksum`."""
-    return int(xxh3_64_intdigest(org_id.encode() + b"\0" + framed, seed))
-
-
 def accounts_checksum(framed: Mapping[str, bytes], seed: int) -> int:
-    """64 bits over all accounts of a partition, whatever their order: a sum, so that one change costs one account.
+    """64 bits over which transaction wrote each account of a partition, whatever their order.
 
-    It finds copies of different age and torn transactions, not somebody who wants to deceive: that is `seal`.
+    A sum of hash of the org times number of the transaction, so that a change costs one short hash. It finds copies of
+    different age and torn transactions, not somebody who wants to deceive: that is for `seals`.
     """
-    return sum(account_checksum(org_id, frame, seed) for org_id, frame in framed.items()) & CHECKSUM_MASK
+    sums = (xxh3_64_intdigest(org_id.encode(), seed) * frame_commit(frame) for org_id, frame in framed.items())
+    return sum(sums) & CHECKSUM_MASK
 
 
 def _due(framed: bytes) -> int:
@@ -78,13 +75,13 @@ class Accounts:
         """How many accounts there are once these have a state, too."""
         return len(self._framed) + sum(org_id not in self._framed for org_id in org_ids)
 
-    def checksum_with(self, framed: Mapping[str, bytes], checksum: int, seed: int) -> int:
-        """What `accounts_checksum` of all of them is once these are applied; `checksum` is what it is now."""
-        for org_id, frame in framed.items():
-            before = self._framed.get(org_id)
-            if before is not None:
-                checksum -= account_checksum(org_id, before, seed)
-            checksum += account_checksum(org_id, frame, seed)
+    def checksum_with(self, org_ids: Iterable[str], commit: int, checksum: int, seed: int) -> int:
+        """What `accounts_checksum` of all of them is when `commit` has written these; `checksum` is what it is now."""
+        known = self._framed.get
+        for org_id in org_ids:
+            before = known(org_id)
+            written = commit if before is None else commit - frame_commit(before)
+            checksum += xxh3_64_intdigest(org_id.encode(), seed) * written
         return checksum & CHECKSUM_MASK
 
     def get(self, org_id: str) -> bytes | None:

@@ -483,7 +483,7 @@ class Pump:
             seen={name: memory.counts for name, memory in self._seen.items()},
             pending=pending,
             accounts=self._accounts.count_with(output.accounts),
-            accounts_checksum=self._accounts.checksum_with(framed, before.accounts_checksum or 0, before.seed),
+            accounts_checksum=self._accounts.checksum_with(framed, commit, before.accounts_checksum or 0, before.seed),
             outputs=self._ends_after(output, commit),
         )
         changed = [{"key": org.encode(), "value": value} for org, value in framed.items()]

@@ -359,7 +359,7 @@ def _check_accounts(topic: str, number: int, framed: Mapping[str, bytes], positi
             )
         raise StateLostError(
             f"the accounts in {topic}/{number} are not those that its position record of transaction "
-            f"{position.commit} was written with: one is older, or changed",
+            f"{position.commit} was written with: one is older, or another's",
             REBUILD,
         )
     return checksum

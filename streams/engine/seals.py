@@ -87,6 +87,8 @@ class Seals:
     def open(self, purpose: Purpose, owner: bytes, value: bytes) -> tuple[bytes, bool]:
         """The value without its checksum, and whether `seal` would write it as it is; raises `SealError`."""
         if value[:1] != MARK:
+            if not self._keys:
+                return value, True
             return value, self.check(purpose, owner, value, None)
         bare = value[1 + TAG_BYTES :]
         return bare, self.check(purpose, owner, bare, value[1 : 1 + TAG_BYTES])

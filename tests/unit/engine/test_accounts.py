@@ -75,7 +75,7 @@ def test_the_checksum_follows_the_accounts_whatever_their_order() -> None:
     first = {"a": frame_account(1, b"x", 1), "b": frame_account(2, b"y", 1)}
     change = {"b": frame_account(2, b"y", 2), "c": frame_account(0, b"", 2)}
     accounts = Accounts(dict(first))
-    checksum = accounts.checksum_with(change, accounts_checksum(first, 5), 5)
+    checksum = accounts.checksum_with(change, 2, accounts_checksum(first, 5), 5)
     accounts.apply(change)
     after = {"c": change["c"], "b": change["b"], "a": first["a"]}
     assert checksum == accounts_checksum(after, 5)

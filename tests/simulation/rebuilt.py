@@ -26,7 +26,9 @@ from streams.engine.seen import SeenMemory
 from streams.errors import KafkaUnavailableError
 from streams.ledger import grants
 from tests.model.memory import SCHEMAS, TOPICS
+from tests.simulation.checks import rows
 from tests.simulation.crashes import CrashError, Faults
+from tests.simulation.traffic import DAY_US
 from tests.simulation.world import PARTITIONS, World
 
 PRICES = TOPICS.name("prices")
@@ -56,6 +58,7 @@ def _compare_partition(world: World, number: int, met: Counter[str]) -> None:
     live = started()
     made = _made(world, number, live.position.seed)
     _same_state(world, number, live, made)
+    _refuses_what_is_broken(world, number, made, met)
     changelog = changelog_topic(world.settings.app_id), number
     if world.random.random() < 0.5:  # some of what was there is lost
         log = world.kafka.logs[changelog]
@@ -73,10 +76,10 @@ def _compare_partition(world: World, number: int, met: Counter[str]) -> None:
     assert again.position.clock_at == made.clock_at
 
 
-def _made(world: World, number: int, seed: int) -> RebuiltState:
+def _made(world: World, number: int, seed: int, *, accept_gaps: bool = False) -> RebuiltState:
     reader = CommittedReader(world.settings, "rebuild")
     log = Log(reader, number, PARTITIONS, SCHEMAS, lambda _offsets: None)
-    return remake(log, TOPICS, world.workers[0].processor.seen_windows, {}, seed)[0]
+    return remake(log, TOPICS, world.workers[0].processor.seen_windows, {}, seed, accept_gaps=accept_gaps)[0]
 
 
 def _same_state(world: World, number: int, live: Restored, made: RebuiltState) -> None:
@@ -153,3 +156,38 @@ def _start(started: Callable[[], Restored]) -> str:
     if "credits rebuild --accounts" not in refusal:
         raise AssertionError(f"the refusal names no remedy: {refusal}")
     return "refused half done" if "not finished" in refusal else "refused as lost"
+
+
+def _refuses_what_is_broken(world: World, number: int, made: RebuiltState, met: Counter[str]) -> None:
+    """Holds that retention removed are remembered all the same; other inputs, a ledger without its end are refused."""
+    kafka, ledger = world.kafka, world.kafka.logs[TOPICS.name("ledger"), number]
+    holds = TOPICS.name("holds"), number
+    kafka.firsts[holds] = len(kafka.logs[holds])
+    if made.next_offsets[holds[0]]:
+        later = _made(world, number, made.seed, accept_gaps=True)
+        windows = world.workers[0].processor.seen_windows
+        assert dict(_remembered(_loaded(later, windows))).keys() == dict(_remembered(_loaded(made, windows))).keys()
+        assert later.accounts == made.accounts
+        met["holds without their records"] += 1
+    kafka.firsts[holds] = 0
+
+    usages = kafka.logs[TOPICS.name("usage"), number]
+    booked = [row for row in rows("ledger", [record for record in ledger if record]) if row["kind"] == "usage"]
+    recent = [row for row in booked if row["recorded_at"] > made.clock_at - 3 * DAY_US and row["revision"] == 0]
+    places = [row["source_offset"] for row in recent if row["source_topic"] == TOPICS.name("usage")]
+    if len(places) > 1:
+        kept = usages[places[0]]
+        usages[places[0]] = usages[places[1]]
+        with pytest.raises(StateLostError, match="is not the one that the ledger has booked"):
+            _made(world, number, made.seed)
+        usages[places[0]] = kept
+        met["another record in an input"] += 1
+
+    last = max((place for place, record in enumerate(ledger) if record), default=None)
+    if last is not None:
+        end = ledger[last:]
+        del ledger[last:]
+        with pytest.raises(StateLostError, match="has lost its end"):
+            _made(world, number, made.seed)
+        ledger += end
+        met["a ledger without its end"] += 1

@@ -54,7 +54,10 @@ JUDGED = {
     *(f"a correction in another {window}" for window in ("day", "week", "month")),
 }
 """What the auditor must have judged."""
-REBUILT = {"lost an end", "refused half done", "refused as lost", "served"}
+REBUILT = {
+    *("lost an end", "refused half done", "refused as lost", "served"),
+    *("holds without their records", "another record in an input", "a ledger without its end"),
+}
 """What rebuilding must have met: a changelog cut short, and a worker that starts while a rebuild is broken off."""
 ENDINGS = {"hold_captured", "hold_released", "hold_timed_out"}
 

@@ -253,6 +253,7 @@ class EntryReason(StrEnum):
     USAGE_AMENDED = "usage_amended"
     USAGE_VOIDED = "usage_voided"
     GRANT_EXPIRING = "grant_expiring"
+    GRANT_HELD = "grant_held"
     DAY_ENDED = "day_ended"
     BUDGET_WINDOW_ENDED = "budget_window_ended"
     TOPUP_RETRY_DUE = "topup_retry_due"

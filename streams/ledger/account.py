@@ -5,8 +5,8 @@ an account, so that folding the ledger from an empty account gives the same byte
 microseconds UTC. Encoded by position (msgspec, MessagePack arrays): a field is only ever added at the end, with a
 default.
 
-A wallet's `settled` is the sum of `remaining` over its grants, less its `overdraft`; a grant in `grants` has
-`remaining` above 0; while there is an overdraft there are no grants.
+A wallet's `settled` is the sum of `remaining` over `grants` and `ended`, less its `overdraft`; a grant in either has
+`remaining` above 0; while there is an overdraft there is nothing in `grants`.
 """
 
 from __future__ import annotations
@@ -42,6 +42,10 @@ class Grant(msgspec.Struct, array_like=True):
     """The allowance of the current month, which is drawn before all else."""
     noticed: bool = False
     """`credits_expiring` was raised for it, or is out of place: it was empty, and filled again in its last week."""
+    kept: int = 0
+    """What holds keep of it past its end (product rule 18); the sum of `ActiveHold.kept` under its `end_number`."""
+    end_number: int = 0
+    """Its number among those in `Wallet.ended` that holds keep; 0: it is none of them."""
 
 
 class Watch(msgspec.Struct, array_like=True):
@@ -187,9 +191,9 @@ class Wallet(msgspec.Struct, array_like=True):
     """Settled balance at the start of the month, and all credits added in it."""
     lifetime_added: int = 0
     opened: bool = False
-    """An amount was ever booked; before that no line of the wallet is watched."""
+    """An amount was ever booked."""
     funded: bool = False
-    """Credits were ever added."""
+    """Credits were ever added that had not expired on arrival; before that no line of credits is watched."""
     exhausted: list[Grant] = msgspec.field(default_factory=list)
     """Grants with nothing left that a refund may still refer to, oldest first; see `grants.EXHAUSTED_MAX`."""
     terms: WalletTerms = DEFAULT_TERMS
@@ -214,6 +218,8 @@ class Wallet(msgspec.Struct, array_like=True):
     """None: the wallet has no budgets."""
     room: int = 0
     """What `headroom` would be if the wallet had no budgets; 0 when it has none. See `usage.advance`."""
+    ended: list[Grant] = msgspec.field(default_factory=list)
+    """Grants past their end with something left, in draw-down order: what holds keep. All else expires at once."""
 
     @property
     def available(self) -> int:
@@ -261,6 +267,8 @@ class ActiveHold(msgspec.Struct, array_like=True):
     operation: str | None = None
     category: str | None = None
     provider: str | None = None
+    kept: dict[int, int] = msgspec.field(default_factory=dict)
+    """Part of `amount`: what it keeps of grants that have ended, by their `end_number`, in the order they ended."""
 
 
 class CorrectedUsage(msgspec.Struct, array_like=True):

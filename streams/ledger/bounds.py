@@ -112,7 +112,7 @@ def no_wallet(account: Account, unit: str) -> Refused | None:
 
 def no_grants(account: Account, grants: int) -> Refused | None:
     """Set when `grants` more would be too many."""
-    there = sum(len(wallet.grants) for wallet in account.wallets.values())
+    there = sum(len(wallet.grants) + len(wallet.ended) for wallet in account.wallets.values())
     away = sum(transit.lots for transit in account.transits.values())
     if there + away + grants <= GRANTS_MAX:
         return None
@@ -133,7 +133,8 @@ def no_transit(account: Account) -> Refused | None:
 
 def no_return(account: Account, unit: str, slices: Iterable[Slice]) -> Refused | None:
     """Set when what was drawn cannot come back, for the grants that are empty or forgotten would be too many."""
-    live = {grant.grant_id for grant in account.wallets[unit].grants}
+    wallet = account.wallets[unit]
+    live = {grant.grant_id for grant in (*wallet.grants, *wallet.ended)}
     return no_grants(account, sum(part.grant_id not in live for part in slices))
 
 

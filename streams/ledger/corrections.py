@@ -31,6 +31,7 @@ from streams.ledger.commands import Usage
 from streams.ledger.entry import Slice
 from streams.ledger.grants import find_grant, overdraft_slice
 from streams.ledger.hold_decisions import capture_by_usage
+from streams.ledger.holds import kept_by
 from streams.ledger.journal import Journal
 from streams.ledger.rating import Rated
 from streams.ledger.refusals import DeadLetter
@@ -102,11 +103,13 @@ def _check_remembered(account: Account, usage: Usage, at: int) -> None:
 def _book(journal: Journal, usage: Usage, rated: Rated, again: tuple[Slice, ...] = ()) -> None:
     """The entry of the new revision, for which there is room; it resolves the hold that it names.
 
-    `again`: what has just been given back in its wallet, to be drawn first.
+    `again`: what has just been given back in its wallet, to be drawn first, after what the hold keeps.
     """
     account = journal.account
-    slices = _draw_again(wallet_for(account, rated.wallet), rated.cost, again)
+    wallet = wallet_for(account, rated.wallet)
     hold = None if usage.hold_id is None else account.holds.get(usage.hold_id)
+    kept = kept_by(wallet, hold) if hold is not None and hold.wallet == wallet.unit else ()
+    slices = _draw_again(wallet, rated.cost, (*kept, *again))
     if hold is not None:
         capture_by_usage(journal, usage, rated, hold, slices)
         return
@@ -124,7 +127,7 @@ def _book(journal: Journal, usage: Usage, rated: Rated, again: tuple[Slice, ...]
 def _draw_again(wallet: Wallet, cost: int, again: tuple[Slice, ...]) -> tuple[Slice, ...]:
     """What `cost` takes: of `again` first, the rest in draw-down order. Changes nothing."""
     slices: list[Slice] = []
-    left = {grant.grant_id: grant.remaining for grant in wallet.grants}
+    left = {grant.grant_id: grant.remaining for grant in (*wallet.grants, *wallet.ended)}
     in_order = (Slice(grant.grant_id, grant.kind, grant.remaining, grant.expires_at) for grant in wallet.grants)
     for part in (*again, *in_order):
         amount = min(cost, part.amount_nanos, left[part.grant_id])

@@ -97,6 +97,9 @@ def _all_due(account: Account) -> Iterator[Due]:
     for wallet in account.wallets.values():
         if turns(wallet):
             yield Due(wallet.month_ends_at, DueKind.MONTH, wallet.unit)
+        for grant in wallet.ended:
+            if grant.remaining > grant.kept and grant.expires_at is not None:
+                yield Due(grant.expires_at, DueKind.EXPIRY, wallet.unit, grant)
         for grant in wallet.grants:
             if grant.expires_at is not None and not lapses_at_turn(wallet, grant):
                 told_at = notice_at(grant)

@@ -22,7 +22,7 @@ from streams.ledger.burn import end_day, enter_day
 from streams.ledger.due import allowance_due, enter_month, own_monthly, refresh_due
 from streams.ledger.entry import Alert, Entry
 from streams.ledger.grants import find_grant, lapsing, move, reached_end
-from streams.ledger.holds import HoldTerms, place, release
+from streams.ledger.holds import HoldTerms, keep_covers, place, release
 from streams.ledger.lines import figures, notice, watch_lines
 from streams.ledger.refusals import BrokenLedger
 from streams.ledger.settings import apply_setting
@@ -174,10 +174,12 @@ def _begin_month(movement: _Movement) -> None:
     if wallet.burn is not None:
         wallet.burn.mark -= wallet.used
     wallet.used = 0
+    keep_covers(movement.account, wallet, movement.entry.details)
     wallet.allocation = wallet.settled - lapsing(wallet, turned_at)
     begin_month(wallet.topup)
     movement.replenished = True
-    left = sum(grant.remaining for grant in wallet.grants if own_monthly(grant) and reached_end(grant, turned_at))
+    ended = (grant for grant in (*wallet.grants, *wallet.ended) if own_monthly(grant) and reached_end(grant, turned_at))
+    left = sum(grant.remaining - grant.kept for grant in ended)
     movement.judged_later = left > 0 or allowance_due(movement.account, wallet) > 0
 
 
@@ -187,7 +189,8 @@ def _added(movement: _Movement) -> None:
     if amount > 0:
         wallet.allocation += amount
         wallet.lifetime_added += amount
-        wallet.funded = True
+        if not all(reached_end(lot, movement.at) for lot in entry.grants):
+            wallet.funded = True
     if entry.kind is EntryKind.PURCHASE:
         if not amount:
             why = msgspec.json.decode(entry.details or "{}", type=_Failure).failure_reason
@@ -207,6 +210,8 @@ def _pass_time(movement: _Movement) -> None:
             movement.left = end_alarms(wallet.budgets, account.time_zone, movement.at)
         case EntryReason.GRANT_EXPIRING:
             _note_expiring(movement, subject)
+        case EntryReason.GRANT_HELD:
+            keep_covers(account, wallet, movement.entry.details)
         case EntryReason.TOPUP_RETRY_DUE:
             assert wallet.topup is not None
             wallet.topup.retry_at = None

@@ -4,8 +4,11 @@ Rules of this file:
 - The draw-down order is total: the current month's allowance, then priority ascending, expiry ascending (never last),
   kind (allowances left from elsewhere, promotional, adjustments, transferred, purchased), creation ascending, grant id.
 - Planning (`draw`, `pay_overdraft`, `give_back`) changes nothing and returns slices; `move` alone changes what is left.
-- While a wallet is overdrawn it has no grants with anything left, but such as expire at once;
-  other credits that come in pay the overdraft first.
+- While a wallet is overdrawn it has no grants with anything left but those in `ended`; other credits that come in pay
+  the overdraft first.
+- Active holds cover credits in draw-down order, as the grants stand (`covered`). What they cover of a grant that ends
+  stays in `Wallet.ended`, out of the draw-down order, for those holds alone (product rule 18). What else is in a grant
+  that has ended, because it came back or arrived too late, expires at once.
 - A grant's id is unique in its account while the grant is known (`unused_id`). A lot under the id of a known grant
   joins it: one that was forgotten comes back in parts, each with its share of the cost basis if that is known.
 - A grant that is empty is remembered in `exhausted`, purchased ones for refunds of the purchase, all of them until
@@ -16,7 +19,7 @@ Rules of this file:
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -62,7 +65,10 @@ def overdraft_slice(amount: int) -> Slice:
 
 
 def draw(wallet: Wallet, amount: int) -> tuple[Slice, ...]:
-    """The slices that `amount` (above 0) takes, in draw-down order; what no grant covers goes to the overdraft."""
+    """The slices that `amount` (above 0) takes, in draw-down order; what no grant covers goes to the overdraft.
+
+    What is kept for holds is not touched.
+    """
     slices = []
     for grant in wallet.grants:
         part = amount if amount < grant.remaining else grant.remaining
@@ -96,14 +102,28 @@ def reached_end(credits: Grant | Lot, at: int) -> bool:
     return credits.expires_at is not None and credits.expires_at <= at
 
 
+def covered(wallet: Wallet, carried: Mapping[str, int] | None = None) -> Iterator[tuple[Grant, int]]:
+    """What active holds cover of each grant in draw-down order, beside what they keep of grants that have ended.
+
+    `carried`: what is about to leave grants, by their ids.
+    """
+    needed = wallet.held - sum(grant.kept for grant in wallet.ended)
+    for grant in wallet.grants:
+        left = grant.remaining - (carried.get(grant.grant_id, 0) if carried else 0)
+        part = min(needed, left)
+        needed -= part
+        yield grant, part
+
+
 def lapsing(wallet: Wallet, at: int) -> int:
-    """What is left in grants that have reached their end at `at`: an expiry takes it at that instant."""
-    return sum(grant.remaining for grant in wallet.grants if reached_end(grant, at))
+    """What is left in grants that have reached their end at `at`, less what holds cover: it expires at that instant."""
+    gone = sum(grant.remaining - grant.kept for grant in wallet.ended)
+    return gone + sum(grant.remaining - part for grant, part in covered(wallet) if reached_end(grant, at))
 
 
 def find_grant(wallet: Wallet, grant_id: str) -> Grant | None:
-    """The grant of that id, live or exhausted."""
-    for grants in (wallet.grants, wallet.exhausted):
+    """The grant of that id, live, ended or exhausted."""
+    for grants in (wallet.grants, wallet.ended, wallet.exhausted):
         for grant in grants:
             if grant.grant_id == grant_id:
                 return grant
@@ -122,7 +142,7 @@ def named(account: Account, family: str, name: str) -> Iterator[tuple[int, str, 
     """What the account knows of the grants that `unused_id` named so: (`seq` in its id or 0, unit, grant)."""
     again, end = f"{family}@", f"/{name}"
     for wallet in account.wallets.values():
-        for grant in (*wallet.grants, *wallet.exhausted):
+        for grant in (*wallet.grants, *wallet.ended, *wallet.exhausted):
             grant_id = grant.grant_id
             if grant_id == family + end:
                 yield 0, wallet.unit, grant
@@ -228,7 +248,7 @@ def _add(wallet: Wallet, lot: Lot, at: int, current: bool) -> None:
     """Make a grant of the lot, or let it join the one of its id, which keeps its terms."""
     grant = find_grant(wallet, lot.grant_id)
     if grant is None:
-        insort(wallet.grants, _granted(lot, at, current), key=draw_order)
+        _file(wallet, _granted(lot, at, current), at)
         return
     if not grant.remaining:
         _refill(wallet, grant, at)
@@ -237,6 +257,19 @@ def _add(wallet: Wallet, lot: Lot, at: int, current: bool) -> None:
     if lot.price_paid_nanos is not None:
         grant.price_paid = (grant.price_paid or 0) + lot.price_paid_nanos
         grant.currency = lot.currency
+
+
+def _file(wallet: Wallet, grant: Grant, at: int) -> None:
+    """Put a grant that has something left where it belongs."""
+    insort(wallet.ended if reached_end(grant, at) else wallet.grants, grant, key=draw_order)
+
+
+def end(wallet: Wallet, grant: Grant) -> None:
+    """A grant leaves the draw-down order, for it has reached its end while holds cover some of it."""
+    wallet.grants.remove(grant)
+    grant.end_number = 1 + max((other.end_number for other in wallet.ended), default=0)
+    insort(wallet.ended, grant, key=draw_order)
+    _know_first(wallet)
 
 
 def _granted(lot: Lot, at: int, current: bool) -> Grant:
@@ -259,11 +292,11 @@ def _change(wallet: Wallet, part: Slice, at: int) -> None:
     if grant is None:
         raise BrokenLedger(f"no grant {part.grant_id} in {wallet.unit}")
     before, after = grant.remaining, grant.remaining - part.amount_nanos
-    if not 0 <= after <= grant.amount:
-        raise BrokenLedger(f"grant {part.grant_id} of {grant.amount} would have {after} left")
+    if not grant.kept <= after <= grant.amount:
+        raise BrokenLedger(f"grant {part.grant_id} of {grant.amount}, {grant.kept} kept, would have {after} left")
     grant.remaining = after
     if before and not after:
-        wallet.grants.remove(grant)
+        (wallet.ended if grant in wallet.ended else wallet.grants).remove(grant)
         wallet.exhausted.append(grant)
     elif after and not before:
         _refill(wallet, grant, at)
@@ -272,7 +305,7 @@ def _change(wallet: Wallet, part: Slice, at: int) -> None:
 def _refill(wallet: Wallet, grant: Grant, at: int) -> None:
     """An empty grant has something again. In its last week nobody is told that it ends in a week: that is over."""
     wallet.exhausted.remove(grant)
-    insort(wallet.grants, grant, key=draw_order)
+    _file(wallet, grant, at)
     if grant.expires_at is not None and grant.expires_at - EXPIRING_NOTICE_MICROS <= at:
         grant.noticed = True
 

@@ -8,6 +8,8 @@ Rules of this file:
 - A hold is resolved once: by the first capture, release, time-out, or usage that names it. Later tries are refused,
   as `already_resolved` where it is remembered, else `unknown_hold`. Usage that names a hold which is not active is
   booked as any usage.
+- A capture draws first what its hold keeps of grants that have ended; what is left of that when the hold is resolved
+  expires then (product rule 18).
 - A hold lasts 24 hours at most, and its time-out is an entry. Free work sets nothing aside.
 """
 
@@ -18,14 +20,14 @@ from typing import Any, assert_never
 import msgspec
 
 from schemas.enums import DeadLetterCode, DecisionCode, EntryKind, EntryReason, HoldAction, OnShortage, RejectReason
-from streams.ledger.account import Account, ActiveHold
+from streams.ledger.account import Account, ActiveHold, Wallet
 from streams.ledger.admission import HTTP_STATUS, Admission, AdmissionRequest, Work, admit, is_free
 from streams.ledger.bounds import full, no_wallet
 from streams.ledger.budgets import Scope
 from streams.ledger.commands import Hold, Usage
 from streams.ledger.entry import HoldDecision, Slice
 from streams.ledger.grants import draw
-from streams.ledger.holds import HoldTerms, resolved_before
+from streams.ledger.holds import HoldTerms, kept_by, resolved_before
 from streams.ledger.journal import Journal
 from streams.ledger.rating import Rated
 from streams.ledger.refusals import DeadLetter, check_range
@@ -70,8 +72,12 @@ def decide_hold(journal: Journal, hold: Hold, context: Context) -> None:
             assert_never(hold.action)
 
 
-def write_release(journal: Journal, hold: ActiveHold, occurred_at: int, reason: EntryReason, event_id: str) -> None:
-    """Write that what is still held of a hold comes free, and fold it."""
+def write_release(
+    journal: Journal, hold: ActiveHold, occurred_at: int, reason: EntryReason, event_id: str, at: int
+) -> None:
+    """Write that what is still held of a hold comes free at `at`, and fold it. What it kept of grants that have ended
+    expires then."""
+    kept = kept_by(journal.account.wallets[hold.wallet], hold)
     journal.write(
         EntryKind.HOLD_RELEASE,
         hold.wallet,
@@ -83,6 +89,17 @@ def write_release(journal: Journal, hold: ActiveHold, occurred_at: int, reason: 
         hold_id=hold.hold_id,
         **_words(Scope(*hold.scope), hold),
     )
+    if kept:
+        journal.write(
+            EntryKind.EXPIRY,
+            hold.wallet,
+            -sum(part.amount_nanos for part in kept),
+            event_id=kept[0].grant_id,
+            occurred_at=at,
+            slices=kept,
+            reason=EntryReason.GRANT_EXPIRED,
+            correlation_id=hold.hold_id,
+        )
 
 
 def capture_by_usage(
@@ -191,7 +208,7 @@ def _book_capture(
     check_spendable(account, wallet, cost)
     taken = min(cost, hold.amount) if hold.wallet == unit else 0
     if slices is None:
-        slices = draw(wallet, cost) if cost else ()
+        slices = draw_held(wallet, hold, cost)
     journal.write(
         EntryKind.USAGE,
         unit,
@@ -203,7 +220,18 @@ def _book_capture(
         **words,
     )
     if hold.hold_id in account.holds:
-        write_release(journal, hold, journal.at, EntryReason.HOLD_CAPTURED, event_id)
+        write_release(journal, hold, journal.at, EntryReason.HOLD_CAPTURED, event_id, journal.at)
+
+
+def draw_held(wallet: Wallet, hold: ActiveHold, cost: int) -> tuple[Slice, ...]:
+    """What a usage of `cost` that captures the hold takes: first what the hold keeps in this wallet, then by order."""
+    slices = []
+    for part in kept_by(wallet, hold) if hold.wallet == wallet.unit else ():
+        amount = min(cost, part.amount_nanos)
+        if amount:
+            slices.append(Slice(part.grant_id, part.kind, amount, part.expires_at))
+            cost -= amount
+    return (*slices, *draw(wallet, cost)) if cost else tuple(slices)
 
 
 def _release(journal: Journal, hold: Hold) -> None:
@@ -211,7 +239,7 @@ def _release(journal: Journal, hold: Hold) -> None:
     if active is None:
         return
     released = active.amount
-    write_release(journal, active, hold.occurred_at, EntryReason.HOLD_RELEASED, hold.hold_id)
+    write_release(journal, active, hold.occurred_at, EntryReason.HOLD_RELEASED, hold.hold_id, journal.at)
     _decide(journal, hold.hold_id, hold.action, active.wallet, DecisionCode.OK, released)
 
 

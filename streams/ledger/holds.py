@@ -13,16 +13,24 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_left, insort
+from collections import Counter
+from collections.abc import Mapping
 
 import msgspec
 
 from schemas.enums import OnShortage
-from streams.ledger.account import Account, ActiveHold
+from streams.ledger.account import Account, ActiveHold, Grant, Wallet
 from streams.ledger.budgets import Scope, set_aside
+from streams.ledger.entry import Slice
+from streams.ledger.grants import end
 from streams.ledger.refusals import BrokenLedger
 
 RESOLVED_MAX = 512
 """Resolved holds remembered per org, 9 bytes each. One resolved earlier is `unknown_hold`; neither has an effect."""
+
+
+KEPT_BYTES = 16
+"""What one hold keeping of one grant adds to the account: two whole numbers."""
 
 
 class HoldTerms(msgspec.Struct, frozen=True):
@@ -44,13 +52,75 @@ def place(account: Account, hold: ActiveHold) -> None:
     _change_held(account, hold, hold.amount)
 
 
-def take_from_hold(account: Account, unit: str, hold_id: str, cost: int) -> None:
-    """The part of a usage of `cost` that its hold has set aside is no longer held; unknown holds have none."""
+def kept_by(wallet: Wallet, hold: ActiveHold) -> tuple[Slice, ...]:
+    """What the hold keeps of grants that have ended, in the order they ended: a capture draws it first."""
+    ended = {grant.end_number: grant for grant in wallet.ended} if hold.kept else {}
+    return tuple(
+        Slice(ended[number].grant_id, ended[number].kind, amount, ended[number].expires_at)
+        for number, amount in hold.kept.items()
+    )
+
+
+def keep(account: Account, wallet: Wallet, grant: Grant) -> None:
+    """The fold of the end of a grant that holds cover some of: they keep it, the hold placed first what is drawn first.
+
+    The grant is still in draw-down order; what is left of it beyond that expires next.
+    """
+    starts_at = sum(other.remaining for other in wallet.grants[: wallet.grants.index(grant)])
+    ends_at = starts_at + grant.remaining
+    end(wallet, grant)
+    place_of = 0
+    for hold in account.holds.values():
+        if hold.wallet != wallet.unit or place_of >= ends_at:
+            continue
+        next_place = place_of + hold.amount - sum(hold.kept.values())
+        part = min(next_place, ends_at) - max(place_of, starts_at)
+        if part > 0:
+            hold.kept[grant.end_number] = part
+            grant.kept += part
+            account.weight += KEPT_BYTES
+        place_of = next_place
+
+
+class Covers(msgspec.Struct, frozen=True):
+    """`details` of the entry that ends grants which holds cover some of."""
+
+    kept_nanos: dict[str, int]
+    """What stays for holds, by grant."""
+
+
+def covers_told(covers: Mapping[str, int]) -> str | None:
+    """The `details` of an entry that ends grants; None where holds cover none of them."""
+    return msgspec.json.encode(Covers(dict(covers))).decode() if covers else None
+
+
+def keep_covers(account: Account, wallet: Wallet, details: str | None) -> None:
+    """The fold of such an entry. Raises BrokenLedger where the holds do not cover what it says."""
+    if details is None:
+        return
+    covers = msgspec.json.decode(details, type=Covers).kept_nanos
+    for grant in [grant for grant in wallet.grants if grant.grant_id in covers]:
+        keep(account, wallet, grant)
+    kept = {grant.grant_id: grant.kept for grant in wallet.ended}
+    if any(kept.get(grant_id) != amount for grant_id, amount in covers.items()):
+        raise BrokenLedger(f"holds keep {kept} in {wallet.unit}, not {covers}")
+
+
+def take_from_hold(account: Account, unit: str, hold_id: str, cost: int, slices: tuple[Slice, ...]) -> None:
+    """The part of a usage of `cost` that its hold has set aside is no longer held; unknown holds have none.
+
+    What `slices` draw of ended grants that the hold keeps some of is drawn from that.
+    """
     hold = account.holds.get(hold_id)
     if hold is None or hold.wallet != unit:
         return
     taken = min(cost, hold.amount)
     hold.amount -= taken
+    if hold.kept:
+        drawn = Counter[str]()
+        for part in slices:
+            drawn[part.grant_id] += part.amount_nanos
+        _keep_no_longer(account.wallets[unit], hold, drawn)
     _change_held(account, hold, -taken)
     if not hold.amount:
         _resolve(account, hold)
@@ -68,6 +138,8 @@ def release(account: Account, hold_id: str) -> None:
     hold = account.holds.get(hold_id)
     if hold is None:
         raise BrokenLedger(f"hold {hold_id} is not active")
+    if hold.kept:
+        _keep_no_longer(account.wallets[hold.wallet], hold, None)
     _change_held(account, hold, -hold.amount)
     hold.amount = 0
     _resolve(account, hold)
@@ -86,6 +158,18 @@ def _resolve(account: Account, hold: ActiveHold) -> None:
         raise BrokenLedger(f"hold {hold.hold_id} has no time-out")
     del account.hold_ends[place_of]
     account.holds_resolved = [*account.holds_resolved, _digest(hold.hold_id)][-RESOLVED_MAX:]
+
+
+def _keep_no_longer(wallet: Wallet, hold: ActiveHold, drawn: Mapping[str, int] | None) -> None:
+    """Of what the hold keeps of a grant, so much no longer; None: nothing of any."""
+    for grant in wallet.ended:
+        kept = hold.kept.get(grant.end_number, 0)
+        part = kept if drawn is None else min(kept, drawn.get(grant.grant_id, 0))
+        if part:
+            grant.kept -= part
+            hold.kept[grant.end_number] = kept - part
+            if part == kept:
+                del hold.kept[grant.end_number]
 
 
 def _change_held(account: Account, hold: ActiveHold, change: int) -> None:

@@ -11,7 +11,9 @@ Rules of this file:
 - A changed rule is a new version, armed anew and judged at once. An alert's id is a function of org, wallet, kind,
   rule, version and epoch, so the same crossing has the same id whenever the ledger is folded.
 - Depletion and the negative limit look at the settled balance, limits and budgets at what was booked, everything else
-  at the available one. A wallet in which no amount was ever booked is not watched, except by what somebody set.
+  at the available one.
+- Lines that are measured against credits (a balance, a percentage, days left, low, depleted) are not watched in a
+  wallet that never had any (product rule 26); those of usage (month spend, limits, budgets, the negative limit) are.
 - The line of a low balance is that of the auto top-up while it is on (product rule 28).
 """
 
@@ -242,6 +244,8 @@ def watch_lines(
     if wallet.limits is not None:
         _watch_limits(wallet, before, after, replenished, changes)
     for rule in wallet.rules:
+        if not wallet.funded and rule.type is not ThresholdType.MONTH_SPEND_ABOVE:
+            continue
         change = _judge(rule.watch, distance(rule.type, rule.level, after), replenished)
         if change is _Change.CROSSED:
             changes.crossed.append(_rule_line(wallet, rule, before))
@@ -262,17 +266,18 @@ def watch_lines(
 
 
 def _watch_balance(wallet: Wallet, before: Figures, after: Figures, replenished: bool, changes: _Changes) -> None:
-    """Low, depleted, beyond the negative limit."""
-    change = _judge(wallet.low, after.available - low_level(wallet), replenished)
-    if change is _Change.CROSSED:
-        changes.crossed.append(_low_line(wallet, before))
-    elif change is _Change.LEFT:
-        changes.resolved.append(LOW_RULE_ID)
-    change = _judge(wallet.depletion, after.settled, replenished)
-    if change is _Change.CROSSED:
-        changes.crossed.append(_depletion_line(wallet, before))
-    elif change is _Change.LEFT:
-        changes.restored.append(wallet.depletion)
+    """Low and depleted, where there ever were credits; beyond the negative limit."""
+    if wallet.funded:
+        change = _judge(wallet.low, after.available - low_level(wallet), replenished)
+        if change is _Change.CROSSED:
+            changes.crossed.append(_low_line(wallet, before))
+        elif change is _Change.LEFT:
+            changes.resolved.append(LOW_RULE_ID)
+        change = _judge(wallet.depletion, after.settled, replenished)
+        if change is _Change.CROSSED:
+            changes.crossed.append(_depletion_line(wallet, before))
+        elif change is _Change.LEFT:
+            changes.restored.append(wallet.depletion)
     limit = wallet.terms.negative_limit
     if limit:
         change = _judge(wallet.negative, after.settled + limit, replenished)

@@ -1,10 +1,10 @@
 """Money in and out: purchases, gifts, adjustments, failed charges, refunds (product rules 19, 21).
 
 Rules of this file: guards in this order: validity, authority, what is referred to, limits, those of growth (`bounds`)
-last; then the range of amounts; then the entry, which nothing refuses any more. A refund of more than is left to refund
-is refused whole; when a purchase's id was used again after its 35 days, a refund is about the latest. What a refund of
-usage gives back goes to the grants it was drawn from, the last drawn first, so that the grants stand as if less had
-been used; partial refunds add up, at most to the usage.
+last; then the range of amounts; then the entry, which nothing refuses any more. A refund of more than is left to
+refund, or than the wallet has beside what is held, is refused whole; when a purchase's id was used again after its 35
+days, a refund is about the latest. What a refund of usage gives back goes to the grants it was drawn from, the last
+drawn first, so that the grants stand as if less had been used; partial refunds add up, at most to the usage.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from schemas.enums import (
     RefundTarget,
     RejectReason,
 )
-from streams.ledger.account import Account, CorrectedUsage, Wallet
+from streams.ledger.account import Account, CorrectedUsage, Grant, Wallet
 from streams.ledger.authority import may_pay
 from streams.ledger.booked import USAGE_REFUND_WINDOW_MICROS, Unwound, dimensions_carried, latest_usage, taken_back
 from streams.ledger.bounds import no_credits, no_refund, no_return, no_wallet
 from streams.ledger.commands import Purchase, Refund
 from streams.ledger.entry import Lot, Slice
-from streams.ledger.grants import draw, named, pay_overdraft, undrawn, unused_id
+from streams.ledger.grants import draw, named, pay_overdraft, reached_end, undrawn, unused_id
 from streams.ledger.journal import Journal
 from streams.ledger.refusals import check_range
 from streams.ledger.source import Context
@@ -180,7 +180,7 @@ def _refund_purchase(journal: Journal, refund: Refund) -> None:
     refusal = _refuse_refund(account, refund)
     if refusal is None and grant is None:
         refusal = RejectReason.UNKNOWN_PURCHASE
-    if refusal is None and grant is not None and amount > grant.remaining:
+    if refusal is None and grant is not None and amount > _refundable(account.wallets[unit], grant, journal.at):
         refusal = RejectReason.EXCEEDS_REFUNDABLE
     if refusal is not None or grant is None:
         _reject_refund(journal, refund, unit, refusal)
@@ -196,6 +196,11 @@ def _refund_purchase(journal: Journal, refund: Refund) -> None:
         actor=refund.actor,
         correlation_id=refund.target_id,
     )
+
+
+def _refundable(wallet: Wallet, grant: Grant, at: int) -> int:
+    """What can be taken back of a purchase: what is left of it and is not held; nothing of one that has expired."""
+    return 0 if reached_end(grant, at) else min(grant.remaining, max(0, wallet.available))
 
 
 def _refund_usage(journal: Journal, refund: Refund, usage: CorrectedUsage | None) -> None:

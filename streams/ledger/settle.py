@@ -6,7 +6,9 @@ begins the month (used is 0 again) and carries what may be kept of the old allow
 allowance. The last of them judges the lines and the top-up for all of them, by the figures of the new month alone
 (`evolve`). Each entry's `occurred_at` is the instant it fell due, however late it is written. What time alone changes
 without moving credits (a day or a budget's window that ends, a back-off that is over, a notice of an expiry to come) is
-a `rollover` of amount 0 with a reason.
+a `rollover` of amount 0 with a reason. What holds cover of a grant stays when it ends, and the entry that ends it says
+how much: a `rollover` (`grant_held`), or the one that begins the month; only the rest expires, and only the rest of an
+allowance is carried or lapses (product rule 18).
 """
 
 from __future__ import annotations
@@ -20,9 +22,9 @@ from streams.ledger.account import Account, ActiveHold, Grant, Wallet
 from streams.ledger.commands import PRIORITY_DEFAULT
 from streams.ledger.due import MONTHLY_GRANT_PREFIX, Due, DueKind, allowance_due, next_due, own_monthly, refresh_due
 from streams.ledger.entry import Lot, Outcome, Slice
-from streams.ledger.grants import pay_overdraft
+from streams.ledger.grants import covered, pay_overdraft
 from streams.ledger.hold_decisions import write_release
-from streams.ledger.holds import move_end
+from streams.ledger.holds import covers_told, move_end
 from streams.ledger.journal import Journal
 from streams.ledger.months import month_name, month_starts_at
 
@@ -77,13 +79,13 @@ def _write(journal: Journal, due: Due) -> None:
             _turn_month(journal, wallet)
         case DueKind.EXPIRY:
             assert isinstance(due.subject, Grant)
-            _expire(journal, due.unit, due.subject)
+            _expire(journal, wallet, due.subject)
         case DueKind.NOTICE:
             assert isinstance(due.subject, Grant)
             _pass_time(journal, due, EntryReason.GRANT_EXPIRING, due.subject.grant_id)
         case DueKind.HOLD:
             assert isinstance(due.subject, ActiveHold)
-            write_release(journal, due.subject, due.at, EntryReason.HOLD_TIMED_OUT, due.subject.hold_id)
+            _time_out(journal, due.subject, due.at)
         case DueKind.WINDOW:
             _pass_time(journal, due, EntryReason.BUDGET_WINDOW_ENDED, due.unit)
         case DueKind.DAY:
@@ -135,7 +137,7 @@ def _turn_month(journal: Journal, wallet: Wallet) -> None:
     turned_at, month = wallet.month_ends_at, wallet.month + 1
     old = [grant for grant in wallet.grants if own_monthly(grant) and (grant.expires_at or 0) <= turned_at]
     _begin_month(journal, wallet, month, turned_at, old)
-    left = tuple(_all_of(grant) for grant in old if grant.remaining)
+    left = tuple(_loose(grant) for grant in old if grant.remaining > grant.kept)
     if left:
         journal.write(
             EntryKind.EXPIRY,
@@ -161,6 +163,8 @@ def _begin_month(journal: Journal, wallet: Wallet, month: int, turned_at: int, o
     carried = sum(part.amount_nanos for part in kept)
     grant_id = f"{_monthly_id(wallet, month)}/rolled-over"
     ends_at = month_starts_at(month + 1, journal.account.time_zone)
+    leaving = {part.grant_id: part.amount_nanos for part in kept}
+    covers = {grant.grant_id: part for grant, part in covered(wallet, leaving) if part and grant in old}
     lots = (Lot(grant_id, GrantKind.ALLOWANCE, carried, PRIORITY_DEFAULT, ends_at),) if carried else ()
     journal.write(
         EntryKind.ROLLOVER,
@@ -170,15 +174,30 @@ def _begin_month(journal: Journal, wallet: Wallet, month: int, turned_at: int, o
         occurred_at=turned_at,
         slices=tuple(kept),
         grants=lots,
+        details=covers_told(covers),
     )
 
 
-def _expire(journal: Journal, unit: str, grant: Grant) -> None:
+def _expire(journal: Journal, wallet: Wallet, grant: Grant) -> None:
+    """What is left of a grant expires; what holds cover of it stays first."""
     assert grant.expires_at is not None
-    part = _all_of(grant)
+    covers = {each.grant_id: part for each, part in covered(wallet) if part and each is grant}
+    if covers:
+        journal.write(
+            EntryKind.ROLLOVER,
+            wallet.unit,
+            0,
+            event_id=grant.grant_id,
+            occurred_at=grant.expires_at,
+            reason=EntryReason.GRANT_HELD,
+            correlation_id=grant.grant_id,
+            details=covers_told(covers),
+        )
+        return
+    part = _loose(grant)
     journal.write(
         EntryKind.EXPIRY,
-        unit,
+        wallet.unit,
         -part.amount_nanos,
         event_id=grant.grant_id,
         occurred_at=grant.expires_at,
@@ -187,5 +206,10 @@ def _expire(journal: Journal, unit: str, grant: Grant) -> None:
     )
 
 
-def _all_of(grant: Grant) -> Slice:
-    return Slice(grant.grant_id, grant.kind, grant.remaining, grant.expires_at)
+def _time_out(journal: Journal, hold: ActiveHold, at: int) -> None:
+    write_release(journal, hold, at, EntryReason.HOLD_TIMED_OUT, hold.hold_id, at)
+
+
+def _loose(grant: Grant) -> Slice:
+    """All that is left of a grant but what holds keep."""
+    return Slice(grant.grant_id, grant.kind, grant.remaining - grant.kept, grant.expires_at)

@@ -191,7 +191,7 @@ def apply_usage(
     if not cost:
         return ()
     if hold_id is not None:
-        take_from_hold(account, wallet.unit, hold_id, cost)
+        take_from_hold(account, wallet.unit, hold_id, cost, slices)
     move(wallet, (), slices, at)
     wallet.used += cost
     wallet.lifetime_spent += spent_of(slices)

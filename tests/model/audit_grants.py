@@ -22,6 +22,7 @@ from tests.model.audited import (
     window_of,
     window_starts,
 )
+from tests.model.predicted import ARRIVED, Alarm
 
 WALLETS_MAX = 64
 GRANTS_MAX = 500
@@ -85,9 +86,10 @@ class Grants(Lines):
     def _add(self, name: str, kind: str, wallet: Wallet, lots: Sequence[Lot], at: int) -> None:
         """New credits pay the debt first, the first lot first; what has expired on its way pays nothing."""
         amount = sum(lot.amount for lot in lots)
-        wallet.funded = True
         for lot in lots:
             wallet.lots.append(lot)
+            lot.over = lot.expires_at is not None and lot.expires_at <= at
+            wallet.funded = wallet.funded or not lot.over
             paid = 0 if lot.expires_at is not None and lot.expires_at <= at else min(wallet.debt, lot.left)
             lot.left -= paid
             wallet.debt -= paid
@@ -107,6 +109,7 @@ class Grants(Lines):
             if lot is not None:
                 lot.told = lot.told or bool(rest and not lot.left and lot.expires_at and lot.expires_at - WEEK_US <= at)
                 lot.left += rest
+                lot.over = lot.over or bool(rest and lot.expires_at is not None and lot.expires_at <= at)
             elif rest:
                 lot = Lot(f"refund/{len(wallet.lots)}", "adjustment", rest, rest, 50, None, at)
                 wallet.lots.append(lot)
@@ -134,7 +137,32 @@ class Grants(Lines):
     def _let_go(self, name: str, wallet: Wallet, hold: Hold, at: int, reason: str) -> None:
         self._resolve(self.org(name), wallet, hold)
         self._line(name, "hold_release", wallet, 0, at, reason=reason)
+        if hold.kept:  # rule 18: it was there for this hold alone
+            for piece in hold.kept:
+                self._end(name, wallet, piece)
+            going = sum(piece.amount for piece in hold.kept)
+            self._line(name, "expiry", wallet, -going, at, reason="grant_expired")
+
+    def _end(self, name: str, wallet: Wallet, piece: Draw) -> None:
+        """Credits are lost for their time has passed."""
+        lot = piece.lot
+        assert lot is not None
+        lot.left -= piece.amount
+        if lot.kind == "promotional":
+            self.alarms.append(Alarm(name, wallet.unit, "credit_free_expired", known_as(lot)))
+
+    def _keep(self, wallet: Wallet, ends: Sequence[Lot]) -> None:
+        """Rule 18: these lots end; what holds cover of them stays for those holds."""
+        for hold, lot, part in wallet.cover():
+            if any(lot is each for each in ends):
+                hold.kept.append(Draw(lot, part))
+                lot.over = True
 
     def _resolve(self, org: Org, wallet: Wallet, hold: Hold) -> None:
         del wallet.holds[hold.name]
         org.resolved.add(hold.name)
+
+
+def known_as(lot: Lot) -> str:
+    """The name of a lot as alerts are compared by it."""
+    return lot.name.partition(ARRIVED)[1] or lot.name

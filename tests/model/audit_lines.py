@@ -49,14 +49,13 @@ class Lines(Page):
         left: Sequence[str] = (),
         charged: Sequence[Charge] = (),
     ) -> None:
-        """Rules 12, 15, 25-28: once per crossing; armed again by what replenishes, a budget by what comes back in it.
+        """Rules 12, 15, 25-28: once a crossing; armed again by what replenishes, a budget by what comes back in it.
 
         What has expired by then replenishes nothing. One `resolved` lists what was left.
         Then credits are asked for, if it is time.
         """
         resolved = list(left)
-        dead = [lot.left for lot in wallet.lots if lot.expires_at is not None and lot.expires_at <= at]
-        gone = sum(dead) if replenished else 0
+        gone = wallet.gone(at) if replenished else 0
 
         def judge(crossed: bool, on_or_over: bool, kind: str, rule: str, armed: bool = replenished) -> bool:
             now = on_or_over or (crossed and not armed)
@@ -66,22 +65,24 @@ class Lines(Page):
                 resolved.append(rule)
             return now
 
-        if wallet.touched:
+        if wallet.funded:  # rule 26
             low, available = wallet.low_line, wallet.available - gone
             wallet.low_crossed = judge(wallet.low_crossed, available <= low, "credit_balance_low", "low")
             before, empty = wallet.depleted, wallet.balance <= gone
             wallet.depleted = judge(before, empty, "credit_balance_depleted", "depleted")
             if before and not wallet.depleted:
                 self.alarms.append(Alarm(name, wallet.unit, "credit_balance_restored", "depleted"))
-            if wallet.negative:
-                kind, crossed = "credit_negative_limit_crossed", wallet.negative_crossed
-                beyond = wallet.balance - gone <= -wallet.negative
-                wallet.negative_crossed = judge(crossed, beyond, kind, "negative_limit")
+        if wallet.negative:
+            kind, crossed = "credit_negative_limit_crossed", wallet.negative_crossed
+            beyond = wallet.balance - gone <= -wallet.negative
+            wallet.negative_crossed = judge(crossed, beyond, kind, "negative_limit")
         for limit_id, limit in wallet.limits.items():
             if limit.level is not None:
                 kind = "credit_limit_alert" if limit_id == "alert_threshold" else "credit_limit_reached"
                 limit.crossed = judge(limit.crossed, wallet.used >= limit.level, kind, limit_id)
         for rule_id, rule in wallet.rules.items():
+            if rule.kind != "month_spend_above" and not wallet.funded:  # rule 26
+                continue
             kind = "credit_days_left" if rule.kind == "days_left_below" else "credit_threshold_crossed"
             rule.crossed = judge(rule.crossed, met(wallet, rule, gone), kind, rule_id)
         for budget, more in charged:

@@ -92,7 +92,7 @@ class MoneyRules(Time):
             self.alarms.append(Alarm(name, wallet.unit, "credit_auto_recharge_triggered"))
 
     def refund_purchase(self, name: str, purchase_id: str, amount: int, at: int) -> None:
-        """At most what is left of the purchase's own grant (rule 21)."""
+        """At most what is left of the purchase's own grant, and what is not held in its wallet (rules 18, 21)."""
         self.settle(name, at)
         found = [
             (wallet, lot)
@@ -107,7 +107,7 @@ class MoneyRules(Time):
         if not lot.left:  # whether an empty gift is still remembered is the ledger's affair
             self._refuse(name, "", NOTHING_LEFT)
             return
-        if amount > lot.left:
+        if lot.over or amount > min(lot.left, max(0, wallet.available)):
             self._refuse(name, wallet.unit, "exceeds_refundable")
             return
         self._wallet(self.org(name), wallet.unit, at)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from tests.model.audit_grants import Grants
+from tests.model.audit_grants import Grants, known_as
 from tests.model.audit_lines import leaves, wants
 from tests.model.audited import (
+    Draw,
     Lot,
     Org,
     Wallet,
     month_starts,
     window_starts,
 )
-from tests.model.predicted import ARRIVED, Alarm
+from tests.model.predicted import Alarm
 
 
 class Time(Grants):
@@ -34,7 +35,8 @@ class Time(Grants):
                 (lot.expires_at, 1, wallet.unit, "")
                 for wallet in org.wallets.values()
                 for lot in wallet.lots
-                if lot.left and lot.expires_at is not None and not self._lapses(org, wallet, lot)
+                if lot.expires_at is not None
+                and (wallet.loose(lot) if lot.over else lot.left and not self._lapses(org, wallet, lot))
             ]
             due += [
                 (lot.tells_at, 2, wallet.unit, "")
@@ -76,7 +78,7 @@ class Time(Grants):
             case 2:
                 lot = next(lot for lot in wallet.order() if lot.tells_at == when)
                 lot.told = True
-                self.alarms.append(Alarm(name, wallet.unit, "credits_expiring", _known_as(lot)))
+                self.alarms.append(Alarm(name, wallet.unit, "credits_expiring", known_as(lot)))
                 self._watch(name, wallet, when)
             case 3:
                 self._let_go(name, wallet, wallet.holds[subject], when, "hold_timed_out")
@@ -109,8 +111,6 @@ class Time(Grants):
         month = wallet.month + 1
         old = [lot for lot in wallet.order() if lot.monthly and (lot.expires_at or 0) <= turned_at]
         wallet.month = month
-        for lot in wallet.lots:
-            lot.current = False
         keep, carried = wallet.rollover_max, 0
         for lot in reversed(old):
             part = min(keep, lot.left)
@@ -123,13 +123,16 @@ class Time(Grants):
                 Lot(f"rolled/{wallet.unit}/{month}", "allowance", carried, carried, 50, ends_at, turned_at, True)
             )
         wallet.used = 0
-        going = sum(lot.left for lot in wallet.lots if lot.expires_at is not None and lot.expires_at <= turned_at)
-        wallet.allocation = wallet.balance - going
+        self._keep(wallet, old)
+        for lot in wallet.lots:
+            lot.current = False
+        wallet.allocation = wallet.balance - wallet.gone(turned_at)
         if wallet.topup is not None:
             wallet.topup.charged, wallet.topup.asked, wallet.topup.capped = 0, 0, False
-        lapsed = sum(lot.left for lot in old)
-        for lot in old:
-            lot.left = 0
+        lapses = [(lot, wallet.loose(lot)) for lot in old]
+        lapsed = sum(part for _, part in lapses)
+        for lot, part in lapses:
+            lot.left -= part
         if lapsed:
             self._say(name, "expiry", wallet, -lapsed, "allowance_lapsed")
         if wallet.allowance:
@@ -149,13 +152,12 @@ class Time(Grants):
     def _expire(self, name: str, wallet: Wallet, when: int) -> None:
         """Rule 4; several at one instant go in draw-down order, each by itself."""
         org = self.org(name)
-        lot = next(lot for lot in wallet.order() if lot.expires_at == when and not self._lapses(org, wallet, lot))
-        amount, lot.left = lot.left, 0
-        if lot.kind == "promotional":
-            self.alarms.append(Alarm(name, wallet.unit, "credit_free_expired", _known_as(lot)))
-        self._line(name, "expiry", wallet, -amount, when, reason="grant_expired")
-
-
-def _known_as(lot: Lot) -> str:
-    """The name of a lot as alerts are compared by it."""
-    return lot.name.partition(ARRIVED)[1] or lot.name
+        over = wallet.sorted(lot for lot in wallet.lots if lot.over and lot.expires_at == when and wallet.loose(lot))
+        if not over:
+            lot = next(lot for lot in wallet.order() if lot.expires_at == when and not self._lapses(org, wallet, lot))
+            self._keep(wallet, [lot])
+            over = [lot]
+        amount = wallet.loose(over[0])
+        if amount:
+            self._end(name, wallet, Draw(over[0], amount))
+            self._line(name, "expiry", wallet, -amount, when, reason="grant_expired")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -149,7 +150,12 @@ class UsageRules(Time):
         """
         org = self.org(name)
         wallet = self._wallet(org, unit, at)
-        draws = self._draw(wallet, cost, () if before is None else before.pieces)
+        kept = hold[1].kept if hold is not None and hold[0] is wallet else []
+        draws = self._draw(wallet, cost, [*kept, *(() if before is None else before.pieces)])
+        for piece, draw in itertools.product(kept, draws):
+            if piece.lot is draw.lot:
+                piece.amount -= min(piece.amount, draw.amount)
+        kept[:] = [piece for piece in kept if piece.amount]
         first = at if before is None else before.first
         org.usages[event_id] = Usage(unit, at, first, draws, scope, revision)
         self._use_up(wallet, cost)

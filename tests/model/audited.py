@@ -6,7 +6,7 @@ month never goes back, whatever the zone is set to.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
@@ -40,11 +40,13 @@ class Lot:
     current: bool = False
     told: bool = False
     """That it ends in a week has been said, or it is too late to say."""
+    over: bool = False
+    """Its end has passed: what is left is kept for holds, or goes at once."""
 
     @property
     def tells_at(self) -> int | None:
         """When to say that it ends in a week: of credits that were there before, and of no month's own allowance."""
-        if self.told or self.monthly or self.expires_at is None:
+        if self.told or self.monthly or self.over or self.expires_at is None:
             return None
         at = self.expires_at - WEEK_US
         return at if at > self.created else None
@@ -107,6 +109,13 @@ class Hold:
     left: int
     ends_at: int
     scope: Scope
+    kept: list[Draw] = field(default_factory=list)
+    """What it keeps of lots that are over, part of `left`."""
+
+    @property
+    def open(self) -> int:
+        """What lots that are not over must pay."""
+        return self.left - sum(piece.amount for piece in self.kept)
 
 
 @dataclass
@@ -205,8 +214,37 @@ class Wallet:
 
     def order(self) -> list[Lot]:
         """Rule 3, from all that is there."""
+        return self.sorted(lot for lot in self.lots if lot.left and not lot.over)
+
+    def loose(self, lot: Lot) -> int:
+        """What of a lot that is over no hold keeps."""
+        return lot.left - sum(piece.amount for hold in self.holds.values() for piece in hold.kept if piece.lot is lot)
+
+    def cover(self) -> list[tuple[Hold, Lot, int]]:
+        """Rule 18: what each hold would be paid from, the oldest first, were they all captured now by the order."""
+        left = {id(lot): lot.left for lot in self.order()}
+        found = []
+        for hold in self.holds.values():
+            need = hold.open
+            for lot in self.order():
+                part = min(need, left[id(lot)])
+                if part:
+                    found.append((hold, lot, part))
+                    need -= part
+                    left[id(lot)] -= part
+        return found
+
+    def gone(self, at: int) -> int:
+        """What is left in lots that end at `at` or ended before, and no hold keeps or covers."""
+        covered = sum(part for _, lot, part in self.cover() if lot.expires_at is not None and lot.expires_at <= at)
+        ends = sum(lot.left for lot in self.order() if lot.expires_at is not None and lot.expires_at <= at)
+        return ends - covered + sum(self.loose(lot) for lot in self.lots if lot.over)
+
+    @staticmethod
+    def sorted(lots: Iterable[Lot]) -> list[Lot]:
+        """By the order in which they are drawn."""
         return sorted(
-            (lot for lot in self.lots if lot.left),
+            lots,
             key=lambda lot: (
                 not lot.current,
                 lot.priority,
@@ -221,7 +259,7 @@ class Wallet:
     def turns(self) -> bool:
         """A turn of the month that changes nothing takes no entry."""
         asked = self.topup is not None and (self.topup.charged or self.topup.capped)
-        monthly = any(lot.monthly and lot.left for lot in self.lots)
+        monthly = any(lot.monthly for lot in self.order())
         return bool(self.used or self.allocation != self.balance or self.allowance or monthly or asked)
 
     def about(self, scope: Scope) -> list[Budget]:

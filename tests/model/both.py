@@ -30,7 +30,7 @@ from streams.ledger.rating import Price, PriceList
 from streams.ledger.refusals import DeadLetter
 from streams.verify.audit import compare_balances
 from streams.verify.fold import LedgerFold
-from tests.model.audited import Scope
+from tests.model.audited import Scope, month_of, month_starts
 from tests.model.audited_rates import Price as AuditedPrice
 from tests.model.audited_rates import Work
 from tests.model.auditor import Auditor, status
@@ -128,6 +128,9 @@ class Both:
             self._deliver()
         elif step[0] == "tick":
             self._tick(step[1])
+        elif step[0] == "before the turn":
+            at = self.world.at
+            self._tick(max(0, month_starts(month_of(at, "UTC") + 1, "UTC") - at - step[1]))
         elif step[0] in USED_AGAIN:
             self._tick(MILLISECOND)
             self._compare_doing(step)

@@ -245,6 +245,50 @@ def _back_before_it_ends(who: str, where: str, much: str, used_after: int, back_
     ]
 
 
+def _held_over_the_end(
+    who: str, where: str, much: str, priority: int, held: list[str], meanwhile: list[Step], resolved: list[Step]
+) -> list[Step]:
+    """A gift ends while holds cover some of it, other things happen, and the holds are resolved or time out."""
+    hour = 3_600 * 1_000_000
+    return [
+        ("buy", who, where, much, "promotional", 1, priority, None),
+        ("tick", 23 * hour),
+        *(("place", who, where, each, {}, None, "overflow", 600) for each in held),
+        ("tick", 2 * hour),
+        *meanwhile,
+        *resolved,
+        ("tick", 12 * hour),
+    ]
+
+
+def _held_over_the_turn(
+    who: str, where: str, used: str, rollover: str, held: list[str], meanwhile: list[Step], resolved: list[Step]
+) -> list[Step]:
+    """The same of an allowance, at the turn of the month."""
+    hour = 3_600 * 1_000_000
+    terms = {"unit": where, "allowance": "50", "rollover_max": rollover, "low_balance_threshold": "20"}
+    return [
+        ("set", who, "wallet", {**terms, "low_credit_limit": "0", "negative_limit": "0"}, "root", "system"),
+        ("before the turn", hour),
+        ("use", who, where, used, {}, None),
+        *(("place", who, where, each, {}, None, "overflow", 600) for each in held),
+        ("tick", 2 * hour),
+        *meanwhile,
+        *resolved,
+        ("tick", 12 * hour),
+    ]
+
+
+def _before_any_credits(who: str, where: str, wanted: list[dict[str, str]], much: str, first: Step) -> list[Step]:
+    """Rules are set and usage comes before there are credits."""
+    return [
+        ("set", who, "thresholds", {"unit": where, "rules": wanted}, "root", "system"),
+        ("use", who, where, much, {}, None),
+        first,
+        ("use", who, where, much, {}, None),
+    ]
+
+
 def _budget(name: str, where: str, named: dict[str, str], window: str) -> dict[str, Any]:
     return {"budget_id": name, "unit": where, "scope": named, "window": window, "limit": "7"}
 
@@ -256,7 +300,61 @@ revisions = st.lists(
     min_size=1,
     max_size=3,
 )
+helds = st.lists(amount, min_size=1, max_size=3)
+
+
+def _around(who: str) -> st.SearchStrategy[tuple[list[Step], list[Step]]]:
+    """What happens while a hold keeps what has ended, and how holds are resolved."""
+    meanwhile: st.SearchStrategy[Step] = st.one_of(
+        st.tuples(st.just("use"), st.just(who), unit, amount, st.just({}), st.none()),
+        st.tuples(st.just("place"), st.just(who), unit, amount, st.just({}), st.none(), on_shortage, minutes),
+        st.tuples(st.just("refund purchase"), st.just(who), st.just(-1), amount),
+        st.tuples(st.just("refund usage"), st.just(who), st.integers(-2, 0), amount, st.none()),
+        st.tuples(st.just("correct"), st.just(who), st.integers(-2, 0), st.integers(1, 3), unit, amount, st.just({})),
+        st.tuples(st.just("buy"), st.just(who), unit, amount, bought, days, st.sampled_from((0, 50)), st.none()),
+        st.tuples(st.just("send"), st.just(who), org, unit, amount, st.just("alice")),
+        st.tuples(st.just("deliver")),
+    )
+    resolved: st.SearchStrategy[Step] = st.one_of(
+        st.tuples(st.just("capture"), st.just(who), st.integers(0, 2), unit, amount | st.just("0")),
+        st.tuples(st.just("use"), st.just(who), unit, amount, st.just({}), st.integers(0, 2)),
+        st.tuples(st.just("release"), st.just(who), st.integers(0, 2), unit),
+    )
+    return st.tuples(st.lists(meanwhile, max_size=4), st.lists(resolved, max_size=3))
+
+
+def _ended(who: str) -> st.SearchStrategy[list[Step]]:
+    named, priority = st.just(who), st.sampled_from((0, 50, 100))
+    over_the_end = st.builds(
+        lambda where, much, first, held, around: _held_over_the_end(who, where, much, first, held, *around),
+        unit,
+        amount,
+        priority,
+        helds,
+        _around(who),
+    )
+    over_the_turn = st.builds(
+        lambda where, used, rollover, held, around: _held_over_the_turn(who, where, used, rollover, held, *around),
+        unit,
+        amount,
+        st.sampled_from(("0", "5", "40")),
+        helds,
+        _around(who),
+    )
+    silent = st.builds(
+        _before_any_credits,
+        named,
+        unit,
+        rules,
+        amount,
+        st.tuples(st.just("buy"), named, unit, amount, bought, days, st.just(50), st.none()),
+    )
+    return st.one_of(over_the_end, over_the_turn, silent)
+
+
 stories: st.SearchStrategy[list[Step]] = st.one_of(
+    org.flatmap(_ended),
+    org.flatmap(_ended),
     st.builds(_spent_in_a_budget, org, unit, st.sampled_from(BUDGETED[2:]), st.sampled_from(("day", "month")), uses),
     st.builds(_used_day_by_day, org, unit, st.sampled_from(("1", "2.5", "5", "20")), days_of_usage),
     st.builds(_used_again, org, org, unit, st.sampled_from(("1", "7")), place),
@@ -296,6 +394,9 @@ SELDOM = {
         "purchase used again",
         "transfer_out used again",
         "amended in a later month",
+        "kept for a hold at the end",
+        "kept for a hold at the turn",
+        "expired with its hold",
     ),
     *(f"over the budget of a {name}" for name in DIMENSIONS),
     *(f"a hold refused by the budget of a {name}" for name in DIMENSIONS),
@@ -308,6 +409,12 @@ def _note(both: Both) -> None:
     REACHED["amended in a later month"] += sum(
         _amended_in_a_later_month(entries) for entries in both.world.entries.values()
     )
+    for entries in both.world.entries.values():
+        for entry in entries:
+            if entry.kind == "rollover" and entry.details is not None:
+                REACHED["kept for a hold at the " + ("turn" if entry.reason is None else "end")] += 1
+            if entry.kind == "expiry" and entry.correlation_id is not None:
+                REACHED["expired with its hold"] += 1
     for kind, count in both.again.items():
         REACHED[f"{kind} used again"] += count
     for name, count in both.over.items():
@@ -380,6 +487,23 @@ STORIES: list[list[Step]] = [
         "acme", "USD", "40", [(30, "10", {"user_id": "u1"}), (720, "7", {}), (30, "100", {"user_id": "u2"})]
     ),
     *(_back_before_it_ends("acme", "EUR", "1", used, back) for used, back in ((1, 2), (1, 13), (14, 2), (1, 20))),
+    _held_over_the_end(
+        "beta",
+        "EUR",
+        "40",
+        0,
+        ["10", "7"],
+        [("use", "beta", "EUR", "2.5", {}, None), ("refund purchase", "beta", -1, "1")],
+        [("capture", "beta", 1, "EUR", "7"), ("release", "beta", 0, "EUR")],
+    ),
+    _held_over_the_turn("beta", "EUR", "1", "5", ["40"], [("use", "beta", "EUR", "2.5", {}, None)], []),
+    _before_any_credits(
+        "gone",
+        "EUR",
+        [{"rule_id": "r0", "type": "used_percent", "level": "80"}],
+        "1",
+        ("buy", "gone", "EUR", "10", "purchased", None, 50, None),
+    ),
     _amended_later("acme", "USD", "7", [(800, "10", {"user_id": "u2"}), (1, None, {}), (1, "2.5", {"user_id": "u1"})]),
 ]
 

@@ -18,6 +18,7 @@ from schemas.enums import AlertKind, EntryKind, HoldAction, PurchaseStatus, Refu
 from streams.ledger import grants
 from streams.ledger.account import encode_account
 from streams.ledger.entry import Entry
+from streams.ledger.months import month_of, month_starts_at
 from streams.ledger.refusals import DeadLetter
 from streams.ledger.usage import refresh_headroom
 from tests.unit.ledger.world import DAY, World
@@ -63,6 +64,8 @@ operation = st.one_of(
         st.sampled_from((None, 1, 30)),
         user,
     ),
+    st.tuples(st.just("end under a hold"), org, unit, amount, amount, st.sampled_from((0, 50, 100))),
+    st.tuples(st.just("before the turn"), st.integers(0, 20)),
     st.tuples(st.just("capture"), org, amount, hold_id),
     st.tuples(st.just("release"), org, hold_id),
     st.tuples(st.just("amend"), org, st.integers(0, 9), amount, unit),
@@ -180,6 +183,15 @@ def perform_more(world: World, step: tuple[object, ...]) -> None:
             ends_at = None if hours is None else world.at + int(str(hours)) * DAY // 24
             more = {"on_shortage": shortage, "expires_at": ends_at, "user_id": user_id}
             world.hold(HoldAction.PLACE, f"h{number % 3 + 1}/{number}", much, who, where, **more)
+        case ("end under a hold", str(who), str(where), str(much), str(held), int(priority)):
+            world.give(much, who, where, expires_at=world.at + DAY // 24, priority=priority)
+            number = len(world.decisions)
+            ends_at = world.at + DAY // 6
+            more = {"on_shortage": "overflow", "expires_at": ends_at}
+            world.hold(HoldAction.PLACE, f"h{number % 3 + 1}/{number}", held, who, where, **more)
+            world.tick(DAY // 12)
+        case ("before the turn", int(number)):
+            world.tick(max(0, month_starts_at(month_of(world.at, "UTC") + 1, "UTC") - world.at - number * DAY // 24))
         case ("capture", str(who), str(much), str(hold)):
             world.hold(HoldAction.CAPTURE, _latest(world, who, hold), much, who)
         case ("release", str(who), str(hold)):

@@ -66,6 +66,7 @@ class Traffic:
             *[self._refund_purchase] * 2,
             *[self._correct] * 4,
             *[self._amend_after_gift] * 1,
+            *[self._end_under_a_hold] * 3,
             *[self._set] * 5,
             *[self._publish] * 4,
             *[self._answer] * 4,
@@ -305,8 +306,20 @@ class Traffic:
         self.following += [used, given, amended]
         return bought
 
-    def _credits(self, org: str, kind: str) -> Sent:
-        fields = {"purchase_id": self._name("p"), "kind": kind, "priority": 0, "amount_nanos": 50 * NANOS}
+    def _end_under_a_hold(self, org: str) -> Sent:
+        """A gift ends within a second of being held; then it is asked back, and other usage comes, or neither."""
+        given = self._credits(org, "promotional", expires_at=self.kafka.at + 1_000_000)
+        name, amount = self._name("h"), self._amount()
+        self.holds[org].append((name, amount))
+        self.begun.append((org, name))
+        fields = {"hold_id": name, "action": "place", "wallet": "USD", "on_shortage": "cap"}
+        placed = self._record("hold", org, amount_nanos=amount, expires_at=self.kafka.at + HOUR_US, **fields)
+        between = [self._usage(org, self._name("u"), wallet="USD", cost_nanos=1), self._refund_purchase(org)]
+        self.following += [placed, *between[self.random.randrange(3) :]]
+        return given
+
+    def _credits(self, org: str, kind: str, **more: Any) -> Sent:
+        fields = {"purchase_id": self._name("p"), "kind": kind, "priority": 0, "amount_nanos": 50 * NANOS, **more}
         return self._record("purchase", org, wallet="USD", **fields)
 
     def _set(self, org: str) -> Sent:

@@ -181,12 +181,15 @@ def test_a_new_rule_that_is_crossed_already_alerts_at_once() -> None:
 
 
 def test_an_allocation_of_zero_counts_as_all_used() -> None:
-    world = World()
+    world = quiet()
+    world.use("100")
+    world.tick(32 * DAY)
+    assert world.account().wallets["USD"].allocation == 0
     assert told(rules(world, ("u", "used_percent", "100"), ("l", "left_percent", "10"))) == [
         (CROSSED, "u"),
         (CROSSED, "l"),
     ]
-    assert told(world.buy("100")) == [(RESOLVED, "resolved")]
+    assert (RESOLVED, "resolved") in told(world.buy("100"))
 
 
 def test_a_new_month_rearms_what_counts_the_month() -> None:
@@ -234,7 +237,7 @@ def test_channels_and_dismissable_come_from_the_rule() -> None:
 
 def test_credits_that_are_no_longer_held_do_not_rearm_a_line() -> None:
     account = new_account("acme")
-    wallet = Wallet("USD", settled=30 * NANOS, held=25 * NANOS, opened=True, low=Watch(crossed=True))
+    wallet = Wallet("USD", settled=30 * NANOS, held=25 * NANOS, opened=True, funded=True, low=Watch(crossed=True))
     before = figures(wallet)
     wallet.held = 0
     assert watch_lines(account, wallet, 0, before, replenished=False) == []

@@ -229,13 +229,14 @@ def fold(org: str, entries: list[Entry]) -> tuple[Account, list[Alert]]:
 def check_wallets(account: Account) -> None:
     for unit, wallet in account.wallets.items():
         assert wallet.unit == unit
-        assert all(0 < grant.remaining <= grant.amount for grant in wallet.grants)
+        assert all(0 < grant.remaining <= grant.amount for grant in (*wallet.grants, *wallet.ended))
+        assert not any(grant.kept for grant in wallet.grants)
         assert all(grant.remaining == 0 for grant in wallet.exhausted)
         assert wallet.overdraft >= 0
         assert not (wallet.overdraft and wallet.grants)
-        assert wallet.settled == sum(grant.remaining for grant in wallet.grants) - wallet.overdraft
+        assert wallet.settled == sum(grant.remaining for grant in (*wallet.grants, *wallet.ended)) - wallet.overdraft
         assert wallet.headroom >= 0
-        ids = [grant.grant_id for grant in (*wallet.grants, *wallet.exhausted)]
+        ids = [grant.grant_id for grant in (*wallet.grants, *wallet.ended, *wallet.exhausted)]
         assert len(ids) == len(set(ids))
 
 
@@ -245,6 +246,11 @@ def check_holds(account: Account) -> None:
     for unit, wallet in account.wallets.items():
         holds = [hold for hold in account.holds.values() if hold.wallet == unit]
         assert wallet.held == sum(hold.amount for hold in holds)
+        assert all(sum(hold.kept.values()) <= hold.amount and all(hold.kept.values()) for hold in holds)
+        for grant in wallet.ended:
+            assert grant.remaining == grant.kept, "what no hold keeps of an ended grant has expired"
+            assert grant.kept == sum(hold.kept.get(grant.end_number, 0) for hold in holds)
+        assert {number for hold in holds for number in hold.kept} == {grant.end_number for grant in wallet.ended}
         budgets = [] if wallet.budgets is None else list(every(wallet.budgets))
         for budget in budgets:
             assert budget.held == sum(hold.amount for hold in holds if covers(budget, Scope(*hold.scope)))

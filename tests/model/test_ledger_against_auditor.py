@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -508,11 +509,19 @@ STORIES: list[list[Step]] = [
 ]
 
 
+@pytest.mark.fault(
+    "any-batch-size",
+    title="the same records in other batches",
+    provoked="stories of usage, holds, refunds and transfers, one by one and in batches of two",
+    holds="in ledger order, the same at every batch size",
+    faults_row=16,
+)
 @pytest.mark.parametrize("story", STORIES)
-def test_both_tell_each_story_alike(story: list[Step]) -> None:
+def test_both_tell_each_story_alike(story: list[Step], seen: Callable[[str], None]) -> None:
     both = _follow(story)
     both.replay([2])
     _note(both)
+    seen("entries, alerts and decisions were the same in batches, and the same as the auditor's")
 
 
 @settings(max_examples=2_000)

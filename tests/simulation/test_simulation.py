@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
@@ -93,9 +94,17 @@ def runs() -> dict[int, Run]:
     return {}
 
 
+@pytest.mark.fault(
+    "crash-at-every-step",
+    title="crashes before and after every effect",
+    provoked="seeded runs on a virtual broker: crashes, lost answers, rebalances, batches of any size",
+    holds="the ledger, alerts and decisions are what the auditor says, whatever happened",
+    faults_row=10,
+)
 @pytest.mark.parametrize("seed", SEEDS)
-def test_nothing_is_lost_or_doubled(seed: int, runs: dict[int, Run]) -> None:
+def test_nothing_is_lost_or_doubled(seed: int, runs: dict[int, Run], seen: Callable[[str], None]) -> None:
     runs[seed] = simulate(seed)
+    seen("every seed agreed with the auditor and with the replay in other batches")
 
 
 @pytest.mark.skipif(ONE_SEED is not None, reason="of all seeds together")

@@ -15,10 +15,21 @@ from tests.integration.engine.workers import Installation, until, wait_for_count
 AWAY_S = 20.0  # longer than a session and than a transaction may be open
 
 
+@pytest.mark.fault(
+    "broker-bounces",
+    title="the broker goes away and comes back",
+    provoked="stopped gently, killed with kill -9, and away for longer than a session, while records come",
+    holds="the worker goes on by itself; every record has one effect",
+    faults_row=6,
+)
 @pytest.mark.slow
 @pytest.mark.parametrize("bounces", [("stop", "kill", "stop", "kill", "away")], ids=["five"])
 def test_a_broker_that_bounces(
-    own_broker: Callable[..., LocalBroker], namespace: str, tmp_path: Path, bounces: tuple[str, ...]
+    own_broker: Callable[..., LocalBroker],
+    namespace: str,
+    tmp_path: Path,
+    bounces: tuple[str, ...],
+    seen: Callable[[str], None],
 ) -> None:
     broker = own_broker()
     broker.start()
@@ -48,3 +59,4 @@ def test_a_broker_that_bounces(
         until(lambda: installation.position(0) is not None, 10, "a position")
     finally:
         installation.stop()
+    seen("the same worker went on after every bounce; each record was counted once")

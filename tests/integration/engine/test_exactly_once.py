@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -58,8 +59,17 @@ def test_two_workers_share_and_hand_over(installation: Installation) -> None:
     assert "serves partitions [0, 1, 2, 3]" in second.said
 
 
+@pytest.mark.fault(
+    "paused-worker",
+    title="a worker that wakes after its session",
+    provoked="SIGSTOP with work in hand, another worker takes over, SIGCONT",
+    holds="what the first one still writes has no effect",
+    faults_row=12,
+)
 @pytest.mark.slow  # tests/integration/ledger/test_chaos.py does it with the whole ledger
-def test_a_worker_that_was_paused_past_its_session_is_fenced(installation: Installation) -> None:
+def test_a_worker_that_was_paused_past_its_session_is_fenced(
+    installation: Installation, seen: Callable[[str], None]
+) -> None:
     installation.create_topics()
     first = installation.ready_worker()
     installation.send(2_000)
@@ -77,3 +87,4 @@ def test_a_worker_that_was_paused_past_its_session_is_fenced(installation: Insta
     installation.send(1_000)
     wait_for_counts(installation, installation.sent)
     assert first.process.poll() is None, first.said
+    seen("each record was counted once")

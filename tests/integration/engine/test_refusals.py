@@ -24,18 +24,36 @@ def stopped_saying(installation: Installation, sentence: str, **environment: str
     return worker.said
 
 
-def test_a_wrong_number_of_partitions_refuses_and_names_the_setting(installation: Installation) -> None:
+@pytest.mark.fault(
+    "wrong-partition-count",
+    title="a wrong number of partitions",
+    provoked="a worker is started with CREDITS_PARTITIONS=3 on topics of 4",
+    holds="it refuses to start and names the setting",
+    faults_row=22,
+)
+def test_a_wrong_number_of_partitions_refuses_and_names_the_setting(
+    installation: Installation, seen: Callable[[str], None]
+) -> None:
     installation.create_topics()
     said = stopped_saying(installation, "set CREDITS_PARTITIONS=4", CREDITS_PARTITIONS="3")
     assert "Traceback" not in said
+    seen("the worker ended with code 1 and said: set CREDITS_PARTITIONS=4")
 
 
-def test_inputs_that_disagree_refuse(installation: Installation) -> None:
+@pytest.mark.fault(
+    "inputs-disagree",
+    title="input topics that disagree",
+    provoked="one input topic is given more partitions than the others",
+    holds="the worker refuses to start and names the topic",
+    faults_row=22,
+)
+def test_inputs_that_disagree_refuse(installation: Installation, seen: Callable[[str], None]) -> None:
     installation.create_topics()
     admin = AdminClient(admin_config(installation.settings))
     for future in admin.create_partitions([NewPartitions(installation.inputs[1], 6)]).values():
         future.result(30)
     stopped_saying(installation, f"topic {installation.inputs[1]} has 6 partitions, CREDITS_PARTITIONS says 4")
+    seen("the worker ended with code 1 and named the topic with 6 partitions")
 
 
 def test_a_topic_that_is_missing_refuses(installation: Installation) -> None:
@@ -56,16 +74,35 @@ def test_a_bug_stops_before_anything_of_the_batch_is_committed(installation: Ins
     assert audit(installation).doubled == 0
 
 
-def test_a_record_that_no_topic_takes_stops_and_is_not_skipped(installation: Installation) -> None:
+@pytest.mark.fault(
+    "produce-fails",
+    title="a record that the broker does not take",
+    provoked="an output record larger than its topic allows",
+    holds="the worker stops and nothing is committed",
+    faults_row=7,
+)
+def test_a_record_that_no_topic_takes_stops_and_is_not_skipped(
+    installation: Installation, seen: Callable[[str], None]
+) -> None:
     installation.create_topics(counts={"max.message.bytes": str(1024 * 1024)})
     worker = installation.ready_worker()
     installation.send_values([("o1", HUGE, installation.inputs[0])])
     assert worker.ends_with(30) == 1
     assert "MSG_SIZE_TOO_LARGE" in worker.said
     assert audit(installation).counted == 0
+    seen("the worker ended with code 1 and MSG_SIZE_TOO_LARGE; nothing was committed")
 
 
-def test_records_deleted_before_they_were_read_stop_the_worker(installation: Installation) -> None:
+@pytest.mark.fault(
+    "retention-passed",
+    title="retention passed a stopped worker's position",
+    provoked="records are deleted from an input while the worker is down",
+    holds="the worker refuses to start and names the gap",
+    faults_row=20,
+)
+def test_records_deleted_before_they_were_read_stop_the_worker(
+    installation: Installation, seen: Callable[[str], None]
+) -> None:
     installation.create_topics()
     worker = installation.ready_worker()
     installation.send(1_000)
@@ -78,6 +115,7 @@ def test_records_deleted_before_they_were_read_stop_the_worker(installation: Ins
         future.result(30)
     said = stopped_saying(installation, "are gone, but were never read")
     assert f"{topic}/2" in said
+    seen("the worker ended with code 1 and named the topic and partition")
 
 
 def test_an_input_made_anew_stops_the_worker(installation: Installation) -> None:

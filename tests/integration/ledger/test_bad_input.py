@@ -100,7 +100,16 @@ def test_every_kind_of_bad_usage_is_a_dead_letter_with_its_bytes(
     )
 
 
-def test_one_id_has_one_effect_whoever_sends_it_and_when(installation: LedgerInstallation) -> None:
+@pytest.mark.fault(
+    "same-id-again",
+    title="the same event id again, with the same and with other content",
+    provoked="twice in a batch, from two producers, after kill -9, with other content, in two orgs",
+    holds="one effect in each organisation; other content is a dead letter",
+    faults_row=14,
+)
+def test_one_id_has_one_effect_whoever_sends_it_and_when(
+    installation: LedgerInstallation, seen: Callable[[str], None]
+) -> None:
     installation.send(InputKind.PRICE, PRICE_LIST)
     installation.send(InputKind.PURCHASE, [purchase("p1", "acme", 100 * NANOS)])
     once = usage("e1", "acme", model="m1", input_tokens=1_000_000)
@@ -121,6 +130,7 @@ def test_one_id_has_one_effect_whoever_sends_it_and_when(installation: LedgerIns
     assert installation.codes() == {DeadLetterCode.DUPLICATE_WITH_DIFFERENT_CONTENT: 2}
     assert installation.report().duplicates == 3
     assert installation.report().ok
+    seen("one entry in each of two organisations, 3 duplicates counted, 2 dead letters for other content")
 
 
 @pytest.mark.fault(
@@ -206,8 +216,15 @@ def command(installation: LedgerInstallation, *arguments: str) -> subprocess.Com
 AMOUNTS = ['"-0.5"', '"0"', '"NaN"', '"1e400"', '"10000000000"', "0.1", '"1e3"', "true", '"1.0000000001"']
 
 
+@pytest.mark.fault(
+    "wrong-amounts",
+    title="amounts that are none",
+    provoked="JSON lines with amounts below 0, of 0, NaN, beyond the bound, as floats, with exponents, as booleans",
+    holds="refused with the line's number; nothing is sent",
+    faults_row=15,
+)
 def test_wrong_amounts_are_refused_by_the_client_and_nothing_is_sent(
-    installation: LedgerInstallation, tmp_path: Path
+    installation: LedgerInstallation, tmp_path: Path, seen: Callable[[str], None]
 ) -> None:
     good = {"purchase_id": "p1", "org_id": "acme", "occurred_at": now_us(), "wallet": "USD", "amount": "5"}
     for place, amount in enumerate(AMOUNTS):
@@ -221,6 +238,7 @@ def test_wrong_amounts_are_refused_by_the_client_and_nothing_is_sent(
         assert "Traceback" not in done.stderr, amount
     ends = committed_ends(installation.settings, [installation.topics.name("purchases")])
     assert sum(ends.values()) == 0
+    seen("every file was refused with line 2 named; the topic is empty")
 
 
 def test_more_dead_letters_than_can_be_an_accident_stop_the_worker(installation: LedgerInstallation) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import random
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+
+import pytest
 
 from schemas.enums import InputKind
 from schemas.topics import INPUT_TOPICS
@@ -76,7 +78,16 @@ def wait_for_entries(installation: LedgerInstallation, count: int) -> None:
     until(lambda: records(installation, "ledger") >= count, 60, f"{count} entries")
 
 
-def test_a_worker_killed_at_random_moments_books_everything_once(installation: LedgerInstallation) -> None:
+@pytest.mark.fault(
+    "killed-workers",
+    title="kill -9 of a worker at random moments",
+    provoked="killed at work in rounds, while every kind of event flows",
+    holds="everything is booked once; the audit finds nothing",
+    faults_row=10,
+)
+def test_a_worker_killed_at_random_moments_books_everything_once(
+    installation: LedgerInstallation, seen: Callable[[str], None]
+) -> None:
     """Each dies at work: it has booked some of the waves, and more of them have arrived than it has booked."""
     traffic, chance = Traffic(SEED), random.Random(SEED)
     begin(installation, traffic)
@@ -90,9 +101,19 @@ def test_a_worker_killed_at_random_moments_books_everything_once(installation: L
         assert installation.ended() < arrived, "the worker was idle"
     installation.ready_worker()
     assert_all_is_right(installation)
+    seen("the audit found no difference; every record had its end")
 
 
-def test_workers_that_join_leave_and_freeze_share_the_work(installation: LedgerInstallation) -> None:
+@pytest.mark.fault(
+    "workers-come-and-go",
+    title="workers that join, leave and freeze",
+    provoked="a second worker joins, the first is stopped and continued, the second leaves, during transfers",
+    holds="nothing is skipped or doubled; credits are conserved",
+    faults_row=11,
+)
+def test_workers_that_join_leave_and_freeze_share_the_work(
+    installation: LedgerInstallation, seen: Callable[[str], None]
+) -> None:
     traffic = Traffic(SEED + 1)
     begin(installation, traffic)
     first = installation.ready_worker()
@@ -109,3 +130,4 @@ def test_workers_that_join_leave_and_freeze_share_the_work(installation: LedgerI
     if first.process.poll() is not None:  # fenced when it woke; a supervisor starts it again
         installation.ready_worker()
     assert_all_is_right(installation)
+    seen("the audit found no difference; every record had its end")

@@ -7,7 +7,7 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import cast
 
 import pytest
@@ -51,7 +51,14 @@ def usage(org_id: str, count: int) -> list[Row]:
     ]
 
 
-def test_kill_9_at_random_moments(topics: Settings) -> None:
+@pytest.mark.fault(
+    "killed-projection",
+    title="kill -9 of the projection at random moments",
+    provoked="killed between rows and position, between tables, in an insert; restarts read other batches",
+    holds="each entry is there once",
+    faults_row=8,
+)
+def test_kill_9_at_random_moments(topics: Settings, seen: Callable[[str], None]) -> None:
     """Killed between rows and position, between the tables, in the middle of an insert: each entry is there once."""
     ledger = Ledger(topics)
     count = 6_000
@@ -87,9 +94,17 @@ def test_kill_9_at_random_moments(topics: Settings) -> None:
     assert [org["last_seq"] for org in audit["orgs"]] == [count] * topics.partitions, f"seed {seed}"
     for level, units in audit["usage"].items():
         assert units["USD"]["cost_nanos"] == expected, f"{level}, seed {seed}"
+    seen("24,000 entries in the table; the sums of every level are those of the ledger")
 
 
-def test_clickhouse_away(topics: Settings, client: Client) -> None:
+@pytest.mark.fault(
+    "clickhouse-away",
+    title="inserts into ClickHouse that fail",
+    provoked="inserts that fail, and inserts that were done while their answer was lost",
+    holds="nothing is lost, nothing is counted twice",
+    faults_row=8,
+)
+def test_clickhouse_away(topics: Settings, client: Client, seen: Callable[[str], None]) -> None:
     """Inserts fail for a while, some of them after they were done: nothing is lost, nothing is there twice."""
     faulty = Faulty(client, ["done", "lost", "lost", "unanswered", "done", "unanswered", "lost"])
     ledger = Ledger(topics)
@@ -110,9 +125,17 @@ def test_clickhouse_away(topics: Settings, client: Client) -> None:
     audit = clickhouse_audit(client)
     assert audit["tables"]["ledger"] == 1_000
     assert {units["USD"]["cost_nanos"] for units in audit["usage"].values()} == {2 * 500 * 501 // 2}
+    seen("1,000 entries in the table; the sums of every level are those of the ledger")
 
 
-def test_a_backlog_waits_in_kafka(topics: Settings, client: Client) -> None:
+@pytest.mark.fault(
+    "slow-clickhouse",
+    title="a backlog while ClickHouse takes nothing",
+    provoked="10,000 entries while inserts fail",
+    holds="fetching pauses; what waits in memory is bounded",
+    faults_row=23,
+)
+def test_a_backlog_waits_in_kafka(topics: Settings, client: Client, seen: Callable[[str], None]) -> None:
     """While nothing can be written, fetching pauses: what waits in memory stays bounded, whatever the topic holds."""
     pace = Pace(interval_s=0.05, rows_max=300, queue_rows_max=1_000, retry_first_s=0.3)
     ledger = Ledger(topics)
@@ -142,3 +165,4 @@ def test_a_backlog_waits_in_kafka(topics: Settings, client: Client) -> None:
     # A Kafka batch is handed over whole: what may come on top is what was fetched before the pause was seen.
     assert 0 < most <= 3_000
     assert clickhouse_audit(client)["usage"]["monthly"]["USD"]["requests"] == 10_000
+    seen("the queue stayed within its bound; all entries arrived afterwards")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -127,8 +127,15 @@ def installation(settings: Settings, tmp_path: Path) -> Iterator[LedgerInstallat
     made.stop()
 
 
+@pytest.mark.fault(
+    "late-usage",
+    title="usage that comes a day late",
+    provoked="usage of 30 hours ago, after that of this hour",
+    holds="it is booked, and counted in the bucket of its own hour",
+    faults_row=5,
+)
 def test_a_late_usage_corrects_the_bucket_of_its_hour(
-    settings: Settings, installation: LedgerInstallation, client: Client, watching: Client
+    settings: Settings, installation: LedgerInstallation, client: Client, watching: Client, seen: Callable[[str], None]
 ) -> None:
     """From the usage topic to the row, by a ledger and a projection at work: fault 5."""
     hour_us = 3_600 * 10**6
@@ -158,6 +165,7 @@ def test_a_late_usage_corrects_the_bucket_of_its_hour(
     installation.ready_worker()
     asyncio.run(run())
     assert installation.report().ok
+    seen("the bucket of the hour that it happened in was corrected")
 
 
 def test_a_restart_goes_on_from_what_clickhouse_holds(settings: Settings, client: Client, watching: Client) -> None:
@@ -218,7 +226,14 @@ def test_a_topic_that_was_made_anew_stops_the_projection(settings: Settings, cli
     assert "up to offset 1000, but the topic ends at 0" in str(reason)
 
 
-def test_a_rebuild_gives_the_same_again(settings: Settings, client: Client) -> None:
+@pytest.mark.fault(
+    "rebuild-read-side",
+    title="everything replayed into an empty ClickHouse",
+    provoked="the tables are dropped and filled again from the ledger",
+    holds="the same rows, rollups, views and invoice numbers",
+    faults_row=28,
+)
+def test_a_rebuild_gives_the_same_again(settings: Settings, client: Client, seen: Callable[[str], None]) -> None:
     """Drop and rebuild: the same rows, the same views, the same numbers on invoices."""
     ledger = Ledger(settings)
     for partition in range(2):
@@ -226,13 +241,13 @@ def test_a_rebuild_gives_the_same_again(settings: Settings, client: Client) -> N
         ledger.write("ledger", partition, usage("ghost", 1, 2), abort=True)
         ledger.write("ledger", partition, [purchase(f"org-{partition}", 301, "p1", 10**9, balance_nanos=0)])
     assert refold(settings, client) == 602
-    before, seen = clickhouse_audit(client), shown(client)
+    before, views = clickhouse_audit(client), shown(client)
     client.command("INSERT INTO ledger (org_id, seq) VALUES ('invented', 1)")
     assert rebuild(settings, client) == 602
     after = clickhouse_audit(client)
     names = ("entries", "kinds", "usage", "orgs", "tables")
     assert {name: after[name] for name in names} == {name: before[name] for name in names}
-    assert shown(client) == seen, "every view is the same again"
+    assert shown(client) == views, "every view is the same again"
 
     async def run() -> None:
         async with projecting(settings, client) as app:
@@ -243,3 +258,4 @@ def test_a_rebuild_gives_the_same_again(settings: Settings, client: Client) -> N
 
     asyncio.run(run())
     assert clickhouse_audit(client)["tables"] == before["tables"]
+    seen("602 records were read; every table and view was the same again")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from schemas.amounts import NANOS
@@ -35,6 +37,13 @@ def told(outcome: Outcome) -> list[tuple[AlertKind, str | None]]:
     return [(alert.kind, alert.rule_id) for alert in outcome.alerts]
 
 
+@pytest.mark.fault(
+    "line-once",
+    title="a balance on a line, then beyond it",
+    provoked="one nano-credit onto the line of each kind of rule, then more usage",
+    holds="one alert, at the line",
+    faults_row=19,
+)
 @pytest.mark.parametrize(
     ("kind", "level", "before", "onto", "beyond"),
     [
@@ -46,7 +55,7 @@ def told(outcome: Outcome) -> list[tuple[AlertKind, str | None]]:
     ],
 )
 def test_on_the_line_counts_and_each_crossing_alerts_once(
-    kind: str, level: str, before: str, onto: str, beyond: str
+    kind: str, level: str, before: str, onto: str, beyond: str, seen: Callable[[str], None]
 ) -> None:
     world = quiet()
     rules(world, ("r", kind, level))
@@ -55,9 +64,17 @@ def test_on_the_line_counts_and_each_crossing_alerts_once(
     assert (alert.kind, alert.rule_id, alert.level, alert.epoch) == (CROSSED, "r", level, 1)
     assert told(world.use(beyond)) == []
     world.check()
+    seen("one alert, when the line was reached; none beyond it")
 
 
-def test_a_jump_over_several_lines_reports_each_in_order() -> None:
+@pytest.mark.fault(
+    "lines-jumped",
+    title="one usage over several lines",
+    provoked="a usage that crosses five lines of different kinds",
+    holds="each is told, from near to far",
+    faults_row=19,
+)
+def test_a_jump_over_several_lines_reports_each_in_order(seen: Callable[[str], None]) -> None:
     world = quiet()
     rules(
         world,
@@ -69,6 +86,7 @@ def test_a_jump_over_several_lines_reports_each_in_order() -> None:
     )
     assert [name for _, name in told(world.use("95"))] == ["u20", "u50", "b40", "m70", "b10"]
     world.check()
+    seen("five alerts from one usage, in the order in which they were reached")
 
 
 def test_all_lines_of_one_usage_down_to_zero_and_below() -> None:

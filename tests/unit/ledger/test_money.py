@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from schemas.amounts import AMOUNT_MAX, NANOS
@@ -183,12 +185,20 @@ def test_partial_refunds_of_a_purchase_add_up() -> None:
     world.check()
 
 
-def test_a_refund_before_the_purchase_is_refused_and_the_purchase_stands() -> None:
+@pytest.mark.fault(
+    "refund-before-purchase",
+    title="a refund that comes before its purchase",
+    provoked="a refund of a purchase that nobody has made yet, then the purchase",
+    holds="the refund is refused; the purchase stands",
+    faults_row=17,
+)
+def test_a_refund_before_the_purchase_is_refused_and_the_purchase_stands(seen: Callable[[str], None]) -> None:
     world = World()
     assert world.refund(PURCHASE, "p", "1").entries[0].reason == "unknown_purchase"
     world.buy("5", purchase_id="p")
     assert world.settled() == 5 * NANOS
     world.check()
+    seen("rejected as unknown_purchase; the purchase was booked whole")
 
 
 def test_a_purchase_that_paid_a_debt_can_give_back_only_the_rest() -> None:
@@ -251,7 +261,14 @@ def test_a_refund_of_usage_is_at_most_the_usage(usage: str, amount: str, reason:
     world.check()
 
 
-def test_partial_refunds_of_usage_add_up_to_it() -> None:
+@pytest.mark.fault(
+    "refunds-add-up",
+    title="refunds of one usage, one after the other",
+    provoked="partial refunds until more than the usage is asked for",
+    holds="together at most the usage",
+    faults_row=17,
+)
+def test_partial_refunds_of_usage_add_up_to_it(seen: Callable[[str], None]) -> None:
     world = World()
     world.buy("5")
     world.use("4", event_id="u")
@@ -259,9 +276,17 @@ def test_partial_refunds_of_usage_add_up_to_it() -> None:
     assert world.refund(USAGE, "u", "1.5").entries[0].reason == "exceeds_refundable"
     assert not world.refund(USAGE, "u", "1").rejected
     world.check()
+    seen("what was beyond the usage was rejected as exceeds_refundable")
 
 
-def test_what_returns_to_an_expired_grant_expires_at_once() -> None:
+@pytest.mark.fault(
+    "refund-after-expiry",
+    title="a refund of usage whose grant has expired",
+    provoked="usage of a gift is refunded after the gift has expired",
+    holds="what returns expires at once",
+    faults_row=17,
+)
+def test_what_returns_to_an_expired_grant_expires_at_once(seen: Callable[[str], None]) -> None:
     world = World()
     world.give("3", purchase_id="free", expires_at=world.at + DAY)
     world.buy("5", purchase_id="b")
@@ -274,6 +299,7 @@ def test_what_returns_to_an_expired_grant_expires_at_once() -> None:
     ]
     assert world.settled() == 5 * NANOS
     world.check()
+    seen("the refund and an expiry of the same amount were booked together")
 
 
 def test_what_has_expired_pays_no_debt() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from schemas.amounts import AMOUNT_MAX, NANOS
@@ -70,6 +72,13 @@ def test_the_shares_of_the_cost_add_up_to_the_whole() -> None:
     world.check()
 
 
+@pytest.mark.fault(
+    "transfers-refused",
+    title="transfers that may not be",
+    provoked="of zero, below zero, to itself, of more than there is, by somebody who is no administrator",
+    holds="refused by name; nothing moves",
+    faults_row=18,
+)
 @pytest.mark.parametrize(
     ("amount", "target", "actor", "reason"),
     [
@@ -81,12 +90,15 @@ def test_the_shares_of_the_cost_add_up_to_the_whole() -> None:
         ("10", "beta", "alice", None),
     ],
 )
-def test_what_the_source_refuses(amount: str, target: str, actor: str, reason: str | None) -> None:
+def test_what_the_source_refuses(
+    amount: str, target: str, actor: str, reason: str | None, seen: Callable[[str], None]
+) -> None:
     world = world_of_two()
     outcome = world.send(amount, "acme", target, actor)
     assert outcome.entries[0].reason == reason
     assert bool(outcome.legs) == (reason is None)
     world.check()
+    seen("each was rejected with its reason")
 
 
 def test_an_org_that_nobody_knows_cannot_send_and_stays_unknown() -> None:
@@ -122,7 +134,14 @@ def test_what_the_target_refuses_comes_back(closed: bool, administrators: tuple[
     world.check()
 
 
-def test_an_unknown_target_writes_nothing_and_the_credits_come_back() -> None:
+@pytest.mark.fault(
+    "transfer-to-nobody",
+    title="a transfer to an organisation that nobody knows",
+    provoked="a transfer to an id without an account",
+    holds="the credits come back; the id stays unknown",
+    faults_row=18,
+)
+def test_an_unknown_target_writes_nothing_and_the_credits_come_back(seen: Callable[[str], None]) -> None:
     world = world_of_two()
     world.send("4", "acme", "nowhere")
     world.deliver()
@@ -130,6 +149,7 @@ def test_an_unknown_target_writes_nothing_and_the_credits_come_back() -> None:
     assert world.entries["acme"][-1].reason == "unknown_target"
     assert world.settled() == 10 * NANOS
     world.check()
+    seen("the target has no entry and the source has its credits")
 
 
 def test_a_target_without_room_sends_the_credits_back() -> None:
@@ -164,7 +184,14 @@ def test_what_comes_back_pays_a_debt_first() -> None:
     world.check()
 
 
-def test_transfers_that_cross_and_circles_conserve() -> None:
+@pytest.mark.fault(
+    "transfers-cross",
+    title="transfers that cross",
+    provoked="A to B while B to A, and in a circle",
+    holds="both end; the sum of credits is the same",
+    faults_row=18,
+)
+def test_transfers_that_cross_and_circles_conserve(seen: Callable[[str], None]) -> None:
     world = world_of_two()
     world.buy("10", "beta")
     world.send("4", "acme", "beta")
@@ -178,6 +205,7 @@ def test_transfers_that_cross_and_circles_conserve() -> None:
     world.deliver()
     assert world.settled() == 20 * NANOS
     world.check()
+    seen("all transfers ended and the sum of credits was the same")
 
 
 def test_two_orgs_may_use_the_same_transfer_id() -> None:

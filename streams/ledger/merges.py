@@ -94,7 +94,7 @@ def close_second_account(account: Account, partition: int, at: int) -> Outcome:
     journal = Journal(account, at, outcome)
     name = merge_id(partition)
     for hold in list(account.holds.values()):
-        write_release(journal, hold, at, EntryReason.ACCOUNT_MERGED, name)
+        write_release(journal, hold, at, EntryReason.ACCOUNT_MERGED, name, at)
     for unit in list(account.wallets) or [default_unit(account)]:  # one that has none is closed by an entry of 0
         wallet = wallet_for(account, unit)
         settled = wallet.settled

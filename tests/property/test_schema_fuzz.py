@@ -207,6 +207,7 @@ def test_random_schemas_and_bodies_take_no_time_and_never_raise() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1_800)
 def test_random_schemas_and_bodies_for_long() -> None:
     """No hang and no growth, for ten minutes."""
     seconds = float(os.environ.get("CREDITS_TEST_FUZZ_S", "600"))

@@ -38,6 +38,7 @@ from schemas.records import (
     record_names,
 )
 from schemas.resolution import full_differences
+from schemas.writer_safety import VALUES_MAX
 from tests.contract.samples import full, minimal, rows, samples
 
 BUNDLED = BundledSchemas()
@@ -245,6 +246,22 @@ def test_spoilt_bytes_are_judged_as_fastavro_judges_them(seed: int, bad: int) ->
     assert rows_of(decoded.batch) == expected
     assert [failure.position for failure in decoded.failures] == refused
     assert decoded.positions == (None if not refused and decoded.positions is None else read)
+
+
+@pytest.mark.parametrize("writer", [avro_schema("usage"), None], ids=["our own", "a foreign one"])
+def test_a_record_of_too_many_values_is_refused(writer: AvroSchema | None) -> None:
+    """Written as it should be, so that nothing but the count is wrong."""
+    schema = writer or with_field("usage", name="region", type=["null", "string"], default=None)
+    for attributes, read in ((VALUES_MAX // 2 - 50, True), (VALUES_MAX // 2 + 50, False)):
+        stream = io.BytesIO()
+        fields = {**usage(), "attributes": {str(number): "" for number in range(attributes)}, "region": None}
+        known = {field["name"]: fields[field["name"]] for field in schema["fields"]}
+        fastavro.schemaless_writer(stream, plain_schema(schema), known)
+        value = frame(20_001) + stream.getvalue()
+        decoded = decode_columns("usage", [value], Writers({20_001: schema}))
+        assert (decoded.batch.num_rows, len(decoded.failures)) == ((1, 0) if read else (0, 1))
+        if not read:
+            assert f"more than {VALUES_MAX:,} values" in decoded.failures[0].message
 
 
 def test_another_encoding_of_the_same_record_is_read() -> None:

@@ -16,7 +16,7 @@ from schemas.codec import FRAME_BYTES, encode_one, frame, rows_of
 from schemas.enums import DeadLetterCode
 from schemas.records import AvroSchema, avro_schema
 from schemas.writer_safety import VALUES_MAX
-from streams.agents import decode_process
+from streams.agents import decode_process, decoding
 from streams.agents.decode_process import PART_BYTES_MAX, PART_RECORDS_MAX, DecodeProcess, parts_of
 from streams.agents.decoding import Decoder
 from streams.engine.ports import UnavailableError
@@ -27,7 +27,7 @@ FOREIGN_ID = 20_001
 
 HURT = """
 import ctypes, os, signal, time
-from streams.agents import decode_process
+from streams.agents import decode_process, decoding
 decode_columns = decode_process.decode_columns
 decode_process.CPU_S = 1
 
@@ -182,7 +182,13 @@ def heavy(items: int) -> bytes:
     holds="those above the limit are dead letters; meanwhile the event loop serves the other partitions",
     faults_row=31,
 )
-def test_the_loop_serves_others_while_a_heavy_batch_is_decoded(seen: Callable[[str], None]) -> None:
+def test_the_loop_serves_others_while_a_heavy_batch_is_decoded(
+    seen: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def here(*_: object) -> None:
+        raise AssertionError("a foreign record is decoded in the worker")
+
+    monkeypatch.setattr(decoding, "decode_columns", here)
     values = [heavy(38)] * 60 + [heavy(60)] * 20
     assert 38 * 500 < VALUES_MAX < 60 * 500
     assert max(map(len, values)) < 300

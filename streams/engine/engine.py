@@ -28,7 +28,13 @@ from faust.types import TP
 
 from streams.background import WatchedPool, watched
 from streams.engine.clock import ASK_INTERVAL_S, BrokerClock
-from streams.engine.failures import ContractError, PositionBeyondEndError, RetentionGapError
+from streams.engine.failures import (
+    ContractError,
+    PositionBeyondEndError,
+    RetentionGapError,
+    TopicGoneError,
+    topic_deleted,
+)
 from streams.engine.internal_topics import changelog_topic, seen_topic
 from streams.engine.ledger_lookup import LedgerLookup
 from streams.engine.limits import DeadLetterLimit
@@ -171,7 +177,11 @@ class Engine:
                     await self._rebalanced(assignment)
 
     async def _rebalanced(self, assignment: Collection[TP]) -> None:
-        owned = self._owned_of(assignment)
+        try:
+            owned = self._owned_of(assignment)
+        except TopicGoneError as error:
+            self.fail(error)
+            return
         before, self._membership = self._membership, self._consumer.thread.member()
         kept = before == (self._membership[0], self._membership[1] - 1)
         gone = [number for number in self._pumps if not kept or number not in owned]
@@ -275,6 +285,8 @@ class Engine:
         by_topic = {topic: {tp.partition for tp in assignment if tp.topic == topic} for topic in self._inputs}
         owned = set().union(*by_topic.values())
         for topic, partitions in by_topic.items():
+            if not partitions and owned:  # the group may hear of a deletion before `TopicWatch` looks again
+                raise topic_deleted(topic)
             if partitions != owned:
                 raise ContractError(f"assigned {sorted(partitions)} of {topic}, but {sorted(owned)} of the others")
         return owned

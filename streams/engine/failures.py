@@ -41,6 +41,15 @@ class TopicGoneError(OperatorError):
     code = "topic_gone"
 
 
+def topic_deleted(topic: str) -> TopicGoneError:
+    """The failure of a worker whose topic is gone."""
+    return TopicGoneError(
+        f"topic {topic} was deleted while the worker ran",
+        "restore it from a copy, then start the worker; a new, empty topic is refused where its records were read "
+        "already",
+    )
+
+
 class CommitRefusedError(OperatorError):
     """Kafka refuses what the ledger must write, and will again."""
 

@@ -18,7 +18,7 @@ from collections.abc import Collection
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
 
-from streams.engine.failures import TopicGoneError
+from streams.engine.failures import TopicGoneError, topic_deleted
 from streams.kafka_clients import admin_config
 from streams.settings import Settings
 
@@ -56,9 +56,5 @@ class TopicWatch:
                     "CREDITS_NAMESPACE",
                 )
         for name in sorted(missing & self._missing):
-            raise TopicGoneError(
-                f"topic {name} was deleted while the worker ran",
-                "restore it from a copy, then start the worker; a new, empty topic is refused where its records were "
-                "read already",
-            )
+            raise topic_deleted(name)
         self._missing = missing

@@ -4,15 +4,14 @@ FROM python:3.11.14-slim-bookworm AS build
 WORKDIR /src
 RUN python -m venv /opt/credits
 ENV PATH=/opt/credits/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
-# Dependencies first: this layer is made again only when pyproject.toml or README.md change.
+# Dependencies first, each with one version and the hashes of its files: this layer is made again only when they change.
+COPY requirements requirements
+RUN pip install --require-hashes --requirement requirements/run.txt
 COPY pyproject.toml README.md ./
-RUN mkdir schemas streams projections \
-    && touch schemas/__init__.py streams/__init__.py projections/__init__.py \
-    && pip install .
 COPY schemas schemas
 COPY streams streams
 COPY projections projections
-RUN rm -rf build && pip install --no-deps --force-reinstall .
+RUN pip install --no-deps --no-build-isolation .
 
 FROM python:3.11.14-slim-bookworm
 RUN groupadd --gid 10001 credits \

@@ -28,12 +28,18 @@ $(BIN)/python:
 		echo "$(PYTHON) -m venv failed: install the venv package of your system (Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; }
 
 # What runs the system; and what checks it on top. The stamps are as new as pyproject.toml when all is installed.
-$(VENV)/run.stamp: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+# Every package has one version and the hashes of its files in requirements/*.txt; the project itself fetches nothing.
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PROJECT := $(PIP_INSTALL) --no-deps --no-build-isolation --editable .
+
+$(VENV)/run.stamp: pyproject.toml requirements/run.txt | $(BIN)/python
+	$(PIP_INSTALL) --require-hashes --requirement requirements/run.txt
+	$(PROJECT)
 	@touch $@
 
-$(VENV)/dev.stamp: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+$(VENV)/dev.stamp: pyproject.toml requirements/dev.txt requirements/run.txt | $(BIN)/python
+	$(PIP_INSTALL) --require-hashes --requirement requirements/dev.txt
+	$(PROJECT)
 	@touch $@ $(VENV)/run.stamp
 
 .PHONY: install
@@ -77,6 +83,25 @@ format: $(VENV)/dev.stamp ## let ruff put the code in its form
 .PHONY: reference
 reference: $(VENV)/run.stamp ## write docs/reference.md from the code
 	@$(BIN)/python -m docs.reference && $(BIN)/python -m docs.schemas_reference
+
+# One lock for every system and for Python 3.11 and later, by markers. What is in the locks stays as it is where it still
+# fits; ARGS=--upgrade takes the newest versions, ARGS='--upgrade-package NAME' those of one package.
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	$(ARGS) pyproject.toml requirements/build.in
+
+.PHONY: lock
+lock: | $(BIN)/python ## write requirements/*.txt from pyproject.toml: versions and hashes
+	@test -x $(BIN)/uv || $(PIP_INSTALL) uv
+	@$(LOCK) --output-file requirements/run.txt
+	@$(LOCK) --extra dev --constraint requirements/run.txt --output-file requirements/dev.txt
+
+.PHONY: licences
+licences: $(VENV)/dev.stamp ## write THIRD_PARTY.md: the licences of what is installed
+	@$(BIN)/python -m docs.licences
+
+.PHONY: audit
+audit: $(VENV)/dev.stamp ## hashes, versions, licences, and known vulnerabilities (ARGS=--offline: without asking)
+	@$(BIN)/python -m docs.audit $(ARGS)
 
 .PHONY: clean
 clean: ## remove the environment and caches; the data folder .credits stays

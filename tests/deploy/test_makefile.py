@@ -14,7 +14,7 @@ import pytest
 
 from tests.tidy.source import ROOT
 
-TARGETS = ("install", "demo", "up", "bench", "test", "test-all", "faults", "lint", "clean")
+TARGETS = ("install", "demo", "up", "bench", "test", "test-all", "faults", "lint", "lock", "licences", "audit", "clean")
 
 
 def make(folder: Path, *arguments: str, path: str | None = None) -> subprocess.CompletedProcess[str]:
@@ -28,12 +28,13 @@ def make(folder: Path, *arguments: str, path: str | None = None) -> subprocess.C
 def checkout(tmp_path: Path) -> Path:
     for name in ("Makefile", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path)
+    shutil.copytree(ROOT / "requirements", tmp_path / "requirements")
     return tmp_path
 
 
 def installed(folder: Path) -> None:
     """As after an installation: an interpreter, and stamps newer than pyproject.toml."""
-    (folder / ".venv" / "bin").mkdir(parents=True)
+    (folder / ".venv" / "bin").mkdir(parents=True, exist_ok=True)
     (folder / ".venv" / "bin" / "python").touch()
     for stamp in ("run.stamp", "dev.stamp"):
         (folder / ".venv" / stamp).touch()
@@ -56,8 +57,20 @@ def test_nothing_is_done_twice(checkout: Path) -> None:
     installed(checkout)
     assert "pip install" not in make(checkout, "-n", "test").stdout
     assert "venv .venv" not in make(checkout, "-n", "demo").stdout
-    os.utime(checkout / "pyproject.toml", (4e9, 4e9))
-    assert "pip install" in make(checkout, "-n", "test").stdout
+    for name in ("pyproject.toml", "requirements/run.txt"):
+        installed(checkout)
+        os.utime(checkout / name, (4e9, 4e9))
+        assert "pip install" in make(checkout, "-n", "test").stdout
+        os.utime(checkout / name, (1e9, 1e9))
+
+
+def test_every_package_is_installed_by_its_hashes(checkout: Path) -> None:
+    """Nothing is fetched but what the locks name: not for the project, nor to build it."""
+    for target in ("install", "test"):
+        lines = [line for line in make(checkout, "-n", target).stdout.splitlines() if "pip install" in line]
+        assert len(lines) == 2
+        assert "--require-hashes --requirement requirements/" in lines[0]
+        assert "--no-deps --no-build-isolation --editable ." in lines[1]
 
 
 def test_the_default_run_leaves_out_what_is_slow_and_the_long_one_does_not(checkout: Path) -> None:

@@ -109,7 +109,7 @@ def test_two_installations_do_not_see_each_other(client: Client, tmp_path: Path)
 
 
 def test_a_folder_of_another_process_and_a_server_away_are_told(client: Client, tmp_path: Path) -> None:
-    with pytest.raises(ClickHouseUnavailableError, match="chdb:///"):
+    with pytest.raises(ClickHouseUnavailableError, match="elsewhere/clickhouse"):
         connect(test_settings(tmp_path / "elsewhere"))
     away = test_settings(tmp_path, clickhouse_url="http://ann:secret@127.0.0.1:9/")
     with pytest.raises(ClickHouseUnavailableError) as caught:

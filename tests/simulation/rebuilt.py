@@ -162,7 +162,7 @@ def _refuses_what_is_broken(world: World, number: int, made: RebuiltState, met: 
     """Holds that retention removed are remembered all the same; other inputs, a ledger without its end are refused."""
     kafka, ledger = world.kafka, world.kafka.logs[TOPICS.name("ledger"), number]
     holds = TOPICS.name("holds"), number
-    kafka.firsts[holds] = len(kafka.logs[holds])
+    kafka.firsts[holds] = made.next_offsets[holds[0]]  # those that were read; one that was not would be missed
     if made.next_offsets[holds[0]]:
         later = _made(world, number, made.seed, accept_gaps=True)
         windows = world.workers[0].processor.seen_windows

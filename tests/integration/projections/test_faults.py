@@ -18,7 +18,7 @@ from projections.sink import Pace, Projector, waiting_s
 from projections.verify import clickhouse_audit
 from streams.settings import Settings
 from streams.topics_admin import apply
-from tests.integration.projections.topics import Ledger, projecting, until
+from tests.integration.projections.topics import Ledger, org_in, projecting, until
 from tests.unit.projections.entries import NOON, Row, entry
 from tests.unit.projections.faults import Faulty
 
@@ -63,7 +63,7 @@ def test_kill_9_at_random_moments(topics: Settings, seen: Callable[[str], None])
     ledger = Ledger(topics)
     count = 6_000
     for partition in range(topics.partitions):
-        ledger.write("ledger", partition, usage(f"org-{partition}", count))
+        ledger.write("ledger", partition, usage(org_in(partition), count))
     # The topics are read from four partitions at once, in writes of 200 rows: some 120 writes to be killed in.
     place = (topics.bootstrap_servers, topics.namespace, str(topics.partitions), str(topics.data_dir))
     command = [sys.executable, "-m", "tests.integration.projections.killed", *place]
@@ -114,7 +114,7 @@ def test_clickhouse_away(topics: Settings, client: Client, seen: Callable[[str],
         try:
             async with projecting(topics, cast(Client, faulty)) as app:
                 for partition in range(2):
-                    await asyncio.to_thread(ledger.write, "ledger", partition, usage(f"org-{partition}", 500))
+                    await asyncio.to_thread(ledger.write, "ledger", partition, usage(org_in(partition), 500))
                 await until(lambda: waiting_s(app, time.monotonic()) > 0.2, app)
                 await until(lambda: clickhouse_audit(watching)["entries"] == 1_000, app)
                 await until(lambda: waiting_s(app, time.monotonic()) == 0, app)

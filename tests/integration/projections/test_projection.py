@@ -20,7 +20,7 @@ from streams.topics_admin import apply
 from tests.integration.ledger.events import PRICE_LIST, now_us
 from tests.integration.ledger.events import usage as usage_event
 from tests.integration.ledger.installation import LedgerInstallation
-from tests.integration.projections.topics import Ledger, projecting, until
+from tests.integration.projections.topics import Ledger, org_in, projecting, until
 from tests.unit.projections.entries import NOON, Row, entry
 from tests.unit.projections.test_invoices import purchase
 from tests.unit.projections.test_twice import shown
@@ -58,7 +58,7 @@ def test_every_topic_is_projected(settings: Settings, client: Client, watching: 
     ledger = Ledger(settings)
     ledger.write("ledger", 0, usage("acme", 1, 500))
     ledger.write("ledger", 0, usage("ghost", 1, 3), abort=True)
-    ledger.write("ledger", 1, usage("bolt", 1, 20))
+    ledger.write("ledger", 1, usage(org_in(1), 1, 20))
     alert = {
         "alert_id": "a1",
         "org_id": "acme",
@@ -199,7 +199,7 @@ def test_two_projections_share_and_hand_over(settings: Settings, client: Client,
                 async with projecting(settings, second) as other:
                     for start in range(1, 401, 100):
                         for partition in range(settings.partitions):
-                            rows = usage(f"org-{partition}", start, 100)
+                            rows = usage(org_in(partition), start, 100)
                             await asyncio.to_thread(ledger.write, "ledger", partition, rows)
                     await until(lambda: entries(watching) > 0, other)
                 await until(lambda: clickhouse_audit(watching)["entries"] == 400 * settings.partitions, app)
@@ -237,9 +237,9 @@ def test_a_rebuild_gives_the_same_again(settings: Settings, client: Client, seen
     """Drop and rebuild: the same rows, the same views, the same numbers on invoices."""
     ledger = Ledger(settings)
     for partition in range(2):
-        ledger.write("ledger", partition, usage(f"org-{partition}", 1, 300))
+        ledger.write("ledger", partition, usage(org_in(partition), 1, 300))
         ledger.write("ledger", partition, usage("ghost", 1, 2), abort=True)
-        ledger.write("ledger", partition, [purchase(f"org-{partition}", 301, "p1", 10**9, balance_nanos=0)])
+        ledger.write("ledger", partition, [purchase(org_in(partition), 301, "p1", 10**9, balance_nanos=0)])
     assert refold(settings, client) == 602
     before, views = clickhouse_audit(client), shown(client)
     client.command("INSERT INTO ledger (org_id, seq) VALUES ('invented', 1)")

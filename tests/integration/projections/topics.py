@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,13 +15,22 @@ from faust.contrib.asgi import faust_app_running
 
 from projections.sink import Pace, build_projection_app
 from schemas.codec import batch_of, encode_columns
+from schemas.partitioner import partition_of
 from schemas.records import bundled_id
 from schemas.topics import BY_KEY, Topics
 from streams.kafka_clients import producer_config
 from streams.settings import Settings
 
 WAIT_S = 40.0
+PARTITIONS = 4
+"""As many as the settings of the integration tests say."""
 QUICK = Pace(interval_s=0.1, retry_first_s=0.1, retry_max_s=0.4)
+
+
+def org_in(partition: int) -> str:
+    """An organisation whose partition this is: entries of one in another partition are left out of ClickHouse."""
+    names = (f"org-{number}" for number in itertools.count())
+    return next(name for name in names if partition_of(name.encode(), PARTITIONS) == partition)
 
 
 class Ledger:

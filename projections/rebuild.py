@@ -15,14 +15,14 @@ from clickhouse_connect.driver.client import Client
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from projections.apply import PROJECTED, Place, Sink, caught_up
 from projections.clickhouse import migrate
-from projections.sink import APP_NAME
+from projections.projector import APP_NAME
+from projections.sink import PROJECTED, Place, Sink, caught_up
 from schemas.topics import Topics
-from streams.engine.ports import Inbound
-from streams.kafka_clients import admin_config, consumer_config
-from streams.registry import connect_registry
-from streams.waiting import SilenceLimit, missing_records
+from streams.kafka.clients import admin_config, consumer_config
+from streams.kafka.inbound import Inbound
+from streams.kafka.registry import connect_registry
+from streams.kafka.silence import SilenceLimit, missing_records
 
 if TYPE_CHECKING:
     from streams.settings import Settings

@@ -1,287 +1,385 @@
-"""The Faust app of the projection: committed batches in, `Sink.apply` about once a second, positions from ClickHouse.
+"""The sink: batches of the ledger's topics become rows, whatever is sent twice and wherever it crashes.
 
 Rules of this file:
-1. Where to read on is what ClickHouse says (`positions`), after every rebalance. Group offsets are written afterwards,
-   for lag displays, and decide nothing.
-2. What waits to be written is bounded; when it is too much, fetching pauses and the backlog stays in Kafka.
-3. ClickHouse or the registry away: the same batches are tried again, with pauses, for ever; nothing is dropped.
-   Anything else that goes wrong crashes the app, before a position is written.
-4. After a rebalance everything that waits is forgotten; it is read again from the positions.
-5. The ledger's entries must be there from the position on: where retention took them, or the topic was made anew, the
-   app stops and names the gap. The other topics may lose old records to their retention.
-6. What people read lags by a second or two, and the positions say as of when it is true (product rule 34).
+1. `apply` has these effects, in this order: rows of every table but the ledger's, the ledger's rows, the positions. A
+   crash between two of them is repaired by applying the same records again, in any batches:
+   usage buckets skip what they contain by their version; alerts, balances, prices, dead letters, activity and
+   purchases are the same rows again; entries that are in the ledger table already are left out.
+2. After a failure nothing in memory is trusted: the next `apply` restores positions and buckets from ClickHouse first.
+3. What it holds in memory is bounded: by the batches given, and by `Limits`.
+4. It blocks and belongs to one thread at a time. No Faust, no Kafka, no clock.
 """
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
-import faust
+import numpy as np
+import pyarrow as pa
 from clickhouse_connect.driver.client import Client
-from faust.types import TP
-from mode import Service
+from clickhouse_connect.driver.exceptions import ClickHouseError
 
-from projections.apply import PROJECTED, LedgerGapError, Sink
-from projections.clickhouse import ClickHouseUnavailableError
-from schemas.codec import RegistryUnavailableError
+from projections import queries
+from projections.buckets import DIMS_ID_BYTES, LEVELS, Additions, Buckets, Key, UsageRows, additions, key_of, usage_rows
+from projections.clickhouse import ClickHouseUnavailableError, first_line, is_passing
+from projections.columns import Ints
+from projections.rows import (
+    activity_rows,
+    alert_rows,
+    balance_rows,
+    dead_letter_rows,
+    deleted_price_rows,
+    ledger_rows,
+    position_rows,
+    price_rows,
+    purchase_rows,
+    replay_rows,
+)
+from schemas.codec import DecodedBatch, WriterSchemas, decode_columns
+from schemas.enums import DeadLetterCode, EntryKind, InputKind
+from schemas.kept_prices import places_of
+from schemas.partitioner import PartitionKeys
 from schemas.topics import Topics
-from streams.engine.ports import Inbound
-from streams.engine.transport import BatchConsumer, batch_topic, commit_offsets, use_batches
-from streams.kafka_clients import faust_broker_urls, faust_credentials
-from streams.registry import connect_registry
+from streams.kafka.inbound import Inbound, after
 
-if TYPE_CHECKING:
-    from streams.settings import Settings
+PROJECTED = (
+    "ledger",
+    "alerts_threshold",
+    "alerts_depletion",
+    "alerts_topup",
+    "balances",
+    "dead_letters",
+    "replays",
+    "prices",
+    "kept_prices",
+)
+"""Keys of the topics that are projected."""
 
-APP_NAME = "credits-projection"
+TRIES = {
+    "purchases": EntryKind.PURCHASE,
+    "transfers": InputKind.TRANSFER,
+    "transfer_legs": InputKind.TRANSFER,
+    "refunds": EntryKind.REFUND,
+    "settings": EntryKind.SETTING,
+}
+"""What a refused record of these topics tried: it belongs in the activity log."""
 
-FETCH_BYTES_MAX = 4 * 1024 * 1024
-GROUP_OFFSETS_INTERVAL_S = 5.0
+Place = tuple[str, int]
+"""(topic, partition)"""
+
+
+class UnreadableRecordError(Exception):
+    """A record that the ledger itself wrote cannot be read: the world is broken, going on would lose it."""
+
+
+class LedgerGapError(Exception):
+    """Entries between what is projected and what comes next are missing from the topic."""
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
-    """How often and how much is written at once."""
+class Limits:
+    """What the sink may keep in memory."""
 
-    interval_s: float = 1.0
-    """ClickHouse likes about one insert a second and table: each makes a part on disk that must be merged."""
-    rows_max: int = 65_536
-    """Rows in one write. A row of the ledger is 1 to 2 kB with its columns and copies: 130 MB at most."""
-    queue_rows_max: int = 131_072
-    """Rows waiting before fetching pauses."""
-    queue_bytes_max: int = 64 * 1024 * 1024
-    """Bytes of values, keys and headers waiting before fetching pauses: a dead letter may have 8 MiB."""
-    retry_first_s: float = 0.5
-    """Pause before trying again what could not be written; it doubles each time."""
-    retry_max_s: float = 15.0
-    """The longest pause."""
+    buckets_max: int = 200_000
+    """Usage buckets remembered per level, about 300 bytes each: 60 MB per level at most."""
+    present_offsets_max: int = 500_000
+    """Entries beyond the position that are looked up to be left out, of each partition: 45 MB while they are read, 4 MB
+    kept. A crash leaves two writes of them at most; with more (an old copy of `positions`) they are inserted again, and
+    the views and merges keep one of each."""
 
 
-def build_projection_app(settings: Settings, client: Client, pace: Pace | None = None) -> faust.App:
-    """The app that projects this installation's topics into the client's database, which is migrated already.
+@dataclass(slots=True)
+class Applied:
+    """What one `apply` wrote, for metrics: rows per table, and entries that were there already."""
 
-    The client must be used by nobody else. The caller starts and stops the app; it ends by itself (`crashed`) when it
-    cannot go on.
+    rows: dict[str, int] = field(default_factory=dict)
+    entries_skipped: int = 0
+
+
+@dataclass(slots=True)
+class _Progress:
+    """What is projected of one topic's partition: everything before `position`, and `present` beyond it."""
+
+    position: int
+    as_of: int
+    present: Ints
+
+
+@dataclass(slots=True)
+class _Tables:
+    """Rows gathered for the tables, in the order of their first appearance."""
+
+    parts: dict[str, list[Any]] = field(default_factory=dict)
+
+    def add(self, table: str, rows: Any | None) -> None:
+        if rows is not None and rows.num_rows:
+            self.parts.setdefault(table, []).append(rows)
+
+    def take(self, table: str) -> Any | None:
+        parts = self.parts.pop(table, None)
+        return None if parts is None else pa.concat_tables(parts)
+
+
+class Sink:
+    """Applies batches to the database of a client. One owner per topic partition, normally; two do no harm.
+
+    Errors: `ClickHouseUnavailableError` and `schemas.codec.RegistryUnavailableError` mean "apply the same again later";
+    `UnreadableRecordError`, `LedgerGapError` and anything else mean "stop".
     """
-    session_s = settings.session_timeout_ms / 1000
-    folder = settings.data_dir / "faust-projection"
-    folder.mkdir(parents=True, exist_ok=True)
-    app = faust.App(
-        f"{settings.namespace}{APP_NAME}",
-        broker=faust_broker_urls(settings),
-        broker_credentials=faust_credentials(settings),
-        datadir=str(folder),
-        store="memory://",
-        topic_partitions=settings.partitions,
-        topic_replication_factor=settings.replication_factor,
-        topic_disable_leader=True,
-        web_enabled=False,
-        stream_wait_empty=False,
-        consumer_auto_offset_reset="earliest",
-        consumer_max_fetch_size=FETCH_BYTES_MAX,
-        broker_session_timeout=session_s,
-        broker_heartbeat_interval=session_s / 4,
-        stream_recovery_delay=0.0,
-    )
-    topics = Topics(settings.namespace)
-    sink = Sink(client, topics, connect_registry(settings), partitions=settings.partitions)
-    Projector(app, sink, topics, pace or Pace()).bind()
-    return app
 
+    def __init__(
+        self,
+        client: Client,
+        topics: Topics,
+        writers: WriterSchemas,
+        limits: Limits | None = None,
+        partitions: int | None = None,
+    ) -> None:
+        """`partitions`: how many every topic has; None: whether a record is in its key's partition is not looked at."""
+        self._partitions = partitions
+        self._own_keys: dict[int, PartitionKeys] = {}
+        self._client = client
+        self._writers = writers
+        self._limits = limits or Limits()
+        self._keys = {topics.name(key): key for key in PROJECTED}
+        self._ledger_topic = topics.name("ledger")
+        self._purchases_topic = topics.name("purchases")
+        self._tries = {topics.name(key): str(tried) for key, tried in TRIES.items()}
+        self._progress: dict[Place, _Progress] = {}
+        self._buckets = {level: Buckets(level, self._limits.buckets_max) for level in LEVELS}
+        self._trusted = False
 
-def waiting_s(app: faust.App, now_s: float) -> float:
-    """For how long the projection has had something to write without writing any of it, at monotonic time `now_s`.
+    def restore(self, places: Collection[Place]) -> dict[Place, int]:
+        """Take these partitions over: the position of each, read from ClickHouse, 0 where nothing is projected.
 
-    0 while it keeps up. What it waits for (ClickHouse, the registry) is in the log.
-    """
-    return max((each.waiting_s(now_s) for each in app._extra_services if isinstance(each, Projector)), default=0.0)
-
-
-class Projector(Service):
-    """Queues what the app's agent reads, and writes it. A service of the app: it starts and ends with it."""
-
-    def __init__(self, app: faust.App, sink: Sink, topics: Topics, pace: Pace) -> None:
-        super().__init__()
-        self._app = app
-        self._sink = sink
-        self._pace = pace
-        self._names = [topics.name(key) for key in PROJECTED]
-        self._ledger = topics.name("ledger")
-        self._queue: list[tuple[Inbound, int]] = []
-        """What was fetched and not taken yet, and how many bytes it takes."""
-        self._queued_rows = 0
-        self._queued_bytes = 0
-        self._next: dict[TP, int] = {}
-        self._arrived = asyncio.Event()
-        # One user of the sink at a time: a write, or the restoring after a rebalance.
-        self._using_sink = asyncio.Lock()
-        self._generation = 0
-        self._shown_at_s = 0.0
-        self._waiting_since_s: float | None = None
-
-    def waiting_s(self, now_s: float) -> float:
-        """See the function of this name."""
-        return 0.0 if self._waiting_since_s is None else max(0.0, now_s - self._waiting_since_s)
-
-    def bind(self) -> None:
-        """Give the app its consumer, its agent and this service."""
-        use_batches(self._app, self, self._pace.rows_max)
-
-        async def projection(stream: Any) -> None:
-            async for inbound in stream:
-                await self._offer(inbound)
-
-        self._app.agent(batch_topic(self._app, *self._names), name="projection")(projection)
-        self._app._extra_services.append(self)
-
-    @property
-    def queued_rows(self) -> int:
-        """Rows that wait to be written."""
-        return self._queued_rows
-
-    async def seeks(self, assignment: Collection[TP]) -> Mapping[TP, int]:
-        """See `streams.engine.transport.Positions`: called after every rebalance, before anything is fetched."""
-        owned = [tp for tp in assignment if tp.topic in self._names]
-        self._generation += 1
-        self._forget_queued()
-        self._next = {}
-        positions = await self._restored([(tp.topic, tp.partition) for tp in owned])
-        if positions is None:
-            return {}
-        await self._check_ends({tp: positions[tp.topic, tp.partition] for tp in owned})
-        self._next = {tp: positions[tp.topic, tp.partition] for tp in owned}
-        return self._next
-
-    @Service.task
-    async def _writing(self) -> None:
-        started_s = 0.0
-        while not self.should_stop:
-            await self._arrived.wait()
-            pause_s = started_s + self._pace.interval_s - time.monotonic()
-            if pause_s > 0 and self._queued_rows < self._pace.rows_max:
-                # The queue may fill up meanwhile; fetching pauses then, so waiting is harmless.
-                await asyncio.sleep(min(pause_s, self._pace.interval_s / 10))
-                continue
-            started_s = time.monotonic()
-            generation, batches = self._generation, self._take()
-            if await self._written(generation, batches):
-                await self._show_group_offsets()
-
-    async def on_stop(self) -> None:
-        """Let the write that is under way end: the client may be closed after this."""
-        async with self._using_sink:
-            pass
-
-    async def _offer(self, inbound: Inbound) -> None:
-        """Queue a batch that continues what is queued; an overlap is cut by the sink."""
-        tp = TP(inbound.topic, inbound.partition)
-        wanted = self._next.get(tp)
-        if wanted is None or inbound.next_offset <= wanted:
-            return
-        if inbound.first_offset > wanted and not await self._may_skip(tp, wanted):
-            return
-        self._next[tp] = inbound.next_offset
-        size = inbound.size_bytes()
-        self._queue.append((inbound, size))
-        self._queued_rows += len(inbound)
-        self._queued_bytes += size
-        self._arrived.set()
-        if self._waiting_since_s is None:
-            self._waiting_since_s = time.monotonic()
-        if self._queued_rows > self._pace.queue_rows_max or self._queued_bytes > self._pace.queue_bytes_max:
-            self._consumer.hold(self._next.keys())
-
-    async def _may_skip(self, tp: TP, wanted: int) -> bool:
-        """A batch begins beyond what is wanted: whether that is because older records are gone for good.
-
-        If they are still there, fetching goes back to them.
+        Forgets whatever was known of any partition before.
         """
-        first = (await self._consumer.thread.earliest_offsets(tp))[tp]
-        if first <= wanted:
-            await self._consumer.thread.seek_owned({tp: wanted})
-            return False
-        if tp.topic == self._ledger:
-            await self._app.crash(
-                LedgerGapError(f"offsets {wanted} to {first - 1} of {tp.topic}/{tp.partition} are gone, not projected")
-            )
-            return False
-        self.log.warning("Offsets %s to %s of %s/%s were deleted before they were projected", wanted, first - 1, *tp)
-        return True
+        self._trusted = False
+        try:
+            known = {(row[0], row[1]): (row[2], row[3]) for row in self._query(queries.positions())}
+            self._progress = {}
+            for place in places:
+                position, as_of = known.get(place, (0, 0))
+                present = self._present(place[1], position) if place[0] == self._ledger_topic else _NONE
+                self._progress[place] = _Progress(position, as_of, present)
+            for level, buckets in self._buckets.items():
+                count, newest = self._query(queries.newest_start(level))[0]
+                buckets.restart(newest if count else None)
+        except ClickHouseError as error:
+            raise _translated(error) from error
+        self._trusted = True
+        return self.positions()
 
-    async def _check_ends(self, positions: Mapping[TP, int]) -> None:
-        ends = await self._consumer.thread.log_ends(*positions) if positions else {}
-        for tp, position in positions.items():
-            if position > ends[tp]:
+    def positions(self) -> dict[Place, int]:
+        """The next offset of every partition that was taken over."""
+        return {place: progress.position for place, progress in self._progress.items()}
+
+    def apply(self, batches: Sequence[Inbound]) -> Applied:
+        """Write what these batches say; returns when all of it, positions included, is in ClickHouse.
+
+        Batches of one partition come in offset order. What is before the position is left out, so any replay is
+        harmless.
+        """
+        places = self._progress.keys() | {(batch.topic, batch.partition) for batch in batches}
+        if not self._trusted or len(places) > len(self._progress):
+            self.restore(places)
+        self._trusted = False
+        try:
+            applied = self._apply(batches)
+        except ClickHouseError as error:
+            raise _translated(error) from error
+        except OSError as error:  # the client writes an insert to a temporary file first: no room on the disk
+            raise ClickHouseUnavailableError(first_line(error)) from error
+        self._trusted = True
+        return applied
+
+    def _apply(self, batches: Sequence[Inbound]) -> Applied:
+        applied = Applied()
+        tables = _Tables()
+        moved: dict[Place, tuple[int, int]] = {}
+        usage: list[UsageRows] = []
+        for batch in batches:
+            place = (batch.topic, batch.partition)
+            progress = self._progress[place]
+            position, as_of = moved.get(place, (progress.position, progress.as_of))
+            if batch.next_offset <= position:
+                continue
+            if self._keys[batch.topic] == "ledger" and batch.first_offset > position:
                 raise LedgerGapError(
-                    f"ClickHouse has {tp.topic}/{tp.partition} up to offset {position}, but the topic ends at"
-                    f" {ends[tp]}: it was made anew; run `credits rebuild`"
+                    f"{batch.topic}, partition {batch.partition}: projected up to offset {position}, the next that the"
+                    f" topic has is {batch.first_offset}"
                 )
+            fresh = after(batch, position)
+            if len(fresh):
+                as_of = max(as_of, self._gather(fresh, progress, tables, usage, applied))
+            moved[place] = (batch.next_offset, as_of)
+        for rows in usage:
+            for level in LEVELS:
+                tables.add(level.table, self._changed(additions(level, rows)))
 
-    async def _restored(self, places: list[tuple[str, int]]) -> dict[tuple[str, int], int] | None:
-        """The sink's positions; waits while ClickHouse is away. None when the app stops meanwhile."""
-        pause_s = self._pace.retry_first_s
-        while not self._app.should_stop:
-            try:
-                async with self._using_sink:
-                    return await asyncio.to_thread(self._sink.restore, places)
-            except ClickHouseUnavailableError as error:
-                self.log.warning("Waiting for ClickHouse: %s", error)
-            await asyncio.sleep(pause_s)
-            pause_s = min(2 * pause_s, self._pace.retry_max_s)
-        return None
+        # 1. Every table but the ledger's.
+        ledger = tables.take("ledger")
+        for table in list(tables.parts):
+            self._insert(table, tables.take(table), applied)
+        # 2. The ledger: an entry that is there has its other rows, too.
+        self._insert("ledger", ledger, applied)
+        # 3. The positions: whatever is before them is in the tables.
+        if moved:
+            self._insert("positions", position_rows(moved), applied)
+        for place, (position, as_of) in moved.items():
+            present = self._progress[place].present
+            self._progress[place] = _Progress(position, as_of, present[present >= position])
+        for buckets in self._buckets.values():
+            buckets.bound()
+        return applied
 
-    async def _written(self, generation: int, batches: list[Inbound]) -> bool:
-        """Whether the batches are in ClickHouse; tries until they are, or until a rebalance has made them void."""
-        pause_s = self._pace.retry_first_s
-        while not self.should_stop:
-            try:
-                async with self._using_sink:
-                    if generation != self._generation:
-                        return False
-                    applied = await asyncio.to_thread(self._sink.apply, batches)
-            except (ClickHouseUnavailableError, RegistryUnavailableError) as error:
-                self.log.warning("Not written, trying again in %.1f s: %s", pause_s, error)
-            else:
-                self._waiting_since_s = time.monotonic() if self._queue else None
-                self.log.debug("Written: %s", applied.rows)
-                return True
-            await self.sleep(pause_s)
-            pause_s = min(2 * pause_s, self._pace.retry_max_s)
-        return False
+    def _gather(
+        self, batch: Inbound, progress: _Progress, tables: _Tables, usage: list[UsageRows], applied: Applied
+    ) -> int:
+        """The rows of one batch into `tables` and `usage`; the time of its newest record, in microseconds."""
+        key = self._keys[batch.topic]
+        newest = max(batch.timestamps_ms) * 1_000
+        if key == "dead_letters":
+            headers = batch.headers or [()] * len(batch)
+            rows = dead_letter_rows(
+                batch.partition, batch.offsets, batch.timestamps_ms, batch.keys, batch.values, headers
+            )
+            tables.add("dead_letters", rows)
+            return newest
+        if key == "replays":
+            tables.add("replays", replay_rows(batch.keys, batch.values, batch.offsets))
+            return newest
+        if key in ("ledger", "balances"):
+            batch = self._of_own_accounts(batch)
+        record = {"ledger": "entry", "balances": "balance", "prices": "price", "kept_prices": "price"}.get(key, "alert")
+        decoded = decode_columns(record, batch.values, self._writers)
+        offsets = np.asarray(batch.offsets, dtype=np.int64)
+        if decoded.positions is not None:
+            offsets = offsets[np.asarray(decoded.positions, dtype=np.int64)]
+        match key:
+            case "ledger":
+                _refuse_failures(batch, decoded, allowed=())
+                self._gather_entries(batch.partition, decoded.batch, offsets, progress, tables, usage, applied)
+            case "balances":
+                _refuse_failures(batch, decoded, allowed=(DeadLetterCode.NULL_VALUE,))
+                tables.add("balances", balance_rows(decoded.batch, offsets))
+            case "prices":
+                # Written by people's tools: what cannot be read is the ledger's to refuse, and no price.
+                tables.add("prices", price_rows(decoded.batch, 2 * offsets))
+                tables.add("prices", _deleted_prices(batch, decoded, 2 * np.asarray(batch.offsets, dtype=np.int64)))
+            case "kept_prices":
+                # What the ledger has judged counts more than the record that it judged, and less than the next one.
+                judged = np.asarray([places_of(each)[1][2] for each in batch.headers], dtype=np.int64) * 2 + 1
+                chosen = slice(None) if decoded.positions is None else np.asarray(decoded.positions, dtype=np.int64)
+                tables.add("prices", price_rows(decoded.batch, judged[chosen]))
+                tables.add("prices", _deleted_prices(batch, decoded, judged))
+            case _:
+                _refuse_failures(batch, decoded, allowed=())
+                tables.add("alerts", alert_rows(decoded.batch, batch.topic))
+        return newest
 
-    def _take(self) -> list[Inbound]:
-        """The oldest batches, about `rows_max` rows; fetching goes on when there is room again."""
-        taken: list[Inbound] = []
-        rows = 0
-        while self._queue and rows < self._pace.rows_max:
-            inbound, size = self._queue.pop(0)
-            rows += len(inbound)
-            self._queued_bytes -= size
-            taken.append(inbound)
-        self._queued_rows -= rows
-        if not self._queue:
-            self._arrived.clear()
-        if self._queued_rows <= self._pace.queue_rows_max // 2 and self._queued_bytes <= self._pace.queue_bytes_max:
-            self._consumer.release(self._next.keys())
-        return taken
+    def _of_own_accounts(self, batch: Inbound) -> Inbound:
+        """A batch without what an older version wrote of second accounts, in partitions that are not their orgs'.
 
-    def _forget_queued(self) -> None:
-        self._queue.clear()
-        self._queued_rows = self._queued_bytes = 0
-        self._waiting_since_s = None
-        self._arrived.clear()
-        self._consumer.release(self._consumer.thread.held)
+        They have the numbers of the orgs' own entries (`streams.verify.misplaced`), and one would hide the other.
+        """
+        if self._partitions is None:
+            return batch
+        own = self._own_keys.setdefault(batch.partition, PartitionKeys(batch.partition, self._partitions))
+        foreign = own.foreign(batch.keys)
+        if not foreign:
+            return batch
+        kept = [row for row, key in enumerate(batch.keys) if key not in foreign]
+        columns = (batch.offsets, batch.timestamps_ms, batch.keys, batch.values, batch.headers)
+        chosen: list[list[Any]] = [[column[row] for row in kept] if column else [] for column in columns]
+        return Inbound(batch.topic, batch.partition, batch.first_offset, batch.next_offset, *chosen)
 
-    async def _show_group_offsets(self) -> None:
-        if time.monotonic() - self._shown_at_s < GROUP_OFFSETS_INTERVAL_S:
+    def _gather_entries(
+        self,
+        partition: int,
+        entries: Any,
+        offsets: Ints,
+        progress: _Progress,
+        tables: _Tables,
+        usage: list[UsageRows],
+        applied: Applied,
+    ) -> None:
+        # Buckets decide by their own version what they contain; the rest by what the ledger table has.
+        counted = usage_rows(entries, partition, offsets)
+        if counted is not None:
+            usage.append(counted)
+        if len(progress.present):
+            absent = ~np.isin(offsets, progress.present)
+            applied.entries_skipped += int((~absent).sum())
+            entries = entries.filter(pa.array(absent))
+            offsets = offsets[absent]
+        if entries.num_rows:
+            tables.add("activity", activity_rows(entries, self._tries))
+            tables.add("purchases", purchase_rows(entries, self._purchases_topic))
+            tables.add("ledger", ledger_rows(entries, partition, offsets))
+
+    def _changed(self, addition: Additions) -> Any | None:
+        """The changed buckets' rows, after reading back what is not in memory."""
+        buckets = self._buckets[addition.level]
+        missing = [
+            (addition.keys[index][:DIMS_ID_BYTES], int(addition.starts[index])) for index in buckets.missing(addition)
+        ]
+        for first in range(0, len(missing), queries.READ_BACK_KEYS_MAX):
+            wanted = missing[first : first + queries.READ_BACK_KEYS_MAX]
+            query = queries.read_back(addition.level, wanted)
+            rows = self._client.query(query.sql, settings=queries.READ_BACK_SETTINGS).result_rows
+            buckets.learn(_known(row) for row in rows)
+        return buckets.add(addition)
+
+    def _present(self, partition: int, position: int) -> Ints:
+        count = self._query(queries.present_count(partition, position))[0][0]
+        if not 0 < count <= self._limits.present_offsets_max:
+            return _NONE
+        rows = self._query(queries.present_offsets(partition, position))
+        return np.sort(np.fromiter((row[0] for row in rows), np.int64, len(rows)))
+
+    def _insert(self, table: str, rows: Any | None, applied: Applied) -> None:
+        if rows is None:
             return
-        self._shown_at_s = time.monotonic()
-        await commit_offsets(self._app, {TP(*place): offset for place, offset in self._sink.positions().items()})
+        self._client.insert_arrow(table, rows, settings=queries.INSERT_SETTINGS)
+        applied.rows[table] = applied.rows.get(table, 0) + rows.num_rows
 
-    @property
-    def _consumer(self) -> BatchConsumer:
-        return cast(BatchConsumer, self._app.consumer)
+    def _query(self, query: queries.Query) -> Sequence[Sequence[Any]]:
+        return self._client.query(query.sql, parameters=query.parameters).result_rows
+
+
+_NONE: Ints = np.empty(0, dtype=np.int64)
+
+
+def _known(row: Sequence[Any]) -> tuple[Key, list[int]]:
+    dims_id, start, *values = row
+    return key_of(bytes(dims_id), int(start)), [int(value) for value in values]
+
+
+def _deleted_prices(batch: Inbound, decoded: DecodedBatch, versions: Ints) -> Any | None:
+    """Rows of the prices that were taken away; of what the ledger keeps, also of ids of which none was accepted."""
+    kept = bool(batch.headers)
+    deleted = [each.position for each in decoded.failures if batch.values[each.position] is None]
+    deleted += [each.position for each in decoded.failures if kept and batch.values[each.position] == b""]
+    ids = [(batch.keys[position] or b"").decode("utf-8", "replace") for position in deleted]
+    return deleted_price_rows(ids, versions[deleted].tolist()) if deleted else None
+
+
+def _refuse_failures(batch: Inbound, decoded: DecodedBatch, allowed: Collection[DeadLetterCode]) -> None:
+    for failure in decoded.failures:
+        if failure.code not in allowed:
+            raise UnreadableRecordError(
+                f"{batch.topic}, partition {batch.partition}, offset {batch.offsets[failure.position]}:"
+                f" {failure.code}: {failure.message}"
+            )
+
+
+def _translated(error: ClickHouseError) -> Exception:
+    return ClickHouseUnavailableError(first_line(error)) if is_passing(error) else error
+
+
+def caught_up(positions: Mapping[Place, int], ends: Mapping[Place, int]) -> bool:
+    """Whether everything before the given ends is projected."""
+    return all(positions.get(place, 0) >= end for place, end in ends.items())

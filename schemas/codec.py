@@ -56,7 +56,7 @@ from schemas.records import (
     versions,
 )
 from schemas.resolution import NO_SCHEMA, read_differences
-from schemas.walk import body_fault
+from schemas.varint_check import body_fault
 from schemas.wire import BARE_AVRO, hint
 from schemas.writer_safety import (
     VALUES_MAX,

@@ -5,7 +5,7 @@ list of `{boolean, 1000 × null}`, a list of nulls. Rules of this file:
 1. A schema is measured before any library parses it: by arithmetic, in one pass, a named type once. The time is linear
    in its size, whatever it says.
 2. The measure bounds every body: one of `n` bytes holds at most `spread + n * values_per_byte` values. What could be
-   above `VALUES_MAX` is counted before it is decoded (`schemas.walk`).
+   above `VALUES_MAX` is counted before it is decoded (`schemas.varint_check`).
 3. Refused: a record inside itself, a list of what takes no bytes, more nesting than a reader's stack is sure to bear,
    and what is no Avro schema at all.
 4. Libraries disagree about namespaces, so types are known by their name alone, and one schema has a name once.

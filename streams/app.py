@@ -27,9 +27,9 @@ from streams.engine.health import WorkerHealth, serve_health
 from streams.engine.internal_topics import prepare_topics
 from streams.engine.memory import set_up_memory
 from streams.engine.ports import EngineMetrics, Processor
-from streams.engine.quiet_logs import quieten
 from streams.errors import KafkaUnavailableError, OperatorError
-from streams.kafka_clients import faust_broker_urls, faust_credentials
+from streams.kafka.clients import faust_broker_urls, faust_credentials
+from streams.kafka.quiet_logs import quieten
 from streams.settings import Settings
 from streams.stopping import LEAVE_TIMEOUT_S, Stopping, leave
 

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Mapping
 from pathlib import Path
 
-from streams.broker import LocalBroker
+from streams.local.broker import LocalBroker
 from streams.settings import Settings
 
 SHARED_BROKER_VARIABLE = "CREDITS_TEST_BOOTSTRAP"

@@ -17,8 +17,8 @@ from streams.api.registry_routes import RegistryAnswer, RegistryProblem, registr
 if TYPE_CHECKING:
     from fastapi import Request
 
-    from streams.balances import BalanceReader
-    from streams.registry_topic import TopicRegistry
+    from streams.kafka.balances import BalanceReader
+    from streams.kafka.registry_topic import TopicRegistry
 
 
 def build_api(

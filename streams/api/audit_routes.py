@@ -1,7 +1,7 @@
 """What ClickHouse holds, for `credits verify` on the same machine: the chDB folder belongs to the process of `serve`.
 
-The answer names every org. So it is given only for the key that lies in the data folder (`streams.local_key`), and not
-by the address that asks: behind a proxy on this machine everybody comes from loopback.
+The answer names every org. So it is given only for the key that lies in the data folder (`streams.local.api_key`), and
+not by the address that asks: behind a proxy on this machine everybody comes from loopback.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import APIRouter, Query, Request
 
 from streams.api.problems import ProblemError
-from streams.local_key import HEADER
+from streams.local.api_key import HEADER
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client

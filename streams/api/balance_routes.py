@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field
 from schemas.enums import Health, WalletStatus
 from streams.api.paths import ORG, OrgId
 from streams.api.problems import ProblemError
-from streams.balances import BalanceReader, balance_document
+from streams.kafka.balances import BalanceReader, balance_document
 
 
 def _credits(description: str) -> Any:

@@ -60,7 +60,7 @@ def invoices_router(desk: Desk) -> APIRouter:
 
 
 def _invoice_pdf(desk: Desk, org: str, number: int) -> Response:
-    from projections.paper import invoice_pdf
+    from projections.pdf import invoice_pdf
 
     document = desk.ask(org, lambda finance: finance.invoice(org, number))
     zone = desk.ask(org, lambda finance: finance.time_zone(org, document["issued_at"]))
@@ -68,7 +68,7 @@ def _invoice_pdf(desk: Desk, org: str, number: int) -> Response:
 
 
 def _credit_note_pdf(desk: Desk, org: str, number: int) -> Response:
-    from projections.paper import credit_note_pdf
+    from projections.pdf import credit_note_pdf
 
     document = desk.ask(org, lambda finance: finance.credit_note(org, number))
     zone = desk.ask(org, lambda finance: finance.time_zone(org, document["issued_at"]))

@@ -29,7 +29,7 @@ from projections.clickhouse import (
     migrate,
     shown_place,
 )
-from projections.sink import build_projection_app, waiting_s
+from projections.projector import build_projection_app, waiting_s
 from streams.errors import OperatorError
 from streams.stopping import LEAVE_TIMEOUT_S, leave
 

@@ -16,7 +16,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse, Response
 
 from schemas.codec import RegistryUnavailableError
-from streams.registry_topic import (
+from streams.kafka.registry_topic import (
     Claims,
     IncompatibleSchemaError,
     InvalidSchemaError,

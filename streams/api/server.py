@@ -17,7 +17,6 @@ import structlog
 import uvicorn
 
 from schemas.topics import Topics
-from streams import topics_admin
 from streams.api.app import build_api
 from streams.api.audit_routes import audit_router
 from streams.api.connections import BoundedProtocol
@@ -28,11 +27,12 @@ from streams.api.invoices import invoices_router
 from streams.api.projection import Projection
 from streams.api.statements import statements_router
 from streams.background import watched_threads
-from streams.balances import BalanceReader
 from streams.errors import ApiKeysUnsupportedError, KafkaUnavailableError, OperatorError
-from streams.local_key import new_local_key
-from streams.registry import connect_registry
-from streams.registry_topic import TopicRegistry
+from streams.kafka import topics_admin
+from streams.kafka.balances import BalanceReader
+from streams.kafka.registry import connect_registry
+from streams.kafka.registry_topic import TopicRegistry
+from streams.local.api_key import new_local_key
 
 if TYPE_CHECKING:
     from fastapi import FastAPI

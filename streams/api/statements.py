@@ -34,7 +34,7 @@ def statements_router(desk: Desk, clock: Callable[[], int] = wall_clock) -> APIR
         return desk.ask(org, lambda finance: finance.statement(org, now=clock(), number=number, wallet=wallet))
 
     def paper(org: str, month: str | None, wallet: str | None) -> Response:
-        from projections.paper import statement_pdf
+        from projections.pdf import statement_pdf
 
         document = asked(org, month, wallet)
         return pdf_answer(statement_pdf(document, desk.issuer), f"statement-{org}-{document['month']}")

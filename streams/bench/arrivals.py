@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 from schemas.codec import decode_columns
 from schemas.topics import Topics
 from streams.client.follower import Follower
-from streams.client.reader import committed_ends
 from streams.errors import OperatorError
+from streams.kafka.reader import committed_ends
 
 if TYPE_CHECKING:
-    from streams.registry import Registry
+    from streams.kafka.registry import Registry
     from streams.settings import Settings
 
 POLL_S = 0.05

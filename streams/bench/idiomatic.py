@@ -18,7 +18,7 @@ import faust
 
 from schemas.records import avro_schema, plain_schema
 from schemas.topics import Topics
-from streams.kafka_clients import faust_broker_urls, faust_credentials
+from streams.kafka.clients import faust_broker_urls, faust_credentials
 from streams.settings import Settings
 
 EVENTS_VARIABLE = "BENCH_EVENTS"

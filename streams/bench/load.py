@@ -17,8 +17,8 @@ import pyarrow as pa
 from schemas.amounts import NANOS
 from schemas.codec import arrow_schema, encode_columns
 from schemas.enums import InputKind, SettingKind
-from streams.demo.pricelist import MODELS, USD
-from streams.demo.waves import Wave, wave_of
+from streams.loadgen.price_list import MODELS, USD
+from streams.loadgen.waves import Wave, wave_of
 
 CHUNK_RECORDS = 50_000
 PAID_MODELS = tuple(model for model in MODELS if not model.free)

@@ -14,8 +14,8 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from schemas.codec import decode_columns
 from schemas.topics import Topics
 from streams.bench.idiomatic import EVENTS_VARIABLE
-from streams.kafka_clients import aiokafka_config
-from streams.registry import connect_registry
+from streams.kafka.clients import aiokafka_config
+from streams.kafka.registry import connect_registry
 from streams.settings import Settings
 
 BATCH_RECORDS_MAX = 8_192

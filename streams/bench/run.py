@@ -26,15 +26,15 @@ from streams.bench.arrivals import Arrivals
 from streams.bench.deciding import cost_in_updates
 from streams.bench.figures import Figures
 from streams.bench.workers import Workers, resident_mib, start_timed, yardstick
-from streams.client.reader import committed_ends
-from streams.demo.beside import beside
-from streams.demo.pricelist import price_list
-from streams.demo.run import Screen
-from streams.demo.sending import Messages, Sender
-from streams.demo.watching import StalledError, Watcher, quantile
-from streams.demo.waves import wave_of
 from streams.errors import OperatorError
-from streams.registry import Registry, connect_registry
+from streams.kafka.reader import committed_ends
+from streams.kafka.registry import Registry, connect_registry
+from streams.loadgen.price_list import price_list
+from streams.loadgen.sandbox import beside
+from streams.loadgen.screen import Screen
+from streams.loadgen.sender import Messages, Sender
+from streams.loadgen.watcher import StalledError, Watcher, quantile
+from streams.loadgen.waves import wave_of
 
 if TYPE_CHECKING:
     from streams.settings import Settings

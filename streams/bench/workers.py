@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from streams.bench.idiomatic import EVENTS_VARIABLE, SECONDS_VARIABLE
 from streams.errors import OperatorError
-from streams.local_system import LocalSystem
+from streams.local.system import LocalSystem
 
 if TYPE_CHECKING:
     from streams.settings import Settings

@@ -10,7 +10,7 @@ import typer
 from streams.cli.console import JsonFlag, load_settings, note, print_json, print_table, say
 
 if TYPE_CHECKING:
-    from streams.merging import AccountMerge
+    from streams.processing.merging import AccountMerge
 
 app = typer.Typer(help="Repair accounts.", no_args_is_help=True)
 
@@ -35,9 +35,9 @@ def merge(
     """
     import time
 
-    from streams import topics_admin
-    from streams.merging import find_second_accounts, refuse_while_working
-    from streams.merging import merge as merge_account
+    from streams.kafka import topics_admin
+    from streams.processing.merging import find_second_accounts, refuse_while_working
+    from streams.processing.merging import merge as merge_account
 
     settings = load_settings()
     topics_admin.connect(settings)

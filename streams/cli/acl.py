@@ -35,7 +35,7 @@ def apply(
     as_json: JsonFlag = False,
 ) -> None:
     """Write the rights that are missing; say, and with --remove take away, those that are not in the plan."""
-    from streams import acl_admin
+    from streams.kafka import acl_admin
 
     settings = load_settings()
     done = acl_admin.apply(settings, acl_admin.parse_principals(principals), dry_run=dry_run, remove=remove)

@@ -26,9 +26,9 @@ def balance(
     as_json: JsonFlag = False,
 ) -> None:
     """Show the balance of an organisation; everything committed before the call is in it."""
-    from streams import topics_admin
-    from streams.balances import BalanceReader, balance_document
-    from streams.registry import connect_registry
+    from streams.kafka import topics_admin
+    from streams.kafka.balances import BalanceReader, balance_document
+    from streams.kafka.registry import connect_registry
 
     settings = load_settings()
     topics_admin.connect(settings)

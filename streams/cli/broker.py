@@ -17,7 +17,7 @@ WATCH_S = 1.0
 @app.command()
 def broker() -> None:
     """Run the local Kafka broker until Ctrl-C. Its data stays in the data folder."""
-    from streams.broker import BrokerError, LocalBroker
+    from streams.local.broker import BrokerError, LocalBroker
 
     settings = load_settings()
     local = LocalBroker(settings, progress=note)

@@ -153,7 +153,7 @@ def replay(
 
 
 def _settings() -> Settings:
-    from streams import topics_admin
+    from streams.kafka import topics_admin
 
     settings = load_settings()
     topics_admin.connect(settings)
@@ -192,7 +192,7 @@ def _state(state: LetterState, replay: Replay | None) -> str:
 def _became(settings: Settings, letter: DeadLetter, state: LetterState, replay: Replay | None) -> str | None:
     """What a replayed record came to: for people; None where it was not replayed."""
     from streams.client.replays import LetterState, booked_as
-    from streams.registry import connect_registry
+    from streams.kafka.registry import connect_registry
 
     if replay is None:
         return None
@@ -226,7 +226,7 @@ def _fields(settings: Settings, letter: DeadLetter) -> dict[str, Any] | None:
     """The record's fields; None where the bytes are no record."""
     from schemas.codec import RegistryUnavailableError, UndecodableError, decode_one
     from schemas.topics import Topics
-    from streams.registry import connect_registry
+    from streams.kafka.registry import connect_registry
 
     topic = Topics(settings.namespace).topic(letter.topic)
     if topic is None or topic.record is None or letter.cut:
@@ -238,7 +238,7 @@ def _fields(settings: Settings, letter: DeadLetter) -> dict[str, Any] | None:
 
 
 def _time(at_ms: int) -> str:
-    from streams.balances import iso_time
+    from streams.kafka.balances import iso_time
 
     return iso_time(at_ms * 1_000)
 

@@ -10,7 +10,7 @@ import typer
 from streams.cli.console import JsonFlag, load_settings, print_json, say, say_marked
 
 if TYPE_CHECKING:
-    from streams.doctor import Check
+    from streams.local.doctor import Check
 
 app = typer.Typer()
 
@@ -22,7 +22,7 @@ def doctor(as_json: JsonFlag = False) -> None:
     """Check Java, Maven, Kafka, topics, registry, ClickHouse, ports and disk; exit 1 when something is wrong."""
     settings = load_settings()
 
-    from streams.doctor import Verdict, examine
+    from streams.local.doctor import Verdict, examine
 
     checks: list[Check] = []
     for check in examine(settings):

@@ -53,7 +53,7 @@ def invoices(
 
 def write(settings: Settings, org: str, what: str, number: int, output: Path | None) -> Path:
     """Write one document as PDF; the file."""
-    from streams.cli.asking import get, org_path
+    from streams.cli.http_client import get, org_path
 
     content = get(settings, org_path(org, what, f"{number}.pdf"))
     path = output or Path(f"{what.removesuffix('s')}-{number}.pdf")
@@ -64,7 +64,7 @@ def write(settings: Settings, org: str, what: str, number: int, output: Path | N
 
 def every(settings: Settings, org: str, what: str) -> dict[str, Any]:
     """All pages of a list, as one document."""
-    from streams.cli.asking import get_json, org_path
+    from streams.cli.http_client import get_json, org_path
 
     name = what.replace("-", "_")
     rows: list[dict[str, Any]] = []

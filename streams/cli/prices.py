@@ -46,8 +46,8 @@ def import_prices(
     as_json: JsonFlag = False,
 ) -> None:
     """Publish prices. A tie with another price is refused: every usage has one price."""
-    from streams import topics_admin
     from streams.client import CreditsProducer
+    from streams.kafka import topics_admin
 
     records = read_prices(file)
     settings = load_settings()
@@ -114,9 +114,9 @@ def refuse_ties(settings: Settings, records: Sequence[Record]) -> None:
 def published_prices(settings: Settings) -> PriceLog:
     """The published prices, as the workers judge them."""
     from schemas.topics import Topics
-    from streams.agents.prices import PriceRecords
     from streams.client import committed_ends, read_range
-    from streams.registry import connect_registry
+    from streams.kafka.registry import connect_registry
+    from streams.processing.prices import PriceRecords
 
     topics = Topics(settings.namespace)
     kept = topics.name("kept_prices")

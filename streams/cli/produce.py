@@ -36,8 +36,8 @@ def produce(
     settings = load_settings()
     records = read_records(kind, file)
     if not dry_run:
-        from streams import topics_admin
         from streams.client import CreditsProducer
+        from streams.kafka import topics_admin
 
         topics_admin.apply(settings)
         if kind is InputKind.PRICE:

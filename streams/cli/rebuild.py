@@ -16,7 +16,7 @@ from streams.errors import OperatorError
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
 
-    from streams.agents.rebuild import Rebuilt
+    from streams.processing.rebuild import Rebuilt
     from streams.settings import Settings
 
 app = typer.Typer()
@@ -60,9 +60,9 @@ def rebuild(
 def _rebuild_accounts(
     settings: Settings, partitions: list[int], *, accept_gaps: bool, yes: bool, as_json: bool
 ) -> None:
-    from streams import topics_admin
-    from streams.agents.rebuild import rebuild_accounts
     from streams.engine.rebuild import refuse_while_working
+    from streams.kafka import topics_admin
+    from streams.processing.rebuild import rebuild_accounts
 
     numbers = sorted(set(partitions)) or list(range(settings.partitions))
     if not set(numbers) <= set(range(settings.partitions)):
@@ -111,7 +111,7 @@ def _rebuild_tables(settings: Settings, *, yes: bool, as_json: bool) -> None:
     from projections.clickhouse import ClickHouseUnavailableError, shown_place
     from projections.rebuild import ProjectionAtWorkError, refuse_while_projecting
     from projections.rebuild import rebuild as rebuild_projection
-    from streams import topics_admin
+    from streams.kafka import topics_admin
 
     if settings.data_dir.is_dir():
         prepare(settings.data_dir)

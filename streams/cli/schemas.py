@@ -31,7 +31,7 @@ def check(
     differences = released_differences()
     rows = [(name, len(versions(name))) for name in record_names()]
     if registered:
-        from streams.registry import connect_registry
+        from streams.kafka.registry import connect_registry
 
         registry = connect_registry(settings)
         for topic in CATALOGUE:
@@ -55,7 +55,7 @@ def register(
     as_json: JsonFlag = False,
 ) -> None:
     """Register a schema with the built-in registry, which takes none over HTTP unless it is told to."""
-    from streams.registry_topic import IncompatibleSchemaError, InvalidSchemaError, TopicRegistry
+    from streams.kafka.registry_topic import IncompatibleSchemaError, InvalidSchemaError, TopicRegistry
 
     settings = load_settings()
     if settings.schema_registry_url is not None:

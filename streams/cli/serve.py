@@ -9,7 +9,7 @@ import typer
 
 from streams.cli.console import load_settings, note
 from streams.data_folder import prepare
-from streams.parent import stop_with_parent
+from streams.local.parent import stop_with_parent
 
 app = typer.Typer()
 

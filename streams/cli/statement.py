@@ -23,7 +23,7 @@ def statement(
     as_json: JsonFlag = False,
 ) -> None:
     """Show the statement of an organisation for a month, as `serve` has it."""
-    from streams.cli.asking import get, get_json, org_path
+    from streams.cli.http_client import get, get_json, org_path
 
     settings = load_settings()
     if pdf is not None:

@@ -15,8 +15,8 @@ from streams.cli.tail_lines import Row, What
 if TYPE_CHECKING:
     from confluent_kafka import Message
 
-    from streams.client.reader import Offsets
-    from streams.registry import Registry
+    from streams.kafka.reader import Offsets
+    from streams.kafka.registry import Registry
     from streams.settings import Settings
 
 app = typer.Typer()
@@ -41,9 +41,9 @@ def tail(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document a line.")] = False,
 ) -> None:
     """Show the last ones, then follow. Committed records only."""
-    from streams import topics_admin
     from streams.client import Follower, committed_ends, committed_starts, read_range
-    from streams.registry import connect_registry
+    from streams.kafka import topics_admin
+    from streams.kafka.registry import connect_registry
 
     settings = load_settings()
     topics_admin.connect(settings)
@@ -154,7 +154,7 @@ def _decoder(what: What, registry: Registry) -> Callable[[Sequence[Message]], li
 def _json_line(row: Row) -> str:
     import orjson
 
-    from streams.balances import iso_time
+    from streams.kafka.balances import iso_time
 
     times = {name: iso_time(value) for name, value in row.items() if name.endswith("_at") and isinstance(value, int)}
     return orjson.dumps({**row, **times}, default=str).decode()

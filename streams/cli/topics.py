@@ -23,7 +23,7 @@ def apply(
     as_json: JsonFlag = False,
 ) -> None:
     """Create what is missing; refuse a wrong number of partitions; report settings that differ."""
-    from streams import topics_admin
+    from streams.kafka import topics_admin
 
     settings = load_settings()
     applied = topics_admin.apply(settings, change=change)

@@ -76,8 +76,8 @@ def _send(settings: Settings, records: Sequence[dict[str, Any]]) -> int:
     from pydantic import ValidationError
 
     from schemas.events import Usage
-    from streams import topics_admin
     from streams.client import CreditsProducer
+    from streams.kafka import topics_admin
 
     try:
         models = [Usage.model_validate(record) for record in records]

@@ -27,7 +27,7 @@ def up(
     """
     settings = load_settings()
 
-    from streams.local_system import LocalSystem
+    from streams.local.system import LocalSystem
 
     stop = threading.Event()
     told = False

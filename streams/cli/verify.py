@@ -35,7 +35,7 @@ def verify(
     as_json: JsonFlag = False,
 ) -> None:
     """Recount the ledger: fold = balances = ClickHouse, no gaps, nothing created or lost, no record unaccounted for."""
-    from streams import topics_admin
+    from streams.kafka import topics_admin
     from streams.verify.audit import audit
 
     settings = load_settings()
@@ -60,7 +60,7 @@ class _clickhouse:  # noqa: N801 - used as a function
     def __enter__(self) -> AskPage | None:
         if not self._wanted:
             return None
-        from streams.cli.asking import serve_address
+        from streams.cli.http_client import serve_address
         from streams.verify.clickhouse import ClickHouseUnknownError, ask_serve
 
         ask = ask_serve(serve_address(self._settings), self._settings.data_dir)

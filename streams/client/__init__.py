@@ -11,7 +11,7 @@ from __future__ import annotations
 from schemas.events import PURCHASE_PRESETS
 from streams.client.follower import Follower, PositionLostError
 from streams.client.producer import CreditsProducer, DeliveryError
-from streams.client.reader import committed_ends, committed_starts, read_range
+from streams.kafka.reader import committed_ends, committed_starts, read_range
 
 __all__ = [
     "PURCHASE_PRESETS",

@@ -28,7 +28,7 @@ from schemas.dead_letters import (
 )
 from schemas.topics import Topics
 from streams.client.producer import CreditsProducer
-from streams.client.reader import committed_ends, read_range
+from streams.kafka.reader import committed_ends, read_range
 
 if TYPE_CHECKING:
     from streams.settings import Settings

@@ -32,10 +32,10 @@ from confluent_kafka import (
     TopicPartition,
 )
 
-from streams.client.reader import ANSWER_TIMEOUT_S, BATCH_RECORDS_MAX, FETCH_BYTES_MAX, next_records
 from streams.errors import OperatorError
-from streams.kafka_clients import consumer_config
-from streams.waiting import REMEDY, NoProgressError, SilenceLimit
+from streams.kafka.clients import consumer_config
+from streams.kafka.reader import ANSWER_TIMEOUT_S, BATCH_RECORDS_MAX, FETCH_BYTES_MAX, next_records
+from streams.kafka.silence import REMEDY, NoProgressError, SilenceLimit
 
 if TYPE_CHECKING:
     from streams.settings import Settings

@@ -20,8 +20,8 @@ from schemas.enums import InputKind
 from schemas.events import ID_FIELDS
 from schemas.topics import BY_KEY, INPUT_TOPICS, Topics
 from streams.errors import OperatorError
-from streams.kafka_clients import producer_config
-from streams.registry import Registry, connect_registry
+from streams.kafka.clients import producer_config
+from streams.kafka.registry import Registry, connect_registry
 
 if TYPE_CHECKING:
     from streams.settings import Settings

@@ -27,7 +27,7 @@ from schemas.topics import INPUT_TOPICS, Topics
 from streams.client.dead_letters import DeadLetter
 from streams.client.dead_letters import replay as send_again
 from streams.client.producer import CreditsProducer
-from streams.client.reader import committed_ends, read_range
+from streams.kafka.reader import committed_ends, read_range
 
 if TYPE_CHECKING:
     from streams.settings import Settings

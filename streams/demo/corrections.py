@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from schemas.enums import EntryKind, RejectReason
-from streams.demo.pricelist import USD
-from streams.demo.tally import CORRECTIONS
 from streams.demo.usage import Booked
-from streams.demo.waves import Expected
+from streams.loadgen.price_list import USD
+from streams.loadgen.tally import CORRECTIONS
+from streams.loadgen.waves import Expected
 
 
 def corrected(sample: Sequence[Booked], expected: Expected) -> list[dict[str, Any]]:

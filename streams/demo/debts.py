@@ -13,9 +13,9 @@ from schemas.amounts import NANOS
 from schemas.enums import AlertKind, EntryKind, RejectReason, SettingKind
 from streams.demo.holds import Asking, refuse
 from streams.demo.organisations import DEBTORS, Settings, org_id, purchase
-from streams.demo.pricelist import USD
-from streams.demo.tally import HOLDS, LIMITS
-from streams.demo.waves import Expected
+from streams.loadgen.price_list import USD
+from streams.loadgen.tally import HOLDS, LIMITS
+from streams.loadgen.waves import Expected
 
 BOUGHT = 10
 SPENT_FIRST, SPENT_THEN = 12, 19

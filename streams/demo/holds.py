@@ -12,9 +12,9 @@ from typing import Any
 from schemas.amounts import NANOS
 from schemas.enums import BudgetWindow, EntryKind, HoldAction, OnShortage, RejectReason, SettingKind
 from streams.demo.organisations import AGENTS, Settings, org_id, purchase
-from streams.demo.pricelist import USD
-from streams.demo.tally import HOLDS, REFUSED_HOLDS, refusal_words
-from streams.demo.waves import Expected
+from streams.loadgen.price_list import USD
+from streams.loadgen.tally import HOLDS, REFUSED_HOLDS, refusal_words
+from streams.loadgen.waves import Expected
 
 BOUGHT = 100
 TIME_OUT_AFTER_US = 12_000_000

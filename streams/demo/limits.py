@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 from schemas.amounts import format_amount
 from schemas.enums import AlertKind, BudgetWindow, SettingKind
 from streams.demo.organisations import ACTIVE, CENT_NANOS, Settings, org_id, spend_nanos
-from streams.demo.pricelist import USD
-from streams.demo.waves import Expected
+from streams.loadgen.price_list import USD
+from streams.loadgen.waves import Expected
 
 BUDGET_USER = "user-07"
 BUDGET_MODEL = "claude-sonnet-4"

@@ -24,7 +24,7 @@ from zoneinfo import ZoneInfo
 
 from schemas.amounts import NANOS, format_amount
 from schemas.enums import ActorRole, Channel, PurchaseKind, SettingKind
-from streams.demo.pricelist import MODEL_CREDITS, TOOL_RUNS, USD
+from streams.loadgen.price_list import MODEL_CREDITS, TOOL_RUNS, USD
 
 ACTIVE = 410
 QUIET = 30

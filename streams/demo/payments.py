@@ -16,13 +16,13 @@ from schemas.enums import InputKind, PurchaseKind, PurchaseStatus, TopupReason
 from schemas.topics import Topics
 from streams.client.follower import Follower
 from streams.demo.organisations import org_id
-from streams.demo.sending import Sender
-from streams.demo.tally import TOPUPS, Tally
 from streams.demo.topups import ANSWERED_TWICE, DECLINED
-from streams.demo.waves import wave_of
+from streams.loadgen.sender import Sender
+from streams.loadgen.tally import TOPUPS, Tally
+from streams.loadgen.waves import wave_of
 
 if TYPE_CHECKING:
-    from streams.registry import Registry
+    from streams.kafka.registry import Registry
     from streams.settings import Settings
 
 POLL_S = 0.05

@@ -15,21 +15,22 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from schemas.enums import EntryKind
-from streams.demo.beside import beside
 from streams.demo.payments import Payments
 from streams.demo.script import script
-from streams.demo.sending import Messages, Sender
 from streams.demo.verdict import Measured, Verdict, judge
-from streams.demo.watching import ReadOfPhase, StalledError, Watcher, quantile
-from streams.demo.waves import Expected, Phase
 from streams.errors import OperatorError
-from streams.local_system import LocalSystem
-from streams.registry import connect_registry
+from streams.kafka.registry import connect_registry
+from streams.loadgen.sandbox import beside
+from streams.loadgen.screen import Screen, Steps
+from streams.loadgen.sender import Messages, Sender
+from streams.loadgen.watcher import ReadOfPhase, StalledError, Watcher, quantile
+from streams.loadgen.waves import Expected, Phase
+from streams.local.system import LocalSystem
 from streams.verify.audit import audit
 from streams.verify.clickhouse import ask_serve
 
@@ -39,30 +40,6 @@ if TYPE_CHECKING:
 FOLDER = "demo"
 LIVE_PER_SECOND = 4_000
 PURCHASE = EntryKind.PURCHASE.value
-
-
-class Steps(Protocol):
-    """Counts what is done."""
-
-    def advance(self, count: int = 1) -> None:
-        """So many more."""
-        ...
-
-
-class Screen(Protocol):
-    """Where the run shows how far it is."""
-
-    def say(self, text: str) -> None:
-        """One line."""
-        ...
-
-    def log(self, line: str) -> None:
-        """A line of a part of the system."""
-        ...
-
-    def progress(self, label: str, total: int | None) -> AbstractContextManager[Steps]:
-        """A bar, or plain lines."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,11 +42,11 @@ from streams.demo.organisations import (
     time_zones,
     transfer_pairs,
 )
-from streams.demo.pricelist import USD, has_own_price, own_prices, price_list
-from streams.demo.tally import EXPIRIES
 from streams.demo.topups import card_purchases, card_round, topup_settings
 from streams.demo.usage import Booked, usage_wave
-from streams.demo.waves import Expected, Phase, Wave, wave_of
+from streams.loadgen.price_list import USD, has_own_price, own_prices, price_list
+from streams.loadgen.tally import EXPIRIES
+from streams.loadgen.waves import Expected, Phase, Wave, wave_of
 
 WINDOW_US = 6 * 3600 * 1_000_000
 """The usage spreads over so much time before the base time."""

@@ -12,9 +12,9 @@ from typing import Any
 from schemas.amounts import NANOS, format_amount
 from schemas.enums import EntryKind, SettingKind
 from streams.demo.organisations import CARDS, Settings, org_id, purchase
-from streams.demo.pricelist import USD
-from streams.demo.tally import TOPUPS
-from streams.demo.waves import Expected
+from streams.loadgen.price_list import USD
+from streams.loadgen.tally import TOPUPS
+from streams.loadgen.waves import Expected
 
 BOUGHT_NANOS = 60 * NANOS
 THRESHOLD_NANOS = 10 * NANOS

@@ -18,7 +18,7 @@ from schemas.enums import DeadLetterCode, InputKind
 from streams.demo.chance import Chance, Weighted
 from streams.demo.limits import Limit, has_limits, limits_of
 from streams.demo.organisations import ACTIVE, org_id, traffic_weight
-from streams.demo.pricelist import (
+from streams.loadgen.price_list import (
     API_CALL,
     AUDIO,
     EMBEDDING,
@@ -33,7 +33,7 @@ from streams.demo.pricelist import (
     Model,
     own_cost_nanos,
 )
-from streams.demo.waves import Damage, Expected, Wave
+from streams.loadgen.waves import Damage, Expected, Wave
 
 TEXT_COLUMNS = (
     "event_id",

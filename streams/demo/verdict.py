@@ -14,9 +14,9 @@ from typing import Any
 
 from schemas.amounts import format_amount
 from schemas.enums import EntryKind
-from streams.demo.pricelist import USD
-from streams.demo.tally import CORRECTIONS, EXPIRIES, HOLDS, LIMITS, REFUSED_HOLDS, TOPUPS
-from streams.demo.waves import Expected
+from streams.loadgen.price_list import USD
+from streams.loadgen.tally import CORRECTIONS, EXPIRIES, HOLDS, LIMITS, REFUSED_HOLDS, TOPUPS
+from streams.loadgen.waves import Expected
 from streams.verify.audit import Report
 
 DIFFERENCES_SHOWN_MAX = 5

@@ -17,7 +17,7 @@ from typing import Any
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, KafkaException, Producer
 
 from streams.engine.internal_topics import clock_topic
-from streams.kafka_clients import producer_config
+from streams.kafka.clients import producer_config
 from streams.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -39,15 +39,16 @@ from streams.engine.internal_topics import changelog_topic, seen_topic
 from streams.engine.ledger_lookup import LedgerLookup
 from streams.engine.limits import DeadLetterLimit
 from streams.engine.memory import give_memory_back
-from streams.engine.ports import EngineMetrics, Inbound, NoMetrics, Processor
+from streams.engine.ports import EngineMetrics, NoMetrics, Processor
 from streams.engine.pump import LARGE_BATCHES_MAX, Pump, PumpSetup
 from streams.engine.restore import OwnTopics, Restored, restore
 from streams.engine.seals import Seals
 from streams.engine.stalled import StalledInputs
 from streams.engine.table import LedgerConsumer, account_table
 from streams.engine.topic_watch import LOOK_INTERVAL_S, TopicWatch
-from streams.engine.transport import batch_topic, commit_offsets, use_batches
 from streams.errors import KafkaUnavailableError, OperatorError
+from streams.kafka.inbound import Inbound
+from streams.kafka.transport import batch_topic, commit_offsets, use_batches
 from streams.settings import Settings
 
 log = logging.getLogger(__name__)

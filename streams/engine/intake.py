@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 
-from streams.engine.ports import Inbound
+from streams.kafka.inbound import Inbound, after, joined, split
 
 
 class Intake:
@@ -87,45 +87,3 @@ class Intake:
         self._next = dict(next_offsets)
         self.records = 0
         self.bytes = 0
-
-
-def after(inbound: Inbound, offset: int) -> Inbound:
-    """The part of a batch from `offset` on."""
-    skipped = next((i for i, each in enumerate(inbound.offsets) if each >= offset), len(inbound))
-    return _part(inbound, skipped, len(inbound), offset, inbound.next_offset)
-
-
-def split(inbound: Inbound, records: int) -> tuple[Inbound, Inbound]:
-    """The first `records` records of a batch that has more, and the rest."""
-    border = inbound.offsets[records]
-    head = _part(inbound, 0, records, inbound.first_offset, border)
-    return head, _part(inbound, records, len(inbound), border, inbound.next_offset)
-
-
-def joined(parts: list[Inbound]) -> Inbound:
-    """Batches of which each continues the one before, as one."""
-    first = parts[0]
-    whole = Inbound(first.topic, first.partition, first.first_offset, parts[-1].next_offset, [], [], [], [])
-    any_headers = any(part.headers for part in parts)
-    for part in parts:
-        whole.offsets += part.offsets
-        whole.timestamps_ms += part.timestamps_ms
-        whole.keys += part.keys
-        whole.values += part.values
-        if any_headers:
-            whole.headers += part.headers or [()] * len(part)
-    return whole
-
-
-def _part(inbound: Inbound, start: int, end: int, first_offset: int, next_offset: int) -> Inbound:
-    return Inbound(
-        inbound.topic,
-        inbound.partition,
-        first_offset,
-        next_offset,
-        inbound.offsets[start:end],
-        inbound.timestamps_ms[start:end],
-        inbound.keys[start:end],
-        inbound.values[start:end],
-        inbound.headers[start:end],
-    )

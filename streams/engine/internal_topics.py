@@ -18,7 +18,7 @@ from streams.engine.ports import SeenWindow
 from streams.engine.seen import BUCKETS_PER_WINDOW
 from streams.engine.transaction import MESSAGE_BYTES_MAX
 from streams.errors import KafkaUnavailableError, SettingRefusedError
-from streams.kafka_clients import admin_config
+from streams.kafka.clients import admin_config
 from streams.settings import Settings
 
 ANSWER_TIMEOUT_S = 30.0

@@ -32,8 +32,7 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-Headers = Sequence[tuple[str, bytes]]
-"""Kafka headers, as they came or as they go out."""
+from streams.kafka.inbound import Headers, Inbound
 
 OutcomeName = Literal["entries", "rejected", "dead_letters", "duplicates"]
 """The four ends of an input record; each record has exactly one."""
@@ -60,37 +59,6 @@ Gathered = TypeVar("Gathered")
 
 class UnavailableError(Exception):
     """`gather` cannot answer now (a registry is down): the same batch is asked for again, after a pause."""
-
-
-@dataclass(slots=True)
-class Inbound:
-    """Records of one input topic and partition, in columns: element i of each list is record i, offsets ascending.
-
-    Together they are all committed records with `first_offset` <= offset < `next_offset`; offsets may have gaps
-    (markers, compaction), and there may be no record at all. `timestamps_ms` are Kafka's (LogAppendTime of the input
-    topics). Keys and values are the raw bytes, or None. `headers` is empty when no record of the batch has headers,
-    else as long as the others.
-    """
-
-    topic: str
-    partition: int
-    first_offset: int
-    next_offset: int
-    offsets: list[int]
-    timestamps_ms: list[int]
-    keys: list[bytes | None]
-    values: list[bytes | None]
-    headers: list[Headers] = field(default_factory=list)
-
-    def __len__(self) -> int:
-        return len(self.offsets)
-
-    def size_bytes(self) -> int:
-        """Bytes of values, keys and headers: what a queue that holds it must count."""
-        size = sum(map(len, filter(None, self.values))) + sum(map(len, filter(None, self.keys)))
-        for headers in self.headers:
-            size += sum(len(name) + len(value or b"") for name, value in headers)
-        return size
 
 
 class AccountBytes(Protocol):
@@ -234,7 +202,7 @@ class EntryMatch(Protocol):
 
 
 class Processor(Protocol[State, Gathered]):
-    """The code that decides. Implemented by `streams.agents`; the engine's tests have small ones."""
+    """The code that decides. Implemented by `streams.processing`; the engine's tests have small ones."""
 
     @property
     def inputs(self) -> Sequence[str]:

@@ -25,16 +25,17 @@ from typing import Any, Protocol
 from schemas.codec import RegistryUnavailableError
 from streams.engine.accounts import frame_account
 from streams.engine.failures import ContractError, FencedError, PartitionLostError, StateLostError
-from streams.engine.intake import Intake, after
+from streams.engine.intake import Intake
 from streams.engine.internal_topics import changelog_topic, seen_topic
 from streams.engine.limits import DeadLetterLimit
-from streams.engine.ports import EngineMetrics, Inbound, Output, Processor, UnavailableError
+from streams.engine.ports import EngineMetrics, Output, Processor, UnavailableError
 from streams.engine.positions import POSITION_KEY, OutputEnd, PositionRecord, record_digest
 from streams.engine.restore import Restored
 from streams.engine.seals import Seals, position_owner
 from streams.engine.transaction import Writes
 from streams.engine.trim import trim
 from streams.errors import KafkaUnavailableError
+from streams.kafka.inbound import Inbound, after
 from streams.settings import Settings
 
 log = logging.getLogger(__name__)

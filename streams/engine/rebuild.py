@@ -28,7 +28,7 @@ from streams.engine.seals import Seals, position_owner
 from streams.engine.seen import Blob
 from streams.engine.transaction import Messages, PartitionProducer, Writes
 from streams.errors import KafkaUnavailableError, OperatorError
-from streams.kafka_clients import admin_config
+from streams.kafka.clients import admin_config
 from streams.settings import Settings
 
 ANSWER_TIMEOUT_S = 30.0

@@ -34,7 +34,7 @@ from streams.engine.seals import SealError, Seals, position_owner
 from streams.engine.seen import Blob, BlobError, SeenMemory
 from streams.engine.transaction import PartitionProducer
 from streams.errors import KafkaUnavailableError
-from streams.kafka_clients import consumer_config
+from streams.kafka.clients import consumer_config
 from streams.settings import Settings
 
 READ_RECORDS = 10_000

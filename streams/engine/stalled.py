@@ -20,7 +20,7 @@ from typing import NamedTuple
 from faust.types import TP
 
 from streams.engine.ports import EngineMetrics
-from streams.engine.transport import FetchedEnds
+from streams.kafka.transport import FetchedEnds
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from faust.stores.memory import Store
 from faust.tables.table import Table
 from faust.types import TP
 
-from streams.engine.transport import BatchConsumer
+from streams.kafka.transport import BatchConsumer
 
 
 class PartitionOwner(Protocol):

@@ -19,7 +19,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
 
 from streams.engine.failures import TopicGoneError, topic_deleted
-from streams.kafka_clients import admin_config
+from streams.kafka.clients import admin_config
 from streams.settings import Settings
 
 LOOK_INTERVAL_S = 2.0

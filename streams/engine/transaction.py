@@ -28,7 +28,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from streams.engine.failures import CommitRefusedError, FencedError, PartitionLostError
 from streams.engine.ports import Keyed
 from streams.errors import KafkaUnavailableError
-from streams.kafka_clients import producer_config
+from streams.kafka.clients import producer_config
 from streams.settings import Settings
 
 # Long enough for a slow broker, short enough that a worker which died does not hold back readers for long: their

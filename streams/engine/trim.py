@@ -18,7 +18,7 @@ from streams.engine.restore import CommittedReader
 from streams.engine.seals import unsealed
 from streams.engine.seen import Blob, BlobError
 from streams.errors import KafkaUnavailableError
-from streams.kafka_clients import admin_config
+from streams.kafka.clients import admin_config
 from streams.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -20,9 +20,9 @@ import msgspec
 from schemas.amounts import format_amount
 from schemas.enums import BudgetWindow, DecisionCode
 from streams.ledger.account import Account, Budget, ModelAccess, Wallet
+from streams.ledger.alerts import LIMIT_RULE_ID, NEGATIVE_RULE_ID, STOP_MESSAGE
 from streams.ledger.authority import may_spend
 from streams.ledger.budgets import ANYTHING, Scope, matching
-from streams.ledger.lines import LIMIT_RULE_ID, NEGATIVE_RULE_ID, STOP_MESSAGE
 from streams.ledger.rating import PriceList
 from streams.ledger.refusals import DeadLetter
 from streams.ledger.usage import wallet_for

@@ -8,8 +8,8 @@ from __future__ import annotations
 from schemas.enums import Health, WalletStatus
 from streams.ledger.account import Account, Wallet
 from streams.ledger.admission import beyond_negative_limit
+from streams.ledger.alerts import low_level
 from streams.ledger.budgets import reached
-from streams.ledger.lines import low_level
 
 
 def status(account: Account, wallet: Wallet) -> WalletStatus:

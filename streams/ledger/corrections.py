@@ -25,7 +25,6 @@ import msgspec
 
 from schemas.enums import DeadLetterCode, EntryKind, EntryReason, GrantKind, RejectReason
 from streams.ledger.account import Account, CorrectedUsage, Wallet
-from streams.ledger.booked import USAGE_REFUND_WINDOW_MICROS, TakenBack, Unwound, taken_back
 from streams.ledger.bounds import full, no_return, told
 from streams.ledger.commands import Usage
 from streams.ledger.entry import Slice
@@ -35,6 +34,7 @@ from streams.ledger.holds import kept_by
 from streams.ledger.journal import Journal
 from streams.ledger.rating import Rated
 from streams.ledger.refusals import DeadLetter
+from streams.ledger.reversals import USAGE_REFUND_WINDOW_MICROS, TakenBack, Unwound, taken_back
 from streams.ledger.usage import check_spendable, usage_words, wallet_for
 
 CORRECTED_MAX = 4_096

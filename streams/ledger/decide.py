@@ -18,7 +18,6 @@ from schemas.enums import DeadLetterCode, EntryKind, RejectReason
 from schemas.settings_bodies import Body, InvalidSettingError, WalletBody, parse_body
 from streams.ledger.account import Account
 from streams.ledger.authority import may_set
-from streams.ledger.booked import latest_usage
 from streams.ledger.budgets import ANYTHING
 from streams.ledger.commands import Hold, Purchase, Refund, Setting, Transfer, Usage
 from streams.ledger.corrections import decide_correction
@@ -29,6 +28,7 @@ from streams.ledger.journal import Journal
 from streams.ledger.money import decide_purchase, decide_refund
 from streams.ledger.rating import PriceList, Rated
 from streams.ledger.refusals import BrokenLedger, DeadLetter, check_range
+from streams.ledger.reversals import latest_usage
 from streams.ledger.settings import details_of, refuse, unit_of
 from streams.ledger.settle import grant_allowance, settle, settle_due
 from streams.ledger.source import Context, Source

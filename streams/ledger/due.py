@@ -19,10 +19,10 @@ from typing import NamedTuple
 from schemas.amounts import AMOUNT_MAX
 from schemas.enums import GrantKind
 from streams.ledger.account import Account, ActiveHold, Grant, Wallet
+from streams.ledger.alerts import stands_above
 from streams.ledger.budgets import alarm_ends_at, change_window_zone
 from streams.ledger.burn import change_day_zone, idle
 from streams.ledger.grants import EXPIRING_NOTICE_MICROS, sort
-from streams.ledger.lines import stands_above
 from streams.ledger.months import month_of, month_starts_at
 from streams.ledger.topups import wants_credits
 

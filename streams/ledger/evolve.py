@@ -15,7 +15,7 @@ import msgspec
 from schemas.amounts import format_amount
 from schemas.enums import AlertKind, EntryKind, EntryReason, GrantKind
 from streams.ledger.account import Account, ActiveHold, RefundedUsage, Transit, Wallet
-from streams.ledger.booked import USAGE_REFUND_WINDOW_MICROS, Unwound, revision_of
+from streams.ledger.alerts import figures, notice, watch_lines
 from streams.ledger.bounds import weigh
 from streams.ledger.budgets import Charged, Scope, charge, end_alarms
 from streams.ledger.burn import end_day, enter_day
@@ -23,8 +23,8 @@ from streams.ledger.due import allowance_due, enter_month, own_monthly, refresh_
 from streams.ledger.entry import Alert, Entry
 from streams.ledger.grants import find_grant, lapsing, move, reached_end
 from streams.ledger.holds import HoldTerms, keep_covers, place, release
-from streams.ledger.lines import figures, notice, watch_lines
 from streams.ledger.refusals import BrokenLedger
+from streams.ledger.reversals import USAGE_REFUND_WINDOW_MICROS, Unwound, revision_of
 from streams.ledger.settings import apply_setting
 from streams.ledger.topups import answer_charge, begin_month, consider_topup
 from streams.ledger.usage import advance, apply_usage, refresh_headroom, wallet_for

@@ -26,13 +26,13 @@ from schemas.enums import (
 )
 from streams.ledger.account import Account, CorrectedUsage, Grant, Wallet
 from streams.ledger.authority import may_pay
-from streams.ledger.booked import USAGE_REFUND_WINDOW_MICROS, Unwound, dimensions_carried, latest_usage, taken_back
 from streams.ledger.bounds import no_credits, no_refund, no_return, no_wallet
 from streams.ledger.commands import Purchase, Refund
 from streams.ledger.entry import Lot, Slice
 from streams.ledger.grants import draw, named, pay_overdraft, reached_end, undrawn, unused_id
 from streams.ledger.journal import Journal
 from streams.ledger.refusals import check_range
+from streams.ledger.reversals import USAGE_REFUND_WINDOW_MICROS, Unwound, dimensions_carried, latest_usage, taken_back
 from streams.ledger.source import Context
 from streams.ledger.usage import wallet_for
 

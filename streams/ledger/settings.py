@@ -38,6 +38,16 @@ from streams.ledger.account import (
     WalletTerms,
     Watch,
 )
+from streams.ledger.alerts import (
+    LIMIT_ALERT_RULE_ID,
+    LIMIT_RULE_ID,
+    LOW_RULE_ID,
+    NEGATIVE_RULE_ID,
+    distance,
+    figures,
+    low_level,
+    watch_lines,
+)
 from streams.ledger.authority import members_of
 from streams.ledger.bounds import BARRED_MAX, MEMBERS_MAX, full, no_wallet
 from streams.ledger.budgets import (
@@ -56,20 +66,10 @@ from streams.ledger.budgets import (
 from streams.ledger.burn import enter_day, follow
 from streams.ledger.due import change_time_zone, enter_month, refresh_due
 from streams.ledger.entry import Alert, Entry
-from streams.ledger.lines import (
-    LIMIT_ALERT_RULE_ID,
-    LIMIT_RULE_ID,
-    LOW_RULE_ID,
-    NEGATIVE_RULE_ID,
-    distance,
-    figures,
-    low_level,
-    watch_lines,
-)
 from streams.ledger.months import month_starts_at
 from streams.ledger.rating import Price, could_tie, overrides_of
 from streams.ledger.refusals import BrokenLedger
-from streams.ledger.setting_words import MICROS_PER_SECOND, before
+from streams.ledger.setting_fields import MICROS_PER_SECOND, before
 from streams.ledger.topups import consider_topup
 from streams.ledger.usage import refresh_headroom, wallet_for
 

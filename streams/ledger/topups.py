@@ -21,8 +21,8 @@ import hashlib
 from schemas.amounts import format_amount
 from schemas.enums import AlertKind, TopupReason
 from streams.ledger.account import Account, Topup, Wallet
+from streams.ledger.alerts import notice
 from streams.ledger.entry import Alert, Entry, TopupRequest
-from streams.ledger.lines import notice
 
 CAP_SUBJECT = "monthly_cap"
 

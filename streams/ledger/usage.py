@@ -20,6 +20,7 @@ import msgspec
 from schemas.amounts import AMOUNT_MAX
 from schemas.enums import DeadLetterCode, EntryKind, GrantKind
 from streams.ledger.account import Account, CorrectedUsage, Wallet
+from streams.ledger.alerts import figures, figures_with, nearest_line, watch_lines
 from streams.ledger.bounds import no_wallet
 from streams.ledger.budgets import ANYTHING, Charged, Scope, charge, charge_again, charge_fast
 from streams.ledger.burn import enter_day, idle
@@ -28,7 +29,6 @@ from streams.ledger.due import enter_month, refresh_due
 from streams.ledger.entry import CARRIED, Alert, Entry, Slice, TopupRequest
 from streams.ledger.grants import draw, move
 from streams.ledger.holds import take_from_hold
-from streams.ledger.lines import figures, figures_with, nearest_line, watch_lines
 from streams.ledger.rating import Rated
 from streams.ledger.refusals import DeadLetter, check_range
 from streams.ledger.source import Source

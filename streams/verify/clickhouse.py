@@ -19,7 +19,7 @@ from typing import Any
 
 from schemas.enums import EntryKind
 from streams.errors import OperatorError
-from streams.local_key import HEADER, local_key
+from streams.local.api_key import HEADER, local_key
 from streams.verify.fold import Differences, LedgerFold, OrgFold
 
 WAIT_S = 60.0

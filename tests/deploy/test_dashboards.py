@@ -21,12 +21,12 @@ from clickhouse_connect.driver.client import Client
 from sqlglot import expressions
 
 from docs.reference import metrics
-from projections.apply import PROJECTED, Sink
 from projections.clickhouse import connect, migrate
+from projections.sink import PROJECTED, Sink
 from schemas.enums import Health, WalletStatus
 from schemas.records import BundledSchemas
 from schemas.topics import Topics
-from streams.engine.ports import Inbound
+from streams.kafka.inbound import Inbound
 from tests.model.memory import MemoryLedger
 from tests.products import scenario
 from tests.products.memory_port import MemoryPort

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import pytest
 
 from streams.demo.script import script
-from streams.demo.waves import Expected
+from streams.loadgen.waves import Expected
 from tests.tidy.source import ROOT
 
 SEED, USAGE_EVENTS = 42, 200_000  # the defaults of `credits demo`

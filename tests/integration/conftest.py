@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from streams.broker import LocalBroker
+from streams.local.broker import LocalBroker
 from streams.settings import Settings
 from tests.brokers import given_bootstrap_servers, local_broker, test_settings
 

@@ -10,7 +10,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from streams.api.registry_routes import RegistryProblem, registry_router
-from streams.registry_topic import TopicRegistry
+from streams.kafka.registry_topic import TopicRegistry
 from tests.brokers import free_port
 
 

@@ -1,8 +1,8 @@
 """The price topic as the workers read it, and how far each has read when it decides.
 
-Rules of this file: what a worker makes of the records is the real reader's (`streams.agents.prices.PriceReader`). What
-the reader does in threads, the world does at times of its own: it reads to the end now and then, and when it is asked;
-while Kafka is away it cannot. Of every list it comes to it knows up to where it was read.
+Rules of this file: what a worker makes of the records is the real reader's (`streams.processing.prices.PriceReader`).
+What the reader does in threads, the world does at times of its own: it reads to the end now and then, and when it is
+asked; while Kafka is away it cannot. Of every list it comes to it knows up to where it was read.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from __future__ import annotations
 from asyncio import AbstractEventLoop
 from itertools import chain
 
-from streams.agents.prices import STALE_SECONDS_MAX, PriceReader, PriceRecords
 from streams.engine.ports import UnavailableError
+from streams.kafka.registry import Kept
 from streams.ledger.price_log import PriceLog
-from streams.registry import Kept
+from streams.processing.prices import STALE_SECONDS_MAX, PriceReader, PriceRecords
 from tests.model.memory import TOPICS
 from tests.simulation.virtual_kafka import VirtualKafka, messages
 

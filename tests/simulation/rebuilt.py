@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
-from streams.agents.history import Log
-from streams.agents.rebuild import remake
 from streams.engine import rebuild as rebuild_module
 from streams.engine import restore as restore_module
 from streams.engine import transaction as transaction_module
@@ -25,6 +23,8 @@ from streams.engine.restore import CommittedReader, OwnTopics, Restored, restore
 from streams.engine.seen import SeenMemory
 from streams.errors import KafkaUnavailableError
 from streams.ledger import grants
+from streams.processing.history import Log
+from streams.processing.rebuild import remake
 from tests.model.memory import SCHEMAS, TOPICS
 from tests.simulation.checks import rows
 from tests.simulation.crashes import CrashError, Faults

@@ -20,22 +20,23 @@ from typing import Any
 
 import pytest
 
-from streams.agents import decoding
-from streams.agents.gathered import Gathered
-from streams.agents.processor import LedgerProcessor
-from streams.agents.state import PartitionState
 from streams.engine import ledger_lookup
 from streams.engine import pump as pump_module
 from streams.engine import restore as restore_module
 from streams.engine import transaction as transaction_module
 from streams.engine.ledger_lookup import LedgerLookup
 from streams.engine.limits import DeadLetterLimit
-from streams.engine.ports import EntryMatch, Inbound, NoMetrics, Output, UnavailableError
+from streams.engine.ports import EntryMatch, NoMetrics, Output, UnavailableError
 from streams.engine.pump import Pump, PumpSetup
 from streams.engine.restore import OwnTopics, Restored, restore
 from streams.errors import KafkaUnavailableError
+from streams.kafka.inbound import Inbound
 from streams.ledger import grants
 from streams.ledger.price_log import PriceLog
+from streams.processing import decoding
+from streams.processing.gathered import Gathered
+from streams.processing.processor import LedgerProcessor
+from streams.processing.state import PartitionState
 from streams.settings import Settings
 from tests.model.memory import FixedSchemas, Sent
 from tests.simulation.crashes import CrashError, Faults

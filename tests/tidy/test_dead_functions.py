@@ -14,18 +14,18 @@ from tests.tidy.source import Module, modules
 USERS = ("schemas", "streams", "projections", "docs")
 
 ALLOWED = {
-    "projections.paper._Paper.footer": "fpdf calls it for every page",
-    "projections.sink.Projector.on_stop": "mode calls it when the service ends",
-    "projections.sink.Projector.queued_rows": "a test holds the queue to its bound",
+    "projections.pdf._Paper.footer": "fpdf calls it for every page",
+    "projections.projector.Projector.on_stop": "mode calls it when the service ends",
+    "projections.projector.Projector.queued_rows": "a test holds the queue to its bound",
     "streams.api.paths.SegmentConvertor.to_string": "an abstract method of Starlette's; called to make an address",
     "streams.api.registry_routes.RegistryAnswer.render": "Starlette calls it for each answer",
     "streams.api.server._Server.capture_signals": "uvicorn calls it around serving",
     "streams.engine.health.BoundedServer.service_actions": "socketserver calls it between two connections",
     "streams.engine.seen.SeenMemory.memory_bytes": "a test holds the memory to 32 bytes an id",
     "streams.engine.table.AccountStore.on_rebalance": "Faust calls it before it would recover a table",
-    "streams.engine.transport.BatchConsumer.verify_event_path": "Faust calls it to look for consumers that hang",
-    "streams.engine.transport.BatchSchema.loads_key": "Faust calls it for each message",
-    "streams.engine.transport.BatchSchema.loads_value": "Faust calls it for each message",
+    "streams.kafka.transport.BatchConsumer.verify_event_path": "Faust calls it to look for consumers that hang",
+    "streams.kafka.transport.BatchSchema.loads_key": "Faust calls it for each message",
+    "streams.kafka.transport.BatchSchema.loads_value": "Faust calls it for each message",
 }
 """What nothing of ours but tests mentions, and why it is there all the same."""
 

@@ -1,11 +1,8 @@
 """Imports go one way.
 
-`cli, app → agents, api → engine, projections → ledger → schemas`. Each layer names what it may import of ours; a new
-package must be given its place here before it may be imported or import. Two exceptions, each with its reason:
-
-- `projections` may import what every reader of committed batches needs (`READERS`): the batch consumer and its type,
-  the clients' configuration, the registry. Second copies of them beside these would be second sets of bugs.
-- `LEAVES` are single modules of `streams` that hold no logic of the domain: any shell may import them.
+`cli, app → processing, api → engine, projections → kafka, ledger → schemas`. Each layer names what it may import of
+ours; a new package must be given its place here before it may be imported or import. `LEAVES` are single modules of
+`streams` that hold no logic of the domain: any shell may import them.
 """
 
 from __future__ import annotations
@@ -16,65 +13,47 @@ from tests.tidy.source import PACKAGES, Module, closure, modules, within
 
 LEAVES = {
     "streams.settings",
-    "streams.metrics",
     "streams.errors",
     "streams.text_safety",
-    "streams.waiting",
     "streams.data_folder",
-    "streams.kafka_clients",
     "streams.logging",
-    "streams.parent",
-    "streams.local_key",
     "streams.stopping",
     "streams.background",
+    "streams.local.api_key",
+    "streams.local.parent",
 }
-REGISTRY = {"streams.registry", "streams.registry_topic"}
-TOOLS = {"schemas", *LEAVES, *REGISTRY, "streams.topics_admin", "streams.broker", "streams.balances", "streams.client"}
-# What a reader of committed batches needs, the projection being one.
-READERS = {
-    "streams.engine.transport",
-    "streams.engine.ports",
-    "streams.kafka_clients",
-    "streams.registry",
-    "streams.waiting",
-}
+BELOW = {"schemas", *LEAVES}
+# What every program around the ledger stands on.
+TOOLS = {*BELOW, "streams.kafka", "streams.client", "streams.local"}
 # The longest prefix that matches a module is its layer.
 MAY_IMPORT: dict[str, set[str]] = {
     "schemas": set(),
     "streams": set(),
     "streams.settings": {"streams.text_safety"},
     "streams.text_safety": set(),
-    "streams.waiting": {"streams.errors", "streams.settings"},
     "streams.data_folder": {"streams.errors"},
     "streams.metrics": {"streams.engine"},
     "streams.errors": set(),
     "streams.logging": {"streams.settings", "streams.text_safety"},
-    "streams.kafka_clients": {"streams.settings", "streams.errors"},
-    "streams.ledger": {"schemas"},
-    "streams.engine": {"schemas", *LEAVES},
-    "projections": {"schemas", "streams.ledger", *READERS},
-    "streams.registry": {"schemas", *LEAVES, "streams.registry_topic"},
-    "streams.registry_topic": {"schemas", *LEAVES},
-    "streams.parent": set(),
-    "streams.local_key": {"streams.errors"},
     "streams.stopping": set(),
     "streams.background": set(),
-    "streams.local_system": TOOLS,
-    "streams.balances": {"schemas", *LEAVES, *REGISTRY},
-    "streams.topics_admin": {"schemas", *LEAVES},
-    "streams.acl_admin": {"schemas", *LEAVES, "streams.topics_admin"},
-    "streams.broker": LEAVES,
-    "streams.client": {"schemas", *LEAVES, *REGISTRY},
-    "streams.agents": {"schemas", *LEAVES, "streams.ledger", "streams.engine", *REGISTRY},
-    "streams.verify": TOOLS - {"streams.broker"},
-    "streams.doctor": TOOLS | {"projections.clickhouse"},
-    "streams.demo": TOOLS | {"streams.verify", "streams.local_system"},
-    "streams.bench": TOOLS
-    | {"streams.demo"}
-    | {"streams.verify", "streams.local_system", "streams.engine", "streams.ledger"},
+    "streams.ledger": {"schemas"},
+    "streams.kafka": BELOW,
+    "streams.engine": {*BELOW, "streams.kafka"},
+    "projections": {*BELOW, "streams.kafka", "streams.ledger"},
+    "streams.processing": {*BELOW, "streams.kafka", "streams.ledger", "streams.engine"},
+    "streams.client": {*BELOW, "streams.kafka"},
+    "streams.local": {*BELOW, "streams.kafka"},
+    "streams.local.api_key": {"streams.errors"},
+    "streams.local.parent": set(),
+    "streams.local.doctor": TOOLS | {"projections.clickhouse"},
+    "streams.verify": {*BELOW, "streams.kafka", "streams.client"},
+    "streams.loadgen": TOOLS | {"streams.verify"},
+    "streams.demo": TOOLS | {"streams.loadgen", "streams.verify"},
+    "streams.bench": TOOLS | {"streams.loadgen", "streams.verify", "streams.engine", "streams.ledger"},
     "streams.api": TOOLS | {"streams.ledger", "streams.engine", "projections", "streams.verify"},
-    "streams.app": TOOLS | {"streams.metrics", "streams.ledger", "streams.engine", "streams.agents"},
-    "streams.merging": TOOLS | {"streams.ledger", "streams.engine", "streams.agents"},
+    "streams.app": BELOW
+    | {"streams.kafka", "streams.metrics", "streams.ledger", "streams.engine", "streams.processing"},
     "streams.cli": set(),  # the top: anything
     "streams.__main__": {"streams.cli"},
 }
@@ -126,7 +105,7 @@ def test_the_checkers_do_not_share_code_with_what_they_check(name: str) -> None:
         shared = sorted(
             other
             for other in closure(checker, known)
-            if any(within(other, part) for part in ("streams.ledger", "streams.agents", "streams.engine"))
+            if any(within(other, part) for part in ("streams.ledger", "streams.processing", "streams.engine"))
         )
         assert not shared, f"{checker.shown} reaches {', '.join(shared)}"
 

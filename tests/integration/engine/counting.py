@@ -26,8 +26,9 @@ from pathlib import Path
 import numpy as np
 
 from streams.app import run_worker
-from streams.engine.ports import EntrySource, Inbound, OutcomeName, Output, Partition, SeenWindow, UnavailableError
+from streams.engine.ports import EntrySource, OutcomeName, Output, Partition, SeenWindow, UnavailableError
 from streams.engine.seen import contents, digests, repeats
+from streams.kafka.inbound import Inbound
 from streams.logging import configure_logging
 from streams.settings import Settings
 

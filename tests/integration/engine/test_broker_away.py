@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from streams.broker import LocalBroker
+from streams.local.broker import LocalBroker
 from tests.brokers import test_settings
 from tests.integration.engine.workers import Installation, until, wait_for_counts
 

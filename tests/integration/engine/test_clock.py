@@ -8,7 +8,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from streams.engine.clock import BrokerClock
 from streams.engine.internal_topics import clock_config, clock_topic
-from streams.kafka_clients import admin_config
+from streams.kafka.clients import admin_config
 from streams.settings import Settings
 
 MINUTE_US = 60_000_000

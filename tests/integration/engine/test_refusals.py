@@ -11,7 +11,7 @@ from confluent_kafka import Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 
 from streams.engine.internal_topics import changelog_config, changelog_topic, seen_config, seen_topic
-from streams.kafka_clients import admin_config, producer_config
+from streams.kafka.clients import admin_config, producer_config
 from tests.integration.engine.counting import HUGE, POISON, CountingProcessor
 from tests.integration.engine.workers import Installation, audit, until, wait_for_counts
 

@@ -15,7 +15,7 @@ from streams.engine.accounts import frame_account
 from streams.engine.internal_topics import changelog_topic, prepare_topics, seen_topic
 from streams.engine.positions import POSITION_KEY, PositionRecord
 from streams.engine.seen import SeenMemory
-from streams.kafka_clients import producer_config
+from streams.kafka.clients import producer_config
 from streams.settings import Settings
 from tests.integration.engine.counting import ACCOUNT, CountingProcessor
 from tests.integration.engine.workers import Installation, until

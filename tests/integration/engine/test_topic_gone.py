@@ -12,7 +12,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from streams.engine.failures import TopicGoneError
 from streams.engine.topic_watch import TopicWatch
-from streams.kafka_clients import admin_config
+from streams.kafka.clients import admin_config
 from tests.brokers import free_port
 from tests.integration.engine.workers import Installation, until, wait_for_counts
 

@@ -17,9 +17,9 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from faust.types import TP
 
 from streams.app import build_app
-from streams.engine.ports import Inbound
-from streams.engine.transport import batch_topic, commit_offsets, use_batches
-from streams.kafka_clients import admin_config, consumer_config, producer_config
+from streams.kafka.clients import admin_config, consumer_config, producer_config
+from streams.kafka.inbound import Inbound
+from streams.kafka.transport import batch_topic, commit_offsets, use_batches
 from streams.settings import Settings
 from tests.unit.engine.test_lenient import RawName
 

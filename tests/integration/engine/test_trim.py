@@ -8,7 +8,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from streams.engine.internal_topics import seen_topic
 from streams.engine.seen import Blob, contents, digests
 from streams.engine.trim import trim
-from streams.kafka_clients import admin_config, consumer_config, producer_config
+from streams.kafka.clients import admin_config, consumer_config, producer_config
 from streams.settings import Settings
 
 

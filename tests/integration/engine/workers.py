@@ -18,7 +18,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from streams.engine.internal_topics import changelog_topic
 from streams.engine.positions import POSITION_KEY, PositionRecord, decode_position
-from streams.kafka_clients import admin_config, consumer_config, producer_config
+from streams.kafka.clients import admin_config, consumer_config, producer_config
 from streams.settings import Settings
 from tests.integration.engine.counting import input_topics, output_topic
 

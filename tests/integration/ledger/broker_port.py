@@ -22,10 +22,10 @@ from schemas.enums import InputKind
 from schemas.topics import BY_KEY
 from streams.client.dead_letters import dead_letter_of
 from streams.client.follower import Follower
-from streams.client.reader import Offsets, read_range
 from streams.engine.accounts import Accounts
 from streams.engine.positions import POSITION_KEY, PositionRecord, decode_position
-from streams.kafka_clients import admin_config, consumer_config, producer_config
+from streams.kafka.clients import admin_config, consumer_config, producer_config
+from streams.kafka.reader import Offsets, read_range
 from tests.integration.engine.workers import until
 from tests.integration.ledger.installation import LedgerInstallation
 from tests.model.memory import sent

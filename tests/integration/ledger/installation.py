@@ -16,11 +16,11 @@ from schemas.enums import InputKind
 from schemas.events import INPUTS
 from schemas.records import bundled_id
 from schemas.topics import BY_KEY, Topics
-from streams import topics_admin
 from streams.client.dead_letters import DeadLetter, read_dead_letters
 from streams.client.producer import CreditsProducer
-from streams.client.reader import committed_ends, read_range
-from streams.registry import connect_registry
+from streams.kafka import topics_admin
+from streams.kafka.reader import committed_ends, read_range
+from streams.kafka.registry import connect_registry
 from streams.settings import Settings
 from streams.verify.audit import Report, audit
 from streams.verify.sources import POSITION_KEY, positions_of

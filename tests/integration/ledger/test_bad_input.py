@@ -25,11 +25,11 @@ from schemas.dead_letters import VALUE_KEPT_BYTES
 from schemas.enums import DeadLetterCode, InputKind
 from schemas.events import INPUTS
 from schemas.records import avro_schema
-from streams import topics_admin
 from streams.client.producer import CreditsProducer
-from streams.client.reader import committed_ends
-from streams.kafka_clients import producer_config
-from streams.registry_topic import TopicRegistry
+from streams.kafka import topics_admin
+from streams.kafka.clients import producer_config
+from streams.kafka.reader import committed_ends
+from streams.kafka.registry_topic import TopicRegistry
 from streams.settings import Settings
 from tests.brokers import free_port
 from tests.integration.engine.workers import REPOSITORY, until

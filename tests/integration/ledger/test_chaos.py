@@ -13,7 +13,7 @@ import pytest
 
 from schemas.enums import InputKind
 from schemas.topics import INPUT_TOPICS
-from streams.client.reader import committed_ends
+from streams.kafka.reader import committed_ends
 from tests.integration.engine.workers import until
 from tests.integration.ledger.events import PRICE_LIST, Traffic, administrators
 from tests.integration.ledger.installation import LedgerInstallation

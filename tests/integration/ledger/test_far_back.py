@@ -8,9 +8,9 @@ from schemas.amounts import NANOS
 from schemas.codec import decode_columns, encode_one, rows_of
 from schemas.enums import InputKind
 from schemas.records import bundled_id
-from streams.client.reader import Offsets, committed_ends, read_range
 from streams.engine.ledger_lookup import PASS_RECORDS_MAX
-from streams.kafka_clients import producer_config
+from streams.kafka.clients import producer_config
+from streams.kafka.reader import Offsets, committed_ends, read_range
 from tests.integration.ledger.broker_port import BrokerPort
 from tests.integration.ledger.installation import LedgerInstallation
 from tests.products.scenario import Row

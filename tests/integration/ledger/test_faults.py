@@ -20,7 +20,7 @@ from schemas.codec import encode_one
 from schemas.enums import DeadLetterCode, InputKind, RejectReason
 from schemas.records import bundled_id
 from schemas.topics import INPUT_TOPICS
-from streams.kafka_clients import admin_config, producer_config
+from streams.kafka.clients import admin_config, producer_config
 from streams.verify.audit import Report
 from tests.brokers import test_settings
 from tests.integration.conftest import SharedBroker

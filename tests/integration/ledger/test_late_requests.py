@@ -16,7 +16,7 @@ import pytest
 
 from schemas.amounts import NANOS
 from schemas.enums import InputKind
-from streams.broker import LocalBroker
+from streams.local.broker import LocalBroker
 from streams.settings import Settings
 from tests.brokers import HEAP_MIB, free_port, test_settings
 from tests.integration.engine.workers import until

@@ -13,7 +13,7 @@ from confluent_kafka import Producer
 
 from schemas.amounts import NANOS
 from schemas.enums import InputKind
-from streams.kafka_clients import producer_config
+from streams.kafka.clients import producer_config
 from streams.settings import Settings
 from tests.brokers import free_port
 from tests.integration.engine.workers import until

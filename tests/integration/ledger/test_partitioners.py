@@ -19,7 +19,7 @@ from schemas.codec import encode_one
 from schemas.enums import DeadLetterCode, InputKind
 from schemas.partitioner import partition_of
 from schemas.topics import INPUT_TOPICS
-from streams.doctor import Verdict, examine
+from streams.local.doctor import Verdict, examine
 from tests.brokers import free_port
 from tests.integration.engine.workers import REPOSITORY, Worker, until
 from tests.integration.ledger.events import PRICE_LIST, purchase, usage
@@ -137,7 +137,7 @@ def test_the_same_events_by_two_partitioners_are_booked_once(
 
 OLDER_VERSION = """
 import sys
-from streams.agents.own_keys import OwnKeys
+from streams.processing.own_keys import OwnKeys
 OwnKeys.foreign = lambda self, keys: frozenset()
 OwnKeys.check = lambda self, key: None
 from streams.cli import main

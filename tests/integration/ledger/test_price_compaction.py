@@ -10,9 +10,9 @@ from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, C
 
 from schemas.amounts import NANOS
 from schemas.enums import InputKind
-from streams.broker import LocalBroker
-from streams.client.reader import committed_ends, read_range
-from streams.kafka_clients import admin_config
+from streams.kafka.clients import admin_config
+from streams.kafka.reader import committed_ends, read_range
+from streams.local.broker import LocalBroker
 from tests.brokers import test_settings
 from tests.integration.engine.workers import until
 from tests.integration.ledger.events import PRICE_LIST, usage

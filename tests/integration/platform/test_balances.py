@@ -14,10 +14,10 @@ from schemas.amounts import format_amount
 from schemas.codec import encode_one
 from schemas.records import BundledSchemas, bundled_id
 from schemas.topics import Topics
-from streams import topics_admin
-from streams.balances import BalanceReader, balance_document
 from streams.errors import KafkaUnavailableError
-from streams.kafka_clients import producer_config
+from streams.kafka import topics_admin
+from streams.kafka.balances import BalanceReader, balance_document
+from streams.kafka.clients import producer_config
 from streams.settings import Settings
 from tests.brokers import free_port, test_settings
 

@@ -14,7 +14,7 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from streams.broker import BrokerError, LocalBroker, jars_dir, kafka_version
+from streams.local.broker import BrokerError, LocalBroker, jars_dir, kafka_version
 from streams.settings import Settings
 from tests.brokers import HEAP_MIB, free_port, local_broker, test_settings
 

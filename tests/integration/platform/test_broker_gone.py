@@ -14,10 +14,10 @@ import pytest
 import projections.rebuild
 import streams.client.dead_letters
 import streams.verify.audit
-from streams import topics_admin
-from streams.broker import LocalBroker
 from streams.cli import main
 from streams.client import CreditsProducer
+from streams.kafka import topics_admin
+from streams.local.broker import LocalBroker
 from streams.settings import Settings
 from tests.brokers import local_broker
 

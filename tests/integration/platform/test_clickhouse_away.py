@@ -16,7 +16,7 @@ import pytest
 from projections.clickhouse import connect
 from schemas.amounts import NANOS
 from schemas.enums import InputKind
-from streams.local_key import HEADER, local_key
+from streams.local.api_key import HEADER, local_key
 from streams.settings import Settings
 from streams.verify.audit import audit
 from streams.verify.clickhouse import ask_serve

@@ -18,9 +18,9 @@ from schemas.codec import decode_one, encode_one
 from schemas.enums import AlertKind
 from schemas.records import BundledSchemas, bundled_id
 from schemas.topics import Topics
-from streams import topics_admin
 from streams.client.follower import Follower, PositionLostError
-from streams.kafka_clients import admin_config, producer_config
+from streams.kafka import topics_admin
+from streams.kafka.clients import admin_config, producer_config
 from streams.settings import Settings
 from tests.integration.engine.workers import REPOSITORY
 

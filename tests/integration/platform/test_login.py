@@ -13,12 +13,12 @@ from confluent_kafka import Consumer, KafkaException, Producer
 from schemas.codec import encode_one
 from schemas.records import BundledSchemas, bundled_id
 from schemas.topics import Topics
-from streams import topics_admin
 from streams.app import build_app
-from streams.balances import BalanceReader
 from streams.errors import KafkaUnavailableError
-from streams.kafka_clients import aiokafka_config, consumer_config, producer_config
-from streams.registry_topic import TopicRegistry
+from streams.kafka import topics_admin
+from streams.kafka.balances import BalanceReader
+from streams.kafka.clients import aiokafka_config, consumer_config, producer_config
+from streams.kafka.registry_topic import TopicRegistry
 from streams.settings import Settings
 from tests.brokers import free_port, local_broker, test_settings
 

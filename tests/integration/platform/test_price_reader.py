@@ -11,12 +11,12 @@ import pytest
 
 from schemas.enums import InputKind
 from schemas.events import INPUTS
-from streams import topics_admin
-from streams.agents.prices import STALE_SECONDS_MAX, PriceReader
-from streams.broker import LocalBroker
 from streams.client.producer import CreditsProducer
 from streams.engine.ports import UnavailableError
-from streams.registry import connect_registry
+from streams.kafka import topics_admin
+from streams.kafka.registry import connect_registry
+from streams.local.broker import LocalBroker
+from streams.processing.prices import STALE_SECONDS_MAX, PriceReader
 from streams.settings import Settings
 from tests.brokers import test_settings
 from tests.integration.engine.workers import until

@@ -21,9 +21,9 @@ from confluent_kafka.serialization import MessageField, SerializationContext
 from schemas.codec import RegistryUnavailableError, decode_one, encode_one, frame
 from schemas.records import BundledSchemas, avro_schema, avro_text, bundled_id, versions
 from schemas.topics import Topics
-from streams import topics_admin
-from streams.registry import ConfluentRegistry, Kept, Registry
-from streams.registry_topic import DYNAMIC_ID_MIN, IncompatibleSchemaError, TopicRegistry
+from streams.kafka import topics_admin
+from streams.kafka.registry import ConfluentRegistry, Kept, Registry
+from streams.kafka.registry_topic import DYNAMIC_ID_MIN, IncompatibleSchemaError, TopicRegistry
 from streams.settings import Settings
 from tests.brokers import free_port
 from tests.integration.registry_server import RegistryServer
@@ -221,7 +221,7 @@ def test_a_registry_that_does_not_answer_is_not_an_unknown_id(settings: Settings
 def test_what_others_write_into_the_topic_does_no_harm(registry: TopicRegistry, settings: Settings) -> None:
     from confluent_kafka import Producer
 
-    from streams.kafka_clients import producer_config
+    from streams.kafka.clients import producer_config
 
     producer = Producer(producer_config(settings))
     for value in (

@@ -20,8 +20,8 @@ from confluent_kafka.schema_registry.error import SchemaRegistryError
 
 from schemas.records import avro_schema, avro_text, bundled_id, versions
 from schemas.topics import Topics
-from streams import topics_admin
-from streams.registry_topic import TopicRegistry
+from streams.kafka import topics_admin
+from streams.kafka.registry_topic import TopicRegistry
 from streams.settings import Settings
 from tests.integration.registry_server import RegistryServer
 

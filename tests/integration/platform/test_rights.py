@@ -25,10 +25,10 @@ from schemas.enums import InputKind
 from schemas.events import INPUTS
 from schemas.rights import PARTIES, Role, rights
 from schemas.topics import BY_KEY, CATALOGUE, Topics
-from streams import acl_admin, topics_admin
 from streams.client import CreditsProducer, Follower
-from streams.kafka_clients import admin_config, consumer_config, producer_config
-from streams.registry import connect_registry
+from streams.kafka import acl_admin, topics_admin
+from streams.kafka.clients import admin_config, consumer_config, producer_config
+from streams.kafka.registry import connect_registry
 from streams.settings import Settings
 from streams.verify.audit import audit
 from tests.brokers import free_port, local_broker, test_settings

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
-from streams.broker import LocalBroker
+from streams.local.broker import LocalBroker
 from streams.settings import Settings
 from streams.stopping import LEAVE_TIMEOUT_S
 from tests.brokers import test_settings

@@ -10,8 +10,8 @@ import pytest
 from confluent_kafka import Producer
 
 from schemas.topics import CATALOGUE, Topics
-from streams import topics_admin
-from streams.kafka_clients import producer_config
+from streams.kafka import topics_admin
+from streams.kafka.clients import producer_config
 from streams.settings import Settings
 
 CLIENTS = Path(__file__).parents[2] / "clients"

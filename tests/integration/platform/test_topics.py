@@ -12,9 +12,9 @@ from confluent_kafka.admin import (
 )
 
 from schemas.topics import Topics
-from streams import topics_admin
 from streams.errors import SettingRefusedError
-from streams.kafka_clients import admin_config
+from streams.kafka import topics_admin
+from streams.kafka.clients import admin_config
 from streams.settings import Settings
 
 

@@ -19,8 +19,8 @@ import httpx
 import psutil
 import pytest
 
-from streams.broker import LocalBroker
 from streams.client import committed_ends
+from streams.local.broker import LocalBroker
 from streams.settings import Settings
 from tests.brokers import HEAP_MIB, free_port, test_settings
 

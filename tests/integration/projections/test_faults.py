@@ -14,10 +14,10 @@ import pytest
 from clickhouse_connect.driver.client import Client
 
 from projections.clickhouse import connect, migrate
-from projections.sink import Pace, Projector, waiting_s
+from projections.projector import Pace, Projector, waiting_s
 from projections.verify import clickhouse_audit
+from streams.kafka.topics_admin import apply
 from streams.settings import Settings
-from streams.topics_admin import apply
 from tests.integration.projections.topics import Ledger, org_in, projecting, until
 from tests.unit.projections.entries import NOON, Row, entry
 from tests.unit.projections.faults import Faulty

@@ -15,8 +15,8 @@ from projections.verify import clickhouse_audit
 from schemas.amounts import NANOS
 from schemas.enums import InputKind
 from schemas.topics import Topics
+from streams.kafka.topics_admin import apply
 from streams.settings import Settings
-from streams.topics_admin import apply
 from tests.integration.ledger.events import PRICE_LIST, now_us
 from tests.integration.ledger.events import usage as usage_event
 from tests.integration.ledger.installation import LedgerInstallation

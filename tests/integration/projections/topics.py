@@ -13,12 +13,12 @@ from clickhouse_connect.driver.client import Client
 from confluent_kafka import Producer
 from faust.contrib.asgi import faust_app_running
 
-from projections.sink import Pace, build_projection_app
+from projections.projector import Pace, build_projection_app
 from schemas.codec import batch_of, encode_columns
 from schemas.partitioner import partition_of
 from schemas.records import bundled_id
 from schemas.topics import BY_KEY, Topics
-from streams.kafka_clients import producer_config
+from streams.kafka.clients import producer_config
 from streams.settings import Settings
 
 WAIT_S = 40.0

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.engine.intake import Intake, after, joined, split
-from streams.engine.ports import Inbound
+from streams.engine.intake import Intake
+from streams.kafka.inbound import Inbound, after, joined, split
 
 
 def inbound(first: int, offsets: list[int], next_offset: int, topic: str = "t", headers: bool = False) -> Inbound:

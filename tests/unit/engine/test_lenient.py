@@ -8,7 +8,7 @@ import pytest
 from aiokafka.errors import CorruptRecordException
 from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 
-from streams.engine.lenient import KeptRecords
+from streams.kafka.header_decoding import KeptRecords
 
 
 class RawName(str):

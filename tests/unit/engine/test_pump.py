@@ -18,20 +18,12 @@ from streams.engine.accounts import Accounts
 from streams.engine.engine import Engine
 from streams.engine.failures import ContractError, PartitionLostError, TooManyDeadLettersError
 from streams.engine.limits import DeadLetterLimit
-from streams.engine.ports import (
-    EntrySource,
-    Inbound,
-    NoMetrics,
-    OutcomeName,
-    Output,
-    Partition,
-    SeenWindow,
-    UnavailableError,
-)
+from streams.engine.ports import EntrySource, NoMetrics, OutcomeName, Output, Partition, SeenWindow, UnavailableError
 from streams.engine.positions import POSITION_KEY, PositionRecord, decode_position
 from streams.engine.pump import Pump, PumpSetup
 from streams.engine.restore import Restored
 from streams.engine.transaction import Writes
+from streams.kafka.inbound import Inbound
 from tests.brokers import test_settings
 
 DEAD_LETTERS_MAX = 10

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from streams.engine.quiet_logs import Seldom
+from streams.kafka.quiet_logs import Seldom
 
 
 def record(sentence: str, *values: object) -> logging.LogRecord:

@@ -9,7 +9,7 @@ from faust.types import TP
 
 from streams.engine.ports import NoMetrics
 from streams.engine.stalled import STALL_TOLD_S, StalledInputs
-from streams.engine.transport import FetchedEnds
+from streams.kafka.transport import FetchedEnds
 
 HOLDS = TP("holds", 3)
 

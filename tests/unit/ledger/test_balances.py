@@ -6,9 +6,9 @@ import pytest
 
 from schemas.amounts import NANOS
 from schemas.enums import SettingKind
-from streams.agents.balances import balance_columns
 from streams.ledger.account import Account, OrgTerms, Wallet
 from streams.ledger.balances import health, status
+from streams.processing.balances import balance_columns
 from tests.unit.ledger.world import World
 
 

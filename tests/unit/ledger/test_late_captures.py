@@ -7,7 +7,7 @@ import pytest
 from schemas.amounts import NANOS
 from schemas.enums import EntryKind, HoldAction
 from tests.model.memory import NOW_US, FixedPrices, MemoryLedger, Sent, sent
-from tests.unit.agents.test_step import usage
+from tests.unit.processing.test_step import usage
 
 SECOND_US = 1_000_000
 ENDS_AT = NOW_US + 60 * SECOND_US

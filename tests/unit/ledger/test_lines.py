@@ -9,8 +9,8 @@ import pytest
 from schemas.amounts import NANOS
 from schemas.enums import AlertKind, HoldAction, RefundTarget, SettingKind
 from streams.ledger.account import Wallet, Watch, new_account
+from streams.ledger.alerts import figures, watch_lines
 from streams.ledger.entry import Alert, Outcome
-from streams.ledger.lines import figures, watch_lines
 from tests.unit.ledger.world import DAY, World
 
 CROSSED = AlertKind.THRESHOLD_CROSSED

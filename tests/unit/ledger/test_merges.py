@@ -13,10 +13,10 @@ from streams.ledger.account import Account, new_account
 from streams.ledger.entry import Entry, Outcome
 from streams.ledger.evolve import evolve
 from streams.ledger.merges import WalletMerge, close_second_account, closed, merge_of
-from streams.merging import AccountMerge, moving_records
+from streams.processing.merging import AccountMerge, moving_records
 from streams.verify.fold import Differences, LedgerFold
 from tests.model.memory import NOW_US, FixedPrices, MemoryLedger, Sent, sent
-from tests.unit.agents.test_step import purchase, setting, usage
+from tests.unit.processing.test_step import purchase, setting, usage
 
 DAY_US = 86_400_000_000
 

@@ -8,8 +8,8 @@ import pytest
 from fastapi import FastAPI
 
 from streams.api.balance_routes import BalanceAnswer, WalletAnswer, balance_router
-from streams.balances import BalanceReader, balance_document
 from streams.cli.balance import show
+from streams.kafka.balances import BalanceReader, balance_document
 from streams.settings import Settings
 from tests.model.memory import FixedSchemas
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from schemas.records import avro_text, bundled_id
 from schemas.topics import Topics
-from streams.registry_topic import DYNAMIC_ID_MIN, Claims, InvalidSchemaError, Registered, meaning_of
+from streams.kafka.registry_topic import DYNAMIC_ID_MIN, Claims, InvalidSchemaError, Registered, meaning_of
 
 
 def record(name: str, *fields: str) -> str:

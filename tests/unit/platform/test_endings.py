@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from streams.local_system import DOWN_PAUSE_FIRST_S, DOWN_PAUSE_MAX_S, RESTARTS_MAX, RESTARTS_WINDOW_S, Endings
+from streams.local.system import DOWN_PAUSE_FIRST_S, DOWN_PAUSE_MAX_S, RESTARTS_MAX, RESTARTS_WINDOW_S, Endings
 
 
 def test_a_budget_is_for_a_minute() -> None:

@@ -22,7 +22,7 @@ from streams.api.connections import BoundedProtocol
 from streams.api.guard import Guard
 from streams.api.hosts import HostRule
 from streams.api.server import server_config
-from streams.local_key import HEADER, local_key, new_local_key
+from streams.local.api_key import HEADER, local_key, new_local_key
 from tests.brokers import test_settings
 from tests.tidy.source import ROOT
 from tests.unit.platform.http_server import answer_to, rest, seen_api, serving

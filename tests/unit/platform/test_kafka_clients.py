@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from streams.errors import SettingRefusedError
-from streams.kafka_clients import (
+from streams.kafka.clients import (
     admin_config,
     aiokafka_config,
     consumer_config,

@@ -35,7 +35,7 @@ def test_different_complaints_are_told() -> None:
     assert telling.filter(record("aiokafka.consumer", "cannot reach %s", at=1))
 
 
-@pytest.mark.parametrize("name", ["streams.engine", "projections.sink", "streams"])
+@pytest.mark.parametrize("name", ["streams.engine", "projections.projector", "streams"])
 def test_ours_are_never_left_out(name: str) -> None:
     telling = Telling()
     assert all(telling.filter(record(name, "stopped %s", at=1)) for _ in range(5))

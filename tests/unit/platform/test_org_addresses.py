@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from schemas.events import Usage
 from streams.api.paths import SegmentConvertor, _segment
 from streams.api.server import server_config
-from streams.cli.asking import org_path
+from streams.cli.http_client import org_path
 from tests.brokers import test_settings
 from tests.tidy.source import ROOT
 from tests.unit.platform.http_server import seen_api, serving

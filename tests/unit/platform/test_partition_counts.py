@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from streams.errors import SettingRefusedError
-from streams.topics_admin import check_partitions
+from streams.kafka.topics_admin import check_partitions
 
 
 @pytest.mark.parametrize("found", [{}, {"a": 8}, {"a": 8, "b": 8, "one": 1}, {"a": 8, "foreign": 3}])

@@ -17,7 +17,7 @@ from starlette.testclient import TestClient
 from schemas.records import avro_schema, avro_text, bundled_id
 from schemas.topics import Topics
 from streams.api.registry_routes import BODY_BYTES_MAX, RegistryProblem, registry_router
-from streams.registry_topic import (
+from streams.kafka.registry_topic import (
     Claims,
     IncompatibleSchemaError,
     InvalidSchemaError,

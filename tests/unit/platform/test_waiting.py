@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from streams.waiting import NoProgressError, SilenceLimit, missing_records
+from streams.kafka.silence import NoProgressError, SilenceLimit, missing_records
 
 
 class Clock:

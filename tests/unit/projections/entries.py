@@ -13,7 +13,7 @@ from projections.buckets import DIMENSIONS
 from schemas.codec import batch_of, encode_columns
 from schemas.records import bundled_id
 from schemas.topics import Topics
-from streams.engine.ports import Inbound
+from streams.kafka.inbound import Inbound
 
 TOPICS = Topics()
 LEDGER = TOPICS.name("ledger")

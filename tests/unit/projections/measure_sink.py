@@ -12,8 +12,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from projections.apply import Sink
 from projections.clickhouse import connect, migrate
+from projections.sink import Sink
 from schemas.records import BundledSchemas
 from tests.brokers import test_settings
 from tests.unit.projections.entries import LEDGER, NOON, TOPICS, Row, entry, inbound

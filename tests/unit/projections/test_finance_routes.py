@@ -18,7 +18,7 @@ from clickhouse_connect.driver.client import Client
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from projections.apply import Sink
+from projections.sink import Sink
 from schemas.amounts import NANOS
 from schemas.records import BundledSchemas
 from streams.api.finance import NO_ISSUER, Desk

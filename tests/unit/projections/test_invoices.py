@@ -14,9 +14,9 @@ from clickhouse_connect.driver.client import Client
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from projections.apply import Sink
 from projections.finance import PAGE_MAX, Finance, UnknownNumberError
 from projections.rows import activity_rows, ledger_rows, purchase_rows
+from projections.sink import Sink
 from schemas.amounts import NANOS, format_amount, parse_amount
 from schemas.codec import batch_of
 from schemas.records import BundledSchemas

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from clickhouse_connect.driver.client import Client
 
-from projections.apply import Sink
+from projections.sink import Sink
 from schemas.records import BundledSchemas
 from schemas.times import to_datetime
 from tests.unit.projections.entries import NOON, TOPICS, Row, entry, inbound

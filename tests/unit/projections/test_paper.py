@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pypdf import PdfReader
 
-from projections.paper import MISSING_NOTE, credit_note_pdf, invoice_pdf, statement_pdf
+from projections.pdf import MISSING_NOTE, credit_note_pdf, invoice_pdf, statement_pdf
 from projections.statements import MOVEMENT_NAMES
 
 ISSUER = ["Example Credits, Inc.", "1 Long Street", "VAT DE123456789"]

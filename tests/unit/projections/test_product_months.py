@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import pytest
 from clickhouse_connect.driver.client import Client
 
-from projections.apply import Sink
 from projections.finance import Finance
+from projections.sink import Sink
 from projections.statements import parse_month
 from schemas.amounts import format_amount, parse_amount
 from schemas.records import BundledSchemas

@@ -11,9 +11,9 @@ import faust
 import pytest
 from faust.types import TP
 
-from projections.apply import Sink
-from projections.sink import Pace, Projector
-from streams.engine.ports import Headers, Inbound
+from projections.projector import Pace, Projector
+from projections.sink import Sink
+from streams.kafka.inbound import Headers, Inbound
 from tests.unit.projections.entries import TOPICS
 
 LETTERS = TP(TOPICS.name("dead_letters"), 0)

@@ -10,9 +10,9 @@ from typing import Any, cast
 from confluent_kafka import Consumer
 
 from projections import rebuild
-from projections.apply import Sink
-from streams.engine.ports import Inbound
-from streams.waiting import SilenceLimit
+from projections.sink import Sink
+from streams.kafka.inbound import Inbound
+from streams.kafka.silence import SilenceLimit
 
 PLACE = ("credits.dead-letters.v1", 0)
 

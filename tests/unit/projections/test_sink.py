@@ -18,16 +18,16 @@ from clickhouse_connect.driver.exceptions import (
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from projections.apply import LedgerGapError, Limits, Sink, UnreadableRecordError
 from projections.buckets import DIMENSIONS, LEVELS
 from projections.clickhouse import ClickHouseUnavailableError, is_passing
 from projections.rows import DEAD_LETTER_VALUE_BYTES_MAX
+from projections.sink import LedgerGapError, Limits, Sink, UnreadableRecordError
 from projections.verify import TABLES, clickhouse_audit
 from schemas.codec import frame
 from schemas.kept_prices import place_headers
 from schemas.partitioner import partition_of
 from schemas.records import BundledSchemas, bundled_id
-from streams.engine.ports import Inbound
+from streams.kafka.inbound import Inbound
 from tests.unit.projections.entries import LEDGER, NOON, TOPICS, Row, entry, entry_lists, folded, inbound
 from tests.unit.projections.faults import Faulty
 

@@ -10,8 +10,8 @@ from clickhouse_connect.driver.client import Client
 from hypothesis import given
 from hypothesis import strategies as st
 
-from projections.apply import Sink
 from projections.finance import Finance, MonthToComeError, UnknownWalletError
+from projections.sink import Sink
 from projections.statements import (
     MOVEMENT_NAMES,
     Movement,

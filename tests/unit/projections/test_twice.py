@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 from clickhouse_connect.driver.client import Client
 
-from projections.apply import Sink
+from projections.sink import Sink
 from projections.verify import TABLES, clickhouse_audit
 from schemas.records import BundledSchemas
-from streams.engine.ports import Inbound
+from streams.kafka.inbound import Inbound
 from tests.unit.projections.entries import NOON, TOPICS, entry, inbound
 from tests.unit.projections.test_statements import org_setting
 from tests.unit.projections.test_views import STORY, with_balances

@@ -12,7 +12,7 @@ import pytest
 from clickhouse_connect.driver.client import Client
 
 import projections
-from projections.apply import Sink
+from projections.sink import Sink
 from schemas.records import BundledSchemas
 from tests.unit.projections.entries import LEDGER, NOON, TOPICS, Row, entry, inbound
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.records import avro_schema, plain_schema
-from schemas.walk import body_fault
+from schemas.varint_check import body_fault
 from tests.contract.samples import rows
 
 LONG = {"type": "record", "name": "r", "fields": [{"name": "n", "type": "long"}]}

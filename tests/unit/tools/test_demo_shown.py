@@ -8,7 +8,7 @@ import pytest
 
 from streams.cli.demo import HINTS
 from streams.cli.tail_lines import What
-from streams.demo.watching import ReadOfPhase
+from streams.loadgen.watcher import ReadOfPhase
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ import pytest
 from schemas.codec import UndecodableError, decode_columns, decode_one
 from schemas.enums import DeadLetterCode, InputKind
 from schemas.records import BundledSchemas, bundled_id
-from streams.demo.sending import WRONG_KEY, messages
 from streams.demo.usage import DAMAGE_CODES
-from streams.demo.waves import Damage, Wave
+from streams.loadgen.sender import WRONG_KEY, messages
+from streams.loadgen.waves import Damage, Wave
 
 SCHEMA_ID = bundled_id("usage")
 

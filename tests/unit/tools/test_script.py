@@ -15,10 +15,10 @@ from schemas.events import INPUTS
 from streams.demo.limits import Limit, alert_level_nanos, has_limits, level_nanos, reached
 from streams.demo.organisations import ORGS, TIME_ZONES, ZONES_USED, time_zones, transfer_pairs
 from streams.demo.payments import answers
-from streams.demo.pricelist import MODELS, TOKENS_PER_MILLION, has_own_price, own_prices, price_list
 from streams.demo.script import WINDOW_US, script
 from streams.demo.usage import usage_wave
-from streams.demo.waves import Damage, Expected, Phase
+from streams.loadgen.price_list import MODELS, TOKENS_PER_MILLION, has_own_price, own_prices, price_list
+from streams.loadgen.waves import Damage, Expected, Phase
 
 DAY_US = 86_400 * 1_000_000
 JUNE = int(datetime(2026, 6, 17, 12, 30, tzinfo=UTC).timestamp()) * 1_000_000

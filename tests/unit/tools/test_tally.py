@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from schemas.codec import arrow_schema
-from streams.demo.tally import READ, Tally
+from streams.loadgen.tally import READ, Tally
 
 
 def entries(*rows: dict[str, Any]) -> pa.RecordBatch:

@@ -10,8 +10,8 @@ import pytest
 
 from streams.bench.figures import GOAL_IDS, GOAL_ORGS, Figures
 from streams.demo.verdict import Measured, judge
-from streams.demo.watching import quantile
-from streams.demo.waves import Expected
+from streams.loadgen.watcher import quantile
+from streams.loadgen.waves import Expected
 from streams.verify.audit import Report
 from streams.verify.fold import Difference, UnitSum
 from streams.verify.sources import TopicCount

@@ -1,0 +1,86 @@
+"""Records of one topic and partition in columns, and how they are cut and joined.
+
+Rules of this file: a part covers its offsets as the whole does, from `first_offset` up to, not including,
+`next_offset`; parts in a row leave no offset out. The records themselves are never copied or changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+Headers = Sequence[tuple[str, bytes]]
+"""Kafka headers, as they came or as they go out."""
+
+
+@dataclass(slots=True)
+class Inbound:
+    """Records of one input topic and partition, in columns: element i of each list is record i, offsets ascending.
+
+    Together they are all committed records with `first_offset` <= offset < `next_offset`; offsets may have gaps
+    (markers, compaction), and there may be no record at all. `timestamps_ms` are Kafka's (LogAppendTime of the input
+    topics). Keys and values are the raw bytes, or None. `headers` is empty when no record of the batch has headers,
+    else as long as the others.
+    """
+
+    topic: str
+    partition: int
+    first_offset: int
+    next_offset: int
+    offsets: list[int]
+    timestamps_ms: list[int]
+    keys: list[bytes | None]
+    values: list[bytes | None]
+    headers: list[Headers] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+    def size_bytes(self) -> int:
+        """Bytes of values, keys and headers: what a queue that holds it must count."""
+        size = sum(map(len, filter(None, self.values))) + sum(map(len, filter(None, self.keys)))
+        for headers in self.headers:
+            size += sum(len(name) + len(value or b"") for name, value in headers)
+        return size
+
+
+def after(inbound: Inbound, offset: int) -> Inbound:
+    """The part of a batch from `offset` on."""
+    skipped = next((i for i, each in enumerate(inbound.offsets) if each >= offset), len(inbound))
+    return _part(inbound, skipped, len(inbound), offset, inbound.next_offset)
+
+
+def split(inbound: Inbound, records: int) -> tuple[Inbound, Inbound]:
+    """The first `records` records of a batch that has more, and the rest."""
+    border = inbound.offsets[records]
+    head = _part(inbound, 0, records, inbound.first_offset, border)
+    return head, _part(inbound, records, len(inbound), border, inbound.next_offset)
+
+
+def joined(parts: list[Inbound]) -> Inbound:
+    """Batches of which each continues the one before, as one."""
+    first = parts[0]
+    whole = Inbound(first.topic, first.partition, first.first_offset, parts[-1].next_offset, [], [], [], [])
+    any_headers = any(part.headers for part in parts)
+    for part in parts:
+        whole.offsets += part.offsets
+        whole.timestamps_ms += part.timestamps_ms
+        whole.keys += part.keys
+        whole.values += part.values
+        if any_headers:
+            whole.headers += part.headers or [()] * len(part)
+    return whole
+
+
+def _part(inbound: Inbound, start: int, end: int, first_offset: int, next_offset: int) -> Inbound:
+    return Inbound(
+        inbound.topic,
+        inbound.partition,
+        first_offset,
+        next_offset,
+        inbound.offsets[start:end],
+        inbound.timestamps_ms[start:end],
+        inbound.keys[start:end],
+        inbound.values[start:end],
+        inbound.headers[start:end],
+    )

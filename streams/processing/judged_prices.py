@@ -1,0 +1,62 @@
+"""What the owner of a partition of the price topic writes down of the prices that it judges (`schemas.kept_prices`).
+
+Rules of this file:
+- One record for each price id of a batch: what stands under it now, and up to where its records were judged.
+- Records before the position that nobody has written down (those of an installation that kept none yet) are judged
+  with the first batch of prices after them, as everybody judges them.
+- What was judged already is not written again.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from streams.ledger.price_log import PriceLog, Published
+from streams.processing.prices import PriceRecords
+
+
+class KeptPrice(NamedTuple):
+    """One record of the ledger's own price topic. `value`: see `schemas.kept_prices`."""
+
+    published: Published
+    judged: Published
+    value: bytes | None
+
+
+class KeptPrices:
+    """What one batch of a partition of the price topic comes to."""
+
+    def __init__(self, known: PriceRecords, partition: int) -> None:
+        self._known = known
+        self._partition = partition
+        self.changes: dict[str, KeptPrice] = {}
+
+    def judge_earlier(self, first_offset: int, log: PriceLog) -> None:
+        """Write down what nobody has, of the records of this partition before `first_offset`."""
+        for price_id, records in self._known.unjudged.items():
+            for published, _, value in records:
+                if published.partition == self._partition and published.offset < first_offset:
+                    if published in log.refused:
+                        self.refuse(price_id, published)
+                    else:
+                        self.accept(price_id, published, value)
+
+    def accept(self, price_id: str, published: Published, value: bytes | None) -> None:
+        """A price, or None: it is taken away."""
+        if not self._judged(price_id, published):
+            self.changes[price_id] = KeptPrice(published, published, value)
+
+    def refuse(self, price_id: str, published: Published) -> None:
+        """A price that ties with another: what stood under its id stays."""
+        if self._judged(price_id, published):
+            return
+        before = self.changes.get(price_id) or self._known.kept.get(price_id)
+        if before is None:
+            self.changes[price_id] = KeptPrice(published, published, b"")
+        else:
+            # Not None again: Kafka forgets a record without a value, and with it that the price was refused.
+            self.changes[price_id] = KeptPrice(before.published, published, before.value or b"")
+
+    def _judged(self, price_id: str, published: Published) -> bool:
+        kept = self._known.kept.get(price_id)
+        return kept is not None and published <= kept.judged

@@ -1,0 +1,169 @@
+"""Merging a second account of an org into its own (`credits accounts merge`), while no worker runs.
+
+Rules of this file:
+1. What an older version booked in a partition that is not the org's is worked out from the ledger topic
+   (`streams.ledger.merges`), and shown before anything is written.
+2. One transaction of that partition's own producer, which fences every worker, writes the closing entries, the closed
+   account, and the records that move what counts: adjustments for credits, usage with its cost for what is owed. Either
+   all of it is there or nothing, so that merging again after a crash is safe.
+3. Those records are ordinary input under fixed ids, by murmur2. The org's own account books them when a worker runs.
+4. The org's newest balance in that partition of the compacted balances topic is taken away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+
+from schemas.codec import decode_columns, encode_one, rows_of
+from schemas.enums import InputKind, PurchaseKind
+from schemas.events import INPUTS
+from schemas.partitioner import partition_of
+from schemas.topics import INPUT_TOPICS, Topics
+from streams.engine.maintenance import book_output
+from streams.engine.ports import Keyed, Output
+from streams.errors import OperatorError
+from streams.kafka.clients import admin_config
+from streams.kafka.reader import committed_ends, read_range
+from streams.kafka.registry import Kept, connect_registry
+from streams.ledger.account import Account, encode_account, new_account
+from streams.ledger.entry import Entry
+from streams.ledger.evolve import evolve
+from streams.ledger.merges import WalletMerge, close_second_account, closed, merge_id, merge_of
+from streams.processing.outbound import Outbound
+from streams.processing.processor import make_processor
+from streams.processing.state import PartitionState
+
+if TYPE_CHECKING:
+    from streams.settings import Settings
+
+ANSWER_TIMEOUT_S = 15.0
+OPERATION = "account.merge"
+"""The operation of usage that moves what a second account owes."""
+
+
+@dataclass(frozen=True, slots=True)
+class AccountMerge:
+    """One second account of an org, and what its merge does."""
+
+    org_id: str
+    partition: int
+    home: int
+    entries: int
+    wallets: list[WalletMerge]
+    open_holds: int
+    in_transit: int
+    """Transfers that left it and whose answer it will never see."""
+
+
+def find_second_accounts(settings: Settings, org_id: str) -> list[AccountMerge]:
+    """The second accounts of an org that are not merged. Reads the whole ledger topic."""
+    by_partition = _entries(settings, org_id)
+    home = partition_of(org_id.encode(), settings.partitions)
+    own = by_partition.get(home, [])
+    found = []
+    for partition, entries in sorted(by_partition.items()):
+        if partition != home and not closed(entries):
+            account = _folded(org_id, entries)
+            wallets = merge_of(account, entries, own)
+            own = [*own, *entries]  # what two second accounts have in common counts once, too
+            holds, transits = len(account.holds), len(account.transits)
+            found.append(AccountMerge(org_id, partition, home, len(entries), wallets, holds, transits))
+    return found
+
+
+def merge(settings: Settings, second: AccountMerge, now: int) -> None:
+    """Close one second account and send what moves; `now`: microseconds. Raises `OperatorError` while a worker runs."""
+    refuse_while_working(settings)
+    registry = connect_registry(settings)
+    topics = Topics(settings.namespace)
+
+    def decide(state: PartitionState) -> Output:
+        account = state.account(second.org_id)
+        if account.seq != second.entries:
+            raise OperatorError(
+                f"the second account has {account.seq} entries, {second.entries} were read", "run the command again"
+            )
+        outbound = Outbound(topics, registry)
+        outbound.outcome(close_second_account(account, second.partition, state.clock_at))
+        output = outbound.output(state.clock_at, None, state.seals)
+        output.accounts = {second.org_id: (0, encode_account(account))}
+        key = second.org_id.encode()
+        output.keyed += [
+            Keyed(topics.name(INPUT_TOPICS[kind]), key, _encoded(kind, fields, registry))
+            for kind, fields in moving_records(second, now)
+        ]
+        output.records.append((topics.name("balances"), [{"key": key, "value": None}]))
+        return output
+
+    asyncio.run(book_output(settings, make_processor(settings), second.partition, decide))
+
+
+def moving_records(second: AccountMerge, now: int) -> list[tuple[InputKind, dict[str, Any]]]:
+    """The input records that move what counts of a second account into the org's own."""
+    records: list[tuple[InputKind, dict[str, Any]]] = []
+    for wallet in second.wallets:
+        name = f"{merge_id(second.partition)}/{wallet.unit}"
+        common = {"org_id": second.org_id, "occurred_at": now, "wallet": wallet.unit}
+        if wallet.moves < 0:
+            usage = {"event_id": name, "operation": OPERATION, "cost_nanos": -wallet.moves}
+            records.append((InputKind.USAGE, {**common, **usage}))
+        for number, lot in enumerate(wallet.lots, 1):
+            purchase = {
+                "purchase_id": f"{name}/{number}",
+                "amount_nanos": lot.amount_nanos,
+                "kind": PurchaseKind.ADJUSTMENT.value,
+                "priority": lot.priority,
+                "expires_at": lot.expires_at,
+            }
+            records.append((InputKind.PURCHASE, {**common, **purchase}))
+    return records
+
+
+def refuse_while_working(settings: Settings) -> None:
+    """Raise `OperatorError` while the ledger's group has members."""
+    admin = AdminClient(admin_config(settings))
+    try:
+        described = admin.describe_consumer_groups([settings.app_id], request_timeout=ANSWER_TIMEOUT_S)
+        members = len(described[settings.app_id].result(ANSWER_TIMEOUT_S).members)
+    except KafkaException:
+        members = 0  # a group that never had a member is unknown
+    if members:
+        raise OperatorError(
+            f"{members} workers run",
+            "stop them, wait for CREDITS_SESSION_TIMEOUT_MS, and merge before they start again",
+        )
+
+
+def _encoded(kind: InputKind, fields: Mapping[str, Any], registry: Kept) -> bytes:
+    record = INPUTS[kind].from_record(dict(fields)).to_record()
+    return encode_one(kind.value, record, registry.schema_id(INPUT_TOPICS[kind]))
+
+
+def _entries(settings: Settings, org_id: str) -> dict[int, list[Entry]]:
+    """The org's entries by partition, in order."""
+    registry, key = connect_registry(settings), org_id.encode()
+    by_partition: dict[int, list[Entry]] = {}
+    for batch in read_range(settings, {}, committed_ends(settings, [Topics(settings.namespace).name("ledger")])):
+        messages = [message for message in batch if message.key() == key]
+        if not messages:
+            continue
+        decoded = decode_columns("entry", [message.value() for message in messages], registry)
+        if decoded.failures:
+            message = f"the ledger has entries that cannot be read ({decoded.failures[0].message})"
+            raise OperatorError(message, "see `credits verify`")
+        for message, row in zip(messages, rows_of(decoded.batch), strict=True):
+            by_partition.setdefault(message.partition(), []).append(Entry.from_record(row))
+    return by_partition
+
+
+def _folded(org_id: str, entries: list[Entry]) -> Account:
+    account = new_account(org_id)
+    for entry in entries:
+        evolve(account, entry)
+    return account

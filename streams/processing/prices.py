@@ -1,0 +1,286 @@
+"""The price list as this worker knows it: the price topic, and what the ledger keeps of it, followed live.
+
+Rules of this file:
+- Every worker reads all partitions of both topics, from the start, committed records only. Of each price it takes the
+  accepted one that the ledger has kept, and the records of the price topic that were not judged yet; what these come to
+  `streams.ledger.price_log` says (product rule 7).
+- So what is in force does not depend on what compaction left of the price topic (`schemas.kept_prices`), and a price
+  that was just published need not wait for the worker that judges it.
+- A record that is no price, or lies under a key or in a partition that is not its own, changes nothing here. The worker
+  that owns its partition dead-letters it (`streams.processing.validation`), exactly once; here it is only passed over.
+- Nobody waits for prices in the hot path. The end of the topic is asked for once a second beside it, so it is known up
+  to which time everything has been read. A batch of usage waits for the reader when that is more than
+  `STALE_SECONDS_MAX` ago: so long, and no longer, may usage still be rated as if a change had not been published.
+  Whoever needs a change to hold from an instant publishes it before, with that `valid_from`.
+- When a usage matches none, the worker reads on to the end of the topic as it
+  is at that moment, and looks again, before it says `unknown_price`: a price published before the usage is found. The
+  end is asked for at most once in `ASK_INTERVAL_SECONDS`, for all partitions that wait.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final, NamedTuple, Protocol
+
+import structlog
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient, OffsetSpec
+from pydantic import ValidationError
+
+from schemas.codec import RegistryUnavailableError, UndecodableError, WriterSchemas, decode_one
+from schemas.events import Price as PriceRecord
+from schemas.kept_prices import places_of
+from schemas.partitioner import partition_of
+from schemas.topics import Topics
+from streams.engine.ports import UnavailableError
+from streams.kafka.clients import admin_config, consumer_config, offsets_answered
+from streams.ledger.price_log import PriceLog, Publication, Published
+from streams.ledger.rating import Price
+from streams.processing.coalesced_call import SharedAsk
+from streams.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+POLL_SECONDS: Final = 0.2
+BATCH_RECORDS: Final = 1_000
+REGISTRY_RETRY_SECONDS: Final = 1.0
+CATCH_UP_SECONDS_MAX: Final = 10.0
+"""Longer than this without reaching the end of the topic, and the broker counts as away."""
+
+CURRENT_INTERVAL_SECONDS: Final = 1.0
+STALE_SECONDS_MAX: Final = 5.0
+"""A few times the interval above: what is merely slow keeps nobody waiting."""
+
+ASK_INTERVAL_SECONDS: Final = 0.05
+"""Usage that nobody has priced, in every batch, then costs a worker 20 questions a second and its partition 50 ms."""
+
+
+class Unjudged(NamedTuple):
+    """A record of the price topic that can be read and that the ledger has not kept yet."""
+
+    published: Published
+    price: Price | None
+    value: bytes | None
+
+
+class Kept(NamedTuple):
+    """What the ledger has kept of a price id."""
+
+    published: Published
+    judged: Published
+    price: Price | None
+    value: bytes | None
+
+
+class PriceRecords:
+    """What the records of both topics come to. Its mappings are replaced whole, never changed in place."""
+
+    def __init__(self, partitions: int, writers: WriterSchemas) -> None:
+        self._partitions = partitions
+        self._writers = writers
+        self.kept: Mapping[str, Kept] = {}
+        self.unjudged: Mapping[str, tuple[Unjudged, ...]] = {}
+        """By price id, in the order of publication."""
+        self.log = PriceLog()
+
+    def take(self, published: Sequence[Message], kept: Sequence[Message]) -> None:
+        """Take note of records of the price topic, and of those that the ledger has kept."""
+        if not published and not kept:
+            return
+        known, unjudged = dict(self.kept), dict(self.unjudged)
+        for message in kept:
+            price_id, found = self._kept(message)
+            if price_id not in known or known[price_id].judged <= found.judged:
+                known[price_id] = found
+                unjudged[price_id] = tuple(each for each in unjudged.get(price_id, ()) if each.published > found.judged)
+        for message in published:
+            read = self._published(message)
+            if read is not None and (read[0] not in known or read[1].published > known[read[0]].judged):
+                price_id, record = read
+                unjudged[price_id] = tuple(sorted((*unjudged.get(price_id, ()), record), key=lambda each: each[0]))
+        self.kept = known
+        self.unjudged = {price_id: records for price_id, records in unjudged.items() if records}
+        self.log = PriceLog(self._publications())
+
+    def _publications(self) -> Iterator[Publication]:
+        for price_id, kept in self.kept.items():
+            yield kept.published, price_id, kept.price
+        for price_id, records in self.unjudged.items():
+            for record in records:
+                yield record.published, price_id, record.price
+
+    def _kept(self, message: Message) -> tuple[str, Kept]:
+        published, judged = places_of(message.headers())
+        value = message.value()
+        price = None if not value else Price.from_record(decode_one("price", value, self._writers))
+        return (message.key() or b"").decode(), Kept(Published(*published), Published(*judged), price, value)
+
+    def _published(self, message: Message) -> tuple[str, Unjudged] | None:
+        key, value = message.key(), message.value()
+        if key is None or partition_of(key, self._partitions) != message.partition():
+            log.warning("price_ignored", partition=message.partition(), offset=message.offset(), error="not its place")
+            return None
+        published = Published(message.timestamp()[1], message.partition(), message.offset())
+        if value is None:
+            return key.decode("utf-8", "replace"), Unjudged(published, None, None)
+        try:
+            record = PriceRecord.from_record(decode_one("price", value, self._writers))
+        except (UndecodableError, ValidationError) as error:
+            log.warning("price_ignored", partition=message.partition(), offset=message.offset(), error=str(error))
+            return None
+        if key != record.price_id.encode():  # a dead letter, as everywhere (`judgement.check_key`)
+            log.warning("price_ignored", partition=message.partition(), offset=message.offset(), error="key mismatch")
+            return None
+        return record.price_id, Unjudged(published, Price.from_record(record.to_record()), value)
+
+
+class PriceSource(Protocol):
+    """Where a worker's price list comes from. The methods block; they are called in a thread."""
+
+    records: PriceRecords
+
+    def start(self) -> None:
+        """Return when everything published so far is in `records`. Raises `UnavailableError`."""
+        ...
+
+    def catch_up(self) -> None:
+        """Return when everything published before this call is in `records`. Raises `UnavailableError`."""
+        ...
+
+    def current(self) -> bool:
+        """Whether everything published until `STALE_SECONDS_MAX` ago is in `records`. Asks nobody."""
+        ...
+
+    def stop(self) -> None:
+        """Let go of it."""
+        ...
+
+
+class PriceReader:
+    """Follows both topics in a thread of its own."""
+
+    def __init__(self, settings: Settings, writers: WriterSchemas) -> None:
+        topics = Topics(settings.namespace)
+        self._settings = settings
+        self._topic = topics.name("prices")
+        self._kept_topic = topics.name("kept_prices")
+        self._consumer = Consumer(consumer_config(settings, f"{settings.app_id}-prices", enable_partition_eof=True))
+        self._admin = AdminClient(admin_config(settings))
+        self._partitions: list[tuple[str, int]] = []
+        self._read_up_to: dict[tuple[str, int], int] = {}
+        self._moved = threading.Condition()
+        self._stopping = threading.Event()
+        self._read_to_end_at = -STALE_SECONDS_MAX
+        self._thread = threading.Thread(target=self._follow, name="prices", daemon=True)
+        self._looking = threading.Thread(target=self._look_for_the_end, name="prices-end", daemon=True)
+        self._end = SharedAsk(self._read_to_end, self._stopping.wait, time.monotonic)
+        self.records = PriceRecords(settings.partitions, writers)
+
+    def start(self) -> None:
+        """Begin to read, and return when everything that is there now has been read.
+
+        Raises `UnavailableError`; called again it waits again.
+        """
+        if not self._thread.is_alive():
+            try:
+                known = self._consumer.list_topics(timeout=CATCH_UP_SECONDS_MAX).topics
+                self._partitions = [
+                    (topic, number) for topic in (self._topic, self._kept_topic) for number in known[topic].partitions
+                ]
+            except KafkaException as error:
+                raise UnavailableError(f"the broker does not answer: {error}") from error
+            beginning = [TopicPartition(topic, number, OFFSET_BEGINNING) for topic, number in self._partitions]
+            self._consumer.assign(beginning)
+            self._thread.start()
+            self._looking.start()
+        self.catch_up()
+
+    def stop(self) -> None:
+        """End the threads and leave the broker. One that waits for the broker's answer is not waited for."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        self._consumer.close()
+
+    def catch_up(self) -> None:
+        """Return when every price that was committed before this call is in `records`. Raises `UnavailableError`."""
+        self._end.after_now(ASK_INTERVAL_SECONDS)
+
+    def current(self) -> bool:
+        """See `PriceSource`."""
+        return time.monotonic() - self._read_to_end_at <= STALE_SECONDS_MAX
+
+    def _look_for_the_end(self) -> None:
+        while not self._stopping.wait(CURRENT_INTERVAL_SECONDS):
+            with contextlib.suppress(UnavailableError):  # a batch that needs the prices will say so
+                self.catch_up()
+
+    def _read_to_end(self) -> None:
+        asked_at = time.monotonic()
+        deadline = asked_at + CATCH_UP_SECONDS_MAX
+        ends = self._ends()
+        with self._moved:
+            reached = self._moved.wait_for(
+                lambda: all(self._read_up_to.get(place, 0) >= end for place, end in ends.items()),
+                timeout=max(0.0, deadline - time.monotonic()),
+            )
+        if not reached:
+            raise UnavailableError(f"{self._topic} could not be read to its end")
+        self._read_to_end_at = asked_at
+
+    def _ends(self) -> dict[tuple[str, int], int]:
+        """End of each partition's committed records. Not asked of the consumer: it waits while that is polling."""
+        partitions = {TopicPartition(*place): OffsetSpec.latest() for place in self._partitions}
+        futures = self._admin.list_offsets(
+            partitions, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=CATCH_UP_SECONDS_MAX
+        )
+        try:
+            return offsets_answered(futures)
+        except KafkaException as error:
+            self._admin = AdminClient(admin_config(self._settings))  # only a new client asks who leads now
+            raise UnavailableError(f"the end of {self._topic} cannot be asked: {error}") from error
+
+    def _follow(self) -> None:
+        while not self._stopping.is_set():
+            messages = self._consumer.consume(BATCH_RECORDS, timeout=POLL_SECONDS)
+            self._take_when_possible([message for message in messages if message.error() is None])
+            with self._moved:
+                for message in messages:
+                    self._note_progress(message)
+                self._moved.notify_all()
+
+    def _note_progress(self, message: Message) -> None:
+        """How far the topic was read; its end is told by an event, also where only transaction markers are left."""
+        error = message.error()
+        if error is None:
+            self._read_up_to[message.topic(), message.partition()] = message.offset() + 1
+        elif error.code() == KafkaError._PARTITION_EOF:
+            self._read_up_to[message.topic(), message.partition()] = message.offset()
+        else:
+            log.warning("prices_not_read", error=str(error))
+
+    def _take_when_possible(self, messages: list[Message]) -> None:
+        """Take the records; while the registry cannot be asked, wait: nothing is passed over for that."""
+        while not self._stopping.is_set():
+            try:
+                self._take(messages)
+            except RegistryUnavailableError as error:
+                log.warning("prices_wait_for_registry", error=str(error))
+                self._stopping.wait(REGISTRY_RETRY_SECONDS)
+            else:
+                return
+
+    def _take(self, messages: list[Message]) -> None:
+        kept = [message for message in messages if message.topic() == self._kept_topic]
+        self.records.take([message for message in messages if message.topic() != self._kept_topic], kept)

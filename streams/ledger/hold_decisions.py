@@ -90,16 +90,7 @@ def write_release(
         **_words(Scope(*hold.scope), hold),
     )
     if kept:
-        journal.write(
-            EntryKind.EXPIRY,
-            hold.wallet,
-            -sum(part.amount_nanos for part in kept),
-            event_id=kept[0].grant_id,
-            occurred_at=at,
-            slices=kept,
-            reason=EntryReason.GRANT_EXPIRED,
-            correlation_id=hold.hold_id,
-        )
+        journal.write_expiry(hold.wallet, kept, at, EntryReason.GRANT_EXPIRED, hold.hold_id)
 
 
 def capture_by_usage(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from schemas.enums import EntryKind, RejectReason
+from schemas.enums import EntryKind, EntryReason, RejectReason
 from streams.ledger.account import Account
 from streams.ledger.entry import Entry, HoldDecision, Leg, Lot, Outcome, Slice
 from streams.ledger.evolve import evolve
@@ -72,6 +72,21 @@ class Journal:
             if request is not None:
                 self.outcome.topup_requests += (request,)
         return entry
+
+    def write_expiry(
+        self, unit: str, slices: tuple[Slice, ...], expired_at: int, reason: EntryReason, cause: str | None = None
+    ) -> None:
+        """Write that these slices of grants expired at `expired_at`; `cause`: the id of what freed them, if any."""
+        self.write(
+            EntryKind.EXPIRY,
+            unit,
+            -sum(part.amount_nanos for part in slices),
+            event_id=slices[0].grant_id,
+            occurred_at=expired_at,
+            slices=slices,
+            reason=reason,
+            correlation_id=cause,
+        )
 
     def send(self, leg: Leg) -> None:
         """Let one half of a transfer leave with what was just written."""

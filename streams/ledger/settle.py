@@ -139,15 +139,7 @@ def _turn_month(journal: Journal, wallet: Wallet) -> None:
     _begin_month(journal, wallet, month, turned_at, old)
     left = tuple(_loose(grant) for grant in old if grant.remaining > grant.kept)
     if left:
-        journal.write(
-            EntryKind.EXPIRY,
-            wallet.unit,
-            -sum(part.amount_nanos for part in left),
-            event_id=left[0].grant_id,
-            occurred_at=turned_at,
-            slices=left,
-            reason=EntryReason.ALLOWANCE_LAPSED,
-        )
+        journal.write_expiry(wallet.unit, left, turned_at, EntryReason.ALLOWANCE_LAPSED)
     grant_allowance(journal, wallet, month, turned_at, None)
 
 
@@ -194,16 +186,7 @@ def _expire(journal: Journal, wallet: Wallet, grant: Grant) -> None:
             details=covers_told(covers),
         )
         return
-    part = _loose(grant)
-    journal.write(
-        EntryKind.EXPIRY,
-        wallet.unit,
-        -part.amount_nanos,
-        event_id=grant.grant_id,
-        occurred_at=grant.expires_at,
-        slices=(part,),
-        reason=EntryReason.GRANT_EXPIRED,
-    )
+    journal.write_expiry(wallet.unit, (_loose(grant),), grant.expires_at, EntryReason.GRANT_EXPIRED)
 
 
 def _time_out(journal: Journal, hold: ActiveHold, at: int) -> None:

@@ -49,7 +49,7 @@ def test_images_have_a_version(name: str) -> None:
 
 
 def test_the_broker_is_the_one_that_the_local_broker_runs() -> None:
-    pom = (ROOT / "streams" / "kafka" / "pom.xml").read_text(encoding="utf-8")
+    pom = (ROOT / "streams" / "local" / "pom.xml").read_text(encoding="utf-8")
     version = VERSION.search(services()["kafka"]["image"])
     assert version is not None
     assert f">{version.group()}<" in pom

@@ -35,7 +35,7 @@ from streams.errors import OperatorError
 if TYPE_CHECKING:
     from streams.settings import Settings
 
-POM = Path(__file__).parent / "pom.xml"
+POM = Path(__file__).with_name("pom.xml")
 JAVA_MAJOR_MIN = 17
 START_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 30.0

@@ -329,7 +329,7 @@ class LocalSystem:
             environment[f"CREDITS_{name.upper()}"] = text
         environment[PARENT_VARIABLE] = str(os.getpid())
         environment["PYTHONUNBUFFERED"] = "1"
-        root = str(Path(__file__).parent.parent)
+        root = str(Path(__file__).parents[2])
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
         return environment
 

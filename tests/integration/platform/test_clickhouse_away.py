@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from projections.clickhouse import connect
 from schemas.amounts import NANOS
 from schemas.enums import InputKind
-from streams.local.api_key import HEADER, local_key
 from streams.settings import Settings
 from streams.verify.audit import audit
 from streams.verify.clickhouse import ask_serve
@@ -25,52 +20,10 @@ from tests.integration.engine.workers import until
 from tests.integration.ledger.events import now_us, purchase
 from tests.integration.ledger.installation import LedgerInstallation
 from tests.integration.platform.clickhouse_server import ClickHouseServer
+from tests.integration.platform.serving import Serve, projected
 
 DAY_US = 86_400_000_000
 SOON_S = 30.0
-
-
-class Serve:
-    """The command, its lines in a file."""
-
-    def __init__(self, settings: Settings, folder: Path) -> None:
-        self.address = f"http://127.0.0.1:{settings.http_port}"
-        named = (
-            "kafka_bootstrap_servers",
-            "namespace",
-            "partitions",
-            "session_timeout_ms",
-            "clickhouse_url",
-            "http_port",
-        )
-        environment = {f"CREDITS_{name.upper()}": str(getattr(settings, name)) for name in named}
-        self._log = folder / "serve.log"
-        with self._log.open("wb") as out:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "streams", "serve"],
-                env={**os.environ, **environment, "CREDITS_DATA_DIR": str(folder)},
-                stdout=out,
-                stderr=subprocess.STDOUT,
-            )
-
-    @property
-    def said(self) -> str:
-        """Everything it has said."""
-        return self._log.read_text()
-
-    def get(self, path: str) -> tuple[int, Any]:
-        """Status and document; 0 when it does not answer."""
-        headers = {HEADER: local_key(self._log.parent) or ""}
-        try:
-            answer = httpx.get(f"{self.address}{path}", headers=headers, timeout=20, trust_env=False)
-        except httpx.TransportError:
-            return 0, None
-        return answer.status_code, answer.json()
-
-    def waits_for(self, part: str) -> str:
-        """What `/readyz` says of a part."""
-        _, document = self.get("/readyz")
-        return str(document["parts"][part]) if document else "does not answer"
 
 
 @pytest.fixture
@@ -142,12 +95,6 @@ def test_what_waiting_does_not_mend_ends_it_with_a_sentence(settings: Settings, 
     assert str(folder) in last
     assert "CREDITS_CLICKHOUSE_URL" in last
     assert "Traceback" not in serve.said
-
-
-def projected(serve: Serve) -> int:
-    """How many entries ClickHouse has; 0 when it cannot be asked."""
-    status, document = serve.get("/internal/clickhouse/audit")
-    return int(document["entries"]) if status == 200 else 0
 
 
 def days(settings: Settings) -> list[int]:

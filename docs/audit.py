@@ -92,7 +92,7 @@ def images() -> tuple[list[str], list[str]]:
 
 def jars() -> list[str]:
     """Dependencies of the pom without a version of their own."""
-    pom = ElementTree.parse(ROOT / "streams" / "kafka" / "pom.xml").getroot()
+    pom = ElementTree.parse(ROOT / "streams" / "local" / "pom.xml").getroot()
     managed = {each.findtext("{*}artifactId") for each in pom.iterfind(".//{*}dependencyManagement//{*}dependency")}
     own = {each.findtext("{*}artifactId"): each.findtext("{*}version") for each in pom.iterfind(DEPENDENCIES)}
     return [f"pom.xml: {name} has no version" for name, version in own.items() if not version and name not in managed]

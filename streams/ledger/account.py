@@ -48,7 +48,7 @@ class Grant(msgspec.Struct, array_like=True):
     """Its number among those in `Wallet.ended` that holds keep; 0: it is none of them."""
 
 
-class Watch(msgspec.Struct, array_like=True):
+class AlertState(msgspec.Struct, array_like=True):
     """Where one line stands: whether it is crossed, and how often it was armed (product rule 27)."""
 
     version: int = 0
@@ -66,7 +66,7 @@ class Rule(msgspec.Struct, array_like=True):
     """Nano-units of what the type compares: credits, percent or days."""
     channels: tuple[str, ...]
     dismissable: bool
-    watch: Watch
+    alert_state: AlertState
 
 
 class WalletTerms(msgspec.Struct, array_like=True, frozen=True):
@@ -88,8 +88,8 @@ class MonthLimits(msgspec.Struct, array_like=True):
 
     alert_threshold: int | None
     allowed_limit: int | None
-    alert: Watch
-    reached: Watch
+    alert: AlertState
+    reached: AlertState
 
 
 class Budget(msgspec.Struct, array_like=True):
@@ -100,7 +100,7 @@ class Budget(msgspec.Struct, array_like=True):
     """Values of `budgets.Scope`; None: any. All None: the whole org."""
     window: BudgetWindow
     limit: int
-    watch: Watch
+    alert_state: AlertState
     number: int
     """Which window it is in (`windows.window_of`)."""
     ends_at: int
@@ -109,7 +109,7 @@ class Budget(msgspec.Struct, array_like=True):
     """Usage booked in the window, net of what was given back; may fall below 0."""
     held: int = 0
     """What active holds of its scope set aside."""
-    several: bool = False
+    multi_field: bool = False
     """It names more fields than the one it is filed under."""
     began_at: int = 0
     """Since when usage has been counted in `spent`: what is given back of earlier usage is not."""
@@ -118,11 +118,11 @@ class Budget(msgspec.Struct, array_like=True):
 class BudgetBook(msgspec.Struct, array_like=True):
     """The budgets of a wallet, found by the usage they are about."""
 
-    filed: dict[int, dict[str, list[Budget]]] = msgspec.field(default_factory=dict)
+    by_field: dict[int, dict[str, list[Budget]]] = msgspec.field(default_factory=dict)
     """By the place in `budgets.Scope` of the first field that they name, and its value."""
     org_wide: list[Budget] = msgspec.field(default_factory=list)
     count: int = 0
-    alarms: int = 0
+    alerting_count: int = 0
     """How many of them are crossed."""
 
 
@@ -169,8 +169,9 @@ class Burn(msgspec.Struct, array_like=True):
 class Wallet(msgspec.Struct, array_like=True):
     """One balance of an org in one unit (product rules 1, 2, 6).
 
-    `headroom` is the fast way: booking a usage with `0 < cost < headroom` draws on `grants[0]` alone, crosses no line
-    and changes neither status nor due time. `streams.ledger.usage.advance_fast` is the whole of its effect.
+    `fast_path_limit` opens the fast path: booking a usage with `0 < cost < fast_path_limit` draws on `grants[0]` alone,
+    crosses no threshold, and changes neither status nor due time. `streams.ledger.usage.advance_fast` is its whole
+    effect.
     """
 
     unit: str
@@ -180,7 +181,7 @@ class Wallet(msgspec.Struct, array_like=True):
     """Usage booked in the calendar month (org's time zone), net of refunds and corrections in it: may be below 0."""
     lifetime_spent: int = 0
     """Usage ever drawn from anything but an allowance, net of refunds."""
-    headroom: int = 0
+    fast_path_limit: int = 0
     allowance_first: bool = False
     """`grants[0]` is an allowance: what is drawn on it does not count as `lifetime_spent`."""
     grants: list[Grant] = msgspec.field(default_factory=list)
@@ -203,12 +204,12 @@ class Wallet(msgspec.Struct, array_like=True):
     """When it ends, in the org's time zone; 0: before the first entry."""
     allowance_month: int = 0
     """Month (`months.month_of`) of the last allowance granted; 0: none ever."""
-    low: Watch = msgspec.field(default_factory=Watch)
-    depletion: Watch = msgspec.field(default_factory=Watch)
+    low: AlertState = msgspec.field(default_factory=AlertState)
+    depletion: AlertState = msgspec.field(default_factory=AlertState)
     rules: list[Rule] = msgspec.field(default_factory=list)
     resolved: int = 0
     """How many `credit_resolved` alerts were raised."""
-    negative: Watch = msgspec.field(default_factory=Watch)
+    negative: AlertState = msgspec.field(default_factory=AlertState)
     """The negative limit (product rule 15)."""
     limits: MonthLimits | None = None
     topup: Topup | None = None
@@ -216,8 +217,8 @@ class Wallet(msgspec.Struct, array_like=True):
     """None: no rule asks for it."""
     budgets: BudgetBook | None = None
     """None: the wallet has no budgets."""
-    room: int = 0
-    """What `headroom` would be if the wallet had no budgets; 0 when it has none. See `usage.advance`."""
+    budgeted_fast_path_limit: int = 0
+    """What `fast_path_limit` would be if the wallet had no budgets; 0 when it has none. See `usage.advance`."""
     ended: list[Grant] = msgspec.field(default_factory=list)
     """Grants past their end with something left, in draw-down order: what holds keep. All else expires at once."""
 
@@ -236,13 +237,13 @@ class OrgTerms(msgspec.Struct, array_like=True, frozen=True):
     tier: str | None = None
 
 
-class Transit(msgspec.Struct, array_like=True):
+class TransferInTransit(msgspec.Struct, array_like=True):
     """Credits that left for another org and were neither acknowledged nor returned yet (product rule 22)."""
 
     wallet: str
     amount: int
     target_org_id: str
-    left_at: int
+    departed_at: int
     month: int
     lots: int = 0
     """How many grants they were drawn from, and may come back to."""
@@ -315,7 +316,7 @@ class Account(msgspec.Struct, array_like=True):
     """None: never set."""
     members: dict[str, MemberRole] = msgspec.field(default_factory=dict)
     """Everybody that a setting named; one of role `none` is no member, and may not spend either."""
-    transits: dict[str, Transit] = msgspec.field(default_factory=dict)
+    in_transit: dict[str, TransferInTransit] = msgspec.field(default_factory=dict)
     refunded: dict[str, RefundedUsage] = msgspec.field(default_factory=dict)
     access: ModelAccess | None = None
     """None: every model may be used."""
@@ -328,9 +329,9 @@ class Account(msgspec.Struct, array_like=True):
     """By event id, the latest last, as long as a usage can be refunded."""
     overrides: Overrides | None = None
     """Prices of its own, by setting; None: none (product rules 7, 9)."""
-    weight: int = 0
-    """What the account takes at most when encoded, in bytes (`bounds.weigh`)."""
-    weigh_after: int = 0
+    size_bound_bytes: int = 0
+    """What the account takes at most when encoded, in bytes (`bounds.raise_size_bound`)."""
+    remeasure_after_seq: int = 0
     """Not measured again before this `seq`."""
 
     @property
@@ -350,11 +351,11 @@ class Account(msgspec.Struct, array_like=True):
         """Somebody set the org up, or it had credits or usage; a refused command alone does not make an org known."""
         return self.org is not None or bool(self.wallets) or bool(self.members)
 
-    def on_the_way(self, unit: str) -> int:
+    def in_transit_nanos(self, unit: str) -> int:
         """Credits that left one wallet for other orgs and were not answered yet, in nano-units; not part of settled."""
-        if not self.transits:  # nearly always; this is asked of every wallet that a batch touches
+        if not self.in_transit:  # nearly always; this is asked of every wallet that a batch touches
             return 0
-        return sum(transit.amount for transit in self.transits.values() if transit.wallet == unit)
+        return sum(transit.amount for transit in self.in_transit.values() if transit.wallet == unit)
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -22,7 +22,7 @@ from schemas.enums import BudgetWindow, DecisionCode
 from streams.ledger.account import Account, Budget, ModelAccess, Wallet
 from streams.ledger.alerts import LIMIT_RULE_ID, NEGATIVE_RULE_ID, STOP_MESSAGE
 from streams.ledger.authority import may_spend
-from streams.ledger.budgets import ANYTHING, Scope, matching
+from streams.ledger.budgets import ANY_SCOPE, Scope, matching
 from streams.ledger.rating import PriceList
 from streams.ledger.refusals import DeadLetter
 from streams.ledger.usage import wallet_for
@@ -62,7 +62,7 @@ class AdmissionRequest(msgspec.Struct, frozen=True):
     wallet: str
     amount: int
     """Nano-units, about; 0: not known."""
-    scope: Scope = ANYTHING
+    scope: Scope = ANY_SCOPE
     operation: str | None = None
     free: bool = False
     """The work is priced as free of charge (product rule 9): see `is_free`."""
@@ -72,7 +72,7 @@ class Admission(msgspec.Struct, frozen=True):
     """The answer. A refusal by a limit names it, its window and when that ends (product rule 13)."""
 
     code: DecisionCode
-    room: int
+    grantable: int
     """Nano-units that could be granted at most; 0 where nothing could."""
     limit_id: str | None = None
     limit_window: BudgetWindow | None = None
@@ -95,7 +95,7 @@ class _Limit(NamedTuple):
     window: BudgetWindow
     ends_at: int
     level: int
-    left: int
+    remaining: int
 
 
 def admit(account: Account, request: AdmissionRequest, at: int) -> Admission:
@@ -115,29 +115,33 @@ def admit(account: Account, request: AdmissionRequest, at: int) -> Admission:
     spendable = spendable_in(wallet, request.operation)
     limits = _limits(account, wallet, request.scope, at)
     low = is_new_work(request.operation) and wallet.available <= wallet.terms.low_credit_limit
-    room = 0 if low else max(0, min([spendable, *(limit.left for limit in limits)]))
+    grantable = 0 if low else max(0, min([spendable, *(limit.remaining for limit in limits)]))
     for limit in limits:
-        if limit.left <= 0 or request.amount > limit.left:
+        if limit.remaining <= 0 or request.amount > limit.remaining:
             message = _passed(limit, request)
-            return Admission(DecisionCode.LIMIT_REACHED, room, limit.limit_id, limit.window, limit.ends_at, message)
+            return Admission(
+                DecisionCode.LIMIT_REACHED, grantable, limit.limit_id, limit.window, limit.ends_at, message
+            )
     without_holds = spendable + wallet.held
     if low:
         held = wallet.held and wallet.terms.low_credit_limit < without_holds >= request.amount
         code = DecisionCode.CREDITS_HELD if held else DecisionCode.CREDITS_NOT_AVAILABLE
         message = "Credits are at or below the low-credit limit: no new work is begun."
-        return Admission(code, room, LOW_CREDIT_RULE_ID, message=message)
+        return Admission(code, grantable, LOW_CREDIT_RULE_ID, message=message)
     if spendable <= 0 or request.amount > spendable:
         if wallet.held and 0 < without_holds >= request.amount:
-            return Admission(DecisionCode.CREDITS_HELD, room, message="The credits are held by other work.")
-        return Admission(DecisionCode.CREDITS_NOT_AVAILABLE, room, message="Not enough credits are available.")
-    return Admission(DecisionCode.OK, room)
+            return Admission(DecisionCode.CREDITS_HELD, grantable, message="The credits are held by other work.")
+        return Admission(DecisionCode.CREDITS_NOT_AVAILABLE, grantable, message="Not enough credits are available.")
+    return Admission(DecisionCode.OK, grantable)
 
 
 def _passed(limit: _Limit, request: AdmissionRequest) -> str:
     name = f"Limit {limit.limit_id} of {format_amount(limit.level)} {request.wallet} a {limit.window}"
-    if limit.left <= 0:
+    if limit.remaining <= 0:
         return f"{name} is reached."
-    return f"{name} would be passed: {format_amount(limit.left)} are left, {format_amount(request.amount)} asked for."
+    return (
+        f"{name} would be passed: {format_amount(limit.remaining)} are left, {format_amount(request.amount)} asked for."
+    )
 
 
 def is_free(account: Account, prices: PriceList, work: Work, at: int) -> bool:
@@ -183,9 +187,9 @@ def _limits(account: Account, wallet: Wallet, scope: Scope, at: int) -> list[_Li
     limits = []
     terms = wallet.limits
     if terms is not None and terms.allowed_limit is not None:
-        left = terms.allowed_limit - wallet.used - wallet.held
+        remaining = terms.allowed_limit - wallet.used - wallet.held
         limits.append(
-            _Limit(LIMIT_RULE_ID, BudgetWindow.MONTH, _month_end(account, wallet, at), terms.allowed_limit, left)
+            _Limit(LIMIT_RULE_ID, BudgetWindow.MONTH, _month_end(account, wallet, at), terms.allowed_limit, remaining)
         )
     if wallet.budgets is not None:
         limits += [_of_budget(account, budget, at) for budget in matching(wallet.budgets, scope)]

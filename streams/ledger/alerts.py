@@ -26,14 +26,14 @@ from typing import NamedTuple, assert_never
 
 from schemas.amounts import NANOS, format_amount
 from schemas.enums import AlertKind, Channel, ThresholdType
-from streams.ledger.account import Account, Rule, Wallet, Watch
-from streams.ledger.budgets import Charged
+from streams.ledger.account import Account, AlertState, Rule, Wallet
+from streams.ledger.budgets import BudgetCharge
 from streams.ledger.burn import rate
 from streams.ledger.entry import Alert
 from streams.ledger.grants import lapsing
 
 HUNDRED_PERCENT_NANOS = 100 * NANOS
-OUT_OF_REACH = 2**63 - 1
+UNREACHABLE = 2**63 - 1
 """A distance that no spending covers."""
 
 MESSAGE_CHARACTERS_MAX = 500
@@ -80,7 +80,7 @@ def figures_with(wallet: Wallet, used: int) -> Figures:
     return now._replace(settled=now.settled - used, available=now.available - used, used=now.used + used)
 
 
-def _lasting(wallet: Wallet, at: int) -> Figures:
+def _figures_after_lapses(wallet: Wallet, at: int) -> Figures:
     """The wallet as it stands when what has expired by `at` is gone."""
     now, gone = figures(wallet), lapsing(wallet, at)
     return now._replace(settled=now.settled - gone, available=now.available - gone) if gone else now
@@ -93,7 +93,7 @@ def distance(rule_type: ThresholdType, level: int, now: Figures) -> int:
             return now.available - level
         case ThresholdType.USED_PERCENT:
             if now.allocation <= 0:  # all used, by definition
-                return 0 if level <= HUNDRED_PERCENT_NANOS else OUT_OF_REACH
+                return 0 if level <= HUNDRED_PERCENT_NANOS else UNREACHABLE
             return -(-level * now.allocation // HUNDRED_PERCENT_NANOS) - now.used
         case ThresholdType.LEFT_PERCENT:
             if now.allocation <= 0:
@@ -102,21 +102,21 @@ def distance(rule_type: ThresholdType, level: int, now: Figures) -> int:
         case ThresholdType.MONTH_SPEND_ABOVE:
             return level - now.used
         case ThresholdType.DAYS_LEFT_BELOW:
-            return now.available - level * now.daily // NANOS if now.daily else OUT_OF_REACH
+            return now.available - level * now.daily // NANOS if now.daily else UNREACHABLE
         case _:
             assert_never(rule_type)
 
 
-def low_level(wallet: Wallet) -> int:
+def low_balance_level(wallet: Wallet) -> int:
     """The line of `credit_balance_low`, in nano-units (product rule 28)."""
     topup = wallet.topup
     return topup.threshold if topup is not None and topup.enabled else wallet.terms.low_balance_threshold
 
 
-def nearest_line(wallet: Wallet) -> int | None:
+def distance_to_next_threshold(wallet: Wallet) -> int | None:
     """Distance to the nearest line ahead, armed or a change of status; None when there is none."""
     now = figures(wallet)
-    low = now.available - low_level(wallet)
+    low = now.available - low_balance_level(wallet)
     nearest = low if low > 0 else None
     limits = wallet.limits
     if limits is not None:
@@ -124,18 +124,18 @@ def nearest_line(wallet: Wallet) -> int | None:
             if level is not None and level - now.used > 0 and (nearest is None or level - now.used < nearest):
                 nearest = level - now.used
     for rule in wallet.rules:
-        if not rule.watch.crossed:
+        if not rule.alert_state.crossed:
             ahead = distance(rule.type, rule.level, now)
             if nearest is None or ahead < nearest:
                 nearest = ahead
     return nearest
 
 
-def stands_above(wallet: Wallet) -> bool:
+def may_clear_alert(wallet: Wallet) -> bool:
     """Some line is crossed that the wallet stands above, for a hold came free: what replenishes next leaves it."""
     now, negative, limits = figures(wallet), wallet.terms.negative_limit, wallet.limits
     if wallet.opened and (
-        (wallet.low.crossed and now.available > low_level(wallet))
+        (wallet.low.crossed and now.available > low_balance_level(wallet))
         or (wallet.depletion.crossed and now.settled > 0)
         or (negative and wallet.negative.crossed and now.settled > -negative)
     ):
@@ -145,64 +145,70 @@ def stands_above(wallet: Wallet) -> bool:
         or (limits.allowed_limit is not None and limits.reached.crossed and now.used < limits.allowed_limit)
     ):
         return True
-    return any(rule.watch.crossed and distance(rule.type, rule.level, now) > 0 for rule in wallet.rules)
+    return any(rule.alert_state.crossed and distance(rule.type, rule.level, now) > 0 for rule in wallet.rules)
 
 
-class _Line(NamedTuple):
+class _Threshold(NamedTuple):
     """One line of a wallet, as it is reported."""
 
     kind: AlertKind
     rule_id: str
     level: int
-    watch: Watch
+    alert_state: AlertState
     before: int
     channels: tuple[str, ...]
     dismissable: bool
     message: str
 
 
-def _low_line(wallet: Wallet, before: Figures) -> _Line:
-    level = low_level(wallet)
+def _low_balance_threshold(wallet: Wallet, before: Figures) -> _Threshold:
+    level = low_balance_level(wallet)
     message = f"The {wallet.unit} balance is low: at or below {format_amount(level)}."
     distance_before = before.available - level
-    return _Line(AlertKind.BALANCE_LOW, LOW_RULE_ID, level, wallet.low, distance_before, ALL_CHANNELS, True, message)
+    return _Threshold(
+        AlertKind.BALANCE_LOW, LOW_RULE_ID, level, wallet.low, distance_before, ALL_CHANNELS, True, message
+    )
 
 
-def _depletion_line(wallet: Wallet, before: Figures) -> _Line:
+def _depletion_threshold(wallet: Wallet, before: Figures) -> _Threshold:
     message = f"The {wallet.unit} balance is used up."
-    return _Line(
+    return _Threshold(
         AlertKind.BALANCE_DEPLETED, DEPLETION_RULE_ID, 0, wallet.depletion, before.settled, ALL_CHANNELS, False, message
     )
 
 
-def _negative_line(wallet: Wallet, before: Figures) -> _Line:
+def _negative_limit_threshold(wallet: Wallet, before: Figures) -> _Threshold:
     limit = -wallet.terms.negative_limit
     kind, ahead = AlertKind.NEGATIVE_LIMIT_CROSSED, before.settled - limit
-    return _Line(kind, NEGATIVE_RULE_ID, limit, wallet.negative, ahead, ALL_CHANNELS, False, STOP_MESSAGE)
+    return _Threshold(kind, NEGATIVE_RULE_ID, limit, wallet.negative, ahead, ALL_CHANNELS, False, STOP_MESSAGE)
 
 
-def _limit_line(wallet: Wallet, rule_id: str, level: int, watch: Watch, before: Figures) -> _Line:
+def _month_limit_threshold(
+    wallet: Wallet, rule_id: str, level: int, alert_state: AlertState, before: Figures
+) -> _Threshold:
     """Alert threshold or allowed limit of the month (product rule 12)."""
     reached = rule_id == LIMIT_RULE_ID
     kind = AlertKind.LIMIT_REACHED if reached else AlertKind.LIMIT_ALERT
     what = "allowed limit" if reached else "alert threshold"
     message = f"This month's {wallet.unit} usage has reached the {what} of {format_amount(level)}."
-    return _Line(kind, rule_id, level, watch, level - before.used, ALL_CHANNELS, not reached, message)
+    return _Threshold(kind, rule_id, level, alert_state, level - before.used, ALL_CHANNELS, not reached, message)
 
 
-def _budget_line(wallet: Wallet, charged: Charged) -> _Line:
+def _budget_threshold(wallet: Wallet, charged: BudgetCharge) -> _Threshold:
     budget = charged.budget
     message = f"Budget {budget.budget_id}: {format_amount(budget.limit)} {wallet.unit} are spent this {budget.window}."
     kind = AlertKind.BUDGET_REACHED
-    return _Line(kind, budget.budget_id, budget.limit, budget.watch, charged.before, ALL_CHANNELS, True, message)
+    return _Threshold(
+        kind, budget.budget_id, budget.limit, budget.alert_state, charged.before, ALL_CHANNELS, True, message
+    )
 
 
-def _rule_line(wallet: Wallet, rule: Rule, before: Figures) -> _Line:
-    return _Line(
+def _rule_threshold(wallet: Wallet, rule: Rule, before: Figures) -> _Threshold:
+    return _Threshold(
         AlertKind.DAYS_LEFT if rule.type is ThresholdType.DAYS_LEFT_BELOW else AlertKind.THRESHOLD_CROSSED,
         rule.rule_id,
         rule.level,
-        rule.watch,
+        rule.alert_state,
         distance(rule.type, rule.level, before),
         rule.channels,
         rule.dismissable,
@@ -210,134 +216,138 @@ def _rule_line(wallet: Wallet, rule: Rule, before: Figures) -> _Line:
     )
 
 
-class _Changes:
+class _Transitions:
     """What an entry did to the lines of a wallet, found line by line."""
 
-    def __init__(self, left: tuple[str, ...]) -> None:
-        self.crossed: list[_Line] = []
-        self.resolved = list(left)
-        self.restored: list[Watch] = []
+    def __init__(self, cleared: tuple[str, ...]) -> None:
+        self.crossed: list[_Threshold] = []
+        self.resolved = list(cleared)
+        self.restored: list[AlertState] = []
 
     @property
     def any(self) -> bool:
         return bool(self.crossed or self.resolved or self.restored)
 
 
-def watch_lines(
+def evaluate_alerts(
     account: Account,
     wallet: Wallet,
     at: int,
     before: Figures,
     replenished: bool,
-    left: tuple[str, ...] = (),
-    charged: Sequence[Charged] = (),
+    cleared: tuple[str, ...] = (),
+    charged: Sequence[BudgetCharge] = (),
 ) -> list[Alert]:
-    """The alerts of the entry just applied (`account.seq`); moves the watches on.
+    """The alerts of the entry just applied (`account.seq`). Updates the alert states.
 
-    `before`: the wallet before the entry; `replenished`: the entry adds credits or begins a month; `left`: lines that
-    the entry itself took away while they were crossed; `charged`: the budgets that it touched.
+    `before`: the wallet before the entry. `replenished`: the entry adds credits or begins a month. `cleared`:
+    thresholds that the entry removed while they were crossed. `charged`: the budgets that it charged.
     """
-    after = _lasting(wallet, at) if replenished else figures(wallet)
-    changes = _Changes(left)
+    after = _figures_after_lapses(wallet, at) if replenished else figures(wallet)
+    transitions = _Transitions(cleared)
     if wallet.opened:
-        _watch_balance(wallet, before, after, replenished, changes)
+        _evaluate_balance(wallet, before, after, replenished, transitions)
     if wallet.limits is not None:
-        _watch_limits(wallet, before, after, replenished, changes)
+        _evaluate_limits(wallet, before, after, replenished, transitions)
     for rule in wallet.rules:
         if not wallet.funded and rule.type is not ThresholdType.MONTH_SPEND_ABOVE:
             continue
-        change = _judge(rule.watch, distance(rule.type, rule.level, after), replenished)
-        if change is _Change.CROSSED:
-            changes.crossed.append(_rule_line(wallet, rule, before))
-        elif change is _Change.LEFT:
-            changes.resolved.append(rule.rule_id)
+        transition = _transition(rule.alert_state, distance(rule.type, rule.level, after), replenished)
+        if transition is _Transition.CROSSED:
+            transitions.crossed.append(_rule_threshold(wallet, rule, before))
+        elif transition is _Transition.CLEARED:
+            transitions.resolved.append(rule.rule_id)
     if charged:
-        _watch_budgets(wallet, charged, changes)
-    if not changes.any:
+        _evaluate_budgets(wallet, charged, transitions)
+    if not transitions.any:
         return []
     report = _Report(account, wallet, at, before, after)
-    changes.crossed.sort(key=lambda line: line.before)
-    alerts = [report.crossed(line) for line in changes.crossed]
-    alerts += [report.restored(watch) for watch in changes.restored]
-    if changes.resolved:
+    transitions.crossed.sort(key=lambda threshold: threshold.before)
+    alerts = [report.crossed(threshold) for threshold in transitions.crossed]
+    alerts += [report.restored(alert_state) for alert_state in transitions.restored]
+    if transitions.resolved:
         wallet.resolved += 1
-        alerts.append(report.resolved(tuple(changes.resolved)))
+        alerts.append(report.resolved(tuple(transitions.resolved)))
     return alerts
 
 
-def _watch_balance(wallet: Wallet, before: Figures, after: Figures, replenished: bool, changes: _Changes) -> None:
+def _evaluate_balance(
+    wallet: Wallet, before: Figures, after: Figures, replenished: bool, transitions: _Transitions
+) -> None:
     """Low and depleted, where there ever were credits; beyond the negative limit."""
     if wallet.funded:
-        change = _judge(wallet.low, after.available - low_level(wallet), replenished)
-        if change is _Change.CROSSED:
-            changes.crossed.append(_low_line(wallet, before))
-        elif change is _Change.LEFT:
-            changes.resolved.append(LOW_RULE_ID)
-        change = _judge(wallet.depletion, after.settled, replenished)
-        if change is _Change.CROSSED:
-            changes.crossed.append(_depletion_line(wallet, before))
-        elif change is _Change.LEFT:
-            changes.restored.append(wallet.depletion)
+        transition = _transition(wallet.low, after.available - low_balance_level(wallet), replenished)
+        if transition is _Transition.CROSSED:
+            transitions.crossed.append(_low_balance_threshold(wallet, before))
+        elif transition is _Transition.CLEARED:
+            transitions.resolved.append(LOW_RULE_ID)
+        transition = _transition(wallet.depletion, after.settled, replenished)
+        if transition is _Transition.CROSSED:
+            transitions.crossed.append(_depletion_threshold(wallet, before))
+        elif transition is _Transition.CLEARED:
+            transitions.restored.append(wallet.depletion)
     limit = wallet.terms.negative_limit
     if limit:
-        change = _judge(wallet.negative, after.settled + limit, replenished)
-        if change is _Change.CROSSED:
-            changes.crossed.append(_negative_line(wallet, before))
-        elif change is _Change.LEFT:
-            changes.resolved.append(NEGATIVE_RULE_ID)
+        transition = _transition(wallet.negative, after.settled + limit, replenished)
+        if transition is _Transition.CROSSED:
+            transitions.crossed.append(_negative_limit_threshold(wallet, before))
+        elif transition is _Transition.CLEARED:
+            transitions.resolved.append(NEGATIVE_RULE_ID)
 
 
-def _watch_limits(wallet: Wallet, before: Figures, after: Figures, replenished: bool, changes: _Changes) -> None:
+def _evaluate_limits(
+    wallet: Wallet, before: Figures, after: Figures, replenished: bool, transitions: _Transitions
+) -> None:
     limits = wallet.limits
     assert limits is not None
-    for rule_id, level, watch in (
+    for rule_id, level, alert_state in (
         (LIMIT_ALERT_RULE_ID, limits.alert_threshold, limits.alert),
         (LIMIT_RULE_ID, limits.allowed_limit, limits.reached),
     ):
         if level is None:
             continue
-        change = _judge(watch, level - after.used, replenished)
-        if change is _Change.CROSSED:
-            changes.crossed.append(_limit_line(wallet, rule_id, level, watch, before))
-        elif change is _Change.LEFT:
-            changes.resolved.append(rule_id)
+        transition = _transition(alert_state, level - after.used, replenished)
+        if transition is _Transition.CROSSED:
+            transitions.crossed.append(_month_limit_threshold(wallet, rule_id, level, alert_state, before))
+        elif transition is _Transition.CLEARED:
+            transitions.resolved.append(rule_id)
 
 
-def _watch_budgets(wallet: Wallet, charged: Sequence[Charged], changes: _Changes) -> None:
+def _evaluate_budgets(wallet: Wallet, charged: Sequence[BudgetCharge], transitions: _Transitions) -> None:
     """A budget is replenished by what was given back in it, whatever the entry was to the wallet."""
     book = wallet.budgets
     assert book is not None
     for each in charged:
         budget = each.budget
         ahead = budget.limit - budget.spent
-        change = _judge(budget.watch, ahead, ahead > each.before)
-        if change is _Change.CROSSED:
-            book.alarms += 1
-            changes.crossed.append(_budget_line(wallet, each))
-        elif change is _Change.LEFT:
-            book.alarms -= 1
-            changes.resolved.append(budget.budget_id)
+        transition = _transition(budget.alert_state, ahead, ahead > each.before)
+        if transition is _Transition.CROSSED:
+            book.alerting_count += 1
+            transitions.crossed.append(_budget_threshold(wallet, each))
+        elif transition is _Transition.CLEARED:
+            book.alerting_count -= 1
+            transitions.resolved.append(budget.budget_id)
 
 
-class _Change(Enum):
+class _Transition(Enum):
     """What an entry did to one line."""
 
     NONE = 0
     CROSSED = 1
-    LEFT = 2
+    CLEARED = 2
 
 
-def _judge(watch: Watch, ahead: int, replenished: bool) -> _Change:
+def _transition(alert_state: AlertState, ahead: int, replenished: bool) -> _Transition:
     """Move one watch on: `ahead` is the distance after the entry. Leaving arms the line for its next epoch."""
     if ahead <= 0:
-        if not watch.crossed:
-            watch.crossed = True
-            return _Change.CROSSED
-    elif watch.crossed and replenished:
-        watch.crossed = False
-        watch.epoch += 1
-        return _Change.LEFT
-    return _Change.NONE
+        if not alert_state.crossed:
+            alert_state.crossed = True
+            return _Transition.CROSSED
+    elif alert_state.crossed and replenished:
+        alert_state.crossed = False
+        alert_state.epoch += 1
+        return _Transition.CLEARED
+    return _Transition.NONE
 
 
 class _Report:
@@ -350,41 +360,50 @@ class _Report:
         self._before = before
         self._after = after
 
-    def crossed(self, line: _Line) -> Alert:
-        level = format_amount(line.level)
-        return self.of(line.kind, line.rule_id, line.watch, level, line.channels, line.dismissable, line.message, ())
+    def crossed(self, threshold: _Threshold) -> Alert:
+        level = format_amount(threshold.level)
+        return self.of(
+            threshold.kind,
+            threshold.rule_id,
+            threshold.alert_state,
+            level,
+            threshold.channels,
+            threshold.dismissable,
+            threshold.message,
+            (),
+        )
 
-    def restored(self, watch: Watch) -> Alert:
+    def restored(self, alert_state: AlertState) -> Alert:
         """In the epoch of the depletion that is over."""
-        over = Watch(watch.version, watch.epoch - 1)
+        over = AlertState(alert_state.version, alert_state.epoch - 1)
         message = f"The {self._wallet.unit} balance is above zero again."
         return self.of(AlertKind.BALANCE_RESTORED, DEPLETION_RULE_ID, over, "0", ALL_CHANNELS, True, message, ())
 
-    def resolved(self, left: tuple[str, ...]) -> Alert:
-        count = Watch(epoch=self._wallet.resolved)
-        message = f"No longer in alarm for {self._wallet.unit}: {', '.join(left)}."[:MESSAGE_CHARACTERS_MAX]
-        return self.of(AlertKind.RESOLVED, RESOLVED_RULE_ID, count, None, ALL_CHANNELS, True, message, left)
+    def resolved(self, cleared: tuple[str, ...]) -> Alert:
+        count = AlertState(epoch=self._wallet.resolved)
+        message = f"No longer in alarm for {self._wallet.unit}: {', '.join(cleared)}."[:MESSAGE_CHARACTERS_MAX]
+        return self.of(AlertKind.RESOLVED, RESOLVED_RULE_ID, count, None, ALL_CHANNELS, True, message, cleared)
 
     def of(
         self,
         kind: AlertKind,
         rule_id: str,
-        watch: Watch,
+        alert_state: AlertState,
         level: str | None,
         channels: tuple[str, ...],
         dismissable: bool,
         message: str,
-        left: tuple[str, ...],
+        cleared: tuple[str, ...],
     ) -> Alert:
         account, wallet = self._account, self._wallet
         return Alert(
-            alert_id(account.org_id, wallet.unit, kind, rule_id, watch.version, watch.epoch),
+            alert_id(account.org_id, wallet.unit, kind, rule_id, alert_state.version, alert_state.epoch),
             account.org_id,
             wallet.unit,
             kind,
             rule_id,
-            watch.version,
-            watch.epoch,
+            alert_state.version,
+            alert_state.epoch,
             level,
             self._after.settled,
             self._after.available,
@@ -395,7 +414,7 @@ class _Report:
             channels,
             dismissable,
             message,
-            left,
+            cleared,
         )
 
 
@@ -413,8 +432,8 @@ def notice(
 
     Its version is the number of the entry: what comes back to a grant that has expired makes it expire again.
     """
-    now, watch = figures(wallet), Watch(account.seq, epoch)
-    return _Report(account, wallet, at, now, now).of(kind, subject, watch, level, ALL_CHANNELS, True, message, ())
+    now, alert_state = figures(wallet), AlertState(account.seq, epoch)
+    return _Report(account, wallet, at, now, now).of(kind, subject, alert_state, level, ALL_CHANNELS, True, message, ())
 
 
 def alert_id(org_id: str, unit: str, kind: AlertKind, rule_id: str, version: int, epoch: int) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from schemas.enums import Health, WalletStatus
 from streams.ledger.account import Account, Wallet
 from streams.ledger.admission import beyond_negative_limit
-from streams.ledger.alerts import low_level
+from streams.ledger.alerts import low_balance_level
 from streams.ledger.budgets import reached
 
 
@@ -22,7 +22,7 @@ def status(account: Account, wallet: Wallet) -> WalletStatus:
         return WalletStatus.NEGATIVE
     if wallet.settled == 0 and wallet.funded:
         return WalletStatus.DEPLETED
-    if wallet.available <= low_level(wallet):
+    if wallet.available <= low_balance_level(wallet):
         return WalletStatus.LOW
     return WalletStatus.OK
 

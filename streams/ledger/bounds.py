@@ -4,7 +4,7 @@ An account is one message of the changelog, so it must fit into `ACCOUNT_BYTES_M
 that does not would stop the partition, for every org in it.
 
 Rules of this file:
-- Everything that an input adds to an account is counted, by its own limit: wallets, members, grants, transits, and
+- Everything that an input adds to an account is counted, by its own limit: wallets, members, grants, transfers, and
   usages refunded here; holds (`hold_decisions.HOLDS_MAX`, `holds.RESOLVED_MAX`), budgets (`budgets.BUDGETS_MAX`),
   prices of its own (`settings.OVERRIDES_MAX`), usages with a revision (`corrections.CORRECTED_MAX`), empty grants
   (`grants.EXHAUSTED_MAX`), days of usage (`burn.DAYS_MAX`); threshold rules, administrators and patterns of models in
@@ -46,7 +46,7 @@ beside 300 KiB of attributes at most, where a record may have `RECORD_BYTES_MAX`
 for it replaces the one before.
 """
 
-TRANSITS_MAX = 1_000
+TRANSFERS_IN_TRANSIT_MAX = 1_000
 """Transfers of an org that nobody has answered, about 80 bytes each. An answer takes seconds."""
 
 REFUNDED_MAX = 4_096
@@ -57,7 +57,7 @@ FULL_BYTES = ACCOUNT_BYTES_MAX // 2
 wallets 0.8 MiB), grants that come back (500 of 1.1 KiB, 0.6 MiB), and one command that was let in just before: 0.6 MiB.
 10,000 holds with ids of 36 characters are 2 MB, so it is long texts alone that reach it."""
 
-WEIGH_AGAIN_ENTRIES = 64
+REMEASURE_ENTRIES = 64
 """A nearly full account is measured once in so many entries, for that takes some 5 ms. So it may count as full for 63
 entries more than it is."""
 
@@ -82,72 +82,74 @@ class Refused(msgspec.Struct, frozen=True):
     message: str
 
 
-def weigh(account: Account, entry: Entry) -> None:
+def raise_size_bound(account: Account, entry: Entry) -> None:
     """Note that `entry`, just folded, has made the account larger: by at most `_COPIES_MAX` times what is kept of it.
 
     Part of the fold, for every entry but plain usage, which only moves numbers. The sum of those bounds is what the
     account weighs at most; only when that passes the limit is the account encoded to see.
     """
-    account.weight += _COPIES_MAX * len(msgspec.msgpack.encode(_KEPT(entry))) + _NUMBERS_BYTES
-    if account.weight > FULL_BYTES and account.seq >= account.weigh_after:
-        account.weight = len(encode_account(account))
-        if account.weight > NEARLY_FULL_BYTES:
-            account.weigh_after = account.seq + WEIGH_AGAIN_ENTRIES
+    account.size_bound_bytes += _COPIES_MAX * len(msgspec.msgpack.encode(_KEPT(entry))) + _NUMBERS_BYTES
+    if account.size_bound_bytes > FULL_BYTES and account.seq >= account.remeasure_after_seq:
+        account.size_bound_bytes = len(encode_account(account))
+        if account.size_bound_bytes > NEARLY_FULL_BYTES:
+            account.remeasure_after_seq = account.seq + REMEASURE_ENTRIES
 
 
-def full(account: Account) -> Refused | None:
+def refuse_full_account(account: Account) -> Refused | None:
     """Set when the account takes nothing more that would stay."""
-    if account.weight <= FULL_BYTES:
+    if account.size_bound_bytes <= FULL_BYTES:
         return None
     message = f"what is open in the organisation takes more than {FULL_BYTES} bytes"
     return Refused(RejectReason.ACCOUNT_FULL, message)
 
 
-def no_wallet(account: Account, unit: str) -> Refused | None:
+def refuse_new_wallet(account: Account, unit: str) -> Refused | None:
     """Set when `unit` would be one wallet too many."""
     if unit in account.wallets or len(account.wallets) < WALLETS_MAX:
         return None
     return Refused(RejectReason.TOO_MANY_WALLETS, f"an organisation has at most {WALLETS_MAX} wallets")
 
 
-def no_grants(account: Account, grants: int) -> Refused | None:
+def refuse_new_grants(account: Account, grants: int) -> Refused | None:
     """Set when `grants` more would be too many."""
     there = sum(len(wallet.grants) + len(wallet.ended) for wallet in account.wallets.values())
-    away = sum(transit.lots for transit in account.transits.values())
+    away = sum(transit.lots for transit in account.in_transit.values())
     if there + away + grants <= GRANTS_MAX:
         return None
     return Refused(RejectReason.TOO_MANY_GRANTS, f"an organisation has at most {GRANTS_MAX} grants")
 
 
-def no_credits(account: Account, unit: str, grants: int) -> Refused | None:
+def refuse_new_credits(account: Account, unit: str, grants: int) -> Refused | None:
     """Set when the org cannot take so many grants into a wallet."""
-    return no_wallet(account, unit) or no_grants(account, grants) or full(account)
+    return refuse_new_wallet(account, unit) or refuse_new_grants(account, grants) or refuse_full_account(account)
 
 
-def no_transit(account: Account) -> Refused | None:
+def refuse_new_transfer(account: Account) -> Refused | None:
     """Set when no more transfers may be on their way."""
-    if len(account.transits) < TRANSITS_MAX:
-        return full(account)
-    return Refused(RejectReason.TOO_MANY_TRANSFERS, f"{TRANSITS_MAX} transfers of the organisation are on their way")
+    if len(account.in_transit) < TRANSFERS_IN_TRANSIT_MAX:
+        return refuse_full_account(account)
+    return Refused(
+        RejectReason.TOO_MANY_TRANSFERS, f"{TRANSFERS_IN_TRANSIT_MAX} transfers of the organisation are on their way"
+    )
 
 
-def no_return(account: Account, unit: str, slices: Iterable[Slice]) -> Refused | None:
+def refuse_reversal(account: Account, unit: str, slices: Iterable[Slice]) -> Refused | None:
     """Set when what was drawn cannot come back, for the grants that are empty or forgotten would be too many."""
     wallet = account.wallets[unit]
     live = {grant.grant_id for grant in (*wallet.grants, *wallet.ended)}
-    return no_grants(account, sum(part.grant_id not in live for part in slices))
+    return refuse_new_grants(account, sum(part.grant_id not in live for part in slices))
 
 
-def no_refund(account: Account, usage_id: str, horizon: int) -> Refused | None:
+def refuse_refund(account: Account, usage_id: str, horizon: int) -> Refused | None:
     """Set when the refund of one more usage cannot be remembered; `horizon`: refunds of older usage are forgotten."""
     if usage_id not in account.refunded and len(account.refunded) >= REFUNDED_MAX:
         kept = sum(known.usage_recorded_at >= horizon for known in account.refunded.values())
         if kept >= REFUNDED_MAX:
             message = f"refunds of {REFUNDED_MAX} usages are remembered"
             return Refused(RejectReason.TOO_MANY_REFUNDS, message)
-    return full(account)
+    return refuse_full_account(account)
 
 
-def told(refused: Refused) -> Mapping[str, str]:
+def refusal_details(refused: Refused) -> Mapping[str, str]:
     """The refusal in the words of `details`."""
     return {"message": refused.message}

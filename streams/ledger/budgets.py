@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from schemas.enums import BudgetWindow
-from streams.ledger.account import Account, Budget, BudgetBook, Wallet, Watch
+from streams.ledger.account import Account, AlertState, Budget, BudgetBook, Wallet
 from streams.ledger.refusals import BrokenLedger
 from streams.ledger.windows import window_of, window_starts_at
 
@@ -39,10 +39,10 @@ class Scope(NamedTuple):
     department: str | None = None
 
 
-ANYTHING = Scope()
+ANY_SCOPE = Scope()
 
 
-class Charged(NamedTuple):
+class BudgetCharge(NamedTuple):
     """A budget that was charged, and what could be spent of it before until it was reached."""
 
     budget: Budget
@@ -52,10 +52,10 @@ class Charged(NamedTuple):
 def matching(book: BudgetBook, scope: Scope) -> list[Budget]:
     """The budgets that a usage counts towards: those of the whole org first. On the way of every usage with budgets."""
     found = [*book.org_wide]
-    for place, filed in book.filed.items():
-        named = scope[place]
-        if named in filed:
-            found += [budget for budget in filed[named] if not budget.several or covers(budget, scope)]
+    for field_index, by_field in book.by_field.items():
+        named = scope[field_index]
+        if named in by_field:
+            found += [budget for budget in by_field[named] if not budget.multi_field or covers(budget, scope)]
     return found
 
 
@@ -64,23 +64,23 @@ def charge_fast(book: BudgetBook, scope: Scope, cost: int, at: int) -> bool:
     of them needs more than counting: its window has ended, or it would be reached."""
     for budget in book.org_wide:
         spent = budget.spent + cost
-        if at >= budget.ends_at or (spent >= budget.limit and not budget.watch.crossed):
-            return _uncharge(book, scope, cost, budget)
+        if at >= budget.ends_at or (spent >= budget.limit and not budget.alert_state.crossed):
+            return _undo_charge(book, scope, cost, budget)
         budget.spent = spent
-    for place, filed in book.filed.items():
-        named = scope[place]
-        if named in filed:
-            for budget in filed[named]:
-                if budget.several and not covers(budget, scope):
+    for field_index, by_field in book.by_field.items():
+        named = scope[field_index]
+        if named in by_field:
+            for budget in by_field[named]:
+                if budget.multi_field and not covers(budget, scope):
                     continue
                 spent = budget.spent + cost
-                if at >= budget.ends_at or (spent >= budget.limit and not budget.watch.crossed):
-                    return _uncharge(book, scope, cost, budget)
+                if at >= budget.ends_at or (spent >= budget.limit and not budget.alert_state.crossed):
+                    return _undo_charge(book, scope, cost, budget)
                 budget.spent = spent
     return True
 
 
-def _uncharge(book: BudgetBook, scope: Scope, cost: int, obstacle: Budget) -> bool:
+def _undo_charge(book: BudgetBook, scope: Scope, cost: int, obstacle: Budget) -> bool:
     """Take back what was counted before the obstacle was met."""
     for budget in matching(book, scope):
         if budget is obstacle:
@@ -94,11 +94,11 @@ def covers(budget: Budget, scope: Scope) -> bool:
     return all(named is None or named == given for named, given in zip(budget.scope, scope, strict=True))
 
 
-def every(book: BudgetBook) -> Iterator[Budget]:
+def all_budgets(book: BudgetBook) -> Iterator[Budget]:
     """All budgets of a wallet, in an order that the ledger alone decides."""
     yield from book.org_wide
-    for filed in book.filed.values():
-        for budgets in filed.values():
+    for by_field in book.by_field.values():
+        for budgets in by_field.values():
             yield from budgets
 
 
@@ -118,55 +118,55 @@ def find_budget(account: Account, budget_id: str) -> tuple[Wallet, Budget] | Non
     """The budget of that id and its wallet; ids are unique in an org."""
     for wallet in account.wallets.values():
         if wallet.budgets is not None:
-            for budget in every(wallet.budgets):
+            for budget in all_budgets(wallet.budgets):
                 if budget.budget_id == budget_id:
                     return wallet, budget
     return None
 
 
-def put(wallet: Wallet, budget: Budget) -> None:
+def add_budget(wallet: Wallet, budget: Budget) -> None:
     """File a budget in a wallet."""
     book = wallet.budgets
     if book is None:
         book = wallet.budgets = BudgetBook()
-    first = _first_named(budget)
+    first = _first_field(budget)
     if first is None:
         book.org_wide.append(budget)
     else:
-        place, value = first
-        book.filed.setdefault(place, {}).setdefault(value, []).append(budget)
+        field_index, value = first
+        book.by_field.setdefault(field_index, {}).setdefault(value, []).append(budget)
     book.count += 1
-    book.alarms += budget.watch.crossed
+    book.alerting_count += budget.alert_state.crossed
 
 
-def take_out(wallet: Wallet, budget: Budget) -> None:
-    """The inverse of `put`."""
+def remove_budget(wallet: Wallet, budget: Budget) -> None:
+    """The inverse of `add_budget`."""
     book = wallet.budgets
     assert book is not None
     book.count -= 1
-    book.alarms -= budget.watch.crossed
+    book.alerting_count -= budget.alert_state.crossed
     if not book.count:
         wallet.budgets = None
         return
-    first = _first_named(budget)
+    first = _first_field(budget)
     if first is None:
         book.org_wide.remove(budget)
         return
-    place, value = first
-    filed = book.filed[place]
-    filed[value].remove(budget)
-    if not filed[value]:
-        del filed[value]
-    if not filed:
-        del book.filed[place]
+    field_index, value = first
+    by_field = book.by_field[field_index]
+    by_field[value].remove(budget)
+    if not by_field[value]:
+        del by_field[value]
+    if not by_field:
+        del book.by_field[field_index]
 
 
-def _first_named(budget: Budget) -> tuple[int, str] | None:
-    return next(_named(budget.scope), None)
+def _first_field(budget: Budget) -> tuple[int, str] | None:
+    return next(_named_fields(budget.scope), None)
 
 
-def _named(scope: tuple[str | None, ...]) -> Iterator[tuple[int, str]]:
-    return ((place, value) for place, value in enumerate(scope) if value is not None)
+def _named_fields(scope: tuple[str | None, ...]) -> Iterator[tuple[int, str]]:
+    return ((field_index, value) for field_index, value in enumerate(scope) if value is not None)
 
 
 def new_budget(
@@ -175,41 +175,51 @@ def new_budget(
     """A budget in the window of `at`, nothing spent yet; it counts from then on."""
     number = window_of(window, at, time_zone)
     ends_at = window_starts_at(window, number + 1, time_zone)
-    several = sum(value is not None for value in scope) > 1
-    return Budget(budget_id, tuple(scope), window, limit, Watch(version), number, ends_at, several=several, began_at=at)
+    multi_field = sum(value is not None for value in scope) > 1
+    return Budget(
+        budget_id,
+        tuple(scope),
+        window,
+        limit,
+        AlertState(version),
+        number,
+        ends_at,
+        multi_field=multi_field,
+        began_at=at,
+    )
 
 
 def enter_window(budget: Budget, time_zone: str, at: int) -> None:
     """Move a budget on to the window of `at`, but for one that leaves its alarm with its window: that is an entry."""
-    if at >= budget.ends_at and not _in_alarm(budget):
+    if at >= budget.ends_at and not _resets_with_window(budget):
         _begin(budget, window_of(budget.window, at, time_zone), time_zone)
 
 
-def alarm_ends_at(book: BudgetBook) -> int | None:
+def next_alert_reset_at(book: BudgetBook) -> int | None:
     """When the first budget leaves its alarm because its window ends; None: none will."""
-    return min((budget.ends_at for budget in every(book) if _in_alarm(budget)), default=None)
+    return min((budget.ends_at for budget in all_budgets(book) if _resets_with_window(budget)), default=None)
 
 
-def end_alarms(book: BudgetBook, time_zone: str, at: int) -> tuple[str, ...]:
+def reset_alerts(book: BudgetBook, time_zone: str, at: int) -> tuple[str, ...]:
     """The fold of windows that end at `at`: their budgets are armed for the next epoch. Returns the ids of these."""
-    ended = [budget for budget in every(book) if _in_alarm(budget) and budget.ends_at <= at]
+    ended = [budget for budget in all_budgets(book) if _resets_with_window(budget) and budget.ends_at <= at]
     for budget in ended:
         _begin(budget, budget.number + 1, time_zone)
-        budget.watch.crossed = False
-        budget.watch.epoch += 1
-    book.alarms -= len(ended)
+        budget.alert_state.crossed = False
+        budget.alert_state.epoch += 1
+    book.alerting_count -= len(ended)
     return tuple(budget.budget_id for budget in ended)
 
 
-def _in_alarm(budget: Budget) -> bool:
+def _resets_with_window(budget: Budget) -> bool:
     """It is reached, and will not be when its window ends. A budget of 0 still is: nothing is left, nor told anew."""
-    return budget.watch.crossed and budget.limit > 0
+    return budget.alert_state.crossed and budget.limit > 0
 
 
 def change_window_zone(wallet: Wallet, time_zone: str, at: int) -> None:
     """Let windows end by the org's new time zone, which it has from `at` on."""
     if wallet.budgets is not None:
-        for budget in every(wallet.budgets):
+        for budget in all_budgets(wallet.budgets):
             budget.ends_at = window_starts_at(budget.window, budget.number + 1, time_zone)
             if budget.ends_at <= at:
                 budget.began_at = at
@@ -224,7 +234,7 @@ def _begin(budget: Budget, number: int, time_zone: str) -> None:
 
 def charge(
     wallet: Wallet, scope: Scope, cost: int, time_zone: str, at: int, used_at: int | None = None
-) -> list[Charged]:
+) -> list[BudgetCharge]:
     """Count `cost` (below 0: given back) towards the budgets of a usage; who crossed is for `lines` to judge.
 
     `used_at`: when the usage was first recorded, where that was before: only windows count that were open then as well.
@@ -235,14 +245,14 @@ def charge(
     for budget in matching(wallet.budgets, scope):
         enter_window(budget, time_zone, at)
         if used_at is None or used_at >= budget.began_at:
-            charged.append(Charged(budget, budget.limit - budget.spent))
+            charged.append(BudgetCharge(budget, budget.limit - budget.spent))
             budget.spent += cost
     return charged
 
 
-def charge_again(
+def charge_revision(
     wallet: Wallet, was: Scope, given_back: int, scope: Scope, cost: int, time_zone: str, at: int, used_at: int
-) -> list[Charged]:
+) -> list[BudgetCharge]:
     """Count the new revision of a usage, after `given_back` was counted back in the budgets of what it `was`.
 
     Returns the budgets of either, once each, with what could be spent before both.
@@ -256,7 +266,7 @@ def charge_again(
     return list(touched.values())
 
 
-def set_aside(wallet: Wallet, scope: Scope, amount: int) -> None:
+def reserve_in_budgets(wallet: Wallet, scope: Scope, amount: int) -> None:
     """Count `amount` (below 0: no longer) as held in the budgets that a hold is about."""
     if wallet.budgets is not None:
         for budget in matching(wallet.budgets, scope):

@@ -25,7 +25,7 @@ import msgspec
 
 from schemas.enums import DeadLetterCode, EntryKind, EntryReason, GrantKind, RejectReason
 from streams.ledger.account import Account, CorrectedUsage, Wallet
-from streams.ledger.bounds import full, no_return, told
+from streams.ledger.bounds import refusal_details, refuse_full_account, refuse_reversal
 from streams.ledger.commands import Usage
 from streams.ledger.entry import Slice
 from streams.ledger.grants import find_grant, overdraft_slice
@@ -34,8 +34,8 @@ from streams.ledger.holds import kept_by
 from streams.ledger.journal import Journal
 from streams.ledger.rating import Rated
 from streams.ledger.refusals import DeadLetter
-from streams.ledger.reversals import USAGE_REFUND_WINDOW_MICROS, TakenBack, Unwound, taken_back
-from streams.ledger.usage import check_spendable, usage_words, wallet_for
+from streams.ledger.reversals import USAGE_REFUND_WINDOW_MICROS, Reversal, ReversalDetails, plan_reversal
+from streams.ledger.usage import check_spendable, usage_fields, wallet_for
 
 CORRECTED_MAX = 4_096
 """Corrected usages remembered per org, about 200 bytes each; corrections of further ones are dead letters."""
@@ -70,29 +70,29 @@ def decide_correction(journal: Journal, usage: Usage, rated: Rated | None, booke
     _check_remembered(account, usage, journal.at)
     if rated is not None:
         check_spendable(account, wallet_for(account, rated.wallet), rated.cost)
-    crowd = no_return(account, booked.wallet, booked.slices)
-    if crowd is not None:
+    limit_refusal = refuse_reversal(account, booked.wallet, booked.slices)
+    if limit_refusal is not None:
         journal.reject(
             booked.wallet,
-            crowd.reason,
+            limit_refusal.reason,
             event_id=usage.event_id,
             occurred_at=usage.occurred_at,
             revision=usage.revision,
-            details=msgspec.json.encode(told(crowd)).decode(),
+            details=msgspec.json.encode(refusal_details(limit_refusal)).decode(),
         )
         return
-    again = _unwind(journal, usage, booked, rebooked=rated is not None and _rebooked(booked, rated))
+    restored = _reverse_usage(journal, usage, booked, rebooked=rated is not None and _rebooked(booked, rated))
     if rated is not None:
-        _book(journal, usage, rated, again if rated.wallet == booked.wallet else ())
+        _book(journal, usage, rated, restored if rated.wallet == booked.wallet else ())
 
 
 def _check_remembered(account: Account, usage: Usage, at: int) -> None:
     """Raise DeadLetter `invalid_field` when one more usage with a revision cannot be remembered."""
     if usage.event_id in account.corrected:
         return
-    crowd = full(account)
-    if crowd is not None:
-        raise DeadLetter(DeadLetterCode.INVALID_FIELD, f"revision: {crowd.message}")
+    limit_refusal = refuse_full_account(account)
+    if limit_refusal is not None:
+        raise DeadLetter(DeadLetterCode.INVALID_FIELD, f"revision: {limit_refusal.message}")
     oldest = next(iter(account.corrected.values()), None)
     horizon = at - USAGE_REFUND_WINDOW_MICROS  # those before it are forgotten by the next entry
     if len(account.corrected) >= CORRECTED_MAX and oldest is not None and oldest.recorded_at >= horizon:
@@ -100,16 +100,16 @@ def _check_remembered(account: Account, usage: Usage, at: int) -> None:
         raise DeadLetter(DeadLetterCode.INVALID_FIELD, message)
 
 
-def _book(journal: Journal, usage: Usage, rated: Rated, again: tuple[Slice, ...] = ()) -> None:
+def _book(journal: Journal, usage: Usage, rated: Rated, restored: tuple[Slice, ...] = ()) -> None:
     """The entry of the new revision, for which there is room; it resolves the hold that it names.
 
-    `again`: what has just been given back in its wallet, to be drawn first, after what the hold keeps.
+    `restored`: what has just been given back in its wallet, to be drawn first, after what the hold keeps.
     """
     account = journal.account
     wallet = wallet_for(account, rated.wallet)
     hold = None if usage.hold_id is None else account.holds.get(usage.hold_id)
     kept = kept_by(wallet, hold) if hold is not None and hold.wallet == wallet.unit else ()
-    slices = _draw_again(wallet, rated.cost, (*kept, *again))
+    slices = _draw_restored_first(wallet, rated.cost, (*kept, *restored))
     if hold is not None:
         capture_by_usage(journal, usage, rated, hold, slices)
         return
@@ -120,16 +120,16 @@ def _book(journal: Journal, usage: Usage, rated: Rated, again: tuple[Slice, ...]
         event_id=usage.event_id,
         occurred_at=usage.occurred_at,
         slices=slices,
-        **usage_words(usage, rated),
+        **usage_fields(usage, rated),
     )
 
 
-def _draw_again(wallet: Wallet, cost: int, again: tuple[Slice, ...]) -> tuple[Slice, ...]:
-    """What `cost` takes: of `again` first, the rest in draw-down order. Changes nothing."""
+def _draw_restored_first(wallet: Wallet, cost: int, restored: tuple[Slice, ...]) -> tuple[Slice, ...]:
+    """What `cost` takes: of `restored` first, the rest in draw-down order. Changes nothing."""
     slices: list[Slice] = []
     left = {grant.grant_id: grant.remaining for grant in (*wallet.grants, *wallet.ended)}
-    in_order = (Slice(grant.grant_id, grant.kind, grant.remaining, grant.expires_at) for grant in wallet.grants)
-    for part in (*again, *in_order):
+    by_draw_order = (Slice(grant.grant_id, grant.kind, grant.remaining, grant.expires_at) for grant in wallet.grants)
+    for part in (*restored, *by_draw_order):
         amount = min(cost, part.amount_nanos, left[part.grant_id])
         if not amount:
             continue
@@ -143,15 +143,15 @@ def _draw_again(wallet: Wallet, cost: int, again: tuple[Slice, ...]) -> tuple[Sl
     return tuple(slices)
 
 
-def _unwind(journal: Journal, usage: Usage, booked: CorrectedUsage, *, rebooked: bool) -> tuple[Slice, ...]:
+def _reverse_usage(journal: Journal, usage: Usage, booked: CorrectedUsage, *, rebooked: bool) -> tuple[Slice, ...]:
     """Write the correction; returns what its wallet's grants have got back by it, in the order it was drawn."""
     account = journal.account
     refunded = account.refunded.get(usage.event_id)
     so_far = refunded.amount if refunded is not None else 0
     amount = sum(part.amount_nanos for part in booked.slices) - so_far
     overdraft_grant_id = f"correction/{usage.event_id}/{usage.revision}"
-    back = taken_back(account, booked, so_far, amount, overdraft_grant_id, journal.at)
-    unwound = Unwound(back.spent, booked.recorded_at, booked.revision, rebooked, booked.first_recorded_at)
+    reversal = plan_reversal(account, booked, so_far, amount, overdraft_grant_id, journal.at)
+    details = ReversalDetails(reversal.spent, booked.recorded_at, booked.revision, rebooked, booked.first_recorded_at)
     carried: dict[str, Any] = dict(booked.carried)
     journal.write(
         EntryKind.CORRECTION,
@@ -159,35 +159,35 @@ def _unwind(journal: Journal, usage: Usage, booked: CorrectedUsage, *, rebooked:
         amount,
         event_id=usage.event_id,
         occurred_at=booked.occurred_at,
-        slices=back.slices,
-        grants=back.anew,
+        slices=reversal.slices,
+        grants=reversal.recreated,
         reason=EntryReason.USAGE_VOIDED if usage.voided else EntryReason.USAGE_AMENDED,
         revision=usage.revision,
         billing_unit=booked.billing_unit,
-        details=msgspec.json.encode(unwound).decode(),
+        details=msgspec.json.encode(details).decode(),
         **carried,
     )
-    return _come_back(account.wallets[booked.wallet], back, overdraft_grant_id)
+    return _restored_slices(account.wallets[booked.wallet], reversal, overdraft_grant_id)
 
 
-def _come_back(wallet: Wallet, back: TakenBack, overdraft_grant_id: str) -> tuple[Slice, ...]:
+def _restored_slices(wallet: Wallet, reversal: Reversal, overdraft_grant_id: str) -> tuple[Slice, ...]:
     """What the grants of a wallet have got of what was taken back, in the order it was drawn; the rest paid a debt."""
-    got: Counter[str] = Counter()
-    for lot in back.anew:
-        got[lot.grant_id] += lot.amount_nanos
-    for part in back.slices:
-        got[part.grant_id] -= part.amount_nanos
-    come: list[Slice] = []
-    for part in reversed(back.returned):
+    received: Counter[str] = Counter()
+    for lot in reversal.recreated:
+        received[lot.grant_id] += lot.amount_nanos
+    for part in reversal.slices:
+        received[part.grant_id] -= part.amount_nanos
+    restored: list[Slice] = []
+    for part in reversed(reversal.returned):
         grant_id = overdraft_grant_id if part.kind is GrantKind.OVERDRAFT else part.grant_id
-        amount = min(part.amount_nanos, got[grant_id])
+        amount = min(part.amount_nanos, received[grant_id])
         if not amount:
             continue
-        got[grant_id] -= amount
+        received[grant_id] -= amount
         grant = find_grant(wallet, grant_id)
         assert grant is not None
-        come.append(Slice(grant_id, grant.kind, amount, grant.expires_at))
-    return tuple(come)
+        restored.append(Slice(grant_id, grant.kind, amount, grant.expires_at))
+    return tuple(restored)
 
 
 def _rebooked(booked: CorrectedUsage, rated: Rated) -> bool:

@@ -18,7 +18,7 @@ from schemas.enums import DeadLetterCode, EntryKind, RejectReason
 from schemas.settings_bodies import Body, InvalidSettingError, WalletBody, parse_body
 from streams.ledger.account import Account
 from streams.ledger.authority import may_set
-from streams.ledger.budgets import ANYTHING
+from streams.ledger.budgets import ANY_SCOPE
 from streams.ledger.commands import Hold, Purchase, Refund, Setting, Transfer, Usage
 from streams.ledger.corrections import decide_correction
 from streams.ledger.entry import Leg, Outcome, Slice
@@ -112,7 +112,7 @@ def _decide_usage(account: Account, usage: Usage, context: Context, outcome: Out
         capture_by_usage(Journal(account, context.at, outcome, context.source), usage, rated, hold)
         return False
     wallet = account.wallets.get(rated.wallet) or wallet_for(account, rated.wallet)
-    scope = ANYTHING if wallet.budgets is None else scope_of(usage)
+    scope = ANY_SCOPE if wallet.budgets is None else scope_of(usage)
     at, cost = context.at, rated.cost
     if advance(account, wallet, cost, at, scope):
         grant = wallet.grants[0]  # the fast ways leave something in it

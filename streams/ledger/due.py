@@ -19,10 +19,10 @@ from typing import NamedTuple
 from schemas.amounts import AMOUNT_MAX
 from schemas.enums import GrantKind
 from streams.ledger.account import Account, ActiveHold, Grant, Wallet
-from streams.ledger.alerts import stands_above
-from streams.ledger.budgets import alarm_ends_at, change_window_zone
+from streams.ledger.alerts import may_clear_alert
+from streams.ledger.budgets import change_window_zone, next_alert_reset_at
 from streams.ledger.burn import change_day_zone, idle
-from streams.ledger.grants import EXPIRING_NOTICE_MICROS, sort
+from streams.ledger.grants import EXPIRING_NOTICE_MICROS, sort_grants
 from streams.ledger.months import month_of, month_starts_at
 from streams.ledger.topups import wants_credits
 
@@ -70,13 +70,13 @@ def turns(wallet: Wallet) -> bool:
         or wallet.terms.allowance > 0
         or (wallet.topup is not None and (wallet.topup.charged != 0 or wallet.topup.capped))
         or any(own_monthly(grant) for grant in wallet.grants)
-        or stands_above(wallet)
+        or may_clear_alert(wallet)
     )
 
 
 def allowance_due(account: Account, wallet: Wallet) -> int:
     """The allowance to be granted now: as much of it as the bound of amounts leaves room for; 0 or below: none."""
-    room = AMOUNT_MAX - max(wallet.settled, wallet.allocation) - account.on_the_way(wallet.unit)
+    room = AMOUNT_MAX - max(wallet.settled, wallet.allocation) - account.in_transit_nanos(wallet.unit)
     return min(wallet.terms.allowance, room)
 
 
@@ -106,8 +106,8 @@ def _all_due(account: Account) -> Iterator[Due]:
                 if told_at is not None:
                     yield Due(told_at, DueKind.NOTICE, wallet.unit, grant)
                 yield Due(grant.expires_at, DueKind.EXPIRY, wallet.unit, grant)
-        if wallet.budgets is not None and wallet.budgets.alarms:
-            ended_at = alarm_ends_at(wallet.budgets)
+        if wallet.budgets is not None and wallet.budgets.alerting_count:
+            ended_at = next_alert_reset_at(wallet.budgets)
             if ended_at is not None:
                 yield Due(ended_at, DueKind.WINDOW, wallet.unit)
         if wallet.burn is not None and not idle(wallet, wallet.burn):
@@ -146,4 +146,4 @@ def change_time_zone(account: Account, at: int) -> None:
         for grant in (*wallet.grants, *wallet.exhausted):
             if own_monthly(grant) and grant.expires_at == turned_at:
                 grant.expires_at = wallet.month_ends_at
-        sort(wallet)
+        sort_grants(wallet)

@@ -14,20 +14,20 @@ import msgspec
 
 from schemas.amounts import format_amount
 from schemas.enums import AlertKind, EntryKind, EntryReason, GrantKind
-from streams.ledger.account import Account, ActiveHold, RefundedUsage, Transit, Wallet
-from streams.ledger.alerts import figures, notice, watch_lines
-from streams.ledger.bounds import weigh
-from streams.ledger.budgets import Charged, Scope, charge, end_alarms
+from streams.ledger.account import Account, ActiveHold, RefundedUsage, TransferInTransit, Wallet
+from streams.ledger.alerts import evaluate_alerts, figures, notice
+from streams.ledger.bounds import raise_size_bound
+from streams.ledger.budgets import BudgetCharge, Scope, charge, reset_alerts
 from streams.ledger.burn import end_day, enter_day
 from streams.ledger.due import allowance_due, enter_month, own_monthly, refresh_due
 from streams.ledger.entry import Alert, Entry
-from streams.ledger.grants import find_grant, lapsing, move, reached_end
-from streams.ledger.holds import HoldTerms, keep_covers, place, release
+from streams.ledger.grants import apply_movement, find_grant, has_ended, lapsing
+from streams.ledger.holds import HoldTerms, apply_covers, place, release
 from streams.ledger.refusals import BrokenLedger
-from streams.ledger.reversals import USAGE_REFUND_WINDOW_MICROS, Unwound, revision_of
+from streams.ledger.reversals import USAGE_REFUND_WINDOW_MICROS, ReversalDetails, revision_of
 from streams.ledger.settings import apply_setting
 from streams.ledger.topups import answer_charge, begin_month, consider_topup
-from streams.ledger.usage import advance, apply_usage, refresh_headroom, wallet_for
+from streams.ledger.usage import advance, apply_usage, refresh_fast_path_limit, wallet_for
 
 
 def scope_by(entry: Entry) -> Scope:
@@ -55,7 +55,7 @@ def evolve(account: Account, entry: Entry) -> list[Alert]:
             account.seq = entry.seq
             alerts = _movement(account, entry)
     if entry.kind is not EntryKind.USAGE or entry.revision:
-        weigh(account, entry)
+        raise_size_bound(account, entry)
     if entry.wallet and entry.kind is not EntryKind.REJECTED:
         _check_balance(account.wallets[entry.wallet], entry)
     return alerts
@@ -99,13 +99,13 @@ class _Movement:
         self.wallet = wallet
         self.entry = entry
         self.at = entry.recorded_at if entry.source_topic else entry.occurred_at
-        self.judged_later = False
+        self.alerts_deferred = False
         """The next entry judges the lines for this one too."""
         self.replenished = entry.amount_nanos > 0
         self.alerts: list[Alert] = []
         """About what happens once, rather than about a line."""
-        self.left: tuple[str, ...] = ()
-        self.charged: list[Charged] = []
+        self.cleared: tuple[str, ...] = ()
+        self.charged: list[BudgetCharge] = []
 
     def notice(self, kind: AlertKind, subject: str, level: str | None, message: str) -> None:
         self.alerts.append(notice(self.account, self.wallet, self.at, kind, subject, level, message))
@@ -119,15 +119,15 @@ def _movement(account: Account, entry: Entry) -> list[Alert]:
     before = figures(wallet)
     enter_month(wallet, account.time_zone, movement.at)
     enter_day(wallet, account.time_zone, movement.at)
-    move(wallet, entry.grants, entry.slices, movement.at, current=entry.kind is EntryKind.ALLOWANCE)
+    apply_movement(wallet, entry.grants, entry.slices, movement.at, current=entry.kind is EntryKind.ALLOWANCE)
     if entry.amount_nanos:
         wallet.opened = True
     _count(movement)
     alerts, at = movement.alerts, movement.at
-    if not movement.judged_later:
-        alerts += watch_lines(account, wallet, at, before, movement.replenished, movement.left, movement.charged)
+    if not movement.alerts_deferred:
+        alerts += evaluate_alerts(account, wallet, at, before, movement.replenished, movement.cleared, movement.charged)
         alerts += consider_topup(account, wallet, at)
-    refresh_headroom(wallet)
+    refresh_fast_path_limit(wallet)
     refresh_due(account)
     return alerts
 
@@ -152,7 +152,7 @@ def _count(movement: _Movement) -> None:
         case EntryKind.TRANSFER_OUT:
             _send(account, wallet, entry)
         case EntryKind.TRANSFER_RETURN:
-            if account.transits.pop(entry.event_id).month != wallet.month:
+            if account.in_transit.pop(entry.event_id).month != wallet.month:
                 wallet.allocation += amount  # it was not in the balance that the month began with
         case EntryKind.REFUND:
             if amount > 0:
@@ -174,13 +174,13 @@ def _begin_month(movement: _Movement) -> None:
     if wallet.burn is not None:
         wallet.burn.mark -= wallet.used
     wallet.used = 0
-    keep_covers(movement.account, wallet, movement.entry.details)
+    apply_covers(movement.account, wallet, movement.entry.details)
     wallet.allocation = wallet.settled - lapsing(wallet, turned_at)
     begin_month(wallet.topup)
     movement.replenished = True
-    ended = (grant for grant in (*wallet.grants, *wallet.ended) if own_monthly(grant) and reached_end(grant, turned_at))
+    ended = (grant for grant in (*wallet.grants, *wallet.ended) if own_monthly(grant) and has_ended(grant, turned_at))
     left = sum(grant.remaining - grant.kept for grant in ended)
-    movement.judged_later = left > 0 or allowance_due(movement.account, wallet) > 0
+    movement.alerts_deferred = left > 0 or allowance_due(movement.account, wallet) > 0
 
 
 def _added(movement: _Movement) -> None:
@@ -189,7 +189,7 @@ def _added(movement: _Movement) -> None:
     if amount > 0:
         wallet.allocation += amount
         wallet.lifetime_added += amount
-        if not all(reached_end(lot, movement.at) for lot in entry.grants):
+        if not all(has_ended(lot, movement.at) for lot in entry.grants):
             wallet.funded = True
     if entry.kind is EntryKind.PURCHASE:
         if not amount:
@@ -207,11 +207,11 @@ def _pass_time(movement: _Movement) -> None:
             end_day(wallet, account.time_zone)
         case EntryReason.BUDGET_WINDOW_ENDED:
             assert wallet.budgets is not None
-            movement.left = end_alarms(wallet.budgets, account.time_zone, movement.at)
+            movement.cleared = reset_alerts(wallet.budgets, account.time_zone, movement.at)
         case EntryReason.GRANT_EXPIRING:
             _note_expiring(movement, subject)
         case EntryReason.GRANT_HELD:
-            keep_covers(account, wallet, movement.entry.details)
+            apply_covers(account, wallet, movement.entry.details)
         case EntryReason.TOPUP_RETRY_DUE:
             assert wallet.topup is not None
             wallet.topup.retry_at = None
@@ -232,7 +232,7 @@ def _note_expiring(movement: _Movement, grant_id: str) -> None:
 def _note_expiry(movement: _Movement) -> None:
     if movement.entry.reason == EntryReason.ALLOWANCE_LAPSED:
         movement.replenished = True
-        movement.judged_later = allowance_due(movement.account, movement.wallet) > 0
+        movement.alerts_deferred = allowance_due(movement.account, movement.wallet) > 0
     for part in movement.entry.slices:
         if part.kind is GrantKind.PROMOTIONAL:
             amount = format_amount(part.amount_nanos)
@@ -243,14 +243,14 @@ def _note_expiry(movement: _Movement) -> None:
 def _place(account: Account, entry: Entry) -> None:
     terms = msgspec.json.decode(entry.details or "", type=HoldTerms)
     hold_id = entry.hold_id or ""
-    words = (tuple(scope_by(entry)), entry.operation, entry.category, entry.provider)
-    place(account, ActiveHold(hold_id, entry.wallet, terms.amount_nanos, terms.expires_at, *words))
+    fields = (tuple(scope_by(entry)), entry.operation, entry.category, entry.provider)
+    place(account, ActiveHold(hold_id, entry.wallet, terms.amount_nanos, terms.expires_at, *fields))
 
 
 def _send(account: Account, wallet: Wallet, entry: Entry) -> None:
     """Credits leave; or, with an amount of 0, the target has confirmed that they arrived."""
     if entry.amount_nanos:
-        account.transits[entry.event_id] = Transit(
+        account.in_transit[entry.event_id] = TransferInTransit(
             wallet.unit,
             -entry.amount_nanos,
             entry.counterparty_org_id or "",
@@ -259,41 +259,41 @@ def _send(account: Account, wallet: Wallet, entry: Entry) -> None:
             len(entry.slices),
         )
     else:
-        del account.transits[entry.event_id]
+        del account.in_transit[entry.event_id]
 
 
-def _unwind(movement: _Movement) -> Unwound:
+def _reverse_usage(movement: _Movement) -> ReversalDetails:
     """Usage that is taken back counts no longer: not as used, nor as spent, nor in budgets."""
     account, wallet, entry = movement.account, movement.wallet, movement.entry
-    unwound = msgspec.json.decode(entry.details or "", type=Unwound)
+    details = msgspec.json.decode(entry.details or "", type=ReversalDetails)
     amount, zone = entry.amount_nanos, account.time_zone
     wallet.used -= amount
-    wallet.lifetime_spent -= unwound.spent_nanos
-    movement.charged = charge(wallet, scope_by(entry), -amount, zone, movement.at, unwound.counted_at)
+    wallet.lifetime_spent -= details.spent_nanos
+    movement.charged = charge(wallet, scope_by(entry), -amount, zone, movement.at, details.counted_at)
     horizon = entry.recorded_at - USAGE_REFUND_WINDOW_MICROS
     for event_id in [key for key, known in account.refunded.items() if known.usage_recorded_at < horizon]:
         del account.refunded[event_id]
-    return unwound
+    return details
 
 
 def _refund_usage(movement: _Movement) -> None:
     account, entry = movement.account, movement.entry
-    unwound = _unwind(movement)
+    details = _reverse_usage(movement)
     usage_id = entry.correlation_id or ""
     so_far = account.refunded.get(usage_id)
     total = entry.amount_nanos + (so_far.amount if so_far is not None else 0)
-    account.refunded[usage_id] = RefundedUsage(total, unwound.usage_recorded_at)
+    account.refunded[usage_id] = RefundedUsage(total, details.usage_recorded_at)
 
 
 def _correct_usage(movement: _Movement) -> None:
     """The revision that was booked is no more; a new one is remembered by its own entry."""
     account, entry = movement.account, movement.entry
-    unwound = _unwind(movement)
+    details = _reverse_usage(movement)
     account.refunded.pop(entry.event_id, None)
-    _remember_revision(account, msgspec.structs.replace(entry, slices=()), unwound.counted_at, voided=True)
-    if unwound.rebooked and entry.amount_nanos:
+    _remember_revision(account, msgspec.structs.replace(entry, slices=()), details.counted_at, voided=True)
+    if details.rebooked and entry.amount_nanos:
         account.corrected[entry.event_id].rebooking = entry.amount_nanos
-        movement.judged_later = True
+        movement.alerts_deferred = True
 
 
 def _remember_revision(account: Account, entry: Entry, first_recorded_at: int, voided: bool = False) -> None:

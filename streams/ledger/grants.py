@@ -3,13 +3,14 @@
 Rules of this file:
 - The draw-down order is total: the current month's allowance, then priority ascending, expiry ascending (never last),
   kind (allowances left from elsewhere, promotional, adjustments, transferred, purchased), creation ascending, grant id.
-- Planning (`draw`, `pay_overdraft`, `give_back`) changes nothing and returns slices; `move` alone changes what is left.
+- Planning (`draw`, `pay_overdraft`, `give_back`) changes nothing and returns slices. Only `apply_movement` changes what
+  is left.
 - While a wallet is overdrawn it has no grants with anything left but those in `ended`; other credits that come in pay
   the overdraft first.
-- Active holds cover credits in draw-down order, as the grants stand (`covered`). What they cover of a grant that ends
-  stays in `Wallet.ended`, out of the draw-down order, for those holds alone (product rule 18). What else is in a grant
-  that has ended, because it came back or arrived too late, expires at once.
-- A grant's id is unique in its account while the grant is known (`unused_id`). A lot under the id of a known grant
+- Active holds cover credits in draw-down order (`hold_coverage`). When a grant ends, what holds cover of it stays in
+  `Wallet.ended`, out of the draw-down order, for those holds alone (product rule 18). Anything else in an ended grant,
+  because it was returned or arrived too late, expires at once.
+- A grant's id is unique in its account while the grant is known (`new_grant_id`). A lot under the id of a known grant
   joins it: one that was forgotten comes back in parts, each with its share of the cost basis if that is known.
 - A grant that is empty is remembered in `exhausted`, purchased ones for refunds of the purchase, all of them until
   they expire for refunds of usage; at most `EXHAUSTED_MAX`, the oldest are forgotten first, but for the current
@@ -88,7 +89,7 @@ def pay_overdraft(wallet: Wallet, lots: Iterable[Lot], at: int) -> tuple[Slice, 
     owed = wallet.overdraft
     slices = []
     for lot in lots:
-        part = 0 if reached_end(lot, at) else min(owed, lot.amount_nanos)
+        part = 0 if has_ended(lot, at) else min(owed, lot.amount_nanos)
         if part:
             slices.append(Slice(lot.grant_id, lot.kind, part, lot.expires_at))
             owed -= part
@@ -97,12 +98,12 @@ def pay_overdraft(wallet: Wallet, lots: Iterable[Lot], at: int) -> tuple[Slice, 
     return tuple(slices)
 
 
-def reached_end(credits: Grant | Lot, at: int) -> bool:
+def has_ended(credits: Grant | Lot, at: int) -> bool:
     """They expire, or lapse, at `at` or did before."""
     return credits.expires_at is not None and credits.expires_at <= at
 
 
-def covered(wallet: Wallet, carried: Mapping[str, int] | None = None) -> Iterator[tuple[Grant, int]]:
+def hold_coverage(wallet: Wallet, carried: Mapping[str, int] | None = None) -> Iterator[tuple[Grant, int]]:
     """What active holds cover of each grant in draw-down order, beside what they keep of grants that have ended.
 
     `carried`: what is about to leave grants, by their ids.
@@ -118,7 +119,7 @@ def covered(wallet: Wallet, carried: Mapping[str, int] | None = None) -> Iterato
 def lapsing(wallet: Wallet, at: int) -> int:
     """What is left in grants that have reached their end at `at`, less what holds cover: it expires at that instant."""
     gone = sum(grant.remaining - grant.kept for grant in wallet.ended)
-    return gone + sum(grant.remaining - part for grant, part in covered(wallet) if reached_end(grant, at))
+    return gone + sum(grant.remaining - part for grant, part in hold_coverage(wallet) if has_ended(grant, at))
 
 
 def find_grant(wallet: Wallet, grant_id: str) -> Grant | None:
@@ -130,24 +131,24 @@ def find_grant(wallet: Wallet, grant_id: str) -> Grant | None:
     return None
 
 
-def unused_id(account: Account, family: str, name: str) -> str:
+def new_grant_id(account: Account, family: str, name: str) -> str:
     """The id of a new grant of the entry to come: `family/name`, or `family@seq/name` while the account knows others.
 
     Ids of purchases and transfers are unique for 35 days only; one that is used again later is about other credits.
     """
-    return f"{family}@{account.seq + 1}/{name}" if any(named(account, family, name)) else f"{family}/{name}"
+    return f"{family}@{account.seq + 1}/{name}" if any(grants_named(account, family, name)) else f"{family}/{name}"
 
 
-def named(account: Account, family: str, name: str) -> Iterator[tuple[int, str, Grant]]:
-    """What the account knows of the grants that `unused_id` named so: (`seq` in its id or 0, unit, grant)."""
-    again, end = f"{family}@", f"/{name}"
+def grants_named(account: Account, family: str, name: str) -> Iterator[tuple[int, str, Grant]]:
+    """What the account knows of the grants that `new_grant_id` named so: (`seq` in its id or 0, unit, grant)."""
+    prefix, suffix = f"{family}@", f"/{name}"
     for wallet in account.wallets.values():
         for grant in (*wallet.grants, *wallet.ended, *wallet.exhausted):
             grant_id = grant.grant_id
-            if grant_id == family + end:
+            if grant_id == family + suffix:
                 yield 0, wallet.unit, grant
-            elif grant_id.endswith(end) and grant_id.startswith(again):
-                seq = grant_id[len(again) : -len(end)]
+            elif grant_id.endswith(suffix) and grant_id.startswith(prefix):
+                seq = grant_id[len(prefix) : -len(suffix)]
                 if seq.isdecimal():
                     yield int(seq), wallet.unit, grant
 
@@ -162,23 +163,23 @@ def give_back(wallet: Wallet, lots: Sequence[Lot], at: int) -> tuple[tuple[Slice
     """
     owed = wallet.overdraft
     slices: list[Slice] = []
-    anew: list[Lot] = []
+    recreated: list[Lot] = []
     room: dict[str, int] = {}
     for lot in lots:
         if lot.kind is GrantKind.OVERDRAFT:
             paid = min(owed, lot.amount_nanos)
             owed -= paid
             if paid < lot.amount_nanos:
-                anew.append(Lot(lot.grant_id, GrantKind.ADJUSTMENT, lot.amount_nanos - paid, lot.priority))
+                recreated.append(Lot(lot.grant_id, GrantKind.ADJUSTMENT, lot.amount_nanos - paid, lot.priority))
             continue
         grant = find_grant(wallet, lot.grant_id)
         if grant is not None:
             lot = msgspec.structs.replace(lot, priority=grant.priority, expires_at=grant.expires_at)
             room.setdefault(lot.grant_id, grant.amount - grant.remaining)
-        paid = 0 if reached_end(lot, at) else min(owed, lot.amount_nanos)
+        paid = 0 if has_ended(lot, at) else min(owed, lot.amount_nanos)
         owed -= paid
         if lot.amount_nanos > room.get(lot.grant_id, 0):
-            anew.append(lot)
+            recreated.append(lot)
             change = paid
         else:
             room[lot.grant_id] -= lot.amount_nanos
@@ -187,10 +188,10 @@ def give_back(wallet: Wallet, lots: Sequence[Lot], at: int) -> tuple[tuple[Slice
             slices.append(Slice(lot.grant_id, lot.kind, change, lot.expires_at))
     if owed != wallet.overdraft:
         slices.append(overdraft_slice(owed - wallet.overdraft))
-    return tuple(slices), tuple(anew)
+    return tuple(slices), tuple(recreated)
 
 
-def undrawn(slices: tuple[Slice, ...], already: int, amount: int) -> tuple[Slice, ...]:
+def reverse_slices(slices: tuple[Slice, ...], already: int, amount: int) -> tuple[Slice, ...]:
     """The parts of a usage's slices that the next `amount` gives back, after `already`: the last drawn first."""
     parts = []
     for drawn in reversed(slices):
@@ -212,7 +213,9 @@ def lot_of(wallet: Wallet, part: Slice, overdraft_grant_id: str) -> Lot:
     return Lot(part.grant_id, part.kind, part.amount_nanos, priority, part.expires_at)
 
 
-def move(wallet: Wallet, lots: Iterable[Lot], slices: Iterable[Slice], at: int, current: bool = False) -> None:
+def apply_movement(
+    wallet: Wallet, lots: Iterable[Lot], slices: Iterable[Slice], at: int, current: bool = False
+) -> None:
     """Add `lots` and apply `slices`: the only function that changes grants. `at`: when it is recorded.
 
     Raises BrokenLedger when a slice names a grant that is not there or takes more than it has.
@@ -230,17 +233,17 @@ def move(wallet: Wallet, lots: Iterable[Lot], slices: Iterable[Slice], at: int, 
         else:
             _change(wallet, part, at)
     if len(wallet.exhausted) > remembered:
-        _forget(wallet, at)
-    _know_first(wallet)
+        _evict_exhausted(wallet, at)
+    _note_allowance_first(wallet)
 
 
-def sort(wallet: Wallet) -> None:
+def sort_grants(wallet: Wallet) -> None:
     """Bring the grants in draw-down order again, after their terms have changed."""
     wallet.grants.sort(key=draw_order)
-    _know_first(wallet)
+    _note_allowance_first(wallet)
 
 
-def _know_first(wallet: Wallet) -> None:
+def _note_allowance_first(wallet: Wallet) -> None:
     wallet.allowance_first = bool(wallet.grants) and wallet.grants[0].kind is GrantKind.ALLOWANCE
 
 
@@ -248,7 +251,7 @@ def _add(wallet: Wallet, lot: Lot, at: int, current: bool) -> None:
     """Make a grant of the lot, or let it join the one of its id, which keeps its terms."""
     grant = find_grant(wallet, lot.grant_id)
     if grant is None:
-        _file(wallet, _granted(lot, at, current), at)
+        _file(wallet, _grant_from(lot, at, current), at)
         return
     if not grant.remaining:
         _refill(wallet, grant, at)
@@ -261,18 +264,18 @@ def _add(wallet: Wallet, lot: Lot, at: int, current: bool) -> None:
 
 def _file(wallet: Wallet, grant: Grant, at: int) -> None:
     """Put a grant that has something left where it belongs."""
-    insort(wallet.ended if reached_end(grant, at) else wallet.grants, grant, key=draw_order)
+    insort(wallet.ended if has_ended(grant, at) else wallet.grants, grant, key=draw_order)
 
 
-def end(wallet: Wallet, grant: Grant) -> None:
+def end_grant(wallet: Wallet, grant: Grant) -> None:
     """A grant leaves the draw-down order, for it has reached its end while holds cover some of it."""
     wallet.grants.remove(grant)
     grant.end_number = 1 + max((other.end_number for other in wallet.ended), default=0)
     insort(wallet.ended, grant, key=draw_order)
-    _know_first(wallet)
+    _note_allowance_first(wallet)
 
 
-def _granted(lot: Lot, at: int, current: bool) -> Grant:
+def _grant_from(lot: Lot, at: int, current: bool) -> Grant:
     return Grant(
         lot.grant_id,
         lot.kind,
@@ -310,12 +313,12 @@ def _refill(wallet: Wallet, grant: Grant, at: int) -> None:
         grant.noticed = True
 
 
-def _forget(wallet: Wallet, at: int) -> None:
+def _evict_exhausted(wallet: Wallet, at: int) -> None:
     """Drop the empty grants that no refund can refer to any more, and the oldest of too many.
 
     After all slices of an entry: one of them may return to a grant that another would have pushed out. This month's
     allowance stays: what comes back to it is drawn before all else.
     """
-    kept = [empty for empty in wallet.exhausted if empty.kind is GrantKind.PURCHASED or not reached_end(empty, at)]
+    kept = [empty for empty in wallet.exhausted if empty.kind is GrantKind.PURCHASED or not has_ended(empty, at)]
     surplus = len(kept) - EXHAUSTED_MAX
     wallet.exhausted = [empty for place, empty in enumerate(kept) if place >= surplus or empty.current]

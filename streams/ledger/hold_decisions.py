@@ -22,7 +22,7 @@ import msgspec
 from schemas.enums import DeadLetterCode, DecisionCode, EntryKind, EntryReason, HoldAction, OnShortage, RejectReason
 from streams.ledger.account import Account, ActiveHold, Wallet
 from streams.ledger.admission import HTTP_STATUS, Admission, AdmissionRequest, Work, admit, is_free
-from streams.ledger.bounds import full, no_wallet
+from streams.ledger.bounds import refuse_full_account, refuse_new_wallet
 from streams.ledger.budgets import Scope
 from streams.ledger.commands import Hold, Usage
 from streams.ledger.entry import HoldDecision, Slice
@@ -32,7 +32,7 @@ from streams.ledger.journal import Journal
 from streams.ledger.rating import Rated
 from streams.ledger.refusals import DeadLetter, check_range
 from streams.ledger.source import Context
-from streams.ledger.usage import check_spendable, usage_words, wallet_for
+from streams.ledger.usage import check_spendable, usage_fields, wallet_for
 
 HOLD_MAX_MICROS = 24 * 3_600 * 1_000_000
 """The longest a hold lasts (product rule 18); also how long one lasts that does not say."""
@@ -87,7 +87,7 @@ def write_release(
         occurred_at=occurred_at,
         reason=reason,
         hold_id=hold.hold_id,
-        **_words(Scope(*hold.scope), hold),
+        **_fields(Scope(*hold.scope), hold),
     )
     if kept:
         journal.write_expiry(hold.wallet, kept, at, EntryReason.GRANT_EXPIRED, hold.hold_id)
@@ -98,10 +98,10 @@ def capture_by_usage(
 ) -> None:
     """Book a usage that names an active hold, and let go of what was held beyond it. `slices`: what a new revision
     draws; None: as any usage does."""
-    words = usage_words(usage, rated)
-    _book_capture(journal, hold, rated.wallet, rated.cost, usage.event_id, usage.occurred_at, words, slices)
+    fields = usage_fields(usage, rated)
+    _book_capture(journal, hold, rated.wallet, rated.cost, usage.event_id, usage.occurred_at, fields, slices)
     captured = rated.cost if rated.wallet == hold.wallet else 0
-    _decide(journal, hold.hold_id, HoldAction.CAPTURE, hold.wallet, DecisionCode.OK, captured)
+    _accept(journal, hold.hold_id, HoldAction.CAPTURE, hold.wallet, DecisionCode.OK, captured)
 
 
 def _place(journal: Journal, hold: Hold, context: Context) -> None:
@@ -119,9 +119,9 @@ def _place(journal: Journal, hold: Hold, context: Context) -> None:
     request = AdmissionRequest(hold.wallet, hold.amount_nanos, _scope_of(hold), hold.operation, free)
     admission = admit(account, request, journal.at)
     granted = _granted(hold, admission, free)
-    crowd = None if granted is None else _crowd(account, hold)
-    if granted is None or crowd is not None:
-        admission = crowd or admission
+    limit_refusal = None if granted is None else _refuse_hold_over_limit(account, hold)
+    if granted is None or limit_refusal is not None:
+        admission = limit_refusal or admission
         _refuse(journal, hold, admission)
         return
     latest = journal.at + HOLD_MAX_MICROS
@@ -136,9 +136,9 @@ def _place(journal: Journal, hold: Hold, context: Context) -> None:
         occurred_at=hold.occurred_at,
         hold_id=hold.hold_id,
         details=msgspec.json.encode(terms).decode(),
-        **_words(_scope_of(hold), hold),
+        **_fields(_scope_of(hold), hold),
     )
-    _decide(journal, hold.hold_id, hold.action, hold.wallet, DecisionCode.OK, granted, expires_at)
+    _accept(journal, hold.hold_id, hold.action, hold.wallet, DecisionCode.OK, granted, expires_at)
 
 
 def _is_free(account: Account, hold: Hold, context: Context) -> bool:
@@ -148,15 +148,15 @@ def _is_free(account: Account, hold: Hold, context: Context) -> bool:
     return is_free(account, context.prices, work, hold.occurred_at)
 
 
-def _crowd(account: Account, hold: Hold) -> Admission | None:
+def _refuse_hold_over_limit(account: Account, hold: Hold) -> Admission | None:
     """The refusal of one hold more than the account can keep; there is nothing to grant less of."""
     if len(account.holds) >= HOLDS_MAX:
         message = f"The organisation has {HOLDS_MAX} active holds."
         return Admission(DecisionCode.LIMIT_REACHED, 0, HOLDS_LIMIT_ID, message=message)
-    crowd = no_wallet(account, hold.wallet) or full(account)
-    if crowd is None:
+    limit_refusal = refuse_new_wallet(account, hold.wallet) or refuse_full_account(account)
+    if limit_refusal is None:
         return None
-    return Admission(DecisionCode.LIMIT_REACHED, 0, crowd.reason.value, message=crowd.message)
+    return Admission(DecisionCode.LIMIT_REACHED, 0, limit_refusal.reason.value, message=limit_refusal.message)
 
 
 def _granted(hold: Hold, admission: Admission, free: bool) -> int | None:
@@ -169,7 +169,7 @@ def _granted(hold: Hold, admission: Admission, free: bool) -> int | None:
     if hold.on_shortage is OnShortage.OVERFLOW and short:
         return hold.amount_nanos
     capped = short or admission.code is DecisionCode.LIMIT_REACHED
-    return admission.room if hold.on_shortage is OnShortage.CAP and capped and admission.room > 0 else None
+    return admission.grantable if hold.on_shortage is OnShortage.CAP and capped and admission.grantable > 0 else None
 
 
 def _capture(journal: Journal, hold: Hold) -> None:
@@ -178,9 +178,9 @@ def _capture(journal: Journal, hold: Hold) -> None:
         return
     if hold.amount_nanos < 0:
         raise DeadLetter(DeadLetterCode.INVALID_FIELD, "amount_nanos: must not be below 0")
-    words = _words(Scope(*active.scope), active) | {"hold_id": hold.hold_id}
-    _book_capture(journal, active, active.wallet, hold.amount_nanos, hold.hold_id, hold.occurred_at, words)
-    _decide(journal, hold.hold_id, hold.action, active.wallet, DecisionCode.OK, hold.amount_nanos)
+    fields = _fields(Scope(*active.scope), active) | {"hold_id": hold.hold_id}
+    _book_capture(journal, active, active.wallet, hold.amount_nanos, hold.hold_id, hold.occurred_at, fields)
+    _accept(journal, hold.hold_id, hold.action, active.wallet, DecisionCode.OK, hold.amount_nanos)
 
 
 def _book_capture(
@@ -190,7 +190,7 @@ def _book_capture(
     cost: int,
     event_id: str,
     occurred_at: int,
-    words: dict[str, Any],
+    fields: dict[str, Any],
     slices: tuple[Slice, ...] | None = None,
 ) -> None:
     """The usage, which takes from the hold where both are of one wallet; then what is left of the hold."""
@@ -208,7 +208,7 @@ def _book_capture(
         event_id=event_id,
         occurred_at=occurred_at,
         slices=slices,
-        **words,
+        **fields,
     )
     if hold.hold_id in account.holds:
         write_release(journal, hold, journal.at, EntryReason.HOLD_CAPTURED, event_id, journal.at)
@@ -231,7 +231,7 @@ def _release(journal: Journal, hold: Hold) -> None:
         return
     released = active.amount
     write_release(journal, active, hold.occurred_at, EntryReason.HOLD_RELEASED, hold.hold_id, journal.at)
-    _decide(journal, hold.hold_id, hold.action, active.wallet, DecisionCode.OK, released)
+    _accept(journal, hold.hold_id, hold.action, active.wallet, DecisionCode.OK, released)
 
 
 def _active(journal: Journal, hold: Hold) -> ActiveHold | None:
@@ -252,7 +252,7 @@ def _scope_of(hold: Hold) -> Scope:
     return Scope(hold.user_id, hold.project_id, hold.model, hold.tool, hold.team, hold.department)
 
 
-def _words(scope: Scope, hold: Hold | ActiveHold) -> dict[str, Any]:
+def _fields(scope: Scope, hold: Hold | ActiveHold) -> dict[str, Any]:
     """The dimensions of its entries: of its being placed, captured, released or refused."""
     return {**scope._asdict(), "operation": hold.operation, "category": hold.category, "provider": hold.provider}
 
@@ -267,7 +267,7 @@ def _refuse(journal: Journal, hold: Hold, admission: Admission) -> None:
         hold_id=hold.hold_id,
         correlation_id=admission.limit_id,
         details=msgspec.json.encode({"action": hold.action.value, "message": admission.message}).decode(),
-        **_words(_scope_of(hold), hold),
+        **_fields(_scope_of(hold), hold),
     )
     wallet = wallet_for(journal.account, hold.wallet)
     journal.answer(
@@ -290,7 +290,7 @@ def _refuse(journal: Journal, hold: Hold, admission: Admission) -> None:
     )
 
 
-def _decide(
+def _accept(
     journal: Journal,
     hold_id: str,
     action: HoldAction,

@@ -20,9 +20,9 @@ import msgspec
 
 from schemas.enums import OnShortage
 from streams.ledger.account import Account, ActiveHold, Grant, Wallet
-from streams.ledger.budgets import Scope, set_aside
+from streams.ledger.budgets import Scope, reserve_in_budgets
 from streams.ledger.entry import Slice
-from streams.ledger.grants import end
+from streams.ledger.grants import end_grant
 from streams.ledger.refusals import BrokenLedger
 
 RESOLVED_MAX = 512
@@ -68,18 +68,18 @@ def keep(account: Account, wallet: Wallet, grant: Grant) -> None:
     """
     starts_at = sum(other.remaining for other in wallet.grants[: wallet.grants.index(grant)])
     ends_at = starts_at + grant.remaining
-    end(wallet, grant)
-    place_of = 0
+    end_grant(wallet, grant)
+    position = 0
     for hold in account.holds.values():
-        if hold.wallet != wallet.unit or place_of >= ends_at:
+        if hold.wallet != wallet.unit or position >= ends_at:
             continue
-        next_place = place_of + hold.amount - sum(hold.kept.values())
-        part = min(next_place, ends_at) - max(place_of, starts_at)
+        next_place = position + hold.amount - sum(hold.kept.values())
+        part = min(next_place, ends_at) - max(position, starts_at)
         if part > 0:
             hold.kept[grant.end_number] = part
             grant.kept += part
-            account.weight += KEPT_BYTES
-        place_of = next_place
+            account.size_bound_bytes += KEPT_BYTES
+        position = next_place
 
 
 class Covers(msgspec.Struct, frozen=True):
@@ -89,12 +89,12 @@ class Covers(msgspec.Struct, frozen=True):
     """What stays for holds, by grant."""
 
 
-def covers_told(covers: Mapping[str, int]) -> str | None:
+def cover_details(covers: Mapping[str, int]) -> str | None:
     """The `details` of an entry that ends grants; None where holds cover none of them."""
     return msgspec.json.encode(Covers(dict(covers))).decode() if covers else None
 
 
-def keep_covers(account: Account, wallet: Wallet, details: str | None) -> None:
+def apply_covers(account: Account, wallet: Wallet, details: str | None) -> None:
     """The fold of such an entry. Raises BrokenLedger where the holds do not cover what it says."""
     if details is None:
         return
@@ -120,13 +120,13 @@ def take_from_hold(account: Account, unit: str, hold_id: str, cost: int, slices:
         drawn = Counter[str]()
         for part in slices:
             drawn[part.grant_id] += part.amount_nanos
-        _keep_no_longer(account.wallets[unit], hold, drawn)
+        _release_kept(account.wallets[unit], hold, drawn)
     _change_held(account, hold, -taken)
     if not hold.amount:
         _resolve(account, hold)
 
 
-def move_end(account: Account, hold: ActiveHold, ends_at: int) -> None:
+def move_timeout(account: Account, hold: ActiveHold, ends_at: int) -> None:
     """Let an active hold end at another time."""
     account.hold_ends.remove((hold.expires_at, hold.hold_id))
     hold.expires_at = ends_at
@@ -139,7 +139,7 @@ def release(account: Account, hold_id: str) -> None:
     if hold is None:
         raise BrokenLedger(f"hold {hold_id} is not active")
     if hold.kept:
-        _keep_no_longer(account.wallets[hold.wallet], hold, None)
+        _release_kept(account.wallets[hold.wallet], hold, None)
     _change_held(account, hold, -hold.amount)
     hold.amount = 0
     _resolve(account, hold)
@@ -152,15 +152,15 @@ def resolved_before(account: Account, hold_id: str) -> bool:
 
 def _resolve(account: Account, hold: ActiveHold) -> None:
     del account.holds[hold.hold_id]
-    end = (hold.expires_at, hold.hold_id)
-    place_of = bisect_left(account.hold_ends, end)
-    if account.hold_ends[place_of : place_of + 1] != [end]:
+    timeout = (hold.expires_at, hold.hold_id)
+    position = bisect_left(account.hold_ends, timeout)
+    if account.hold_ends[position : position + 1] != [timeout]:
         raise BrokenLedger(f"hold {hold.hold_id} has no time-out")
-    del account.hold_ends[place_of]
+    del account.hold_ends[position]
     account.holds_resolved = [*account.holds_resolved, _digest(hold.hold_id)][-RESOLVED_MAX:]
 
 
-def _keep_no_longer(wallet: Wallet, hold: ActiveHold, drawn: Mapping[str, int] | None) -> None:
+def _release_kept(wallet: Wallet, hold: ActiveHold, drawn: Mapping[str, int] | None) -> None:
     """Of what the hold keeps of a grant, so much no longer; None: nothing of any."""
     for grant in wallet.ended:
         kept = hold.kept.get(grant.end_number, 0)
@@ -175,7 +175,7 @@ def _keep_no_longer(wallet: Wallet, hold: ActiveHold, drawn: Mapping[str, int] |
 def _change_held(account: Account, hold: ActiveHold, change: int) -> None:
     wallet = account.wallets[hold.wallet]
     wallet.held += change
-    set_aside(wallet, Scope(*hold.scope), change)
+    reserve_in_budgets(wallet, Scope(*hold.scope), change)
 
 
 def _digest(hold_id: str) -> int:

@@ -37,9 +37,9 @@ class Journal:
         slices: tuple[Slice, ...] = (),
         grants: tuple[Lot, ...] = (),
         held_change: int = 0,
-        **words: Any,
+        **fields: Any,
     ) -> Entry:
-        """Write and fold one entry; `words` are further fields of Entry. `amount`, `held_change`: signed nano-units."""
+        """Write and fold one entry. `amount`, `held_change`: signed nano-units; `fields`: further fields of Entry."""
         account = self.account
         wallet = account.wallets.get(unit)
         settled = amount + (wallet.settled if wallet is not None else 0)
@@ -63,7 +63,7 @@ class Journal:
             source.offset,
             slices,
             grants,
-            **words,
+            **fields,
         )
         self.outcome.entries.append(entry)
         self.outcome.alerts += tuple(evolve(account, entry))
@@ -96,6 +96,6 @@ class Journal:
         """Answer a hold, beside what was just written."""
         self.outcome.decisions += (decision,)
 
-    def reject(self, unit: str, reason: RejectReason, *, event_id: str, occurred_at: int, **words: Any) -> None:
+    def reject(self, unit: str, reason: RejectReason, *, event_id: str, occurred_at: int, **fields: Any) -> None:
         """Write that a rule refused the command. `unit` may be of a wallet that does not exist."""
-        self.write(EntryKind.REJECTED, unit, 0, event_id=event_id, occurred_at=occurred_at, reason=reason, **words)
+        self.write(EntryKind.REJECTED, unit, 0, event_id=event_id, occurred_at=occurred_at, reason=reason, **fields)

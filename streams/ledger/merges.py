@@ -23,7 +23,7 @@ from schemas.enums import MERGE_PREFIX, EntryKind, EntryReason, GrantKind
 from streams.ledger.account import Account
 from streams.ledger.commands import PRIORITY_DEFAULT
 from streams.ledger.entry import Entry, Lot, Outcome
-from streams.ledger.grants import draw, pay_overdraft, unused_id
+from streams.ledger.grants import draw, new_grant_id, pay_overdraft
 from streams.ledger.hold_decisions import write_release
 from streams.ledger.journal import Journal
 from streams.ledger.money import PURCHASE_FAMILY
@@ -100,7 +100,7 @@ def close_second_account(account: Account, partition: int, at: int) -> Outcome:
         settled = wallet.settled
         lots: tuple[Lot, ...] = ()
         if settled < 0:
-            grant_id = unused_id(account, PURCHASE_FAMILY, name)
+            grant_id = new_grant_id(account, PURCHASE_FAMILY, name)
             lots = (Lot(grant_id, GrantKind.ADJUSTMENT, -settled, PRIORITY_DEFAULT),)
         journal.write(
             EntryKind.ADJUSTMENT,

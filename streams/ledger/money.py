@@ -26,13 +26,19 @@ from schemas.enums import (
 )
 from streams.ledger.account import Account, CorrectedUsage, Grant, Wallet
 from streams.ledger.authority import may_pay
-from streams.ledger.bounds import no_credits, no_refund, no_return, no_wallet
+from streams.ledger.bounds import refuse_new_credits, refuse_new_wallet, refuse_refund, refuse_reversal
 from streams.ledger.commands import Purchase, Refund
 from streams.ledger.entry import Lot, Slice
-from streams.ledger.grants import draw, named, pay_overdraft, reached_end, undrawn, unused_id
+from streams.ledger.grants import draw, grants_named, has_ended, new_grant_id, pay_overdraft, reverse_slices
 from streams.ledger.journal import Journal
 from streams.ledger.refusals import check_range
-from streams.ledger.reversals import USAGE_REFUND_WINDOW_MICROS, Unwound, dimensions_carried, latest_usage, taken_back
+from streams.ledger.reversals import (
+    USAGE_REFUND_WINDOW_MICROS,
+    ReversalDetails,
+    dimensions_carried,
+    latest_usage,
+    plan_reversal,
+)
 from streams.ledger.source import Context
 from streams.ledger.usage import wallet_for
 
@@ -40,7 +46,7 @@ PURCHASE_MIN_NANOS = NANOS
 """The least that can be bought: 1 unit (product rule 19). Gifts and adjustments may be smaller."""
 
 PURCHASE_FAMILY = "purchase"
-"""Grants that were bought, given or adjusted have ids of this family (`grants.unused_id`)."""
+"""Grants that were bought, given or adjusted have ids of this family (`grants.new_grant_id`)."""
 
 _GRANT_KINDS = {
     PurchaseKind.PURCHASED: GrantKind.PURCHASED,
@@ -52,7 +58,7 @@ _GRANT_KINDS = {
 def check_room(account: Account, wallet: Wallet, amount: int) -> None:
     """Raise DeadLetter `amount_out_of_range` unless the wallet has room for `amount` and all that may come back."""
     check_range(
-        wallet.settled + account.on_the_way(wallet.unit) + amount,
+        wallet.settled + account.in_transit_nanos(wallet.unit) + amount,
         wallet.allocation + amount,
         wallet.lifetime_added + amount,
     )
@@ -124,13 +130,15 @@ def _refuse_purchase(account: Account, purchase: Purchase) -> RejectReason | Non
 
 def _refuse_growth(account: Account, purchase: Purchase) -> RejectReason | None:
     failed = purchase.status is PurchaseStatus.FAILED
-    crowd = no_wallet(account, purchase.wallet) if failed else no_credits(account, purchase.wallet, 1)
-    return None if crowd is None or purchase.amount_nanos < 0 else crowd.reason
+    limit_refusal = (
+        refuse_new_wallet(account, purchase.wallet) if failed else refuse_new_credits(account, purchase.wallet, 1)
+    )
+    return None if limit_refusal is None or purchase.amount_nanos < 0 else limit_refusal.reason
 
 
 def _bought(account: Account, purchase: Purchase) -> Lot:
     return Lot(
-        unused_id(account, PURCHASE_FAMILY, purchase.purchase_id),
+        new_grant_id(account, PURCHASE_FAMILY, purchase.purchase_id),
         _GRANT_KINDS[purchase.kind],
         purchase.amount_nanos,
         purchase.priority,
@@ -150,8 +158,8 @@ class _PurchaseDetails(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def _details(purchase: Purchase) -> str:
-    told = _PurchaseDetails(purchase.kind, purchase.status, purchase.amount_nanos, purchase.failure_reason)
-    return msgspec.json.encode(told).decode()
+    details = _PurchaseDetails(purchase.kind, purchase.status, purchase.amount_nanos, purchase.failure_reason)
+    return msgspec.json.encode(details).decode()
 
 
 def decide_refund(journal: Journal, refund: Refund, context: Context) -> None:
@@ -175,7 +183,7 @@ def _refuse_refund(account: Account, refund: Refund) -> RejectReason | None:
 
 def _refund_purchase(journal: Journal, refund: Refund) -> None:
     account, amount = journal.account, refund.amount_nanos
-    found = max(named(account, PURCHASE_FAMILY, refund.target_id), key=itemgetter(0), default=None)
+    found = max(grants_named(account, PURCHASE_FAMILY, refund.target_id), key=itemgetter(0), default=None)
     unit, grant = ("", None) if found is None else found[1:]
     refusal = _refuse_refund(account, refund)
     if refusal is None and grant is None:
@@ -200,7 +208,7 @@ def _refund_purchase(journal: Journal, refund: Refund) -> None:
 
 def _refundable(wallet: Wallet, grant: Grant, at: int) -> int:
     """What can be taken back of a purchase: what is left of it and is not held; nothing of one that has expired."""
-    return 0 if reached_end(grant, at) else min(grant.remaining, max(0, wallet.available))
+    return 0 if has_ended(grant, at) else min(grant.remaining, max(0, wallet.available))
 
 
 def _refund_usage(journal: Journal, refund: Refund, usage: CorrectedUsage | None) -> None:
@@ -215,26 +223,28 @@ def _refund_usage(journal: Journal, refund: Refund, usage: CorrectedUsage | None
         refusal = RejectReason.EXCEEDS_REFUNDABLE
     if refusal is None:
         horizon = journal.at - USAGE_REFUND_WINDOW_MICROS
-        returned = undrawn(usage.slices, so_far, amount)
-        crowd = no_refund(account, refund.target_id, horizon) or no_return(account, usage.wallet, returned)
-        refusal = None if crowd is None else crowd.reason
+        returned = reverse_slices(usage.slices, so_far, amount)
+        limit_refusal = refuse_refund(account, refund.target_id, horizon) or refuse_reversal(
+            account, usage.wallet, returned
+        )
+        refusal = None if limit_refusal is None else limit_refusal.reason
     if refusal is not None:
         _reject_refund(journal, refund, usage.wallet, refusal)
         return
-    back = taken_back(account, usage, so_far, amount, f"refund/{refund.refund_id}", journal.at)
-    unwound = Unwound(back.spent, usage.recorded_at, first_recorded_at=usage.first_recorded_at)
+    reversal = plan_reversal(account, usage, so_far, amount, f"refund/{refund.refund_id}", journal.at)
+    reversal_details = ReversalDetails(reversal.spent, usage.recorded_at, first_recorded_at=usage.first_recorded_at)
     journal.write(
         EntryKind.REFUND,
         usage.wallet,
         amount,
         event_id=refund.refund_id,
         occurred_at=refund.occurred_at,
-        slices=back.slices,
-        grants=back.anew,
+        slices=reversal.slices,
+        grants=reversal.recreated,
         reason=EntryReason.USAGE_REFUNDED,
         actor=refund.actor,
         correlation_id=refund.target_id,
-        details=msgspec.json.encode(unwound).decode(),
+        details=msgspec.json.encode(reversal_details).decode(),
         billing_unit=usage.billing_unit,
         **dict[str, Any](dimensions_carried(usage)),
     )

@@ -93,7 +93,12 @@ class _Ties:
         self._by_rank: dict[tuple[str | None, int], dict[Shape, _Filed]] = {}
 
     def __iter__(self) -> Iterator[Price]:
-        return (price for shapes in self._by_rank.values() for filed in shapes.values() for price in filed.all.values())
+        return (
+            price
+            for shapes in self._by_rank.values()
+            for by_field in shapes.values()
+            for price in by_field.all.values()
+        )
 
     def add(self, price: Price) -> None:
         shapes = self._by_rank.setdefault((price.org_id, price.specificity), {})
@@ -105,9 +110,9 @@ class _Ties:
     def tie(self, price: Price) -> Price | None:
         """A price of another id that could tie with `price`."""
         own = _shape(price)
-        for shape, filed in self._by_rank.get((price.org_id, price.specificity), {}).items():
+        for shape, by_field in self._by_rank.get((price.org_id, price.specificity), {}).items():
             shared = tuple(name for name in own if name in shape)
-            for other in filed.alike(price, shared):
+            for other in by_field.alike(price, shared):
                 if other.price_id != price.price_id and could_tie(price, other):
                     return other
         return None

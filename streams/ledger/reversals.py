@@ -3,7 +3,8 @@
 Rules of this file:
 - What a usage drew is told by its entry; of one that has a revision the account knows the latest (`latest_usage`).
 - It goes back to the grants it was drawn from, the last drawn first, for 35 days after its booking.
-- `Unwound` is what the entry of a refund or a correction says beside its slices, so that the fold needs no more.
+- `ReversalDetails` is what the entry of a refund or a correction carries besides its slices, so that the fold needs
+  nothing else.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import msgspec
 
 from streams.ledger.account import Account, CorrectedUsage
 from streams.ledger.entry import CARRIED, DIMENSIONS, Entry, Lot, Slice
-from streams.ledger.grants import give_back, lot_of, undrawn
+from streams.ledger.grants import give_back, lot_of, reverse_slices
 from streams.ledger.refusals import check_range
 from streams.ledger.usage import spent_of
 
@@ -23,7 +24,7 @@ USAGE_REFUND_WINDOW_MICROS = 35 * 86_400 * 1_000_000
 """How long after its booking a usage can be refunded; as long as money ids are remembered (design, 7)."""
 
 
-class Unwound(msgspec.Struct, frozen=True):
+class ReversalDetails(msgspec.Struct, frozen=True):
     """`details` of a refund or a correction of usage: what the slices of the entry cannot tell."""
 
     spent_nanos: int
@@ -77,30 +78,30 @@ def dimensions_carried(booked: CorrectedUsage) -> dict[str, str | int]:
     return {name: value for name, value in booked.carried.items() if name in DIMENSIONS}
 
 
-class TakenBack(NamedTuple):
+class Reversal(NamedTuple):
     """How a part of a usage is given back."""
 
     returned: tuple[Slice, ...]
     """The parts of what was drawn, the last drawn first."""
     slices: tuple[Slice, ...]
-    anew: tuple[Lot, ...]
+    recreated: tuple[Lot, ...]
     """Grants that the wallet no longer remembers."""
     spent: int
     """The part that no longer counts as lifetime spent."""
 
 
-def taken_back(
+def plan_reversal(
     account: Account, booked: CorrectedUsage, so_far: int, amount: int, overdraft_grant_id: str, at: int
-) -> TakenBack:
+) -> Reversal:
     """How the next `amount` of a booked usage goes back to its grants, after `so_far`: the last drawn first.
 
     Changes nothing. What was overdraft and is paid meanwhile becomes a grant `overdraft_grant_id`. Raises DeadLetter
     `amount_out_of_range`.
     """
     wallet = account.wallets[booked.wallet]
-    returned = undrawn(booked.slices, so_far, amount)
+    returned = reverse_slices(booked.slices, so_far, amount)
     spent = spent_of(returned)
-    check_range(wallet.settled + account.on_the_way(wallet.unit) + amount, wallet.used - amount)
+    check_range(wallet.settled + account.in_transit_nanos(wallet.unit) + amount, wallet.used - amount)
     check_range(wallet.lifetime_spent - spent)
-    slices, anew = give_back(wallet, [lot_of(wallet, part, overdraft_grant_id) for part in returned], at)
-    return TakenBack(returned, slices, anew, spent)
+    slices, recreated = give_back(wallet, [lot_of(wallet, part, overdraft_grant_id) for part in returned], at)
+    return Reversal(returned, slices, recreated, spent)

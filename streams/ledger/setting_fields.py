@@ -25,12 +25,12 @@ from schemas.settings_bodies import (
 from streams.ledger.account import DEFAULT_TERMS, Account, Budget, Topup, Wallet
 from streams.ledger.budgets import Scope, find_budget
 
-Words = dict[str, Any]
+Fields = dict[str, Any]
 
 MICROS_PER_SECOND = 1_000_000
 
 
-def before(account: Account, body: Body) -> Words | None:
+def before(account: Account, body: Body) -> Fields | None:
     """What is in force where `body` is to go; None when nothing was set."""
     match body:
         case OrgBody():
@@ -42,7 +42,7 @@ def before(account: Account, body: Body) -> Words | None:
             return None if account.access is None else msgspec.structs.asdict(account.access)
         case BudgetBody():
             found = find_budget(account, body.budget_id)
-            return None if found is None else _budget_words(*found)
+            return None if found is None else _budget_fields(*found)
         case PriceOverrideBody():
             price = None if account.overrides is None else account.overrides.prices.get(body.price_id)
             return None if price is None else msgspec.structs.asdict(price)
@@ -53,16 +53,16 @@ def before(account: Account, body: Body) -> Words | None:
             raise AssertionError(body)
 
 
-def _of_wallet(wallet: Wallet, body: WalletBody | ThresholdsBody | MonthLimitsBody | AutoTopupBody) -> Words | None:
+def _of_wallet(wallet: Wallet, body: WalletBody | ThresholdsBody | MonthLimitsBody | AutoTopupBody) -> Fields | None:
     match body:
         case WalletBody():
-            return None if wallet.terms == DEFAULT_TERMS else _wallet_words(wallet)
+            return None if wallet.terms == DEFAULT_TERMS else _wallet_fields(wallet)
         case ThresholdsBody():
-            return _rules_words(wallet) if wallet.rules else None
+            return _rule_fields(wallet) if wallet.rules else None
         case MonthLimitsBody():
-            return _limits_words(wallet)
+            return _limit_fields(wallet)
         case AutoTopupBody():
-            return None if wallet.topup is None else _topup_words(wallet.unit, wallet.topup)
+            return None if wallet.topup is None else _topup_fields(wallet.unit, wallet.topup)
         case _:
             assert_never(body)
 
@@ -71,7 +71,7 @@ def _optional(nanos: int | None) -> str | None:
     return None if nanos is None else format_amount(nanos)
 
 
-def _limits_words(wallet: Wallet) -> Words | None:
+def _limit_fields(wallet: Wallet) -> Fields | None:
     limits = wallet.limits
     if limits is None:
         return None
@@ -82,7 +82,7 @@ def _limits_words(wallet: Wallet) -> Words | None:
     }
 
 
-def _topup_words(unit: str, topup: Topup) -> Words:
+def _topup_fields(unit: str, topup: Topup) -> Fields:
     return {
         "unit": unit,
         "enabled": topup.enabled,
@@ -93,7 +93,7 @@ def _topup_words(unit: str, topup: Topup) -> Words:
     }
 
 
-def _budget_words(wallet: Wallet, budget: Budget) -> Words:
+def _budget_fields(wallet: Wallet, budget: Budget) -> Fields:
     scope = {name: value for name, value in zip(Scope._fields, budget.scope, strict=True) if value is not None}
     return {
         "budget_id": budget.budget_id,
@@ -104,7 +104,7 @@ def _budget_words(wallet: Wallet, budget: Budget) -> Words:
     }
 
 
-def _wallet_words(wallet: Wallet) -> Words:
+def _wallet_fields(wallet: Wallet) -> Fields:
     terms = wallet.terms
     return {
         "unit": wallet.unit,
@@ -117,7 +117,7 @@ def _wallet_words(wallet: Wallet) -> Words:
     }
 
 
-def _rules_words(wallet: Wallet) -> Words:
+def _rule_fields(wallet: Wallet) -> Fields:
     rules = [
         {
             "rule_id": rule.rule_id,

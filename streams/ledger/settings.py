@@ -29,6 +29,7 @@ from schemas.settings_bodies import (
 )
 from streams.ledger.account import (
     Account,
+    AlertState,
     ModelAccess,
     MonthLimits,
     OrgTerms,
@@ -36,7 +37,6 @@ from streams.ledger.account import (
     Topup,
     Wallet,
     WalletTerms,
-    Watch,
 )
 from streams.ledger.alerts import (
     LIMIT_ALERT_RULE_ID,
@@ -44,24 +44,24 @@ from streams.ledger.alerts import (
     LOW_RULE_ID,
     NEGATIVE_RULE_ID,
     distance,
+    evaluate_alerts,
     figures,
-    low_level,
-    watch_lines,
+    low_balance_level,
 )
 from streams.ledger.authority import members_of
-from streams.ledger.bounds import BARRED_MAX, MEMBERS_MAX, full, no_wallet
+from streams.ledger.bounds import BARRED_MAX, MEMBERS_MAX, refuse_full_account, refuse_new_wallet
 from streams.ledger.budgets import (
-    ANYTHING,
+    ANY_SCOPE,
     BUDGETS_MAX,
-    Charged,
+    BudgetCharge,
     Scope,
+    add_budget,
     count_of,
     covers,
     enter_window,
     find_budget,
     new_budget,
-    put,
-    take_out,
+    remove_budget,
 )
 from streams.ledger.burn import enter_day, follow
 from streams.ledger.due import change_time_zone, enter_month, refresh_due
@@ -71,7 +71,7 @@ from streams.ledger.rating import Price, could_tie, overrides_of
 from streams.ledger.refusals import BrokenLedger
 from streams.ledger.setting_fields import MICROS_PER_SECOND, before
 from streams.ledger.topups import consider_topup
-from streams.ledger.usage import refresh_headroom, wallet_for
+from streams.ledger.usage import refresh_fast_path_limit, wallet_for
 
 OVERRIDES_MAX = 256
 """Prices of its own an org may have by setting, about 200 bytes each."""
@@ -135,9 +135,11 @@ def apply_setting(account: Account, entry: Entry) -> list[Alert]:
 def refuse(account: Account, body: Body, occurred_at: int) -> str | None:
     """Why the account as it stands does not take a body that is right in itself; None when it does."""
     unit = unit_of(body)
-    crowd = (no_wallet(account, unit) if unit else None) or (full(account) if _adds(account, body) else None)
-    if crowd is not None:
-        return crowd.message
+    limit_refusal = (refuse_new_wallet(account, unit) if unit else None) or (
+        refuse_full_account(account) if _adds(account, body) else None
+    )
+    if limit_refusal is not None:
+        return limit_refusal.message
     match body:
         case MemberBody() if _joins(account, body) and len(members_of(account)) >= MEMBERS_MAX:
             return f"an organisation has at most {MEMBERS_MAX} members"
@@ -183,7 +185,7 @@ def _set_org(account: Account, body: OrgBody, entry: Entry) -> list[Alert]:
     alerts: list[Alert] = []
     for wallet in account.wallets.values():  # an org that opens again may want credits
         alerts += consider_topup(account, wallet, entry.recorded_at)
-        refresh_headroom(wallet)
+        refresh_fast_path_limit(wallet)
     return alerts
 
 
@@ -206,7 +208,7 @@ def _wallet_of(account: Account, unit: str, at: int) -> Wallet:
 
 def _set_wallet(account: Account, body: WalletBody, entry: Entry) -> list[Alert]:
     wallet = _wallet_of(account, body.unit, entry.recorded_at)
-    old, old_level = wallet.terms, low_level(wallet)
+    old, old_level = wallet.terms, low_balance_level(wallet)
     wallet.terms = WalletTerms(
         body.default,
         body.allowance_nanos,
@@ -219,45 +221,45 @@ def _set_wallet(account: Account, body: WalletBody, entry: Entry) -> list[Alert]
         for other in account.wallets.values():
             if other is not wallet and other.terms.default:
                 other.terms = msgspec.structs.replace(other.terms, default=False)
-    left = _line_of_low_moved(wallet, old_level, entry)
+    cleared = _reset_low_alert(wallet, old_level, entry)
     if wallet.terms.negative_limit != old.negative_limit:
         limit = wallet.terms.negative_limit
         if wallet.negative.crossed and (not limit or wallet.settled > -limit):
-            left = (*left, NEGATIVE_RULE_ID)
-        wallet.negative = Watch(entry.seq)
-    return _judge_again(account, wallet, entry, left)
+            cleared = (*cleared, NEGATIVE_RULE_ID)
+        wallet.negative = AlertState(entry.seq)
+    return _reevaluate_alerts(account, wallet, entry, cleared)
 
 
-def _line_of_low_moved(wallet: Wallet, old_level: int, entry: Entry) -> tuple[str, ...]:
+def _reset_low_alert(wallet: Wallet, old_level: int, entry: Entry) -> tuple[str, ...]:
     """The line of a low balance, if it is another now, is watched anew; returns it if it was crossed and is not."""
-    if low_level(wallet) == old_level:
+    if low_balance_level(wallet) == old_level:
         return ()
-    left = (LOW_RULE_ID,) if wallet.low.crossed and wallet.available > low_level(wallet) else ()
-    wallet.low = Watch(entry.seq)
-    return left
+    cleared = (LOW_RULE_ID,) if wallet.low.crossed and wallet.available > low_balance_level(wallet) else ()
+    wallet.low = AlertState(entry.seq)
+    return cleared
 
 
 def _set_month_limits(account: Account, body: MonthLimitsBody, entry: Entry) -> list[Alert]:
     """A limit that stays as it is keeps its watch."""
     wallet = _wallet_of(account, body.unit, entry.recorded_at)
-    old = wallet.limits or MonthLimits(None, None, Watch(entry.seq), Watch(entry.seq))
+    old = wallet.limits or MonthLimits(None, None, AlertState(entry.seq), AlertState(entry.seq))
     alert, allowed = body.alert_threshold_nanos, body.allowed_limit_nanos
-    left = tuple(
+    cleared = tuple(
         rule_id
-        for rule_id, watch, level in (
+        for rule_id, alert_state, level in (
             (LIMIT_ALERT_RULE_ID, old.alert, alert),
             (LIMIT_RULE_ID, old.reached, allowed),
         )
-        if watch.crossed and (level is None or wallet.used < level)
+        if alert_state.crossed and (level is None or wallet.used < level)
     )
     new = MonthLimits(
         alert,
         allowed,
-        old.alert if alert == old.alert_threshold else Watch(entry.seq),
-        old.reached if allowed == old.allowed_limit else Watch(entry.seq),
+        old.alert if alert == old.alert_threshold else AlertState(entry.seq),
+        old.reached if allowed == old.allowed_limit else AlertState(entry.seq),
     )
     wallet.limits = None if alert is None and allowed is None else new
-    return _judge_again(account, wallet, entry, left)
+    return _reevaluate_alerts(account, wallet, entry, cleared)
 
 
 def _set_budget(account: Account, body: BudgetBody, entry: Entry) -> list[Alert]:
@@ -267,29 +269,29 @@ def _set_budget(account: Account, body: BudgetBody, entry: Entry) -> list[Alert]
     scope = Scope(**body.scope.model_dump())
     budget = new_budget(body.budget_id, scope, body.window, body.limit_nanos, entry.seq, zone, at)
     found = find_budget(account, body.budget_id)
-    left: tuple[str, ...] = ()
+    cleared: tuple[str, ...] = ()
     alerts: list[Alert] = []
-    if scope == ANYTHING and body.window is BudgetWindow.MONTH:
+    if scope == ANY_SCOPE and body.window is BudgetWindow.MONTH:
         budget.spent, budget.began_at = wallet.used, month_starts_at(budget.number, zone)
     if found is not None:
-        place, old = found
+        old_wallet, old = found
         enter_window(old, zone, at)
-        take_out(place, old)
-        if (place.unit, old.scope, old.window) == (body.unit, budget.scope, budget.window):
+        remove_budget(old_wallet, old)
+        if (old_wallet.unit, old.scope, old.window) == (body.unit, budget.scope, budget.window):
             budget.spent, budget.number = old.spent, old.number
             budget.began_at, budget.ends_at = old.began_at, old.ends_at
             if old.limit == budget.limit:
-                budget.watch = old.watch
-        if old.watch.crossed and (place is not wallet or budget.spent < budget.limit):
-            left = (old.budget_id,)
-        if place is not wallet:
-            alerts = _judge_again(account, place, entry, left)
-            left = ()
+                budget.alert_state = old.alert_state
+        if old.alert_state.crossed and (old_wallet is not wallet or budget.spent < budget.limit):
+            cleared = (old.budget_id,)
+        if old_wallet is not wallet:
+            alerts = _reevaluate_alerts(account, old_wallet, entry, cleared)
+            cleared = ()
     held = (hold for hold in account.holds.values() if hold.wallet == body.unit)
     budget.held = sum(hold.amount for hold in held if covers(budget, Scope(*hold.scope)))
-    put(wallet, budget)
-    charged = [Charged(budget, budget.limit - budget.spent)]
-    return alerts + _judge_again(account, wallet, entry, left, charged)
+    add_budget(wallet, budget)
+    charged = [BudgetCharge(budget, budget.limit - budget.spent)]
+    return alerts + _reevaluate_alerts(account, wallet, entry, cleared, charged)
 
 
 def _set_topup(account: Account, body: AutoTopupBody, entry: Entry) -> list[Alert]:
@@ -298,7 +300,7 @@ def _set_topup(account: Account, body: AutoTopupBody, entry: Entry) -> list[Aler
     While amount and cap stay as they are, the cap that stands in the way was told of (product rule 27).
     """
     wallet = _wallet_of(account, body.unit, entry.recorded_at)
-    old_level, old = low_level(wallet), wallet.topup
+    old_level, old = low_balance_level(wallet), wallet.topup
     topup = Topup(
         body.enabled,
         body.threshold_nanos,
@@ -313,7 +315,7 @@ def _set_topup(account: Account, body: AutoTopupBody, entry: Entry) -> list[Aler
         topup.retry_at, topup.retrying = old.retry_at, old.retrying
         topup.capped = old.capped and (topup.amount, topup.monthly_cap) == (old.amount, old.monthly_cap)
     wallet.topup = topup
-    return _judge_again(account, wallet, entry, _line_of_low_moved(wallet, old_level, entry))
+    return _reevaluate_alerts(account, wallet, entry, _reset_low_alert(wallet, old_level, entry))
 
 
 def _set_override(account: Account, body: PriceOverrideBody, entry: Entry) -> None:
@@ -370,13 +372,15 @@ def _set_thresholds(account: Account, body: ThresholdsBody, entry: Entry) -> lis
     for wanted in body.rules:
         known = old.get(wanted.rule_id)
         same = known is not None and (known.type, known.level) == (wanted.type, wanted.level_nanos)
-        watch = known.watch if known is not None and same else Watch(entry.seq)
+        alert_state = known.alert_state if known is not None and same else AlertState(entry.seq)
         wallet.rules.append(
-            Rule(wanted.rule_id, wanted.type, wanted.level_nanos, wanted.channels, wanted.dismissable, watch)
+            Rule(wanted.rule_id, wanted.type, wanted.level_nanos, wanted.channels, wanted.dismissable, alert_state)
         )
-    alarmed = {rule.rule_id for rule in wallet.rules if rule.watch.crossed or distance(rule.type, rule.level, now) <= 0}
-    left = tuple(rule.rule_id for rule in old.values() if rule.watch.crossed and rule.rule_id not in alarmed)
-    return _judge_again(account, wallet, entry, left)
+    alarmed = {
+        rule.rule_id for rule in wallet.rules if rule.alert_state.crossed or distance(rule.type, rule.level, now) <= 0
+    }
+    cleared = tuple(rule.rule_id for rule in old.values() if rule.alert_state.crossed and rule.rule_id not in alarmed)
+    return _reevaluate_alerts(account, wallet, entry, cleared)
 
 
 def _follow_days(account: Account, wallet: Wallet, body: ThresholdsBody, at: int) -> None:
@@ -390,11 +394,11 @@ def _follow_days(account: Account, wallet: Wallet, body: ThresholdsBody, at: int
         enter_day(wallet, account.time_zone, at)
 
 
-def _judge_again(
-    account: Account, wallet: Wallet, entry: Entry, left: tuple[str, ...], charged: Sequence[Charged] = ()
+def _reevaluate_alerts(
+    account: Account, wallet: Wallet, entry: Entry, cleared: tuple[str, ...], charged: Sequence[BudgetCharge] = ()
 ) -> list[Alert]:
     at = entry.recorded_at
-    alerts = watch_lines(account, wallet, at, figures(wallet), replenished=False, left=left, charged=charged)
+    alerts = evaluate_alerts(account, wallet, at, figures(wallet), replenished=False, cleared=cleared, charged=charged)
     alerts += consider_topup(account, wallet, at)
-    refresh_headroom(wallet)
+    refresh_fast_path_limit(wallet)
     return alerts

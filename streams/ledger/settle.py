@@ -22,9 +22,9 @@ from streams.ledger.account import Account, ActiveHold, Grant, Wallet
 from streams.ledger.commands import PRIORITY_DEFAULT
 from streams.ledger.due import MONTHLY_GRANT_PREFIX, Due, DueKind, allowance_due, next_due, own_monthly, refresh_due
 from streams.ledger.entry import Lot, Outcome, Slice
-from streams.ledger.grants import covered, pay_overdraft
+from streams.ledger.grants import hold_coverage, pay_overdraft
 from streams.ledger.hold_decisions import write_release
-from streams.ledger.holds import covers_told, move_end
+from streams.ledger.holds import cover_details, move_timeout
 from streams.ledger.journal import Journal
 from streams.ledger.months import month_name, month_starts_at
 
@@ -62,13 +62,13 @@ def hold_still_open(account: Account, hold_id: str, arrived_at: int, at: int) ->
         yield
         return
     ends_at = hold.expires_at
-    move_end(account, hold, at + 1)
+    move_timeout(account, hold, at + 1)
     refresh_due(account)
     try:
         yield
     finally:
         if account.holds.get(hold_id) is hold:
-            move_end(account, hold, ends_at)
+            move_timeout(account, hold, ends_at)
             refresh_due(account)
 
 
@@ -156,7 +156,7 @@ def _begin_month(journal: Journal, wallet: Wallet, month: int, turned_at: int, o
     grant_id = f"{_monthly_id(wallet, month)}/rolled-over"
     ends_at = month_starts_at(month + 1, journal.account.time_zone)
     leaving = {part.grant_id: part.amount_nanos for part in kept}
-    covers = {grant.grant_id: part for grant, part in covered(wallet, leaving) if part and grant in old}
+    covers = {grant.grant_id: part for grant, part in hold_coverage(wallet, leaving) if part and grant in old}
     lots = (Lot(grant_id, GrantKind.ALLOWANCE, carried, PRIORITY_DEFAULT, ends_at),) if carried else ()
     journal.write(
         EntryKind.ROLLOVER,
@@ -166,14 +166,14 @@ def _begin_month(journal: Journal, wallet: Wallet, month: int, turned_at: int, o
         occurred_at=turned_at,
         slices=tuple(kept),
         grants=lots,
-        details=covers_told(covers),
+        details=cover_details(covers),
     )
 
 
 def _expire(journal: Journal, wallet: Wallet, grant: Grant) -> None:
     """What is left of a grant expires; what holds cover of it stays first."""
     assert grant.expires_at is not None
-    covers = {each.grant_id: part for each, part in covered(wallet) if part and each is grant}
+    covers = {each.grant_id: part for each, part in hold_coverage(wallet) if part and each is grant}
     if covers:
         journal.write(
             EntryKind.ROLLOVER,
@@ -183,7 +183,7 @@ def _expire(journal: Journal, wallet: Wallet, grant: Grant) -> None:
             occurred_at=grant.expires_at,
             reason=EntryReason.GRANT_HELD,
             correlation_id=grant.grant_id,
-            details=covers_told(covers),
+            details=cover_details(covers),
         )
         return
     journal.write_expiry(wallet.unit, (_loose(grant),), grant.expires_at, EntryReason.GRANT_EXPIRED)

@@ -2,7 +2,7 @@
 
 Rules of this file:
 - The source draws its grants, writes `transfer_out` and sends a `credit` leg with the lots; until an answer the credits
-  are visible as on the way (`Account.transits`).
+  are visible as on the way (`Account.in_transit`).
 - The target writes `transfer_in` and sends an `acknowledge` leg; or, when it cannot take them, a `return` leg with the
   same lots. A known org also writes why (`rejected`); an unknown one writes nothing and stays unknown.
 - The source writes `transfer_out` of amount 0 when the target has acknowledged, `transfer_return` when it has not: the
@@ -20,16 +20,16 @@ from schemas.amounts import AMOUNT_MAX
 from schemas.enums import DeadLetterCode, EntryKind, LegKind, RejectReason
 from streams.ledger.account import Account, Wallet
 from streams.ledger.authority import administers
-from streams.ledger.bounds import no_credits, no_transit
+from streams.ledger.bounds import refuse_new_credits, refuse_new_transfer
 from streams.ledger.commands import Transfer
 from streams.ledger.entry import Leg, Lot, Slice
-from streams.ledger.grants import draw, find_grant, give_back, pay_overdraft, unused_id
+from streams.ledger.grants import draw, find_grant, give_back, new_grant_id, pay_overdraft
 from streams.ledger.journal import Journal
 from streams.ledger.refusals import DeadLetter
 from streams.ledger.usage import wallet_for
 
 TRANSFER_FAMILY = "transfer"
-"""Grants that arrived have ids of this family (`grants.unused_id`)."""
+"""Grants that arrived have ids of this family (`grants.new_grant_id`)."""
 
 
 def decide_transfer(journal: Journal, transfer: Transfer) -> None:
@@ -39,7 +39,7 @@ def decide_transfer(journal: Journal, transfer: Transfer) -> None:
     arrived yet: their answer would be taken for that of both.
     """
     account = journal.account
-    if transfer.transfer_id in account.transits:
+    if transfer.transfer_id in account.in_transit:
         message = f"transfer {transfer.transfer_id} is still on its way; another needs an id of its own"
         raise DeadLetter(DeadLetterCode.DUPLICATE_WITH_DIFFERENT_CONTENT, message)
     refusal = _refuse_transfer(account, transfer)
@@ -98,8 +98,8 @@ def _refuse_transfer(account: Account, transfer: Transfer) -> RejectReason | Non
         return RejectReason.ORG_CLOSED
     if transfer.amount_nanos > wallet_for(account, transfer.wallet).available:
         return RejectReason.INSUFFICIENT_CREDITS
-    crowd = no_transit(account)
-    return None if crowd is None else crowd.reason
+    limit_refusal = refuse_new_transfer(account)
+    return None if limit_refusal is None else limit_refusal.reason
 
 
 def _lot_of(wallet: Wallet, part: Slice) -> Lot:
@@ -144,7 +144,7 @@ def _receive(journal: Journal, leg: Leg) -> None:
         return
     lots = tuple(
         Lot(
-            unused_id(account, TRANSFER_FAMILY, _arrival_name(leg, number)),
+            new_grant_id(account, TRANSFER_FAMILY, _arrival_name(leg, number)),
             lot.kind,
             lot.amount_nanos,
             lot.priority,
@@ -177,15 +177,15 @@ def _refuse_credit(account: Account, leg: Leg) -> RejectReason | None:
     if account.closed:
         return RejectReason.ORG_CLOSED
     wallet = wallet_for(account, leg.wallet)
-    fullest = max(wallet.settled + account.on_the_way(leg.wallet), wallet.allocation, wallet.lifetime_added)
+    fullest = max(wallet.settled + account.in_transit_nanos(leg.wallet), wallet.allocation, wallet.lifetime_added)
     if fullest + leg.amount_nanos > AMOUNT_MAX:
         return RejectReason.AMOUNT_OUT_OF_RANGE
-    crowd = no_credits(account, leg.wallet, len(leg.grants))
-    return None if crowd is None else crowd.reason
+    limit_refusal = refuse_new_credits(account, leg.wallet, len(leg.grants))
+    return None if limit_refusal is None else limit_refusal.reason
 
 
 def _acknowledged(journal: Journal, leg: Leg) -> None:
-    if leg.transfer_id not in journal.account.transits:
+    if leg.transfer_id not in journal.account.in_transit:
         return
     journal.write(
         EntryKind.TRANSFER_OUT,
@@ -202,9 +202,9 @@ def _acknowledged(journal: Journal, leg: Leg) -> None:
 
 def _returned(journal: Journal, leg: Leg) -> None:
     account = journal.account
-    if leg.transfer_id not in account.transits:
+    if leg.transfer_id not in account.in_transit:
         return
-    slices, anew = give_back(account.wallets[leg.wallet], leg.grants, journal.at)
+    slices, recreated = give_back(account.wallets[leg.wallet], leg.grants, journal.at)
     journal.write(
         EntryKind.TRANSFER_RETURN,
         leg.wallet,
@@ -212,7 +212,7 @@ def _returned(journal: Journal, leg: Leg) -> None:
         event_id=leg.transfer_id,
         occurred_at=leg.occurred_at,
         slices=slices,
-        grants=anew,
+        grants=recreated,
         reason=leg.reason,
         actor=leg.actor,
         counterparty_org_id=leg.target_org_id,

@@ -3,11 +3,11 @@
 Rules of this file:
 - Usage that has happened is always booked, into the negative if need be; only an amount out of range refuses it, and
   one wallet more than an org may have (`bounds`): a dead letter, which can be replayed.
-- The fast way and the slow way give the same account and the same entry (a property test holds them together). The
-  fast way is open while `0 < cost < wallet.headroom`, and its whole effect is `advance_fast`. A cost of 0 in a wallet
-  that exists only takes a number: `account.seq += 1`.
-- A wallet with budgets has no headroom but `room`, of the same meaning; its fast way, in `advance`, also
-  counts the usage towards the budgets it is about.
+- The fast path and the slow path give the same account and the same entry; a property test compares them. The fast
+  path is open while `0 < cost < wallet.fast_path_limit`, and its whole effect is `advance_fast`. A cost of 0 in a
+  wallet that exists only takes a number: `account.seq += 1`.
+- A wallet with budgets has `budgeted_fast_path_limit` instead. Its fast path, in `advance`, also counts the usage
+  towards its budgets.
 - Before a booking at `at`, everything due at or before `at` is settled (`due.settle_due`).
 """
 
@@ -20,14 +20,14 @@ import msgspec
 from schemas.amounts import AMOUNT_MAX
 from schemas.enums import DeadLetterCode, EntryKind, GrantKind
 from streams.ledger.account import Account, CorrectedUsage, Wallet
-from streams.ledger.alerts import figures, figures_with, nearest_line, watch_lines
-from streams.ledger.bounds import no_wallet
-from streams.ledger.budgets import ANYTHING, Charged, Scope, charge, charge_again, charge_fast
+from streams.ledger.alerts import distance_to_next_threshold, evaluate_alerts, figures, figures_with
+from streams.ledger.bounds import refuse_new_wallet
+from streams.ledger.budgets import ANY_SCOPE, BudgetCharge, Scope, charge, charge_fast, charge_revision
 from streams.ledger.burn import enter_day, idle
 from streams.ledger.commands import Usage
 from streams.ledger.due import enter_month, refresh_due
 from streams.ledger.entry import CARRIED, Alert, Entry, Slice, TopupRequest
-from streams.ledger.grants import draw, move
+from streams.ledger.grants import apply_movement, draw
 from streams.ledger.holds import take_from_hold
 from streams.ledger.rating import Rated
 from streams.ledger.refusals import DeadLetter, check_range
@@ -80,13 +80,13 @@ def default_unit(account: Account) -> str:
 
 
 def advance_fast(account: Account, wallet: Wallet, cost: int) -> None:
-    """Book `cost`, given that `0 < cost < wallet.headroom`. A caller in a hurry may write these lines out."""
+    """Book `cost`, given that `0 < cost < wallet.fast_path_limit`. A caller in a hurry may write these lines out."""
     wallet.grants[0].remaining -= cost
     wallet.settled -= cost
     wallet.used += cost
     if not wallet.allowance_first:
         wallet.lifetime_spent += cost
-    wallet.headroom -= cost
+    wallet.fast_path_limit -= cost
     account.seq += 1
 
 
@@ -95,10 +95,10 @@ def advance(account: Account, wallet: Wallet, cost: int, at: int, scope: Scope) 
 
     In a wallet with budgets the usage counts towards those of its scope, unless one of them stands in the way.
     """
-    if 0 < cost < wallet.headroom:
+    if 0 < cost < wallet.fast_path_limit:
         advance_fast(account, wallet, cost)
         return True
-    if not 0 < cost < wallet.room:
+    if not 0 < cost < wallet.budgeted_fast_path_limit:
         return False
     if not charge_fast(wallet.budgets, scope, cost, at):  # type: ignore[arg-type]  # there is room, so there are budgets
         return False
@@ -107,34 +107,34 @@ def advance(account: Account, wallet: Wallet, cost: int, at: int, scope: Scope) 
     wallet.used += cost
     if not wallet.allowance_first:
         wallet.lifetime_spent += cost
-    wallet.room -= cost
+    wallet.budgeted_fast_path_limit -= cost
     account.seq += 1
     return True
 
 
-def refresh_headroom(wallet: Wallet) -> None:
+def refresh_fast_path_limit(wallet: Wallet) -> None:
     """Work out how far the fast way is open; called at the end of every change but the fast ones.
 
     Every term below falls by exactly what is spent, so that it makes no difference how often it is worked out. Closed
     until the month has usage, and the day where days are followed: the first one makes their end fall due.
     """
-    room = _fast_until(wallet)
-    wallet.headroom, wallet.room = (room, 0) if wallet.budgets is None else (0, room)
+    limit = _fast_path_limit(wallet)
+    wallet.fast_path_limit, wallet.budgeted_fast_path_limit = (limit, 0) if wallet.budgets is None else (0, limit)
 
 
-def _fast_until(wallet: Wallet) -> int:
+def _fast_path_limit(wallet: Wallet) -> int:
     if not wallet.grants or wallet.used <= 0 or (wallet.burn is not None and idle(wallet, wallet.burn)):
         return 0
-    room = min(wallet.grants[0].remaining, AMOUNT_MAX - wallet.used)
+    limit = min(wallet.grants[0].remaining, AMOUNT_MAX - wallet.used)
     if not wallet.allowance_first:
-        room = min(room, AMOUNT_MAX - wallet.lifetime_spent)
-    ahead = nearest_line(wallet)
-    if ahead is not None and ahead < room:
-        room = ahead
-    return max(room, 0)
+        limit = min(limit, AMOUNT_MAX - wallet.lifetime_spent)
+    ahead = distance_to_next_threshold(wallet)
+    if ahead is not None and ahead < limit:
+        limit = ahead
+    return max(limit, 0)
 
 
-def book_usage(account: Account, wallet: Wallet, cost: int, at: int, scope: Scope = ANYTHING) -> Booking:
+def book_usage(account: Account, wallet: Wallet, cost: int, at: int, scope: Scope = ANY_SCOPE) -> Booking:
     """Book a usage of `cost` (at least 0) recorded at `at`; `wallet` comes from `wallet_for`.
 
     Not for what captures a hold or corrects (`decide` does). Raises DeadLetter as `check_spendable`, before any change.
@@ -156,9 +156,9 @@ def book_usage(account: Account, wallet: Wallet, cost: int, at: int, scope: Scop
 def check_spendable(account: Account, wallet: Wallet, cost: int) -> None:
     """Raise DeadLetter: `amount_out_of_range` when the wallet's numbers have no room for `cost`, `invalid_field` when
     it would be one wallet too many."""
-    crowd = no_wallet(account, wallet.unit)
-    if crowd is not None:
-        raise DeadLetter(DeadLetterCode.INVALID_FIELD, f"wallet: {crowd.message}")
+    limit_refusal = refuse_new_wallet(account, wallet.unit)
+    if limit_refusal is not None:
+        raise DeadLetter(DeadLetterCode.INVALID_FIELD, f"wallet: {limit_refusal.message}")
     check_range(
         cost,
         wallet.settled - cost,
@@ -174,7 +174,7 @@ def apply_usage(
     slices: tuple[Slice, ...],
     cost: int,
     at: int,
-    scope: Scope = ANYTHING,
+    scope: Scope = ANY_SCOPE,
     hold_id: str | None = None,
     known: CorrectedUsage | None = None,
 ) -> tuple[Alert, ...]:
@@ -192,28 +192,28 @@ def apply_usage(
         return ()
     if hold_id is not None:
         take_from_hold(account, wallet.unit, hold_id, cost, slices)
-    move(wallet, (), slices, at)
+    apply_movement(wallet, (), slices, at)
     wallet.used += cost
     wallet.lifetime_spent += spent_of(slices)
     wallet.opened = True
     charged = _charge(wallet, scope, cost, account.time_zone, at, known)
     replenished = known is not None and known.rebooking > cost
-    alerts = watch_lines(account, wallet, at, before, replenished, charged=charged)
+    alerts = evaluate_alerts(account, wallet, at, before, replenished, charged=charged)
     alerts += consider_topup(account, wallet, at)
-    refresh_headroom(wallet)
+    refresh_fast_path_limit(wallet)
     refresh_due(account)
     return tuple(alerts)
 
 
 def _charge(
     wallet: Wallet, scope: Scope, cost: int, time_zone: str, at: int, known: CorrectedUsage | None
-) -> list[Charged]:
+) -> list[BudgetCharge]:
     if known is None:
         return charge(wallet, scope, cost, time_zone, at)
     if not known.rebooking:
         return charge(wallet, scope, cost, time_zone, at, known.counted_at)
     was = Scope(*(known.carried.get(name) for name in Scope._fields))  # type: ignore[arg-type]  # these are texts
-    return charge_again(wallet, was, known.rebooking, scope, cost, time_zone, at, known.counted_at)
+    return charge_revision(wallet, was, known.rebooking, scope, cost, time_zone, at, known.counted_at)
 
 
 def spent_of(slices: tuple[Slice, ...]) -> int:
@@ -280,9 +280,9 @@ def usage_entry(
     )
 
 
-def usage_words(usage: Usage, rated: Rated) -> dict[str, Any]:
+def usage_fields(usage: Usage, rated: Rated) -> dict[str, Any]:
     """The fields of a usage's entry that do not depend on the account, by name: for what is booked as a command."""
-    words = {name: getattr(usage, name) for name in CARRIED}
-    words |= {"revision": usage.revision, "hold_id": usage.hold_id, "attributes": usage.attributes}
+    fields = {name: getattr(usage, name) for name in CARRIED}
+    fields |= {"revision": usage.revision, "hold_id": usage.hold_id, "attributes": usage.attributes}
     prices = (rated.unit_price, rated.output_unit_price, rated.billing_unit)
-    return words | dict(zip(("unit_price_nanos", "output_unit_price_nanos", "billing_unit"), prices, strict=True))
+    return fields | dict(zip(("unit_price_nanos", "output_unit_price_nanos", "billing_unit"), prices, strict=True))

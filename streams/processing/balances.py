@@ -35,7 +35,7 @@ def balance_columns(accounts: Sequence[Account], as_of: int) -> pa.RecordBatch:
         "lifetime_spent_nanos": [wallet.lifetime_spent for wallet in wallets],
         "status": [status(account, wallet) for account, wallet in owned],
         "health": [health(wallet) for wallet in wallets],
-        "on_the_way_nanos": [account.on_the_way(wallet.unit) for account, wallet in owned],
+        "on_the_way_nanos": [account.in_transit_nanos(wallet.unit) for account, wallet in owned],
     }
     fields = list(wallets_type.value_type)
     struct = pa.StructArray.from_arrays([pa.array(values[field.name], field.type) for field in fields], fields=fields)

@@ -72,8 +72,8 @@ def find_second_accounts(settings: Settings, org_id: str) -> list[AccountMerge]:
             account = _folded(org_id, entries)
             wallets = merge_of(account, entries, own)
             own = [*own, *entries]  # what two second accounts have in common counts once, too
-            holds, transits = len(account.holds), len(account.transits)
-            found.append(AccountMerge(org_id, partition, home, len(entries), wallets, holds, transits))
+            holds, in_transit = len(account.holds), len(account.in_transit)
+            found.append(AccountMerge(org_id, partition, home, len(entries), wallets, holds, in_transit))
     return found
 
 

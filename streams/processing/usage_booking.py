@@ -23,7 +23,7 @@ from schemas.records import arrow_schema
 from streams.engine.ports import SeenIds
 from streams.kafka.inbound import Inbound
 from streams.ledger.account import Account, Grant
-from streams.ledger.budgets import ANYTHING, Scope
+from streams.ledger.budgets import ANY_SCOPE, Scope
 from streams.ledger.commands import Usage
 from streams.ledger.decide import decide
 from streams.ledger.entry import Entry, Slice
@@ -160,7 +160,7 @@ class UsageBooking:
             account = live[org]
             wallet = account.wallets.get(unit)
             due_at = account.due_at
-            if wallet is not None and 0 < cost < wallet.headroom and (due_at is None or at < due_at):
+            if wallet is not None and 0 < cost < wallet.fast_path_limit and (due_at is None or at < due_at):
                 # streams.ledger.usage.advance_fast, written out: a call would cost a tenth of the loop
                 grant = wallet.grants[0]
                 grant.remaining -= cost
@@ -168,7 +168,7 @@ class UsageBooking:
                 wallet.used += cost
                 if not wallet.allowance_first:
                     wallet.lifetime_spent += cost
-                wallet.headroom -= cost
+                wallet.fast_path_limit -= cost
                 seqs[row] = account.seq = account.seq + 1
                 settled[row] = balance
                 held[row] = wallet.held
@@ -211,7 +211,7 @@ class UsageBooking:
         self._settle_due(row, account, at)
         try:
             wallet = wallet_for(account, unit)
-            scope = ANYTHING if wallet.budgets is None else self._scope(row)
+            scope = ANY_SCOPE if wallet.budgets is None else self._scope(row)
             booking = book_usage(account, wallet, cost, at, scope)
         except DeadLetter as refusal:
             self._drop(row, refusal)

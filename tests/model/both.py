@@ -21,7 +21,7 @@ from schemas.enums import SettingKind as Setting
 from schemas.records import bundled_id
 from streams.ledger.account import Account, encode_account
 from streams.ledger.balances import status as shown_status
-from streams.ledger.budgets import every
+from streams.ledger.budgets import all_budgets
 from streams.ledger.commands import Purchase, Refund, Transfer, Usage
 from streams.ledger.commands import Setting as SettingCommand
 from streams.ledger.decide import Command
@@ -469,8 +469,8 @@ def compare_wallets(auditor: Auditor, account: Account, about: object) -> None:
             status(org, known),
         )
         assert got == expected, (about, account.org_id, unit, got, expected)
-        budgets = [] if wallet.budgets is None else list(every(wallet.budgets))
-        spent = {budget.budget_id: (budget.spent, budget.watch.crossed) for budget in budgets}
+        budgets = [] if wallet.budgets is None else list(all_budgets(wallet.budgets))
+        spent = {budget.budget_id: (budget.spent, budget.alert_state.crossed) for budget in budgets}
         assert spent == {name: (each.spent, each.crossed) for name, each in known.budgets.items()}, (
             about,
             account.org_id,

@@ -20,7 +20,7 @@ from streams.ledger.account import encode_account
 from streams.ledger.entry import Entry
 from streams.ledger.months import month_of, month_starts_at
 from streams.ledger.refusals import DeadLetter
-from streams.ledger.usage import refresh_headroom
+from streams.ledger.usage import refresh_fast_path_limit
 from tests.unit.ledger.world import DAY, World
 
 TIMES = int(os.environ.get("CREDITS_TEST_PROPERTY_TIMES", "1"))
@@ -313,7 +313,7 @@ def test_what_must_always_hold(steps: list[tuple[object, ...]]) -> None:
     world.check()
     world.deliver()
     world.check()
-    assert not any(account.transits for account in world.accounts.values())
+    assert not any(account.in_transit for account in world.accounts.values())
 
 
 @settings(max_examples=400 * TIMES, deadline=None)
@@ -352,13 +352,13 @@ def test_crossings_alternate_with_leaving(steps: list[tuple[object, ...]]) -> No
 @settings(max_examples=400 * TIMES, deadline=None)
 @given(sequences)
 def test_the_fast_way_is_the_slow_way(steps: list[tuple[object, ...]]) -> None:
-    """The same entries and alerts, and the same account to the byte, headroom included."""
+    """The same entries and alerts, and the same account to the byte, fast-path limits included."""
     fast, slow = run(steps, World()), run(steps, World(fast=False))
     assert fast.entries == slow.entries
     assert fast.alerts == slow.alerts
     for who, account in slow.accounts.items():
         for wallet in account.wallets.values():
-            refresh_headroom(wallet)
+            refresh_fast_path_limit(wallet)
         assert encode_account(account) == encode_account(fast.account(who))
 
 

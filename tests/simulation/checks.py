@@ -68,7 +68,7 @@ class Cuts:
         self._no_differences()
         assert not list(self.fold.unfinished()), "a transfer has not ended"
         for org, account in self.accounts.items():
-            assert not account.transits, f"{org} waits for the end of {account.transits}"
+            assert not account.in_transit, f"{org} waits for the end of {account.in_transit}"
         self._check_inputs()
         check_holds(self.entries, self.accounts, self.fold)
         check_crossings(self.alerts)

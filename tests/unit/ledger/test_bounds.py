@@ -27,9 +27,9 @@ from streams.ledger.bounds import (
     GRANTS_MAX,
     MEMBERS_MAX,
     REFUNDED_MAX,
-    TRANSITS_MAX,
+    TRANSFERS_IN_TRANSIT_MAX,
     WALLETS_MAX,
-    full,
+    refuse_full_account,
 )
 from streams.ledger.commands import Purchase
 from streams.ledger.corrections import CORRECTED_MAX
@@ -170,7 +170,7 @@ def test_a_transfer_too_many_is_refused_until_one_has_arrived() -> None:
     world = World()
     pair(world)
     world.buy("5000")
-    for _ in range(TRANSITS_MAX):
+    for _ in range(TRANSFERS_IN_TRANSIT_MAX):
         assert reasons(world.send("1", "acme", "beta")) == []
     assert reasons(world.send("1", "acme", "beta")) == ["too_many_transfers"]
     world.deliver()
@@ -256,7 +256,7 @@ def full_of_holds() -> World:
     world.buy("100000")
     pair(world)
     number = 0
-    while full(world.account()) is None:
+    while refuse_full_account(world.account()) is None:
         assert place(world, number).decisions[0].allowed
         number += 1
     return world
@@ -280,7 +280,7 @@ def test_long_texts_fill_an_account_and_what_lets_go_is_never_refused() -> None:
     world.hold(HoldAction.CAPTURE, wide(0), "1")
     for number in range(1, placed // 2):
         assert reasons(world.hold(HoldAction.RELEASE, wide(number))) == []
-    assert full(account) is None
+    assert refuse_full_account(account) is None
     assert place(world, placed).decisions[0].allowed
     world.check()
 
@@ -290,7 +290,7 @@ def test_a_full_account_is_far_below_the_largest_message(grow: Callable[[World, 
     world = World()
     world.buy("100000")
     number = 0
-    while full(world.account()) is None and not reasons(grow(world, number)):
+    while refuse_full_account(world.account()) is None and not reasons(grow(world, number)):
         number += 1
     replace_all(world)
     assert len(encode_account(world.account())) < ACCOUNT_BYTES_MAX * 7 // 8
@@ -334,8 +334,8 @@ def test_a_small_account_that_changes_for_ever_is_never_full() -> None:
     text = {"administrators": [wide(number) for number in range(300)]}
     for _ in range(40):  # each entry is 0.2 MiB, the account too
         assert reasons(world.set(SettingKind.ORG, text)) == []
-        assert full(world.account()) is None
-    assert world.account().weight < FULL_BYTES
+        assert refuse_full_account(world.account()) is None
+    assert world.account().size_bound_bytes < FULL_BYTES
     world.check()
 
 

@@ -18,7 +18,7 @@ from schemas.enums import (
     RejectReason,
     SettingKind,
 )
-from streams.ledger.budgets import every
+from streams.ledger.budgets import all_budgets
 from streams.ledger.entry import Entry, Outcome
 from streams.ledger.refusals import DeadLetter
 from tests.unit.ledger.world import DAY, World
@@ -218,7 +218,7 @@ def test_budgets_know_of_it() -> None:
     assert [alert.thresholds_left for alert in outcome.alerts] == [("ann",)]
     book = world.account().wallets["USD"].budgets
     assert book is not None
-    assert book.filed[0]["ann"][0].spent == 0
+    assert book.by_field[0]["ann"][0].spent == 0
     world.check()
 
 
@@ -362,7 +362,7 @@ def budgeted(*budgets: dict[str, Any]) -> World:
 def spent(world: World) -> list[int]:
     book = world.account().wallets["USD"].budgets
     assert book is not None
-    return [budget.spent // NANOS for budget in sorted(every(book), key=lambda budget: budget.budget_id)]
+    return [budget.spent // NANOS for budget in sorted(all_budgets(book), key=lambda budget: budget.budget_id)]
 
 
 def test_a_revision_counts_in_the_windows_of_the_first_booking() -> None:
@@ -384,7 +384,9 @@ def test_a_revision_counts_in_the_windows_of_the_first_booking() -> None:
     amend(world, "46", 3, user_id="ann")
     assert spent(world) == [45, 45, 45]
     amend(world, "0", 4, voided=True)
-    assert world.account().wallets["USD"].room > 47 * NANOS  # the fast way is open, and not for this
+    assert (
+        world.account().wallets["USD"].budgeted_fast_path_limit > 47 * NANOS
+    )  # the fast way is open, and not for this
     amend(world, "47", 5, user_id="ann")
     world.refund(RefundTarget.USAGE, "u", "40")
     assert spent(world) == [45, 45, 45]

@@ -20,4 +20,4 @@ def test_deciding_again_and_again_stays_on_the_same_way() -> None:
         outcome = decide(account, USAGE, Context(AT, PRICES, Source("topic", 0, 1)))
         assert not outcome.alerts
     assert account.seq == before + 20_000
-    assert account.wallets["USD"].room > 0
+    assert account.wallets["USD"].budgeted_fast_path_limit > 0

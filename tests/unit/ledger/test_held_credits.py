@@ -133,7 +133,7 @@ def test_other_usage_does_not_draw_what_stays_for_a_hold() -> None:
     world.buy("50", purchase_id="q")
     assert world.account().wallets["USD"].grants[0].remaining == 45 * NANOS, "the overdraft is paid by what came"
     world.use("1")
-    assert wallet_of(world).headroom > 0, "the fast way is open on what is not kept"
+    assert wallet_of(world).fast_path_limit > 0, "the fast way is open on what is not kept"
     assert drawn(world.use("2")) == {"purchase/q": 2}
     assert drawn(world.hold(CAPTURE, "h", "81")) == {"purchase/p": 80, "purchase/q": 1}
     world.check()

@@ -22,7 +22,7 @@ from streams.ledger.account import ModelAccess
 from streams.ledger.admission import Admission, AdmissionRequest, admit, model_allowed
 from streams.ledger.authority import may_pay
 from streams.ledger.balances import health, status
-from streams.ledger.budgets import BUDGETS_MAX, Scope, every, find_budget
+from streams.ledger.budgets import BUDGETS_MAX, Scope, all_budgets, find_budget
 from streams.ledger.entry import Outcome
 from tests.unit.ledger.world import DAY, START, World
 
@@ -67,7 +67,7 @@ def test_a_usage_counts_once_in_each_of_its_budgets_when_the_last_of_them_stands
     world.use("2", user_id="ann", model="gpt")
     book = world.account().wallets["USD"].budgets
     assert book is not None
-    spent = {each.budget_id: each.spent // NANOS for each in every(book)}
+    spent = {each.budget_id: each.spent // NANOS for each in all_budgets(book)}
     assert spent == {"all": 5, "ann": 5, "gpt": 5 if stop == "reached" else 2}
     world.check()
 
@@ -271,7 +271,7 @@ def test_what_would_pass_a_limit_is_refused_before() -> None:
     world = rich()
     budget(world, "20", "day")
     assert ask(world, 20).allowed
-    assert (ask(world, 21).code, ask(world, 21).room) == (DecisionCode.LIMIT_REACHED, 20 * NANOS)
+    assert (ask(world, 21).code, ask(world, 21).grantable) == (DecisionCode.LIMIT_REACHED, 20 * NANOS)
     assert ask(world, 21).message == "Limit b of 20 USD a day would be passed: 20 are left, 21 asked for."
     world.use("20")
     assert ask(world, 21).message == "Limit b of 20 USD a day is reached."
@@ -316,7 +316,7 @@ def test_a_user_of_role_none_may_not_spend_and_its_usage_is_booked() -> None:
         world.set(SettingKind.MEMBER, {"user_id": name, "role": role})
     for free in (False, True):
         refused = ask(world, free=free, user_id="noa")
-        assert (refused.code, refused.http_status, refused.room) == (DecisionCode.NOT_AUTHORIZED, 403, 0)
+        assert (refused.code, refused.http_status, refused.grantable) == (DecisionCode.NOT_AUTHORIZED, 403, 0)
     assert all(ask(world, user_id=name).allowed for name in ("mia", "somebody"))
     for shortage in OnShortage:
         held = world.hold(HoldAction.PLACE, f"h-{shortage}", "1", user_id="noa", on_shortage=shortage)

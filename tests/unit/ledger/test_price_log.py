@@ -138,8 +138,8 @@ _ANY_PRICES = st.lists(
 
 
 @given(_ANY_PRICES)
-def test_what_is_filed_by_shape_is_what_comparing_each_with_each_says(every: list[dict[str, Any]]) -> None:
-    prices = [price(f"p{number}", **fields) for number, fields in enumerate(every)]
+def test_what_is_filed_by_shape_is_what_comparing_each_with_each_says(all_budgets: list[dict[str, Any]]) -> None:
+    prices = [price(f"p{number}", **fields) for number, fields in enumerate(all_budgets)]
     expected: list[Price] = []
     for each in prices:
         if not any(could_tie(each, other) for other in expected):
@@ -149,9 +149,9 @@ def test_what_is_filed_by_shape_is_what_comparing_each_with_each_says(every: lis
 
 @pytest.mark.parametrize("dimension", ["operation", "model", "tool", "provider", "category", "tier"])
 def test_a_price_is_compared_with_few_however_long_the_list(dimension: str) -> None:
-    filed = _Filed()
+    by_field = _Filed()
     shared = (dimension,)
     for number in range(2_000):
         named: dict[str, Any] = {dimension: f"v{number}"}
-        filed.add(price(f"p{number}", **named))
-        assert len(filed.alike(price("new", **named), shared)) == 1
+        by_field.add(price(f"p{number}", **named))
+        assert len(by_field.alike(price("new", **named), shared)) == 1

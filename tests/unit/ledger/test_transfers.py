@@ -26,12 +26,12 @@ def test_credits_arrive_and_are_acknowledged() -> None:
     world = world_of_two()
     (out,) = world.send("4", "acme", "beta").entries
     assert (out.kind, out.amount_nanos, out.counterparty_org_id) == (EntryKind.TRANSFER_OUT, -4 * NANOS, "beta")
-    assert world.account().on_the_way("USD") == 4 * NANOS
+    assert world.account().in_transit_nanos("USD") == 4 * NANOS
     world.check()
     (credit,) = world.legs
     assert (credit.kind, credit.org_id) == (LegKind.CREDIT, "beta")
     world.deliver()
-    assert world.account().on_the_way("USD") == 0
+    assert world.account().in_transit_nanos("USD") == 0
     assert (world.settled(), world.settled("beta")) == (6 * NANOS, 4 * NANOS)
     arrived = world.entries["beta"][-1]
     assert (arrived.kind, arrived.amount_nanos, arrived.counterparty_org_id) == (
@@ -130,7 +130,7 @@ def test_what_the_target_refuses_comes_back(closed: bool, administrators: tuple[
     refused = world.entries["beta"][-1]
     assert (refused.kind, refused.reason) == (EntryKind.REJECTED, reason)
     assert [(grant.grant_id, grant.remaining) for grant in world.account().wallets["USD"].grants] == grants
-    assert not world.account().transits
+    assert not world.account().in_transit
     world.check()
 
 
@@ -232,12 +232,12 @@ def test_an_id_is_not_used_again_while_its_transfer_is_on_its_way() -> None:
     with pytest.raises(DeadLetter, match="still on its way") as refusal:
         world.send("3", "acme", "beta")
     assert refusal.value.code is DeadLetterCode.DUPLICATE_WITH_DIFFERENT_CONTENT
-    assert world.account().on_the_way("USD") == 4 * NANOS
+    assert world.account().in_transit_nanos("USD") == 4 * NANOS
     world.deliver()
     world._offset = 100
     world.send("3", "acme", "beta")
     world.deliver()
-    assert (world.account().on_the_way("USD"), world.settled("beta")) == (0, 7 * NANOS)
+    assert (world.account().in_transit_nanos("USD"), world.settled("beta")) == (0, 7 * NANOS)
     world.check()
 
 

@@ -25,7 +25,7 @@ from schemas.enums import (
     SettingKind,
 )
 from streams.ledger.account import Account, encode_account, new_account
-from streams.ledger.budgets import Scope, covers, every
+from streams.ledger.budgets import Scope, all_budgets, covers
 from streams.ledger.commands import Hold, Purchase, Refund, Setting, Transfer, Usage
 from streams.ledger.decide import Command, Context, Source, decide, evolve, settle_due
 from streams.ledger.entry import Alert, Entry, HoldDecision, Leg, Outcome, TopupRequest
@@ -88,7 +88,7 @@ class World:
         self.settle(org)
         if not self.fast:
             for wallet in self.account(org).wallets.values():
-                wallet.headroom = wallet.room = 0
+                wallet.fast_path_limit = wallet.budgeted_fast_path_limit = 0
         self._offset += 1
         references = self._references(command)
         context = Context(self.at, self.prices, Source("topic", 0, self._offset), references)
@@ -205,7 +205,7 @@ class World:
         balances: dict[str, int] = defaultdict(int)
         for org, account in self.accounts.items():
             for unit, wallet in account.wallets.items():
-                balances[unit] += wallet.settled + account.on_the_way(unit)
+                balances[unit] += wallet.settled + account.in_transit_nanos(unit)
             for entry in self.entries[org]:
                 if entry.kind not in (EntryKind.TRANSFER_OUT, EntryKind.TRANSFER_IN, EntryKind.TRANSFER_RETURN):
                     sums[entry.wallet] += entry.amount_nanos
@@ -235,7 +235,7 @@ def check_wallets(account: Account) -> None:
         assert wallet.overdraft >= 0
         assert not (wallet.overdraft and wallet.grants)
         assert wallet.settled == sum(grant.remaining for grant in (*wallet.grants, *wallet.ended)) - wallet.overdraft
-        assert wallet.headroom >= 0
+        assert wallet.fast_path_limit >= 0
         ids = [grant.grant_id for grant in (*wallet.grants, *wallet.ended, *wallet.exhausted)]
         assert len(ids) == len(set(ids))
 
@@ -251,12 +251,12 @@ def check_holds(account: Account) -> None:
             assert grant.remaining == grant.kept, "what no hold keeps of an ended grant has expired"
             assert grant.kept == sum(hold.kept.get(grant.end_number, 0) for hold in holds)
         assert {number for hold in holds for number in hold.kept} == {grant.end_number for grant in wallet.ended}
-        budgets = [] if wallet.budgets is None else list(every(wallet.budgets))
+        budgets = [] if wallet.budgets is None else list(all_budgets(wallet.budgets))
         for budget in budgets:
             assert budget.held == sum(hold.amount for hold in holds if covers(budget, Scope(*hold.scope)))
         if wallet.budgets is not None:
             assert wallet.budgets.count == len(budgets) > 0
-            assert wallet.budgets.alarms == sum(budget.watch.crossed for budget in budgets)
+            assert wallet.budgets.alerting_count == sum(budget.alert_state.crossed for budget in budgets)
 
 
 def check_entries(entries: list[Entry]) -> None:

@@ -234,7 +234,7 @@ def test_a_transfer_arrives_or_returns() -> None:
         done = len(todo)
     assert book.account("bolt").wallets["USD"].settled == 4 * NANOS
     assert book.account("acme").wallets["USD"].settled == 6 * NANOS
-    assert not book.account("acme").transits
+    assert not book.account("acme").in_transit
 
 
 @pytest.mark.parametrize("together", [True, False])

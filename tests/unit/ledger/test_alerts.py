@@ -8,8 +8,8 @@ import pytest
 
 from schemas.amounts import NANOS
 from schemas.enums import AlertKind, HoldAction, RefundTarget, SettingKind
-from streams.ledger.account import Wallet, Watch, new_account
-from streams.ledger.alerts import figures, watch_lines
+from streams.ledger.account import AlertState, Wallet, new_account
+from streams.ledger.alerts import evaluate_alerts, figures
 from streams.ledger.entry import Alert, Outcome
 from tests.unit.ledger.world import DAY, World
 
@@ -255,14 +255,14 @@ def test_channels_and_dismissable_come_from_the_rule() -> None:
 
 def test_credits_that_are_no_longer_held_do_not_rearm_a_line() -> None:
     account = new_account("acme")
-    wallet = Wallet("USD", settled=30 * NANOS, held=25 * NANOS, opened=True, funded=True, low=Watch(crossed=True))
+    wallet = Wallet("USD", settled=30 * NANOS, held=25 * NANOS, opened=True, funded=True, low=AlertState(crossed=True))
     before = figures(wallet)
     wallet.held = 0
-    assert watch_lines(account, wallet, 0, before, replenished=False) == []
-    assert wallet.low == Watch(crossed=True)
-    (alert,) = watch_lines(account, wallet, 0, before, replenished=True)
+    assert evaluate_alerts(account, wallet, 0, before, replenished=False) == []
+    assert wallet.low == AlertState(crossed=True)
+    (alert,) = evaluate_alerts(account, wallet, 0, before, replenished=True)
     assert alert.kind is RESOLVED
-    assert wallet.low == Watch(epoch=2)
+    assert wallet.low == AlertState(epoch=2)
 
 
 def test_the_turn_of_the_month_is_judged_once_by_the_new_month_alone() -> None:

@@ -18,7 +18,7 @@ import asyncio
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import faust
 from clickhouse_connect.driver.client import Client
@@ -29,10 +29,10 @@ from projections.clickhouse import ClickHouseUnavailableError
 from projections.sink import PROJECTED, LedgerGapError, Sink
 from schemas.codec import RegistryUnavailableError
 from schemas.topics import Topics
-from streams.kafka.clients import faust_broker_urls, faust_credentials
+from streams.kafka.faust_app import batch_agent, faust_app
 from streams.kafka.inbound import Inbound
 from streams.kafka.registry import connect_registry
-from streams.kafka.transport import BatchConsumer, batch_topic, commit_offsets, use_batches
+from streams.kafka.transport import BatchConsumer, commit_offsets, use_batches
 
 if TYPE_CHECKING:
     from streams.settings import Settings
@@ -67,25 +67,8 @@ def build_projection_app(settings: Settings, client: Client, pace: Pace | None =
     The client must be used by nobody else. The caller starts and stops the app; it ends by itself (`crashed`) when it
     cannot go on.
     """
-    session_s = settings.session_timeout_ms / 1000
-    folder = settings.data_dir / "faust-projection"
-    folder.mkdir(parents=True, exist_ok=True)
-    app = faust.App(
-        f"{settings.namespace}{APP_NAME}",
-        broker=faust_broker_urls(settings),
-        broker_credentials=faust_credentials(settings),
-        datadir=str(folder),
-        store="memory://",
-        topic_partitions=settings.partitions,
-        topic_replication_factor=settings.replication_factor,
-        topic_disable_leader=True,
-        web_enabled=False,
-        stream_wait_empty=False,
-        consumer_auto_offset_reset="earliest",
-        consumer_max_fetch_size=FETCH_BYTES_MAX,
-        broker_session_timeout=session_s,
-        broker_heartbeat_interval=session_s / 4,
-        stream_recovery_delay=0.0,
+    app = faust_app(
+        settings, f"{settings.namespace}{APP_NAME}", folder="faust-projection", fetch_bytes_max=FETCH_BYTES_MAX
     )
     topics = Topics(settings.namespace)
     sink = Sink(client, topics, connect_registry(settings), partitions=settings.partitions)
@@ -130,12 +113,7 @@ class Projector(Service):
     def bind(self) -> None:
         """Give the app its consumer, its agent and this service."""
         use_batches(self._app, self, self._pace.rows_max)
-
-        async def projection(stream: Any) -> None:
-            async for inbound in stream:
-                await self._offer(inbound)
-
-        self._app.agent(batch_topic(self._app, *self._names), name="projection")(projection)
+        batch_agent(self._app, "projection", self._names, self._offer)
         self._app._extra_services.append(self)
 
     @property

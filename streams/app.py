@@ -14,21 +14,19 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import faust
 from aiokafka.errors import KafkaError
 
 from streams.background import watched_threads
-from streams.data_folder import prepare
 from streams.engine.engine import Engine
 from streams.engine.health import WorkerHealth, serve_health
 from streams.engine.internal_topics import prepare_topics
 from streams.engine.memory import set_up_memory
 from streams.engine.ports import EngineMetrics, Processor
 from streams.errors import KafkaUnavailableError, OperatorError
-from streams.kafka.clients import faust_broker_urls, faust_credentials
+from streams.kafka.faust_app import faust_app
 from streams.kafka.quiet_logs import quieten
 from streams.settings import Settings
 from streams.stopping import LEAVE_TIMEOUT_S, Stopping, leave
@@ -41,31 +39,13 @@ MakeProcessor = Callable[[Settings], Processor[Any, Any]]
 
 
 def build_app(settings: Settings) -> faust.App:
-    """The Faust app of a ledger worker, without engine; what differs from Faust's defaults, and why, is here."""
-    session_s = settings.session_timeout_ms / 1000
-    return faust.App(
+    """The Faust app of a ledger worker, without engine."""
+    return faust_app(
+        settings,
         settings.app_id,
-        broker=faust_broker_urls(settings),
-        broker_credentials=faust_credentials(settings),
-        datadir=str(_faust_folder(settings)),
-        store="memory://",
-        topic_partitions=settings.partitions,
-        topic_replication_factor=settings.replication_factor,
-        # No leader topic, no web server without authentication on all interfaces.
-        topic_disable_leader=True,
-        web_enabled=False,
-        # The engine itself waits for what is in flight.
-        stream_wait_empty=False,
-        # Only for inputs the state has never read, before the engine seeks; a deleted position is found by the engine.
-        consumer_auto_offset_reset="earliest",
-        consumer_max_fetch_size=FETCH_BYTES_MAX,
-        # Faust's 60 s would leave a dead worker's partitions alone for a minute.
-        broker_session_timeout=session_s,
-        broker_heartbeat_interval=session_s / 4,
-        # Without a name a dead worker's place is kept until its session has run out, whoever comes.
-        consumer_group_instance_id=settings.worker_name,
-        table_standby_replicas=0,
-        stream_recovery_delay=0.0,
+        folder="faust",
+        fetch_bytes_max=FETCH_BYTES_MAX,
+        instance_name=settings.worker_name,
     )
 
 
@@ -163,9 +143,3 @@ def _tell(failure: BaseException, *, debug: bool) -> None:
         log.error("The worker stops: %s", failure)
     else:
         log.error("The worker stops: %r", failure, exc_info=failure)
-
-
-def _faust_folder(settings: Settings) -> Path:
-    folder = prepare(settings.data_dir) / "faust"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder

@@ -35,6 +35,7 @@ def merge(
     """
     import time
 
+    from streams.agents.processor import make_processor
     from streams.kafka import topics_admin
     from streams.processing.merging import find_second_accounts, refuse_while_working
     from streams.processing.merging import merge as merge_account
@@ -46,7 +47,7 @@ def merge(
     found = find_second_accounts(settings, org)
     if yes:
         for second in found:
-            merge_account(settings, second, time.time_ns() // 1_000)
+            merge_account(settings, make_processor(settings), second, time.time_ns() // 1_000)
     if as_json:
         print_json({"org_id": org, "merged": yes, "accounts": [_document(second) for second in found]})
         return

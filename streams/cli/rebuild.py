@@ -60,6 +60,7 @@ def rebuild(
 def _rebuild_accounts(
     settings: Settings, partitions: list[int], *, accept_gaps: bool, yes: bool, as_json: bool
 ) -> None:
+    from streams.agents.processor import make_processor
     from streams.engine.rebuild import refuse_while_working
     from streams.kafka import topics_admin
     from streams.processing.rebuild import rebuild_accounts
@@ -74,6 +75,7 @@ def _rebuild_accounts(
     with contextlib.ExitStack() as shown:
         found = rebuild_accounts(
             settings,
+            make_processor(settings),
             numbers,
             accept_gaps=accept_gaps,
             progress=lambda total: shown.enter_context(progress("offsets", total)).advance,

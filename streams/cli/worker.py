@@ -15,11 +15,11 @@ def worker() -> None:
     """Run one ledger worker until Ctrl-C; start it several times to share the partitions."""
     settings = load_settings()
 
+    from streams.agents.processor import make_processor
     from streams.app import run_worker
     from streams.kafka import topics_admin
     from streams.logging import configure_logging
     from streams.metrics import PrometheusMetrics
-    from streams.processing.processor import make_processor
     from streams.stopping import Stopping
 
     configure_logging(settings.log_level, as_json=settings.log_format == "json")

@@ -47,8 +47,9 @@ from streams.engine.stalled import StalledInputs
 from streams.engine.table import LedgerConsumer, account_table
 from streams.engine.topic_watch import LOOK_INTERVAL_S, TopicWatch
 from streams.errors import KafkaUnavailableError, OperatorError
+from streams.kafka.faust_app import batch_agent
 from streams.kafka.inbound import Inbound
-from streams.kafka.transport import batch_topic, commit_offsets, use_batches
+from streams.kafka.transport import commit_offsets, use_batches
 from streams.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -116,17 +117,15 @@ class Engine:
         )
 
     def bind(self, app: faust.App) -> None:
-        """Give the app its consumer, its account table and its one agent."""
+        """Give the app its consumer, its account table, and the processor's agents."""
         self._app = app
         use_batches(app, self, self._settings.batch_records_max, consumer=LedgerConsumer)
         account_table(app, self, self._settings.partitions)
         app.on_partitions_revoked.connect(self._revoked, weak=False)
 
-        async def ledger(stream: Any) -> None:
-            async for inbound in stream:
-                self._offer(inbound)
-
-        app.agent(batch_topic(app, *self._inputs), name="ledger")(ledger)
+        agents = self._processor.inputs
+        for name in dict.fromkeys(agents.values()):
+            batch_agent(app, name, [topic for topic in agents if agents[topic] == name], self._offer)
 
     async def start(self) -> None:
         """Start the processor and the clock. Before the app."""
@@ -277,7 +276,7 @@ class Engine:
     def _tps(self, partition: int) -> list[TP]:
         return [TP(topic, partition) for topic in self._inputs]
 
-    def _offer(self, inbound: Inbound) -> None:
+    async def _offer(self, inbound: Inbound) -> None:
         pump = self._pumps.get(inbound.partition)
         if pump is not None and not self._stopping:
             pump.offer(inbound)

@@ -6,7 +6,7 @@ partition p belongs to the owner of input partition p.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -69,7 +69,7 @@ def clock_config() -> dict[str, str]:
 
 
 def prepare_topics(
-    settings: Settings, inputs: Sequence[str], outputs: Sequence[str], windows: Sequence[SeenWindow]
+    settings: Settings, inputs: Iterable[str], outputs: Iterable[str], windows: Sequence[SeenWindow]
 ) -> int:
     """Check that all topics agree on the number of partitions, create the engine's own; returns that number.
 

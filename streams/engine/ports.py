@@ -205,8 +205,10 @@ class Processor(Protocol[State, Gathered]):
     """The code that decides. Implemented by `streams.processing`; the engine's tests have small ones."""
 
     @property
-    def inputs(self) -> Sequence[str]:
-        """Physical names of the input topics. Co-partitioned: the engine refuses to start when their counts differ."""
+    def inputs(self) -> Mapping[str, str]:
+        """Physical names of the input topics, each with the name of the Faust agent that takes it.
+
+        Co-partitioned: the engine refuses to start when their counts differ."""
         ...
 
     @property

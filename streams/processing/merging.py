@@ -26,7 +26,7 @@ from schemas.events import INPUTS
 from schemas.partitioner import partition_of
 from schemas.topics import INPUT_TOPICS, Topics
 from streams.engine.maintenance import book_output
-from streams.engine.ports import Keyed, Output
+from streams.engine.ports import Keyed, Output, Processor
 from streams.errors import OperatorError
 from streams.kafka.clients import admin_config
 from streams.kafka.reader import committed_ends, read_range
@@ -36,7 +36,6 @@ from streams.ledger.entry import Entry
 from streams.ledger.evolve import evolve
 from streams.ledger.merges import WalletMerge, close_second_account, closed, merge_id, merge_of
 from streams.processing.outbound import Outbound
-from streams.processing.processor import make_processor
 from streams.processing.state import PartitionState
 
 if TYPE_CHECKING:
@@ -77,7 +76,7 @@ def find_second_accounts(settings: Settings, org_id: str) -> list[AccountMerge]:
     return found
 
 
-def merge(settings: Settings, second: AccountMerge, now: int) -> None:
+def merge(settings: Settings, processor: Processor[PartitionState, Any], second: AccountMerge, now: int) -> None:
     """Close one second account and send what moves; `now`: microseconds. Raises `OperatorError` while a worker runs."""
     refuse_while_working(settings)
     registry = connect_registry(settings)
@@ -101,7 +100,7 @@ def merge(settings: Settings, second: AccountMerge, now: int) -> None:
         output.records.append((topics.name("balances"), [{"key": key, "value": None}]))
         return output
 
-    asyncio.run(book_output(settings, make_processor(settings), second.partition, decide))
+    asyncio.run(book_output(settings, processor, second.partition, decide))
 
 
 def moving_records(second: AccountMerge, now: int) -> list[tuple[InputKind, dict[str, Any]]]:

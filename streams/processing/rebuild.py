@@ -10,19 +10,19 @@ import multiprocessing
 import os
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from multiprocessing.queues import Queue
 from queue import Empty
-from typing import Final
+from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from schemas.codec import WriterSchemas
 from schemas.topics import Topics
 from streams.engine.internal_topics import prepare_topics
-from streams.engine.ports import SeenWindow
+from streams.engine.ports import Processor, SeenWindow
 from streams.engine.positions import OutputEnd, record_digest
 from streams.engine.rebuild import COMMIT, RebuiltState, fence, replace_state
 from streams.engine.restore import CommittedReader
@@ -31,7 +31,6 @@ from streams.kafka.clients import consumer_config
 from streams.kafka.registry import connect_registry
 from streams.local.parent import PARENT_VARIABLE, stop_with_parent
 from streams.processing.history import Advance, History, Log, key_of, offset_of, read_history, value_of
-from streams.processing.processor import make_processor
 from streams.processing.remembered import find_positions, remember
 from streams.settings import Settings
 
@@ -124,17 +123,17 @@ def rebuild_partition(order: Order, number: int, writers: WriterSchemas, advance
 
 def rebuild_accounts(
     settings: Settings,
+    processor: Processor[Any, Any],
     numbers: Sequence[int],
     *,
     accept_gaps: bool = False,
     progress: Callable[[int], Advance],
 ) -> list[Rebuilt]:
-    """Rebuild these partitions; no worker may run (`engine.rebuild.refuse_while_working`).
+    """Rebuild these partitions of a processor; no worker may run (`engine.rebuild.refuse_while_working`).
 
     1. Create the engine's topics where they are missing. 2. Fence. 3. Each partition by itself. `progress` is told how
     many offsets there are, and gives what to tell of those that were read.
     """
-    processor = make_processor(settings)
     windows = tuple(processor.seen_windows)
     prepare_topics(settings, processor.inputs, processor.outputs, windows)
     fence(settings)
@@ -178,7 +177,7 @@ def _rebuild(number: int) -> Rebuilt:
     return rebuild_partition(_order, number, _writers, _steps.put)
 
 
-def shown_offsets(settings: Settings, inputs: Sequence[str]) -> dict[int, dict[str, int]]:
+def shown_offsets(settings: Settings, inputs: Iterable[str]) -> dict[int, dict[str, int]]:
     """What the workers' consumer group shows as read, by partition and topic; what it does not show is left out."""
     consumer = Consumer({**consumer_config(settings, settings.app_id), "log_level": 0})
     asked = [TopicPartition(topic, number) for topic in inputs for number in range(settings.partitions)]

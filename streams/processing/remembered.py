@@ -47,9 +47,9 @@ from streams.processing.history import (
     sources_of,
     value_of,
 )
-from streams.processing.processor import LEG_RECORD, USAGE_IDS
 from streams.processing.references import usage_id, usage_ids
 from streams.processing.rows import MONEY_IDS, unique_id, unique_leg
+from streams.processing.state import USAGE_IDS
 from streams.processing.validation import read
 
 ENTRIES_PER_HINT: Final = 10_000
@@ -149,7 +149,7 @@ def _after_answered(log: Log, topics: Topics, position: int) -> int:
 
 def _legs(log: Log, topic: str, messages: Sequence[Message]) -> list[Leg | None]:
     """The transfer legs in these records; None for what is none."""
-    decoded = log.decoded_partly(LEG_RECORD, messages)
+    decoded = log.decoded_partly("leg", messages)
     legs: list[Leg | None] = [None] * len(messages)
     places = range(len(messages)) if decoded.positions is None else decoded.positions
     for place, row in zip(places, rows_of(decoded.batch), strict=True):

@@ -10,16 +10,37 @@ Rules of this file:
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Final
 
 from streams.engine.ports import Partition
 from streams.engine.seals import NO_SEALS, Seals
 from streams.ledger.account import Account, decode_account, encode_account, new_account
 from streams.processing.own_keys import OwnKeys
+from streams.settings import Settings
 
 ACCOUNTS_LIVE_MAX: Final = 256
 """Decoded accounts kept per partition, about 6 KiB each with ten alert rules: 1.5 MiB. Those beyond are decoded again
 when needed, which takes 4 µs."""
+
+
+USAGE_IDS: Final = "usage"
+"""The window that usage is remembered for; all other records have `rows.MONEY_IDS`."""
+
+HOUR_US: Final = 3_600_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """How late a record may come, and how long its id is remembered at least; microseconds."""
+
+    usage_us: int
+    money_us: int
+
+    @classmethod
+    def of(cls, settings: Settings) -> Windows:
+        """As the settings say."""
+        return cls(settings.usage_window_hours * HOUR_US, settings.money_window_days * 24 * HOUR_US)
 
 
 class PartitionState:

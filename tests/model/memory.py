@@ -16,6 +16,7 @@ from schemas.codec import decode_columns, encode_one, rows_of
 from schemas.enums import InputKind
 from schemas.records import BundledSchemas, bundled_id
 from schemas.topics import BY_KEY, INPUT_TOPICS, Topics
+from streams.agents.processor import LedgerProcessor
 from streams.engine.ports import EntryMatch, Output, Partition, TimeOf
 from streams.engine.seen import SeenMemory
 from streams.kafka.inbound import Inbound
@@ -24,7 +25,6 @@ from streams.ledger.account import Account, decode_account
 from streams.ledger.price_log import Published
 from streams.ledger.rating import Price
 from streams.processing.prices import PriceRecords
-from streams.processing.processor import LedgerProcessor
 from streams.settings import Settings
 
 NOW_US = 1_780_000_000_000_000

@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from streams.agents.processor import LedgerProcessor
 from streams.engine import ledger_lookup
 from streams.engine import pump as pump_module
 from streams.engine import restore as restore_module
@@ -35,7 +36,6 @@ from streams.ledger import grants
 from streams.ledger.price_log import PriceLog
 from streams.processing import decoding
 from streams.processing.gathered import Gathered
-from streams.processing.processor import LedgerProcessor
 from streams.processing.state import PartitionState
 from streams.settings import Settings
 from tests.model.memory import FixedSchemas, Sent

@@ -1,8 +1,8 @@
 """Imports go one way.
 
-`cli, app → processing, api → engine, projections → kafka, ledger → schemas`. Each layer names what it may import of
-ours; a new package must be given its place here before it may be imported or import. `LEAVES` are single modules of
-`streams` that hold no logic of the domain: any shell may import them.
+`cli, app → agents → processing, api → engine, projections → kafka, ledger → schemas`. Each layer names what it may
+import of ours; a new package must be given its place here before it may be imported or import. `LEAVES` are single
+modules of `streams` that hold no logic of the domain: any shell may import them.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "streams.engine": {*BELOW, "streams.kafka"},
     "projections": {*BELOW, "streams.kafka", "streams.ledger"},
     "streams.processing": {*BELOW, "streams.kafka", "streams.ledger", "streams.engine"},
+    "streams.agents": {*BELOW, "streams.kafka", "streams.ledger", "streams.engine", "streams.processing"},
     "streams.client": {*BELOW, "streams.kafka"},
     "streams.local": {*BELOW, "streams.kafka"},
     "streams.local.api_key": {"streams.errors"},
@@ -52,8 +53,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "streams.demo": TOOLS | {"streams.loadgen", "streams.verify"},
     "streams.bench": TOOLS | {"streams.loadgen", "streams.verify", "streams.engine", "streams.ledger"},
     "streams.api": TOOLS | {"streams.ledger", "streams.engine", "projections", "streams.verify"},
-    "streams.app": BELOW
-    | {"streams.kafka", "streams.metrics", "streams.ledger", "streams.engine", "streams.processing"},
+    "streams.app": BELOW | {"streams.kafka", "streams.metrics", "streams.engine"},
     "streams.cli": set(),  # the top: anything
     "streams.__main__": {"streams.cli"},
 }

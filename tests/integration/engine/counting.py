@@ -78,7 +78,7 @@ class CountingProcessor:
     seen_windows = (SeenWindow("events", 3 * DAY_US),)
 
     def __init__(self, settings: Settings) -> None:
-        self.inputs = input_topics(settings)
+        self.inputs = dict(zip(input_topics(settings), ("first", "second"), strict=True))
         self.witness = output_topic(settings)
         self.outputs = (self.witness,)
         self._wait_file = Path(os.environ.get("COUNTING_WAIT_FILE", os.devnull + ".none"))

@@ -15,11 +15,11 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from schemas.amounts import NANOS
 from schemas.enums import InputKind
+from streams.agents.processor import make_processor
 from streams.engine.internal_topics import changelog_config, changelog_topic, seen_topic
 from streams.engine.restore import OwnTopics, Restored, restore
 from streams.kafka.clients import admin_config, producer_config
 from streams.kafka.reader import committed_ends, read_range
-from streams.processing.processor import make_processor
 from tests.integration.engine.workers import REPOSITORY, Worker, until
 from tests.integration.ledger.events import PRICE_LIST, Fields, Traffic, administrators, now_us
 from tests.integration.ledger.installation import LedgerInstallation

@@ -75,7 +75,7 @@ class Log:
 class Echo:
     """Writes each value out; knows how many it has decided since it was loaded."""
 
-    inputs: Sequence[str] = (TOPIC,)
+    inputs: Mapping[str, str] = field(default_factory=lambda: {TOPIC: "echo"})
     outputs: Sequence[str] = (OUT,)
     witness: str = OUT
     seen_windows: Sequence[SeenWindow] = ()
@@ -427,7 +427,7 @@ DUE_AT = 5_000_000
 def test_a_timer_waits_until_every_input_was_read_up_to_its_time(tmp_path: Path) -> None:
     """The clock is past the timer, and an input has records that cannot be read yet."""
     other = "other"
-    echo = Timed(inputs=(TOPIC, other))
+    echo = Timed(inputs={TOPIC: "timed", other: "timed"})
 
     async def test(bench: Bench) -> None:
         bench.fetching.behind = {other}

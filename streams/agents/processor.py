@@ -1,9 +1,9 @@
-"""The ledger as the engine runs it: gather what a batch needs, decide it, hand over what it causes.
+"""The ledger as the engine runs it: all agents together, gathered for at once and committed at once.
 
 `gather` decodes, reads prices on when a usage has none, and looks up the entries that refunds refer to. Whoever must be
 asked for that is asked in a thread: the loop serves other partitions and the group's heartbeats meanwhile. `step` is
-pure: (accounts, decoded batch, prices) → (entries, alerts, balances, accounts). `tick` lets time pass. No rule about
-money stands here; they are in `streams.ledger`.
+pure: (accounts, decoded batch, prices) → (entries, alerts, balances, accounts); each batch is decided by the agent of
+its topic. `tick` lets time pass. No rule about money stands here; they are in `streams.ledger`.
 """
 
 from __future__ import annotations
@@ -11,53 +11,46 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from schemas.codec import DecodedBatch, RegistryUnavailableError
+from schemas.codec import RegistryUnavailableError
 from schemas.enums import InputKind
-from schemas.topics import BY_KEY, INPUT_TOPICS, Topics
+from schemas.topics import BY_KEY, Topics
+from streams.agents import timers
+from streams.agents.agent import ACCOUNT_OUTPUTS, Agent, Batch, PricesAtHand
+from streams.agents.money import AGENT as MONEY
+from streams.agents.prices import AGENT as PRICES
+from streams.agents.settings import AGENT as SETTINGS
+from streams.agents.transfer_legs import AGENT as TRANSFER_LEGS
+from streams.agents.usage import AGENT as USAGE
 from streams.engine.ports import EntrySource, Output, Partition, SeenWindow, UnavailableError
 from streams.engine.seals import Seals
 from streams.kafka.inbound import Inbound
 from streams.kafka.registry import Kept, connect_registry
 from streams.ledger.price_log import PriceLog
-from streams.ledger.settle import settle_due
 from streams.processing.balances import balance_columns
 from streams.processing.decoding import Decoder
 from streams.processing.gathered import Gathered
 from streams.processing.negative_cache import Missed
 from streams.processing.notices import NoticeLog
-from streams.processing.old_ids import old_ids
 from streams.processing.outbound import Outbound
 from streams.processing.prices import PriceReader, PriceSource
 from streams.processing.references import Finder
-from streams.processing.rows import MONEY_IDS, RowBooking
-from streams.processing.state import PartitionState
-from streams.processing.usage_booking import UsageBooking
-from streams.processing.usage_guards import UsageGuards, segments
-from streams.processing.usage_rating import Kinds, kinds_of, unpriced
+from streams.processing.rows import MONEY_IDS
+from streams.processing.state import USAGE_IDS, PartitionState, Windows
+from streams.processing.usage_rating import Kinds, kinds_of
 from streams.processing.validation import FUTURE_TOLERANCE_US
 from streams.settings import Settings
 
 log = logging.getLogger(__name__)
 
-HOUR_US: Final = 3_600_000_000
-USAGE_IDS: Final = "usage"
-LEG_RECORD: Final = "leg"
-WRITTEN: Final = (
-    "ledger",
-    "alerts_threshold",
-    "alerts_depletion",
-    "alerts_topup",
-    "topup_requests",
-    "decisions",
-    "balances",
-    "dead_letters",
-    "transfer_legs",
-    "kept_prices",
-)
+AGENTS: Final = (USAGE, MONEY, SETTINGS, PRICES, TRANSFER_LEGS)
+"""Every agent that Faust runs."""
+
+WRITTEN: Final = tuple(dict.fromkeys((*ACCOUNT_OUTPUTS, *(key for agent in AGENTS for key in agent.outputs))))
 """Keys of the topics that a batch may write to."""
+
 START_PAUSE_S: Final = 1.0
 
 
@@ -74,15 +67,14 @@ class LedgerProcessor:
         self._notice_log = NoticeLog(log, settings.usage_window_hours)
         self._partitions = settings.partitions
         self._seals = Seals.of(settings)
-        self._usage_window_us = settings.usage_window_hours * HOUR_US
-        self._money_window_us = settings.money_window_days * 24 * HOUR_US
-        self._input_kinds = {self._topics.name(key): kind for kind, key in INPUT_TOPICS.items()}
-        self._legs = self._topics.name("transfer_legs")
+        self._windows = Windows.of(settings)
+        self._agents: dict[str, Agent] = {self._topics.name(key): agent for agent in AGENTS for key in agent.inputs}
+        self._records = {self._topics.name(key): str(BY_KEY[key].record) for agent in AGENTS for key in agent.inputs}
 
     @property
-    def inputs(self) -> Sequence[str]:
-        """The input topics of the contract, and the transfer legs."""
-        return [*self._input_kinds, self._legs]
+    def inputs(self) -> Mapping[str, str]:
+        """The input topics of all agents, each with the name of its agent."""
+        return {topic: agent.name for topic, agent in self._agents.items()}
 
     @property
     def outputs(self) -> Sequence[str]:
@@ -98,8 +90,8 @@ class LedgerProcessor:
     def seen_windows(self) -> Sequence[SeenWindow]:
         """Ids are remembered for their window and for as far as a record may be ahead of its time."""
         return [
-            SeenWindow(USAGE_IDS, self._usage_window_us + FUTURE_TOLERANCE_US),
-            SeenWindow(MONEY_IDS, self._money_window_us + FUTURE_TOLERANCE_US),
+            SeenWindow(USAGE_IDS, self._windows.usage_us + FUTURE_TOLERANCE_US),
+            SeenWindow(MONEY_IDS, self._windows.money_us + FUTURE_TOLERANCE_US),
         ]
 
     async def start(self, entries: EntrySource) -> None:
@@ -128,11 +120,8 @@ class LedgerProcessor:
 
     async def gather(self, state: PartitionState, inbound: Sequence[Inbound]) -> Gathered:
         """Decode the batch and fetch what it refers to."""
-        decoded = await self._decoder.decoded([(self._record(batch.topic), batch.values) for batch in inbound])
-        usage_kinds = [
-            kinds_of(read.batch) if self._input_kinds.get(batch.topic) is InputKind.USAGE else None
-            for batch, read in zip(inbound, decoded, strict=True)
-        ]
+        decoded = await self._decoder.decoded([(self._records[batch.topic], batch.values) for batch in inbound])
+        usage_kinds = [kinds_of(read.batch) if read.record == InputKind.USAGE else None for read in decoded]
         price_log = await self._prices_for(state, inbound, usage_kinds)
         assert self._entries is not None, "start comes first"
         finder = Finder(self._entries, self._missed, self._registry, state.partition)
@@ -143,75 +132,42 @@ class LedgerProcessor:
     async def _prices_for(
         self, state: PartitionState, inbound: Sequence[Inbound], usage_kinds: Sequence[Kinds | None]
     ) -> PriceLog:
-        """The prices; read on to their end first when some usage of the batch has none, or a price is to be judged.
+        """The prices; read on to their end first when an agent of the batch needs that.
 
-        Also before any usage when they may be out of date. Prices and tiers of an org's own count, but not beside
-        settings of the same batch, which may change them.
+        Prices and tiers of an org's own count, but not beside settings of the same batch, which may change them.
         """
-        price_log, current = self._prices.records.log, self._prices.current()
-        inputs = [self._input_kinds.get(batch.topic) for batch in inbound]
-        account = None if InputKind.SETTING in inputs else state.account
-        for kind, usage in zip(inputs, usage_kinds, strict=True):
-            rated = usage is not None and (not current or unpriced(usage, price_log.prices, account))
-            if rated or kind is InputKind.PRICE:
+        agents = [self._agents[batch.topic] for batch in inbound]
+        account = None if SETTINGS in agents else state.account
+        known = PricesAtHand(self._prices.records.log, self._prices.current(), account)
+        for agent, usage_kind in zip(agents, usage_kinds, strict=True):
+            if agent.needs_newer_prices(usage_kind, known):
                 await asyncio.to_thread(self._prices.catch_up)
                 return self._prices.records.log
-        return price_log
-
-    def _record(self, topic: str) -> str:
-        kind = self._input_kinds.get(topic)
-        return LEG_RECORD if kind is None else kind.value
+        return known.log
 
     def step(self, state: PartitionState, gathered: Gathered, inbound: Sequence[Inbound]) -> Output:
         """Decide the whole batch, inbound by inbound, record by record."""
         outbound = Outbound(self._topics, self._registry)
-        for batch, decoded, kinds in zip(inbound, gathered.decoded, gathered.kinds, strict=True):
-            if not len(batch):
-                continue
-            kind = self._input_kinds.get(batch.topic)
-            if kind is InputKind.USAGE:
-                self._book_usage(state, batch, decoded, kinds, gathered, outbound)
-                continue
-            rows = RowBooking(state, batch, outbound, gathered.prices, gathered.references)
-            if kind is None:
-                rows.book_legs(decoded)
-            elif kind is InputKind.PRICE:
-                rows.judge_prices(decoded, gathered.price_log, self._prices.records)
-            else:
-                rows.book_commands(kind, decoded, state.partition.seen[MONEY_IDS], self._money_window_us)
+        for each, decoded, kinds in zip(inbound, gathered.decoded, gathered.kinds, strict=True):
+            if len(each):
+                self._agents[each.topic].decide(
+                    Batch(
+                        inbound=each,
+                        decoded=decoded,
+                        usage_kinds=kinds,
+                        gathered=gathered,
+                        prices=self._prices.records,
+                        state=state,
+                        windows=self._windows,
+                        outbound=outbound,
+                    )
+                )
         return self._output(state, outbound)
 
-    def _book_usage(
-        self,
-        state: PartitionState,
-        batch: Inbound,
-        decoded: DecodedBatch,
-        kinds: Kinds | None,
-        gathered: Gathered,
-        outbound: Outbound,
-    ) -> None:
-        seen = state.partition.seen[USAGE_IDS]
-        guards = UsageGuards(state, batch, outbound, self._usage_window_us)
-        for part in segments(guards.admit(decoded)):
-            rows = guards.new(part, seen)
-            if len(rows):
-                booked = UsageBooking(state, batch, rows, kinds, gathered, outbound).book(seen)
-                old = old_ids(booked.batch.column("event_id"), booked.arrived, self._usage_window_us)
-                if old:
-                    outbound.notice(batch.topic, "old_id", old)
-
     def tick(self, state: PartitionState, at: int, orgs: Sequence[str]) -> Output | None:
-        """Settle what fell due at or before `at` for these orgs; the clock may be ahead of it.
-
-        A second account, in a partition that is not the org's, is frozen (`streams.ledger.merges`).
-        """
-        foreign = state.own_keys.foreign([org.encode() for org in orgs])
+        """Settle what fell due at or before `at` for these orgs."""
         outbound = Outbound(self._topics, self._registry)
-        state.clock_at = max(state.clock_at, at)
-        for org in orgs:
-            if org.encode() in foreign:
-                continue
-            outbound.outcome(settle_due(state.account(org), state.clock_at, until=at))
+        timers.decide(state, at, orgs, outbound)
         return None if outbound.empty else self._output(state, outbound)
 
     def _output(self, state: PartitionState, outbound: Outbound) -> Output:

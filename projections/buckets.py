@@ -1,4 +1,4 @@
-"""Usage by bucket of time and dimensions, as absolute values (design, 8; product rule 31). Pure.
+"""Usage by bucket of time and dimensions, as absolute values (decision 8, rollups are absolute; product rule 31). Pure.
 
 Rules of this file:
 1. A bucket is one combination of dimensions in one hour, day or month (UTC). It belongs to one partition of the ledger.

@@ -1,7 +1,8 @@
 """Connections to ClickHouse: in process (chDB) or a server over HTTP, the same client either way.
 
 Rules of this file: one database per installation, named from its namespace; a chDB folder belongs to one process
-(design, 9); migrations run before anything reads or writes, are numbered, and are never edited after release.
+(decision 9, ClickHouse in process, or a server by its URL); migrations run before anything reads or writes, are
+numbered, and are never edited after release.
 """
 
 from __future__ import annotations

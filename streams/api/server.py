@@ -1,6 +1,7 @@
 """`serve`: the HTTP application and the projection on one event loop, in one process.
 
-They share a process because one process may own the chDB folder (design, 9), and a loop because Faust wants its own.
+They share a process because one process may own the chDB folder (decision 9, ClickHouse in process, or a server by its
+URL), and a loop because Faust wants its own.
 What blocks (Kafka, ClickHouse) runs in threads. HTTP answers as soon as Kafka does, with ClickHouse or without.
 """
 

@@ -21,7 +21,10 @@ from streams.ledger.refusals import check_range
 from streams.ledger.usage import spent_of
 
 USAGE_REFUND_WINDOW_MICROS = 35 * 86_400 * 1_000_000
-"""How long after its booking a usage can be refunded; as long as money ids are remembered (design, 7)."""
+"""How long after its booking a usage can be refunded: as long as ids of money are remembered.
+
+See decision 7, exact memory of ids.
+"""
 
 
 class ReversalDetails(msgspec.Struct, frozen=True):

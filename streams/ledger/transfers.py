@@ -1,4 +1,6 @@
-"""Transfers between orgs: a saga of local steps that conserves (product rule 22; design, 5).
+"""Transfers between orgs: a saga of local steps that conserves (product rule 22).
+
+See decision 5, transfers are two local transactions.
 
 Rules of this file:
 - The source draws its grants, writes `transfer_out` and sends a `credit` leg with the lots; until an answer the credits

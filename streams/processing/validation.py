@@ -1,8 +1,8 @@
 """What is wrong with a single record, in the dead letters' words.
 
 Rules of this file: the age of a record is the broker's time of it less the time it tells, so it is the same however
-late a worker gets to it. What could have been forgotten is never accepted (design, 7): an id is remembered for its
-window and `FUTURE_TOLERANCE_US` more.
+late a worker gets to it. What could have been forgotten is never accepted (decision 7, exact memory of ids): an id
+is remembered for its window and `FUTURE_TOLERANCE_US` more.
 """
 
 from __future__ import annotations

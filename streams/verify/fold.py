@@ -7,8 +7,8 @@ Rules of this file, in plain arithmetic on what the contract says of an entry:
    that names it takes at most its cost from it, a release takes the rest. A hold is placed once and ends once.
 4. No grant is drawn below zero. What no grant covers is the overdraft; grants less the overdraft are the balance.
 5. An id has one effect within its window: no two entries of one org that share kind, topic, cause and revision, where
-   the kind allows one only, are recorded less than the window apart (design, 7). After it the id stands for something
-   of its own.
+   the kind allows one only, are recorded less than the window apart (decision 7, exact memory of ids). After
+   it the id stands for something of its own.
    (The capture of a hold is usage whose cause is the hold's record: its id may be that of a usage event as well.)
 6. A transfer that left arrives once or returns once, with the same amount. What did neither is on the way. The source
    notes the arrival once, by a `transfer_out` of 0; it does not note one of a transfer that returned. An id that is
@@ -78,7 +78,7 @@ COLUMNS = (
 @dataclass(frozen=True, slots=True)
 class Windows:
     """How long the ledger remembers an id that had an effect, in microseconds: those of the topic of usage, and all
-    others (design, 7). The defaults are those of the settings."""
+    others (decision 7, exact memory of ids). The defaults are those of the settings."""
 
     usage_us: int = 72 * HOUR_US
     money_us: int = 35 * 24 * HOUR_US

@@ -1,8 +1,9 @@
 """The fold of transfers: what left arrives once or returns once (rule 6 of `fold`).
 
 Rules of this file:
-1. A transfer's name is its source org and its id. An id may be used again when the ledger has forgotten it (design, 7),
-   so one name may stand for several transfers: two entries of one kind, recorded a window or more apart, are of two.
+1. A transfer's name is its source org and its id. An id may be used again when the ledger has forgotten it (decision 7,
+   exact memory of ids), so one name may stand for several transfers: two entries of one kind, recorded a window or
+   more apart, are of two.
 2. Partitions are read in any order, so an arrival may be folded before or after all that the source wrote. What the
    source wrote is in order: an answer is to the last departure before it.
 3. An arrival is of the last departure before it, but not of one that came back and lies a window behind.

@@ -324,7 +324,8 @@ def _balances(looks: Mapping[str, Mapping[str, Row]], balances: Mapping[str, Row
 def _statements(wallets: Mapping[str, Mapping[str, Row]], entries: Sequence[Row], zone: ZoneInfo) -> Iterator[str]:
     """Product rule 24: each month of a wallet from opening by movements to closing, in the organisation's time zone.
 
-    A movement is of the month in which it was booked (decision 22): an amendment in June of May's usage is June's.
+    A movement is of the month in which it was booked (decision 22, statements are of the time of booking): an
+    amendment in June of May's usage is June's.
     """
     for wallet, months in wallets.items():
         moves = [

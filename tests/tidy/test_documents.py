@@ -98,7 +98,7 @@ def test_files_exist(path: Path) -> None:
 
 CITED = (
     ("rules.md", re.compile(r"product rules? (\d+)"), re.compile(r"^(\d+)\. ", re.MULTILINE)),
-    ("decisions.md", re.compile(r"\bdesign, (\d+)"), re.compile(r"^## (\d+)\. ", re.MULTILINE)),
+    ("decisions.md", re.compile(r"\bdecision (\d+), "), re.compile(r"^## (\d+)\. ", re.MULTILINE)),
 )
 
 
@@ -110,6 +110,23 @@ def test_cited_numbers_exist(page: str, citation: re.Pattern[str], numbered: re.
         f"{shown(path)}: {found}" for path, text in texts() for found in citation.findall(text) if found not in there
     ]
     assert not wrong, f"not in docs/{page}: {wrong}"
+
+
+def test_decisions_are_cited_by_number_and_title() -> None:
+    """A bare number makes a reader look it up; and a title that has changed shows which citations to read again."""
+    decisions = (ROOT / "docs" / "decisions.md").read_text(encoding="utf-8")
+    titles = dict(re.findall(r"^## (\d+)\. (.+)$", decisions, re.MULTILINE))
+    cited = 0
+    for path, text in texts():
+        if path == Path(__file__):
+            continue
+        plain = re.sub(r"\s+(?:# )?", " ", text)
+        for found in re.finditer(r"\b(?:decision|design,) (\d+)(.{0,120})", plain):
+            cited += 1
+            title = titles[found[1]]
+            matches = found[2].casefold().startswith(f", {title}".casefold())
+            assert matches, f"{shown(path)}: decision {found[1]}, {title}"
+    assert cited > 10
 
 
 def test_every_page_is_linked() -> None:

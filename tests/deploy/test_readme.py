@@ -1,4 +1,7 @@
-"""The README's first page is true: the demo's counts are those of the stream that the demo sends."""
+"""What the READMEs show of the demo is true: its counts are those of the stream that the demo sends.
+
+The README shows the summary, `streams/demo/README.md` the full verdict.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +18,21 @@ SEED, USAGE_EVENTS = 42, 200_000  # the defaults of `credits demo`
 BASE_AT = 1_767_225_600_000_000  # any time will do: counts and sums do not depend on it
 
 
-@pytest.fixture(scope="module")
-def shown() -> str:
-    """The verdict in the README, every run of white space one space."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+def verdict_in(document: str) -> str:
+    """The verdict that a document shows, every run of white space one space."""
+    text = (ROOT / document).read_text(encoding="utf-8")
     block = text[text.index("<!-- demo: begin -->") : text.index("<!-- demo: end -->")]
     return re.sub(r"\s+", " ", block)
+
+
+@pytest.fixture(scope="module")
+def summary() -> str:
+    return verdict_in("README.md")
+
+
+@pytest.fixture(scope="module")
+def shown() -> str:
+    return verdict_in("streams/demo/README.md")
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +43,7 @@ def expected() -> Expected:
     return total
 
 
-def test_the_counts_are_those_of_the_seed(shown: str, expected: Expected) -> None:
+def test_the_counts_are_those_of_the_seed(summary: str, shown: str, expected: Expected) -> None:
     counts = {
         "events in": expected.records,
         "applied": expected.applied,
@@ -40,9 +52,15 @@ def test_the_counts_are_those_of_the_seed(shown: str, expected: Expected) -> Non
         "dead letters": expected.dead_letters.total(),
     }
     for name, count in counts.items():
-        assert f"✓ {name} {count:,} " in shown, (
-            f"README: {name} should be {count:,}; run `make demo` and copy the verdict"
-        )
+        for document in (summary, shown):
+            assert f"✓ {name} {count:,} " in document, (
+                f"{name} should be {count:,}; run `make demo` (and with ARGS=--full) and copy the verdict"
+            )
+
+
+def test_the_summary_counts_the_reasons(summary: str, expected: Expected) -> None:
+    assert f"refused by a rule, for {len(expected.rejected)} reasons" in summary
+    assert f"could not be booked, for {len(expected.dead_letters)} reasons" in summary
 
 
 def test_the_reasons_are_those_of_the_seed(shown: str, expected: Expected) -> None:
@@ -61,6 +79,7 @@ def each(*groups: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
     return [(str(name), count) for group in groups for name, count in group]
 
 
-def test_everything_was_as_it_must_be(shown: str) -> None:
-    assert "Everything is as it must be." in shown
-    assert "✗" not in shown
+def test_everything_was_as_it_must_be(summary: str, shown: str) -> None:
+    for document in (summary, shown):
+        assert "Everything is as it must be." in document
+        assert "✗" not in document

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from streams.bench.figures import GOAL_IDS, GOAL_ORGS, Figures
+from streams.cli.demo import show
 from streams.demo.verdict import Measured, judge
 from streams.loadgen.watcher import quantile
 from streams.loadgen.waves import Expected
@@ -73,10 +75,10 @@ def test_all_as_expected() -> None:
     assert [document[name] for name in counts] == [100, 90, 5, 2, 3]
     assert document["throughput_per_second"] == 2_000
     assert document["at_work"]["holds"] == {"placed": 4, "released": 2}
-    shown = {line.name: (line.value, line.note) for line in verdict.lines}
-    assert shown["holds"] == ("4 placed", "2 released")
-    assert shown["limits"] == ("3", "3 budget_reached")
-    assert "ledger = balances = ClickHouse" in [line.name for line in verdict.lines]
+    shown = {line.name: (line.value, line.note, line.counts) for line in verdict.lines}
+    assert shown["holds"] == ("4", "placed", {"released": 2})
+    assert shown["limits"] == ("3", "", {"budget_reached": 3})
+    assert "ledger = balances = ClickHouse" in [line.note for line in verdict.lines]
 
 
 @pytest.mark.parametrize(
@@ -111,6 +113,35 @@ def test_one_thing_wrong_is_told(wrong: dict[str, Any]) -> None:
 )
 def test_a_rule_that_did_something_else_is_told(wrong: dict[str, Counter[str]]) -> None:
     assert not judge(expected(), report(), wrong, MEASURED).ok
+
+
+def test_the_summary_fits_a_screen_of_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    show(judge(expected(), report(), at_work(), MEASURED))
+    shown = capsys.readouterr().out.splitlines()
+    assert len(shown) <= 15  # title, thirteen lines, the last sentence
+    assert max(map(len, shown)) <= 80
+    columns = [re.match(r".  (?P<name>.*?)  +(?P<number>[\d,.]+)", line) for line in shown[1:-1]]
+    assert len({found.end() for found in columns if found}) == 1, "numbers end in one column"
+    assert all(columns)
+
+
+def test_a_line_that_is_wrong_is_shown_in_full(capsys: pytest.CaptureFixture[str]) -> None:
+    wrong = judge(expected(), report(totals={("USD", "usage"): -8}), at_work(), MEASURED)
+    assert [line.name for line in wrong.summary if line.right is False] == ["sums"]
+    show(wrong)
+    shown = capsys.readouterr().out
+    assert re.search(r"^✗  USD spent +0\.000000008  0\.000000007 expected *$", shown, re.MULTILINE)
+    assert "Something is wrong" in shown
+
+
+def test_full_shows_each_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    verdict = judge(expected(), report(), at_work(), MEASURED)
+    show(verdict)
+    assert "same_org" not in capsys.readouterr().out
+    show(verdict, full=True)
+    shown = capsys.readouterr().out
+    assert "2  same_org" in shown
+    assert max(map(len, shown.splitlines())) <= 80
 
 
 @pytest.mark.parametrize(("part", "value"), [(0.0, 1), (0.5, 51), (0.99, 100), (1.0, 100)])

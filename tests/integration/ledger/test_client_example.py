@@ -1,4 +1,4 @@
-"""The example of streams/client/README.md, as it stands there, against a real installation."""
+"""The first example of streams/client/README.md, as it stands there, against a real installation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ README = REPOSITORY / "streams" / "client" / "README.md"
 
 @pytest.mark.parametrize(("bought", "said"), [("100", ""), ("2", "credits_not_available 402 None\n")])
 def test_a_service_holds_and_captures(installation: LedgerInstallation, bought: str, said: str) -> None:
-    (example,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    example = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)[0]
     installation.ready_worker()
     installation.send(InputKind.PURCHASE, [purchase("p1", "acme", int(bought) * 10**9)])
     installation.wait_until_booked()

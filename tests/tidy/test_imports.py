@@ -7,9 +7,11 @@ modules of `streams` that hold no logic of the domain: any shell may import them
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
-from tests.tidy.source import PACKAGES, Module, closure, modules, within
+from tests.tidy.source import PACKAGES, ROOT, Module, closure, modules, within
 
 LEAVES = {
     "streams.settings",
@@ -92,6 +94,19 @@ def test_imports_go_one_way(module: Module) -> None:
     assert own != "streams" or module.name == "streams", f"{module.shown}: give it a place in MAY_IMPORT"
     wrong = sorted(name for name in ours(module) if not may_import(own, name))
     assert not wrong, f"{module.shown} ({own}) must not import {', '.join(wrong)}"
+
+
+def test_the_architecture_page_has_the_same_rules() -> None:
+    """Its table of packages says of each what it may import."""
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    shown = {}
+    for package, named in re.findall(r"^\| \[`([\w/]+)/`\]\S* \|.*\| ([^|]+) \|$", page, re.MULTILINE):
+        shown[package.replace("/", ".")] = {
+            name if name in PACKAGES else f"streams.{name}" for name in re.findall(r"`(\w+)`", named)
+        }
+    packages = [name for name in MAY_IMPORT if (ROOT / name.replace(".", "/") / "__init__.py").exists()]
+    rules = {name: MAY_IMPORT[name] - LEAVES for name in packages if name != "streams"}
+    assert shown == rules
 
 
 @pytest.mark.parametrize("name", ["tests.model.auditor", "streams.verify"])

@@ -25,7 +25,6 @@ from streams.agents.settings import AGENT as SETTINGS
 from streams.agents.transfer_legs import AGENT as TRANSFER_LEGS
 from streams.agents.usage import AGENT as USAGE
 from streams.engine.ports import EntrySource, Output, Partition, SeenWindow, UnavailableError
-from streams.engine.seals import Seals
 from streams.kafka.inbound import Inbound
 from streams.kafka.registry import Kept, connect_registry
 from streams.ledger.price_log import PriceLog
@@ -41,6 +40,7 @@ from streams.processing.rows import MONEY_IDS
 from streams.processing.state import USAGE_IDS, PartitionState, Windows
 from streams.processing.usage_rating import Kinds, kinds_of
 from streams.processing.validation import FUTURE_TOLERANCE_US
+from streams.seals import Seals
 from streams.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ _DUE = struct.Struct(">Q")
 _HEAD = struct.Struct(">QQ")
 _NUMBERED = 1 << 63
 DUE_AT_MAX = (1 << 62) - 1
-"""Microseconds; the year 148,000. The bit above is kept free, so that no frame begins with `seal.MARK`."""
+"""Microseconds; the year 148,000. The bit above is kept free, so that no frame begins with `seals.MARK`."""
 CHECKSUM_MASK = (1 << 64) - 1
 
 

@@ -42,7 +42,6 @@ from streams.engine.memory import give_memory_back
 from streams.engine.ports import EngineMetrics, NoMetrics, Processor
 from streams.engine.pump import LARGE_BATCHES_MAX, Pump, PumpSetup
 from streams.engine.restore import OwnTopics, Restored, restore
-from streams.engine.seals import Seals
 from streams.engine.stalled import StalledInputs
 from streams.engine.table import LedgerConsumer, account_table
 from streams.engine.topic_watch import LOOK_INTERVAL_S, TopicWatch
@@ -50,6 +49,7 @@ from streams.errors import KafkaUnavailableError, OperatorError
 from streams.kafka.faust_app import batch_agent
 from streams.kafka.inbound import Inbound
 from streams.kafka.transport import commit_offsets, use_batches
+from streams.seals import Seals
 from streams.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -31,11 +31,11 @@ from streams.engine.limits import DeadLetterLimit
 from streams.engine.ports import EngineMetrics, Output, Processor, UnavailableError
 from streams.engine.positions import POSITION_KEY, OutputEnd, PositionRecord, record_digest
 from streams.engine.restore import Restored
-from streams.engine.seals import Seals, position_owner
 from streams.engine.transaction import Writes
 from streams.engine.trim import trim
 from streams.errors import KafkaUnavailableError
 from streams.kafka.inbound import Inbound, after
+from streams.seals import Seals, position_owner
 from streams.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -30,11 +30,11 @@ from streams.engine.positions import (
     decode_position,
     record_digest,
 )
-from streams.engine.seals import SealError, Seals, position_owner
 from streams.engine.seen import Blob, BlobError, SeenMemory
 from streams.engine.transaction import PartitionProducer
 from streams.errors import KafkaUnavailableError
 from streams.kafka.clients import consumer_config
+from streams.seals import SealError, Seals, position_owner
 from streams.settings import Settings
 
 READ_RECORDS = 10_000

@@ -19,11 +19,11 @@ from schemas.enums import DeadLetterCode
 from schemas.kept_prices import place_headers
 from schemas.topics import ALERT_TOPICS, Topics
 from streams.engine.ports import Keyed, NoticeName, OutcomeName, Output
-from streams.engine.seals import TAG_HEADER, Seals
 from streams.kafka.inbound import Inbound
 from streams.ledger.entry import Alert, Entry, HoldDecision, Leg, Outcome, TopupRequest
 from streams.processing.dead_letters import dead_letter
 from streams.processing.judged_prices import KeptPrice
+from streams.seals import TAG_HEADER, Seals
 
 Messages = list[dict[str, Any]]
 

@@ -19,7 +19,6 @@ from schemas.codec import DecodedBatch, rows_of
 from schemas.enums import DeadLetterCode, HoldAction, InputKind
 from schemas.events import ID_FIELDS
 from streams.engine.ports import SeenIds
-from streams.engine.seals import TAG_HEADER, SealError
 from streams.engine.seen import contents, digests
 from streams.kafka.inbound import Inbound
 from streams.ledger import commands
@@ -36,6 +35,7 @@ from streams.processing.prices import PriceRecords
 from streams.processing.references import References
 from streams.processing.state import PartitionState
 from streams.processing.validation import check_key, check_window, different_content, read
+from streams.seals import TAG_HEADER, SealError
 
 COMMANDS: Final[
     Mapping[InputKind, type[commands.Purchase | commands.Transfer | commands.Refund | commands.Hold | commands.Setting]]

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from streams.engine.ports import Partition
-from streams.engine.seals import NO_SEALS, Seals
 from streams.ledger.account import Account, decode_account, encode_account, new_account
 from streams.processing.own_keys import OwnKeys
+from streams.seals import NO_SEALS, Seals
 from streams.settings import Settings
 
 ACCOUNTS_LIVE_MAX: Final = 256

@@ -21,6 +21,7 @@ LEAVES = {
     "streams.logging",
     "streams.stopping",
     "streams.background",
+    "streams.seals",
     "streams.local.api_key",
     "streams.local.parent",
 }
@@ -36,6 +37,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "streams.data_folder": {"streams.errors"},
     "streams.metrics": {"streams.engine"},
     "streams.errors": set(),
+    "streams.seals": {"streams.settings", "streams.errors"},
     "streams.logging": {"streams.settings", "streams.text_safety"},
     "streams.stopping": set(),
     "streams.background": set(),

@@ -13,8 +13,8 @@ from schemas.amounts import NANOS
 from schemas.enums import InputKind
 from streams.engine.accounts import frame_account
 from streams.engine.positions import POSITION_KEY
-from streams.engine.seals import SealError, Seals, unsealed
 from streams.kafka.reader import committed_ends, read_range
+from streams.seals import SealError, Seals, unsealed
 from tests.integration.engine.workers import until
 from tests.integration.ledger.events import administrators, purchase
 from tests.integration.ledger.installation import LedgerInstallation

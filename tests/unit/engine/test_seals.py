@@ -11,8 +11,8 @@ from streams.engine.accounts import DUE_AT_MAX, frame_account
 from streams.engine.failures import StateLostError
 from streams.engine.positions import PositionRecord
 from streams.engine.restore import _open_accounts
-from streams.engine.seals import MARK, NO_SEALS, Purpose, SealError, Seals, unsealed
 from streams.errors import SettingRefusedError
+from streams.seals import MARK, NO_SEALS, Purpose, SealError, Seals, unsealed
 from streams.settings import Settings
 
 ONE, TWO = "first-key-of-the-test", "second-key-of-the-test"
@@ -90,6 +90,16 @@ def test_a_key_that_is_too_short_is_refused_and_not_shown(keys: str) -> None:
     assert ONE not in str(refused.value)
     assert "short" not in str(refused.value)
     assert ONE not in repr(Settings(_env_file=None, internal_key=f"{ONE},{TWO}"))
+
+
+def test_no_other_owner_and_value_have_the_same_checksum() -> None:
+    """An org id may have spaces and digits, so what is hashed must say where each part ends."""
+    owner, value = b"foo1 3 a", b"leg"
+    sealing = Seals("app", [b"k" * 32])
+    tag = sealing.tag("leg", owner, value)
+    assert sealing.tag("leg", b"a", value + b"%d %d " % (len(owner), len("app")) + b"foo") != tag
+    assert sealing.tag("leg", owner + value, b"") != tag
+    assert sealing.tag("leg", b"", owner + value) != tag
 
 
 def test_nothing_unsealed_begins_with_the_mark() -> None:

@@ -94,8 +94,13 @@ class Seals:
         return bare, self.check(purpose, owner, bare, value[1 : 1 + TAG_BYTES])
 
     def _tag(self, key: bytes, purpose: Purpose, owner: bytes, value: bytes) -> bytes:
-        hashed = blake2b(value, digest_size=TAG_BYTES, key=key, person=purpose.encode())
-        hashed.update(b"%d %d " % (len(owner), len(self._app_id)) + owner + self._app_id)
+        # The lengths come first: no other owner and value then give the same bytes to hash.
+        hashed = blake2b(
+            b"%d %d " % (len(owner), len(self._app_id)), digest_size=TAG_BYTES, key=key, person=purpose.encode()
+        )
+        hashed.update(owner)
+        hashed.update(self._app_id)
+        hashed.update(value)
         return hashed.digest()
 
 

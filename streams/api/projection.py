@@ -154,10 +154,13 @@ class Projection:
         from clickhouse_migrations.exceptions import MigrationException
 
         try:
-            for late in (self._own, self._pinging, *self._lent):
+            for late in (self._own, self._pinging):
                 late.connected = late.connected or connect(self._settings)
             assert self._own.connected is not None
             applied = migrate(self._own.connected)
+            # Only now: a question that came earlier would meet tables that are not there yet.
+            for late in self._lent:
+                late.connected = late.connected or connect(self._settings)
         except ClickHouseDamagedError as error:
             raise OperatorError(
                 f"ClickHouse's folder is damaged ({error})",

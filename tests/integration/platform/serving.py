@@ -27,7 +27,8 @@ class Serve:
             "clickhouse_url",
             "http_port",
         )
-        environment = {f"CREDITS_{name.upper()}": str(getattr(settings, name)) for name in named}
+        given = settings.model_dump(include=set(named), exclude_none=True)
+        environment = {f"CREDITS_{name.upper()}": str(value) for name, value in given.items()}
         self._log = folder / "serve.log"
         with self._log.open("wb") as out:
             self.process = subprocess.Popen(

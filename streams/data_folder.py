@@ -70,6 +70,11 @@ def _tighten(folder: Path, found: os.stat_result) -> None:
             path.chmod(FOLDER_MODE if path.is_dir() else FILE_MODE)
         except FileNotFoundError:  # a log segment that was deleted meanwhile
             continue
+        except OSError as error:
+            raise OperatorError(
+                f"others can read {path}, and it cannot be closed to them ({error.strerror})",
+                "set CREDITS_DATA_DIR to a folder that belongs to this user",
+            ) from error
     log.warning("Others could read the data folder %s (mode %o): it is closed to them now", folder.absolute(), mode)
 
 

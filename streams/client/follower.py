@@ -94,6 +94,8 @@ class Follower:
         self._ids: dict[str, None] = {}
         self._named = name is not None
         self._handed: dict[Place, int] = {}
+        self._failure: Exception | None = None
+        """What goes wrong behind records that were handed out: for the next call."""
         self._handled: dict[Place, int] = {}
         if name is not None and (starts is not None or not NAME.fullmatch(name)):
             raise ValueError("a name has 1 to 100 letters, digits, '.', '_' and '-', and a position of its own")
@@ -137,9 +139,13 @@ class Follower:
     def next(self, wait_s: float, records_max: int = BATCH_RECORDS_MAX) -> list[Message]:
         """What has arrived: at once when there is something, else after at most `wait_s`. May be empty.
 
-        Raises `KafkaException` for what does not pass by itself, `PositionLostError` (rule 5). Under a name, call it
-        at least every five minutes: later, Kafka gives the partitions to another follower of the name.
+        Raises `KafkaException` for what does not pass by itself, `PositionLostError` (rule 5); records that came before
+        the failure are handed out first. Under a name, call it at least every five minutes: later, Kafka gives the
+        partitions to another follower of the name.
         """
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
         records = []
         for message in next_records(self._consumer, wait_s, records_max):
             error = message.error()
@@ -148,9 +154,12 @@ class Follower:
                 if self._is_new(message):
                     records.append(message)
             elif error.code() == KafkaError._AUTO_OFFSET_RESET:
-                raise _position_lost(message.topic(), message.partition(), error.str())
+                self._failure = _position_lost(message.topic(), message.partition(), error.str())
             elif not error.retriable() and error.code() not in PASSING:
-                raise KafkaException(error)
+                self._failure = KafkaException(error)
+        if not records and self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure
         if self._silence is not None:
             self._ask_when_silent(self._silence, heard=bool(records))
         return records

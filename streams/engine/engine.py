@@ -392,8 +392,8 @@ class Engine:
             await asyncio.sleep(INPUTS_INTERVAL_S)
             if self._pumps:
                 thread = self._consumer.thread
-                read = {tp: thread.fetched_ends(tp) for number in self._pumps for tp in self._tps(number)}
-                self._stalled.observe({tp: ends for tp, ends in read.items() if ends is not None}, time.monotonic())
+                ends = {tp: thread.fetched_ends(tp) for number in self._pumps for tp in self._tps(number)}
+                self._stalled.observe(ends, time.monotonic())
 
     async def _watch_topics(self) -> None:
         """Stop the worker when one of its topics is deleted, or deleted and created again."""

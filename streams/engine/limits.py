@@ -3,9 +3,10 @@
 The rules of this file:
 1. Counted is what was committed in the last minute. What is not committed in the end is decided once more.
 2. `stop`: over all partitions and topics of a worker, checked before a batch is written. Nothing beyond is booked.
-3. `pause`: by input topic. A batch that passes the limit is still booked, for its dead letters are right; then the
-   partition of the topic that brought them is read no further for a while. So a broken producer is slowed down to about
-   the limit, and the other topics, and partitions where the flood does not reach, go on.
+3. `pause`: by input topic. A batch that passes the limit is still booked, for its dead letters are right; then its
+   partition of the topic is read no further for a while, if it brought at least its share: the limit, divided by the
+   number of partitions that brought any. A broken producer is slowed down to about the limit. Other topics go on, and
+   so do partitions with a few dead letters beside a flood elsewhere.
 """
 
 from __future__ import annotations
@@ -26,9 +27,10 @@ class DeadLetterLimit:
     def __init__(self, per_minute_max: int, *, pauses: bool = False) -> None:
         self._max = per_minute_max
         self._pauses = pauses
-        self._recent: deque[tuple[float, str, int]] = deque()
+        self._recent: deque[tuple[float, str, int, int]] = deque()
         self._sum = 0
-        self._sums: dict[str, int] = {}
+        self._sums: dict[str, dict[int, int]] = {}
+        """Of the last minute, by topic and partition."""
 
     def check(self, dead_letters: int, now_s: float) -> None:
         """Raises `TooManyDeadLettersError` when so many more, at the monotonic time `now_s`, are too many.
@@ -44,29 +46,36 @@ class DeadLetterLimit:
                 "look at `credits dead-letters list`; raise CREDITS_DEAD_LETTERS_PER_MINUTE_MAX to go on regardless",
             )
 
-    def count(self, dead_letters: Mapping[str, int], now_s: float) -> dict[str, tuple[int, float]]:
-        """These were committed at the monotonic time `now_s`, by input topic.
+    def count(self, partition: int, dead_letters: Mapping[str, int], now_s: float) -> dict[str, tuple[int, float]]:
+        """These were committed for a partition at the monotonic time `now_s`, by input topic.
 
-        The topics to pause: how many dead letters came by them within a minute, and for how many seconds.
+        Returns the topics to pause in this partition: how many dead letters came by them within a minute, and for how
+        many seconds to pause.
         """
         if not any(dead_letters.values()):
             return {}
         self._forget(now_s)
         for topic, records in dead_letters.items():
-            self._recent.append((now_s, topic, records))
-            self._sums[topic] = self._sums.get(topic, 0) + records
-            self._sum += records
+            if records:
+                self._recent.append((now_s, topic, partition, records))
+                sums = self._sums.setdefault(topic, {})
+                sums[partition] = sums.get(partition, 0) + records
+                self._sum += records
         if not self._pauses:
             return {}
-        over = {topic: self._sums[topic] for topic, records in dead_letters.items() if records}
-        return {
-            topic: (within, min(PAUSE_MAX_S, MINUTE_S * within / self._max))
-            for topic, within in over.items()
-            if within > self._max
-        }
+        paused = {}
+        for topic in [topic for topic, records in dead_letters.items() if records]:
+            sums = self._sums[topic]
+            within = sum(sums.values())
+            if within > self._max and sums[partition] * len(sums) >= self._max:
+                paused[topic] = (within, min(PAUSE_MAX_S, MINUTE_S * within / self._max))
+        return paused
 
     def _forget(self, now_s: float) -> None:
         while self._recent and self._recent[0][0] <= now_s - MINUTE_S:
-            _, topic, records = self._recent.popleft()
-            self._sums[topic] -= records
+            _, topic, partition, records = self._recent.popleft()
+            sums = self._sums[topic]
+            sums[partition] -= records
+            if not sums[partition]:
+                del sums[partition]
             self._sum -= records

@@ -190,6 +190,8 @@ class Pump:
                 self._task.cancel()
                 await asyncio.wait([self._task])
         self._producer.close()
+        for topic in self._paused:  # the next owner of the partition decides by itself
+            self._setup.metrics.paused(topic, self.number, False)
 
     async def drain(self, timeout_s: float) -> None:
         """Forget what is queued and wait for the open transaction, so that another owner need not fence it."""
@@ -417,7 +419,7 @@ class Pump:
         loop = asyncio.get_running_loop()
         self._producer.write(writes)
         await loop.run_in_executor(self._setup.executor, self._producer.commit)
-        floods = self._setup.dead_letters.count(dead_letters, time.monotonic())
+        floods = self._setup.dead_letters.count(self.number, dead_letters, time.monotonic())
         self._accounts.apply(framed)
         self._position = position
         self._output_ends |= {

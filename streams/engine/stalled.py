@@ -41,11 +41,17 @@ class StalledInputs:
         self._stalls: dict[TP, _Stall] = {}
         self._told: set[TP] = set()
 
-    def observe(self, ends: Mapping[TP, FetchedEnds], now_s: float) -> None:
-        """Take note of the ends of all inputs that are read now, at the monotonic time `now_s`."""
+    def observe(self, ends: Mapping[TP, FetchedEnds | None], now_s: float) -> None:
+        """Note the ends of all inputs that are owned now, at the monotonic time `now_s`.
+
+        None: the broker has not answered for a while. That ends no stall.
+        """
         for tp in self._stalls.keys() - ends.keys():
             self._over(tp)
-        for tp, (stable, high) in ends.items():
+        for tp, fetched in ends.items():
+            if fetched is None:
+                continue
+            stable, high = fetched
             stall = self._stalls.get(tp)
             if stable >= high:
                 if stall is not None:

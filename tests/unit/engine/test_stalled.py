@@ -51,7 +51,18 @@ def test_transactions_that_come_and_go_are_no_stall() -> None:
     assert inputs.sentences(100.0) == []
 
 
-def test_a_partition_that_is_no_longer_read_is_forgotten() -> None:
+def test_a_broker_that_does_not_answer_ends_no_stall(caplog: pytest.LogCaptureFixture) -> None:
+    inputs = StalledInputs(NoMetrics())
+    with caplog.at_level(logging.INFO):
+        inputs.observe({HOLDS: FetchedEnds(7, 9)}, 0.0)
+        inputs.observe({HOLDS: FetchedEnds(7, 9)}, 30.0)
+        inputs.observe({HOLDS: None}, 36.0)
+        inputs.observe({HOLDS: FetchedEnds(7, 9)}, 40.0)
+    assert inputs.sentences(40.0) == ["holds/3 waits behind an open transaction at offset 7 since 40 s"]
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
+def test_a_partition_that_is_no_longer_owned_is_forgotten() -> None:
     metrics = Seconds()
     inputs = StalledInputs(metrics)
     inputs.observe({HOLDS: FetchedEnds(7, 9)}, 0.0)

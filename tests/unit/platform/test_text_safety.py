@@ -157,3 +157,19 @@ def test_time_is_linear(part: str) -> None:
     text = "@" + part * (200_000 // len(part)) + "@"
     redacted(text)
     redacted_address(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("GET https://ch:8443/?key=abc&x=1", f"GET https://ch:8443/?key={HIDDEN}&x=1"),
+        ("http://h/?a=1&sig=ZZ", f"http://h/?a=1&sig={HIDDEN}"),
+        ("http://h/?pass=p&auth=q", f"http://h/?pass={HIDDEN}&auth={HIDDEN}"),
+        ("X-ClickHouse-Key: hunter2", f"X-ClickHouse-Key: {HIDDEN}"),
+        ("{'X-ClickHouse-Key': 'hunter2', 'b': 1}", f"{{'X-ClickHouse-Key': '{HIDDEN}', 'b': 1}}"),
+        ("the key=acme of a record", "the key=acme of a record"),
+    ],
+)
+def test_short_names_are_secrets_in_the_query_of_an_address_and_in_a_header(text: str, shown: str) -> None:
+    assert redacted(text) == shown
+    assert text_safety.secrets_of_address("http://h/?key=abc") == ["abc"]

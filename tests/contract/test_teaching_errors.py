@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Callable
 from typing import Any
 
 import fastavro
@@ -48,6 +49,12 @@ def container_file() -> bytes:
     return stream.getvalue()
 
 
+@pytest.mark.fault(
+    "not-framed-avro",
+    title="bytes that are no framed Avro",
+    provoked="JSON, bare Avro, single-object Avro, an Avro file, other first bytes, too few bytes",
+    holds="the dead letter's message says what it is and what to send",
+)
 @pytest.mark.parametrize(
     ("value", "sentence"),
     [
@@ -62,8 +69,9 @@ def container_file() -> bytes:
         (b"abc", "3 bytes are too short"),
     ],
 )
-def test_what_is_no_framed_avro_is_recognised(value: bytes, sentence: str) -> None:
+def test_what_is_no_framed_avro_is_recognised(value: bytes, sentence: str, seen: Callable[[str], None]) -> None:
     assert sentence in told(value)
+    seen("each was recognised by its kind")
 
 
 def of_another_type(name: str, type_: Any) -> AvroSchema:
@@ -78,6 +86,12 @@ def without(name: str) -> AvroSchema:
     return schema
 
 
+@pytest.mark.fault(
+    "unreadable-writer",
+    title="a writer's schema that cannot be read",
+    provoked="fields missing, of other types, in milliseconds; another record; no Avro",
+    holds="the message names the field, what is expected and what was found",
+)
 @pytest.mark.parametrize(
     ("schema", "sentence"),
     [
@@ -96,11 +110,12 @@ def without(name: str) -> AvroSchema:
         (UnreadableSchema("it is of type PROTOBUF"), "it is of type PROTOBUF"),
     ],
 )
-def test_a_writer_that_cannot_be_read_is_told_by_field(schema: Any, sentence: str) -> None:
+def test_a_writer_that_cannot_be_read_is_told_by_field(schema: Any, sentence: str, seen: Callable[[str], None]) -> None:
     message = told(frame(20_000) + OWN[FRAME_BYTES:], Writers(schema))
     assert message.startswith("schema 20000 cannot be read as usage: ")
     assert sentence in message
     assert len(message) <= 500, "what a dead letter's header holds"
+    seen("each message named its field, with both types")
 
 
 def test_a_writer_that_states_no_logical_type_is_read() -> None:

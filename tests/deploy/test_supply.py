@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -45,6 +45,12 @@ def test_images_and_jars_have_versions() -> None:
     assert jars() == []
 
 
+@pytest.mark.fault(
+    "open-lock",
+    title="a lock of packages that lets something else in",
+    provoked="lines without a version, without a hash, with an address, with a weak hash",
+    holds="the audit names the line",
+)
 @pytest.mark.parametrize(
     ("line", "said"),
     [
@@ -54,11 +60,14 @@ def test_images_and_jars_have_versions() -> None:
         ("fastavro==1.13.1 \\\n    --hash=md5:0\n", "no hash"),
     ],
 )
-def test_a_lock_that_lets_something_else_in_is_a_fault(tmp_path: Path, line: str, said: str) -> None:
+def test_a_lock_that_lets_something_else_in_is_a_fault(
+    tmp_path: Path, line: str, said: str, seen: Callable[[str], None]
+) -> None:
     lock = tmp_path / "run.txt"
     lock.write_text(f"aiohttp==3.14.5 ; python_version < '4' \\\n    {HASH}\n{line}")
     (fault,) = lock_faults(lock)
     assert said in fault
+    seen("each line was named as a fault of the lock")
 
 
 def test_a_dependency_that_is_not_locked_is_a_fault() -> None:

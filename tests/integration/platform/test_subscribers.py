@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -41,9 +42,17 @@ def test_what_others_read_is_stored_without_compression() -> None:
     assert plain == alerts | {"decisions", "topup_requests", "balances", "dead_letters"}
 
 
+@pytest.mark.fault(
+    "subscriber-without-lz4",
+    title="a subscriber whose client cannot unpack LZ4",
+    provoked="kafkajs reads a committed and an aborted transaction of alerts and decisions",
+    holds="it reads what was committed, and nothing else",
+)
 @pytest.mark.slow
 @pytest.mark.parametrize("key", ["alerts_threshold", "decisions"])
-def test_kafkajs_reads_what_was_committed(settings: Settings, tmp_path: Path, key: str) -> None:
+def test_kafkajs_reads_what_was_committed(
+    settings: Settings, tmp_path: Path, key: str, seen: Callable[[str], None]
+) -> None:
     npm, node = shutil.which("npm"), shutil.which("node")
     if npm is None or node is None:
         pytest.skip("needs Node.js and npm")
@@ -58,3 +67,4 @@ def test_kafkajs_reads_what_was_committed(settings: Settings, tmp_path: Path, ke
     read = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
     assert read.returncode == 0, read.stderr
     assert sorted(read.stdout.split()) == sorted(keys)
+    seen("kafkajs read the 50 committed records of each topic and none of the aborted ones")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -30,7 +30,15 @@ def test_what_is_made_is_closed(tmp_path: Path) -> None:
     assert (mode(folder), mode(folder / "kafka"), mode(folder / "kafka" / "log")) == (0o700, 0o700, 0o600)
 
 
-def test_a_looser_folder_is_closed_with_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.fault(
+    "open-data-folder",
+    title="a data folder that other users can read",
+    provoked="folders of mode 755 and files of mode 644 in it, and a link out of it",
+    holds="the folder and what is in it are closed; nothing outside is touched; one line says so",
+)
+def test_a_looser_folder_is_closed_with_one_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, seen: Callable[[str], None]
+) -> None:
     folder, outside = tmp_path / "data", tmp_path / "outside"
     (folder / "kafka" / "data").mkdir(parents=True)
     (folder / "kafka" / "data" / "log").write_text("x")
@@ -44,6 +52,7 @@ def test_a_looser_folder_is_closed_with_one_line(tmp_path: Path, caplog: pytest.
     assert "closed to them now" in caplog.text
     prepare(folder)
     assert len(caplog.records) == 1
+    seen("folders had mode 700 and files 600; the file outside kept its mode; one line")
 
 
 def test_a_folder_with_other_things_is_left_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -225,9 +225,11 @@ def _read(pipe: IO[bytes] | None, timeout_s: float) -> bytes:
 
 def _read_bytes(pipe: IO[bytes], length: int, deadline: float) -> bytes:
     read = bytearray()
+    readable = select.poll()  # `select.select` refuses descriptors beyond 1,023, and a worker may have more files open
+    readable.register(pipe, select.POLLIN)
     while len(read) < length:
         left_s = deadline - time.monotonic()
-        if left_s <= 0 or not select.select([pipe], [], [], left_s)[0]:
+        if left_s <= 0 or not readable.poll(left_s * 1_000):
             raise TimeoutError("no answer in time")
         some = os.read(pipe.fileno(), min(length - len(read), 1024 * 1024))
         if not some:

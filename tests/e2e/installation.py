@@ -87,20 +87,24 @@ class Installation:
             start_new_session=True,
         )
         lines: list[str] = []
-        told: queue.SimpleQueue[str] = queue.SimpleQueue()
+        told: queue.SimpleQueue[str | None] = queue.SimpleQueue()
 
         def read() -> None:
             assert process.stdout is not None
             for line in process.stdout:
                 lines.append(line)
                 told.put(line)
+            told.put(None)
 
         reader = threading.Thread(target=read, daemon=True)
         reader.start()
         try:
             deadline = time.monotonic() + READY_TIMEOUT_S
-            while not told.get(timeout=max(0.1, deadline - time.monotonic())).startswith("ready"):
-                pass
+            while (line := told.get(timeout=max(0.1, deadline - time.monotonic()))) is not None:
+                if line.startswith("ready"):
+                    break
+            else:
+                raise AssertionError("it has ended:\n" + "".join(lines[-60:]))
             yield process
             process.send_signal(signal.SIGINT)
             assert process.wait(STOP_TIMEOUT_S) == 0, "".join(lines[-40:])

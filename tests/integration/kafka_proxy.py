@@ -124,9 +124,11 @@ class _Connection:
 
     def forward_answers(self) -> None:
         """From the broker to the client, until the client is cut or either is gone."""
+        readable = select.poll()
+        readable.register(self.broker, select.POLLIN)
         with contextlib.suppress(OSError):
             while not self._cut.is_set():
-                if not select.select([self.broker], [], [], CUT_LOOK_S)[0]:
+                if not readable.poll(CUT_LOOK_S * 1_000):
                     continue
                 answer = _read_frame(self.broker)
                 if answer is None:

@@ -70,8 +70,13 @@ STORIES: dict[str, tuple[list[Step], dict[str, int]]] = {
         {"credit_auto_recharge_capped": 1},
     ),
     "a gift that has expired on arrival": (
-        [_set("wallet", BELOW_ZERO), _use("6"), GIVEN_TOO_LATE],
+        [BOUGHT, _set("wallet", BELOW_ZERO), _use("106"), GIVEN_TOO_LATE],
         {"credit_balance_low": 1, "credit_balance_depleted": 1, "credit_negative_limit_crossed": 1}
+        | {"credit_resolved": 0, "credit_balance_restored": 0, "credit_free_expired": 1},
+    ),
+    "a gift that has expired on arrival, to a wallet that never had credits": (
+        [_set("wallet", BELOW_ZERO), _use("6"), GIVEN_TOO_LATE],
+        {"credit_balance_low": 0, "credit_balance_depleted": 0, "credit_negative_limit_crossed": 1}
         | {"credit_resolved": 0, "credit_balance_restored": 0, "credit_free_expired": 1},
     ),
     "a refund to a grant that has expired": (

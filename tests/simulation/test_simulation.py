@@ -109,8 +109,9 @@ def test_nothing_is_lost_or_doubled(seed: int, runs: dict[int, Run], seen: Calla
 
 @pytest.mark.skipif(ONE_SEED is not None, reason="of all seeds together")
 def test_all_that_can_happen_has_happened(runs: dict[int, Run]) -> None:
-    if len(runs) < len(SEEDS):
-        pytest.skip("not every seed was run")
+    for seed in SEEDS:
+        if seed not in runs:  # another process has run it, or nobody: the sum is of all of them
+            runs[seed] = simulate(seed)
     faults: Counter[str] = Counter()
     kinds: Counter[str] = Counter()
     reasons: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""The first example of streams/client/README.md, as it stands there, against a real installation."""
+"""The examples of streams/client/README.md, as they stand there, against a real installation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import sys
 
 import pytest
 
-from schemas.enums import InputKind
+from schemas.codec import encode_one
+from schemas.enums import AlertKind, InputKind
+from schemas.records import bundled_id
 from tests.integration.engine.workers import REPOSITORY
 from tests.integration.ledger.events import purchase
 from tests.integration.ledger.installation import LedgerInstallation
@@ -16,14 +18,20 @@ from tests.integration.ledger.installation import LedgerInstallation
 README = REPOSITORY / "streams" / "client" / "README.md"
 
 
+def example(containing: str) -> str:
+    """The one block of Python in which a text stands."""
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    (found,) = (block for block in blocks if containing in block)
+    return str(found)
+
+
 @pytest.mark.parametrize(("bought", "said"), [("100", ""), ("2", "credits_not_available 402 None\n")])
 def test_a_service_holds_and_captures(installation: LedgerInstallation, bought: str, said: str) -> None:
-    example = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)[0]
     installation.ready_worker()
     installation.send(InputKind.PURCHASE, [purchase("p1", "acme", int(bought) * 10**9)])
     installation.wait_until_booked()
     done = subprocess.run(
-        [sys.executable, "-c", example],
+        [sys.executable, "-c", example("HoldAction.PLACE")],
         cwd=REPOSITORY,
         env=installation.environment(),
         capture_output=True,
@@ -37,3 +45,30 @@ def test_a_service_holds_and_captures(installation: LedgerInstallation, bought: 
     booked = [(row["kind"], row["amount_nanos"]) for row in installation.rows("ledger")][1:]
     taken = [("hold", 0), ("usage", -1_750_000_000), ("hold_release", 0)]
     assert booked == ([("rejected", 0)] if said else taken)
+
+
+def test_a_subscriber_prints_alerts(installation: LedgerInstallation) -> None:
+    alert = {
+        "alert_id": "a1",
+        "org_id": "acme",
+        "wallet": "USD",
+        "kind": AlertKind.BALANCE_LOW.value,
+        "message": "4 USD are left",
+        "balance_nanos": 4,
+        "available_nanos": 4,
+        "occurred_at": 1_700_000_000_000_000,
+        "entry_seq": 1,
+    }
+    installation.send_bytes("alerts_threshold", b"acme", encode_one("alert", alert, bundled_id("alert")))
+    with subprocess.Popen(
+        [sys.executable, "-u", "-c", example('name="mail"')],
+        cwd=REPOSITORY,
+        env=installation.environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as subscriber:
+        try:
+            assert subscriber.stdout is not None
+            assert subscriber.stdout.readline() == "a1 acme 4 USD are left\n"
+        finally:
+            subscriber.kill()

@@ -29,6 +29,10 @@ class Engine:
         """Nothing is stuck."""
         return []
 
+    def stalled_inputs(self, _: float) -> list[str]:
+        """Nothing is stalled."""
+        return []
+
 
 @pytest.fixture
 def address(monkeypatch: pytest.MonkeyPatch) -> Any:

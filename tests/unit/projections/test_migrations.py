@@ -41,13 +41,15 @@ def test_migrating_again_does_nothing(client: Client) -> None:
     assert migrate(client) == list(range(1, len(FILES) + 1))
 
 
-def test_balances_from_before_have_nothing_on_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_balances_from_before_have_nothing_on_the_way(
+    clickhouse_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Migration 18 finds rows, and views that read them."""
     before = tmp_path / "before"
     before.mkdir()
     for path in FILES[:17]:
         shutil.copy(path, before)
-    client = connect(test_settings(tmp_path))
+    client = connect(test_settings(clickhouse_folder, namespace="before."))
     try:
         with monkeypatch.context() as patch:
             patch.setattr(clickhouse, "MIGRATIONS", before)
@@ -93,16 +95,16 @@ def test_the_readme_lists_every_view_with_its_columns(client: Client) -> None:
 @pytest.mark.parametrize(
     ("namespace", "database"), [("", "credits"), ("t1.", "t1_credits"), ("eu-west.a", "eu_west_acredits")]
 )
-def test_database_of_a_namespace(namespace: str, database: str, tmp_path: Path) -> None:
+def test_database_of_a_namespace(namespace: str, database: str, clickhouse_folder: Path) -> None:
     assert database_name(namespace) == database
-    client = connect(test_settings(tmp_path, namespace=namespace))
+    client = connect(test_settings(clickhouse_folder, namespace=namespace))
     assert client.command("SELECT currentDatabase()") == database
     client.close()
 
 
-def test_two_installations_do_not_see_each_other(client: Client, tmp_path: Path) -> None:
+def test_two_installations_do_not_see_each_other(client: Client, clickhouse_folder: Path) -> None:
     client.command("INSERT INTO positions VALUES ('t', 0, 1, now64(6))")
-    other = connect(test_settings(tmp_path, namespace="other."))
+    other = connect(test_settings(clickhouse_folder, namespace="other."))
     migrate(other)
     assert other.command("SELECT count() FROM positions") == 0
     other.close()

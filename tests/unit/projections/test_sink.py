@@ -303,8 +303,10 @@ def test_what_the_ledger_has_judged_of_a_price_is_what_is_shown(client: Client) 
     kept.timestamps_ms.append(0)
     kept.keys.append(b"b")
     kept.next_offset = 3
-    kept.headers = [place_headers((0, 0, 0), (0, 0, 2)), place_headers((0, 0, 1), (0, 0, 1))]
+    assert published.offsets == [0, 2, 4]
+    kept.headers = [place_headers((0, 0, 0), (0, 0, 4)), place_headers((0, 0, 2), (0, 0, 2))]
     for batches in ([published, kept], [kept, published]):
+        emptied(client)
         new_sink(client).apply(batches)
         shown = client.query("SELECT price_id, unit_price FROM v_prices ORDER BY price_id").result_rows
         assert [(name, int(unit_price.scaleb(9))) for name, unit_price in shown] == [("a", 150)]

@@ -18,6 +18,7 @@ from projections.sink import Sink
 from projections.verify import TABLES, clickhouse_audit
 from schemas.records import BundledSchemas
 from streams.kafka.inbound import Inbound
+from tests.unit.projections.conftest import Engine
 from tests.unit.projections.entries import NOON, TOPICS, entry, inbound
 from tests.unit.projections.test_statements import org_setting
 from tests.unit.projections.test_views import STORY, with_balances
@@ -154,12 +155,12 @@ MEMORY_BYTES_MAX = 150_000_000
 
 
 @pytest.fixture(scope="module")
-def millions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+def millions(engine: Engine) -> Iterator[Client]:
     """Many entries of 1,000 orgs over two months, each of them twice."""
     from projections.clickhouse import connect, migrate
     from tests.brokers import test_settings
 
-    client = connect(test_settings(tmp_path_factory.mktemp("millions")))
+    client = connect(test_settings(engine.data_dir, namespace="millions."))
     try:
         migrate(client)
         for _ in range(2):

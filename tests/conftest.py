@@ -32,10 +32,16 @@ ORDER = (
 for _name in [name for name in os.environ if name.startswith("CREDITS_") and not name.startswith("CREDITS_TEST_")]:
     del os.environ[_name]
 
+# A law that fails says so at once, with the example that was found and the line that runs it again. The smallest
+# example takes minutes where one costs a database or a ledger: CREDITS_TEST_HYPOTHESIS_PROFILE=shrink looks for it.
+FIND = (hypothesis.Phase.explicit, hypothesis.Phase.reuse, hypothesis.Phase.generate, hypothesis.Phase.target)
 hypothesis.settings.register_profile(
-    "default", deadline=None, print_blob=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    "default", deadline=None, print_blob=True, suppress_health_check=[hypothesis.HealthCheck.too_slow], phases=FIND
 )
-hypothesis.settings.register_profile("long", hypothesis.settings.get_profile("default"), max_examples=2_000)
+hypothesis.settings.register_profile(
+    "shrink", hypothesis.settings.get_profile("default"), phases=(*FIND, hypothesis.Phase.shrink)
+)
+hypothesis.settings.register_profile("long", hypothesis.settings.get_profile("shrink"), max_examples=2_000)
 hypothesis.settings.load_profile(os.environ.get("CREDITS_TEST_HYPOTHESIS_PROFILE", "default"))
 
 

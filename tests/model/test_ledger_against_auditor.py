@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from streams.ledger.entry import Entry
 from tests.model.both import Both, Step
 
+SEQUENCES = 300
 LONG_SEQUENCES = int(os.environ.get("CREDITS_TEST_LONG_SEQUENCES", "100000"))
 """Of the long run; fewer make a piece of it, and pieces of different `--hypothesis-seed` add up."""
 
@@ -524,7 +525,7 @@ def test_both_tell_each_story_alike(story: list[Step], seen: Callable[[str], Non
     seen("entries, alerts and decisions were the same in batches, and the same as the auditor's")
 
 
-@settings(max_examples=2_000)
+@settings(max_examples=SEQUENCES)
 @given(sequences, sizes)
 def test_the_ledger_says_what_the_rules_say(steps: list[Step], sizes: list[int]) -> None:
     both = _follow(steps)

@@ -1,4 +1,4 @@
-"""Write `docs/reference.md` from the code: commands, settings, topics, metrics. Nothing in that page is typed by hand.
+"""Write `docs/reference.md` from the code: commands, settings, metrics, dead letters. Nothing there is typed by hand.
 
 `make reference` writes it; `tests/deploy/test_reference.py` fails where the page and the code differ.
 """
@@ -25,7 +25,6 @@ from schemas.dead_letters import (
     WHOLE_BYTES_MAX,
 )
 from schemas.enums import REJECTIONS, DeadLetterCode
-from schemas.topics import CATALOGUE, DAY_MS, Topic
 from streams.cli import COMMANDS
 from streams.metrics import PrometheusMetrics
 from streams.settings import Settings
@@ -33,9 +32,10 @@ from streams.settings import Settings
 PAGE = Path(__file__).with_name("reference.md")
 HEAD = """# Reference
 
-Written by `make reference` from the code; do not edit. The fields of the records and the bodies of settings:
-[schemas/README.md](../schemas/README.md). The tables and views in ClickHouse:
-[projections/README.md](../projections/README.md).
+`make reference` writes this page from the code; do not edit it. Two more references are elsewhere:
+
+- [schemas/README.md](../schemas/README.md): topics, fields of the records, bodies of settings.
+- [projections/README.md](../projections/README.md): tables and views in ClickHouse.
 """
 
 
@@ -120,23 +120,11 @@ def settings_section() -> str:
     )
 
 
-def retention(topic: Topic) -> str:
-    """How long records stay, in words."""
-    if topic.cleanup == "compact":
-        return "compacted: the latest per key"
-    return "for ever" if topic.retention_ms is None else f"{topic.retention_ms // DAY_MS} days"
-
-
 def topics_section() -> str:
-    """The catalogue: every topic with its record, writers, readers and retention."""
-    rows = [
-        (f"`{topic.name}`", topic.record or "", topic.written_by, topic.read_by, retention(topic))
-        for topic in CATALOGUE
-    ]
+    """Where the catalogue is; it stands beside the records."""
     return (
-        "## Topics\n\n`CREDITS_NAMESPACE` stands before every name. Values are Avro in Confluent's wire format, keys "
-        "the org id; where no record is named the value is not Avro.\n\n"
-        + table(("topic", "record", "written by", "read by", "kept"), rows)
+        "## Topics\n\n[schemas/README.md](../schemas/README.md#topics) lists them, each with its record, writers, "
+        "readers and retention. `CREDITS_NAMESPACE` is put before every name.\n"
     )
 
 
@@ -154,7 +142,7 @@ def metrics_section() -> str:
         for metric in metrics()
     ]
     return (
-        "## Metrics of a worker\n\nAt `/metrics` on `CREDITS_WORKER_METRICS_PORT`, beside `/livez` and `/readyz`.\n\n"
+        "## Metrics of a worker\n\nAt `/metrics` on `CREDITS_WORKER_METRICS_PORT`, next to `/livez` and `/readyz`.\n\n"
         + table(("metric", "type", "meaning"), rows)
     )
 
@@ -164,11 +152,12 @@ def dead_letters_section() -> str:
     rows = [(f"`{name}`", meaning) for name, meaning in DEAD_LETTER_HEADERS.items()]
     codes = ", ".join(f"`{code.value}`" for code in DeadLetterCode)
     return (
-        "## Dead letters\n\nValue, key and headers are the record's own, unchanged, up to "
-        f"{WHOLE_BYTES_MAX:,} bytes together. Of a larger record, which an input topic takes when it is compressed, the"
-        f" first {VALUE_KEPT_BYTES:,} bytes of the value, {KEY_KEPT_BYTES:,} of the key and {HEADERS_KEPT_BYTES:,} of "
-        "the headers are held; `credits dead-letters replay` does not send it again. Behind the record's own headers "
-        f"the ledger adds these. The codes are {codes}.\n\n" + table(("header", "meaning"), rows)
+        "## Dead letters\n\nA dead letter has the value, key and headers of the record, unchanged, up to "
+        f"{WHOLE_BYTES_MAX:,} bytes together. An input topic takes a larger record when it is compressed. Of that, the "
+        f"first {VALUE_KEPT_BYTES:,} bytes of the value, {KEY_KEPT_BYTES:,} of the key and {HEADERS_KEPT_BYTES:,} of "
+        "the headers are kept, and `credits dead-letters replay` does not send it again.\n\n"
+        f"The codes are {codes}.\n\nAfter the record's own headers, the ledger adds these:\n\n"
+        + table(("header", "meaning"), rows)
     )
 
 
@@ -176,9 +165,9 @@ def rejections_section() -> str:
     """Every reason of a rejected entry."""
     rows = [(f"`{reason}`", meaning) for reason, meaning in REJECTIONS.items()]
     return (
-        "## Reasons of rejected entries\n\nWhat a rule refuses is an entry `rejected`, with one of these as its "
-        "`reason`; how many of a thing an organisation may have is in "
-        "[decisions.md](decisions.md#18-limits-of-an-account).\n\n" + table(("reason", "meaning"), rows)
+        "## Reasons of rejected entries\n\nA refusal by rule is an entry `rejected`, with one of these as its "
+        "`reason`. [Decision 18, limits of an account](decisions.md#18-limits-of-an-account), says how many of each "
+        "thing an organisation may have.\n\n" + table(("reason", "meaning"), rows)
     )
 
 

@@ -63,7 +63,7 @@ def _topics() -> str:
 def _kept(topic: Topic) -> str:
     if topic.cleanup == "compact":
         return "the latest of each key"
-    return "for ever" if topic.retention_ms is None else f"{topic.retention_ms // DAY_MS} days"
+    return "permanently" if topic.retention_ms is None else f"{topic.retention_ms // DAY_MS} days"
 
 
 def _alerts() -> str:
@@ -72,22 +72,22 @@ def _alerts() -> str:
 
 
 ALERTS_WHEN: Mapping[AlertKind, str] = {
-    AlertKind.THRESHOLD_CROSSED: "the line of a threshold rule is reached; again only after credits or a new month "
-    "have taken the wallet off it",
+    AlertKind.THRESHOLD_CROSSED: "the threshold of a rule is reached; again only after credits or a new month have "
+    "cleared it",
     AlertKind.BALANCE_LOW: "available credits are at or below the threshold of auto top-up, or while that is off the "
     "wallet's low balance threshold",
     AlertKind.LIMIT_ALERT: "the month's alert threshold is used",
-    AlertKind.LIMIT_REACHED: "the month's allowed limit is used: nothing more is let in",
+    AlertKind.LIMIT_REACHED: "the month's allowed limit is used: no more work is admitted",
     AlertKind.BUDGET_REACHED: "a budget is used in its window",
     AlertKind.FREE_EXPIRED: "promotional credits have expired with something left",
     AlertKind.EXPIRING: "credits expire in a week",
-    AlertKind.RESOLVED: "one or more alarms are left; lists them",
+    AlertKind.RESOLVED: "one or more thresholds are cleared; lists them",
     AlertKind.DAYS_LEFT: "the credits last for no more days than a rule says",
     AlertKind.BALANCE_DEPLETED: "nothing is left",
-    AlertKind.NEGATIVE_LIMIT_CROSSED: "the negative limit is reached: work is to stop",
+    AlertKind.NEGATIVE_LIMIT_CROSSED: "the negative limit is reached: work must stop",
     AlertKind.BALANCE_RESTORED: "there are credits again after none were left",
-    AlertKind.AUTO_RECHARGE_TRIGGERED: "a charge that auto top-up asked for has succeeded. That it is asked for is a "
-    "record of `credits.topup-requests.v1`, and no alert",
+    AlertKind.AUTO_RECHARGE_TRIGGERED: "a charge that auto top-up asked for has succeeded. The request itself is a "
+    "record of `credits.topup-requests.v1`, not an alert",
     AlertKind.PURCHASE_FAILED: "a charge has failed",
     AlertKind.AUTO_RECHARGE_CAPPED: "auto top-up would ask for credits, and the month's cap does not allow it",
 }
@@ -107,14 +107,14 @@ def _record(record: str) -> str:
 
 _NOTES = {
     "purchase": f"\nAmounts to offer, in units of the wallet: {', '.join(f'{each:,}' for each in PURCHASE_PRESETS)} "
-    "(`streams.client.PURCHASE_PRESETS`); any other of at least 1 may be bought.\n",
-    "hold": "\n`on_shortage` says what is done where there are not credits enough: `reject` (the default) refuses "
-    "the hold; `cap` grants what there is, running work down to the negative limit; `overflow` grants it all, below "
-    "zero if need be. Over a month's limit or a budget `cap` grants what that leaves, the others are refused. The "
-    "decision says how much was granted. A hold is resolved once. A capture that comes after its time-out is "
+    "(`streams.client.PURCHASE_PRESETS`); any other amount of at least 1 may be bought.\n",
+    "hold": "\n`on_shortage` says what happens when there are not enough credits. `reject` (the default) refuses the "
+    "hold. `cap` grants what there is; running work may go down to the negative limit. `overflow` grants all of "
+    "it, below zero if necessary. At a month's limit or a budget, `cap` grants what is left, and the others are "
+    "refused. The decision says how much was granted.\n\nA hold is resolved once. A capture after its time-out is "
     "`already_resolved` and books nothing: send what was used as usage.\n",
 }
-"""What is to be known of a record besides its fields."""
+"""What a reader should know of a record besides its fields."""
 
 
 def _fields(field: Mapping[str, Any], prefix: str) -> list[tuple[str, ...]]:

@@ -17,11 +17,11 @@ from schemas.codec import DecodedBatch
 from streams.kafka.inbound import Inbound
 from streams.ledger.account import Account
 from streams.ledger.price_log import PriceLog
+from streams.ledger.usage_batch_rating import Kinds
 from streams.processing.gathered import Gathered
 from streams.processing.outbound import Outbound
 from streams.processing.prices import PriceRecords
 from streams.processing.state import PartitionState, Windows
-from streams.processing.usage_rating import Kinds
 
 ACCOUNT_OUTPUTS: Final = (
     "ledger",

@@ -20,7 +20,7 @@ def decide(batch: Batch) -> None:
     gathered = batch.gathered
     rows = RowBooking(batch.state, batch.inbound, batch.outbound, gathered.prices, gathered.references)
     seen = batch.state.partition.seen[MONEY_IDS]
-    rows.book_commands(InputKind(batch.decoded.record), batch.decoded, seen, batch.windows.money_us)
+    rows.book_commands(InputKind(batch.decoded.record), batch.decoded, seen, batch.windows.money)
 
 
 AGENT = Agent(

@@ -13,8 +13,8 @@ A price changes no account. Usage is rated with it by the agent of usage, in whi
 from __future__ import annotations
 
 from streams.agents.agent import DEAD_LETTERS, Agent, Batch, PricesAtHand
+from streams.ledger.usage_batch_rating import Kinds
 from streams.processing.rows import RowBooking
-from streams.processing.usage_rating import Kinds
 
 
 def needs_newer_prices(usage: Kinds | None, known: PricesAtHand) -> bool:

@@ -28,6 +28,7 @@ from streams.engine.ports import EntrySource, Output, Partition, SeenWindow, Una
 from streams.kafka.inbound import Inbound
 from streams.kafka.registry import Kept, connect_registry
 from streams.ledger.price_log import PriceLog
+from streams.ledger.usage_batch_rating import Kinds, kinds_of
 from streams.processing.balances import balance_columns
 from streams.processing.decoding import Decoder
 from streams.processing.gathered import Gathered
@@ -38,8 +39,6 @@ from streams.processing.prices import PriceReader, PriceSource
 from streams.processing.references import Finder
 from streams.processing.rows import MONEY_IDS
 from streams.processing.state import USAGE_IDS, PartitionState, Windows
-from streams.processing.usage_rating import Kinds, kinds_of
-from streams.processing.validation import FUTURE_TOLERANCE_US
 from streams.seals import Seals
 from streams.settings import Settings
 
@@ -90,8 +89,8 @@ class LedgerProcessor:
     def seen_windows(self) -> Sequence[SeenWindow]:
         """Ids are remembered for their window and for as far as a record may be ahead of its time."""
         return [
-            SeenWindow(USAGE_IDS, self._windows.usage_us + FUTURE_TOLERANCE_US),
-            SeenWindow(MONEY_IDS, self._windows.money_us + FUTURE_TOLERANCE_US),
+            SeenWindow(USAGE_IDS, self._windows.usage.remembered_us),
+            SeenWindow(MONEY_IDS, self._windows.money.remembered_us),
         ]
 
     async def start(self, entries: EntrySource) -> None:

@@ -3,7 +3,7 @@
 ```
 in       usage
 gather   decode; read the prices on if some usage has none or they may be out of date; find what corrections refer to
-decide   admit (guards over columns) → leave out repeats → rate, book and write entries (`UsageBooking`)
+decide   guards over columns → leave out ids that had an effect before → `streams.ledger.usage_batch`
 out      the outputs of an account; dead letters
 ```
 """
@@ -11,11 +11,8 @@ out      the outputs of an account; dead letters
 from __future__ import annotations
 
 from streams.agents.agent import ACCOUNT_OUTPUTS, DEAD_LETTERS, Agent, Batch, PricesAtHand
-from streams.processing.old_ids import old_ids
-from streams.processing.state import USAGE_IDS
-from streams.processing.usage_booking import UsageBooking
-from streams.processing.usage_guards import UsageGuards, segments
-from streams.processing.usage_rating import Kinds, unpriced
+from streams.ledger.usage_batch_rating import Kinds, unpriced
+from streams.processing.usage import UsageIntake
 
 
 def needs_newer_prices(usage: Kinds | None, known: PricesAtHand) -> bool:
@@ -25,17 +22,9 @@ def needs_newer_prices(usage: Kinds | None, known: PricesAtHand) -> bool:
 
 
 def decide(batch: Batch) -> None:
-    """Book the batch in parts: a correction begins a part of its own."""
-    state, inbound, outbound, window_us = batch.state, batch.inbound, batch.outbound, batch.windows.usage_us
-    seen = state.partition.seen[USAGE_IDS]
-    guards = UsageGuards(state, inbound, outbound, window_us)
-    for part in segments(guards.admit(batch.decoded)):
-        rows = guards.new(part, seen)
-        if len(rows):
-            booked = UsageBooking(state, inbound, rows, batch.usage_kinds, batch.gathered, outbound).book(seen)
-            old = old_ids(booked.batch.column("event_id"), booked.arrived, window_us)
-            if old:
-                outbound.notice(inbound.topic, "old_id", old)
+    """Book the batch."""
+    intake = UsageIntake(batch.state, batch.inbound, batch.outbound, batch.windows.usage)
+    intake.book(batch.decoded, batch.usage_kinds, batch.gathered)
 
 
 AGENT = Agent(

@@ -23,8 +23,6 @@ from streams.ledger.account import Account, Budget, ModelAccess, Wallet
 from streams.ledger.alerts import LIMIT_RULE_ID, NEGATIVE_RULE_ID, STOP_MESSAGE
 from streams.ledger.authority import may_spend
 from streams.ledger.budgets import ANY_SCOPE, Scope, matching
-from streams.ledger.rating import PriceList
-from streams.ledger.refusals import DeadLetter
 from streams.ledger.usage import wallet_for
 from streams.ledger.windows import window_of, window_starts_at
 
@@ -46,16 +44,6 @@ HTTP_STATUS = {
 }
 
 
-class Work(NamedTuple):
-    """What prices know work by, in the order of `PriceList.plan`."""
-
-    operation: str
-    category: str | None = None
-    model: str | None = None
-    tool: str | None = None
-    provider: str | None = None
-
-
 class AdmissionRequest(msgspec.Struct, frozen=True):
     """What somebody wants to do, and about how much it costs."""
 
@@ -65,7 +53,7 @@ class AdmissionRequest(msgspec.Struct, frozen=True):
     scope: Scope = ANY_SCOPE
     operation: str | None = None
     free: bool = False
-    """The work is priced as free of charge (product rule 9): see `is_free`."""
+    """The work is priced as free of charge (product rule 9): see `pricing.is_free`."""
 
 
 class Admission(msgspec.Struct, frozen=True):
@@ -142,15 +130,6 @@ def _passed(limit: _Limit, request: AdmissionRequest) -> str:
     return (
         f"{name} would be passed: {format_amount(limit.remaining)} are left, {format_amount(request.amount)} asked for."
     )
-
-
-def is_free(account: Account, prices: PriceList, work: Work, at: int) -> bool:
-    """Whether work that begins at `at` is priced as free of charge; what nobody priced is not."""
-    plan = prices.plan(account.org_id, account.tier, *work, overrides=account.overrides)
-    try:
-        return plan.tariff(at).free
-    except DeadLetter:
-        return False
 
 
 def model_allowed(access: ModelAccess | None, model: str | None) -> bool:

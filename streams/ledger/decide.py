@@ -14,7 +14,7 @@ from typing import assert_never
 
 import msgspec
 
-from schemas.enums import DeadLetterCode, EntryKind, RejectReason
+from schemas.enums import EntryKind, RejectReason
 from schemas.settings_bodies import Body, InvalidSettingError, WalletBody, parse_body
 from streams.ledger.account import Account
 from streams.ledger.authority import may_set
@@ -26,16 +26,16 @@ from streams.ledger.evolve import evolve
 from streams.ledger.hold_decisions import capture_by_usage, decide_hold
 from streams.ledger.journal import Journal
 from streams.ledger.money import decide_purchase, decide_refund
-from streams.ledger.rating import PriceList, Rated
-from streams.ledger.refusals import BrokenLedger, DeadLetter, check_range
+from streams.ledger.pricing import rate
+from streams.ledger.refusals import BrokenLedger
 from streams.ledger.reversals import latest_usage
 from streams.ledger.settings import details_of, refuse, unit_of
 from streams.ledger.settle import grant_allowance, settle, settle_due
 from streams.ledger.source import Context, Source
 from streams.ledger.transfers import decide_leg, decide_transfer
-from streams.ledger.usage import advance, book_usage, default_unit, scope_of, usage_entry, wallet_for
+from streams.ledger.usage import advance, book_usage, scope_of, usage_entry, wallet_for
 
-__all__ = ["Context", "Source", "decide", "evolve", "rate", "settle_due"]
+__all__ = ["Context", "Source", "decide", "evolve", "settle_due"]
 
 Command = Usage | Purchase | Transfer | Refund | Hold | Setting | Leg
 
@@ -74,29 +74,6 @@ def decide(account: Account, command: Command, context: Context) -> Outcome:
     return outcome
 
 
-def rate(account: Account, usage: Usage, prices: PriceList, unit: str | None = None) -> Rated:
-    """What a usage costs and in which wallet (product rule 8). Raises DeadLetter as `RatingPlan.cost`.
-
-    `unit`: the wallet of usage that names its cost and no wallet; None: the org's default one.
-    """
-    if usage.cost_nanos is not None:
-        check_range(usage.cost_nanos)
-        if usage.cost_nanos < 0:
-            raise DeadLetter(DeadLetterCode.INVALID_FIELD, "cost_nanos must not be below 0")
-        return Rated(usage.cost_nanos, usage.wallet or unit or default_unit(account))
-    plan = prices.plan(
-        account.org_id,
-        account.tier,
-        usage.operation,
-        usage.category,
-        usage.model,
-        usage.tool,
-        usage.provider,
-        overrides=account.overrides,
-    )
-    return plan.cost(usage.occurred_at, usage.input_tokens, usage.output_tokens, usage.quantity_nanos, usage.replicas)
-
-
 def _decide_usage(account: Account, usage: Usage, context: Context, outcome: Outcome) -> bool:
     """Book a usage; True: nothing can have become due by it, for it went into one grant without a word."""
     hold = None if usage.hold_id is None else account.holds.get(usage.hold_id)
@@ -114,8 +91,8 @@ def _decide_usage(account: Account, usage: Usage, context: Context, outcome: Out
     wallet = account.wallets.get(rated.wallet) or wallet_for(account, rated.wallet)
     scope = ANY_SCOPE if wallet.budgets is None else scope_of(usage)
     at, cost = context.at, rated.cost
-    if advance(account, wallet, cost, at, scope):
-        grant = wallet.grants[0]  # the fast ways leave something in it
+    grant = advance(account, wallet, cost, at, scope)
+    if grant is not None:
         slices = (Slice(grant.grant_id, grant.kind, cost, grant.expires_at),)
         outcome.entries.append(usage_entry(account, wallet, slices, usage, rated, at, context.source))
         return True

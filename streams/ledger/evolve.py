@@ -77,9 +77,9 @@ def _usage(account: Account, entry: Entry) -> list[Alert]:
         known = account.corrected.get(entry.event_id)
         _remember_revision(account, entry, 0 if known is None else known.counted_at)
     if entry.hold_id is None and wallet.grants and known is None:
-        first = wallet.grants[0].grant_id
-        if advance(account, wallet, cost, at, scope):
-            if len(entry.slices) != 1 or entry.slices[0].grant_id != first:
+        grant = advance(account, wallet, cost, at, scope)
+        if grant is not None:
+            if len(entry.slices) != 1 or entry.slices[0].grant_id != grant.grant_id:
                 raise BrokenLedger(f"{entry.entry_id} draws on other grants than the first")
             return []
     return list(apply_usage(account, wallet, entry.slices, cost, at, scope, entry.hold_id, known))

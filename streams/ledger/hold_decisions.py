@@ -21,7 +21,7 @@ import msgspec
 
 from schemas.enums import DeadLetterCode, DecisionCode, EntryKind, EntryReason, HoldAction, OnShortage, RejectReason
 from streams.ledger.account import Account, ActiveHold, Wallet
-from streams.ledger.admission import HTTP_STATUS, Admission, AdmissionRequest, Work, admit, is_free
+from streams.ledger.admission import HTTP_STATUS, Admission, AdmissionRequest, admit
 from streams.ledger.bounds import refuse_full_account, refuse_new_wallet
 from streams.ledger.budgets import Scope
 from streams.ledger.commands import Hold, Usage
@@ -29,6 +29,7 @@ from streams.ledger.entry import HoldDecision, Slice
 from streams.ledger.grants import draw
 from streams.ledger.holds import HoldTerms, kept_by, resolved_before
 from streams.ledger.journal import Journal
+from streams.ledger.pricing import Work, is_free
 from streams.ledger.rating import Rated
 from streams.ledger.refusals import DeadLetter, check_range
 from streams.ledger.source import Context

@@ -27,7 +27,8 @@ from streams.ledger.grants import draw, new_grant_id, pay_overdraft
 from streams.ledger.hold_decisions import write_release
 from streams.ledger.journal import Journal
 from streams.ledger.money import PURCHASE_FAMILY
-from streams.ledger.usage import default_unit, wallet_for
+from streams.ledger.pricing import default_unit
+from streams.ledger.usage import wallet_for
 
 Cause = tuple[EntryKind, str, str, int]
 

@@ -31,3 +31,10 @@ def check_range(*amounts: int) -> None:
             raise DeadLetter(
                 DeadLetterCode.AMOUNT_OUT_OF_RANGE, f"{amount} nano-units would pass the bound of {AMOUNT_MAX}"
             )
+
+
+def different_content(*, usage: bool) -> DeadLetter:
+    """The dead letter of an id that was used before, for something else."""
+    remedy = "send a correction as a higher revision" if usage else "send it under an id of its own"
+    message = f"this id was booked before with other content; {remedy}"
+    return DeadLetter(DeadLetterCode.DUPLICATE_WITH_DIFFERENT_CONTENT, message)

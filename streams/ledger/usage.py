@@ -4,8 +4,8 @@ Rules of this file:
 - Usage that has happened is always booked, into the negative if need be; only an amount out of range refuses it, and
   one wallet more than an org may have (`bounds`): a dead letter, which can be replayed.
 - The fast path and the slow path give the same account and the same entry; a property test compares them. The fast
-  path is open while `0 < cost < wallet.fast_path_limit`, and its whole effect is `advance_fast`. A cost of 0 in a
-  wallet that exists only takes a number: `account.seq += 1`.
+  path is open while `0 < cost < wallet.fast_path_limit`, and its whole effect is that limit and `advance_fast`. A cost
+  of 0 in a wallet that exists only takes a number: `account.seq += 1`.
 - A wallet with budgets has `budgeted_fast_path_limit` instead. Its fast path, in `advance`, also counts the usage
   towards its budgets.
 - Before a booking at `at`, everything due at or before `at` is settled (`due.settle_due`).
@@ -19,7 +19,7 @@ import msgspec
 
 from schemas.amounts import AMOUNT_MAX
 from schemas.enums import DeadLetterCode, EntryKind, GrantKind
-from streams.ledger.account import Account, CorrectedUsage, Wallet
+from streams.ledger.account import Account, CorrectedUsage, Grant, Wallet
 from streams.ledger.alerts import distance_to_next_threshold, evaluate_alerts, figures, figures_with
 from streams.ledger.bounds import refuse_new_wallet
 from streams.ledger.budgets import ANY_SCOPE, BudgetCharge, Scope, charge, charge_fast, charge_revision
@@ -33,8 +33,6 @@ from streams.ledger.rating import Rated
 from streams.ledger.refusals import DeadLetter, check_range
 from streams.ledger.source import Source
 from streams.ledger.topups import consider_topup, request_of
-
-DEFAULT_UNIT = "USD"
 
 _USAGE = EntryKind.USAGE
 """A look at an enum's member costs as much as making a slice."""
@@ -71,49 +69,41 @@ def wallet_for(account: Account, unit: str) -> Wallet:
     return account.wallets.get(unit) or Wallet(unit)
 
 
-def default_unit(account: Account) -> str:
-    """The wallet for usage rated upstream that names none: the default one, else the first there was, else USD."""
-    for wallet in account.wallets.values():
-        if wallet.terms.default:
-            return wallet.unit
-    return next(iter(account.wallets), DEFAULT_UNIT)
+def advance_fast(account: Account, wallet: Wallet, cost: int) -> Grant:
+    """Book `cost` on the first grant, which is returned: all that the fast path changes but the limit that let it in.
 
-
-def advance_fast(account: Account, wallet: Wallet, cost: int) -> None:
-    """Book `cost`, given that `0 < cost < wallet.fast_path_limit`. A caller in a hurry may write these lines out."""
-    wallet.grants[0].remaining -= cost
+    For a caller that has found `0 < cost` below one of the wallet's limits, and has lowered that limit by `cost`.
+    """
+    grant = wallet.grants[0]
+    grant.remaining -= cost
     wallet.settled -= cost
     wallet.used += cost
     if not wallet.allowance_first:
         wallet.lifetime_spent += cost
-    wallet.fast_path_limit -= cost
     account.seq += 1
+    return grant
 
 
-def advance(account: Account, wallet: Wallet, cost: int, at: int, scope: Scope) -> bool:
-    """Book `cost` the fast way, if one is open; False: nothing changed.
+def advance(account: Account, wallet: Wallet, cost: int, at: int, scope: Scope) -> Grant | None:
+    """Book `cost` on the fast path, if it is open, and return the grant it drew on; None: nothing changed.
 
     In a wallet with budgets the usage counts towards those of its scope, unless one of them stands in the way.
     """
     if 0 < cost < wallet.fast_path_limit:
-        advance_fast(account, wallet, cost)
-        return True
-    if not 0 < cost < wallet.budgeted_fast_path_limit:
-        return False
-    if not charge_fast(wallet.budgets, scope, cost, at):  # type: ignore[arg-type]  # there is room, so there are budgets
-        return False
-    wallet.grants[0].remaining -= cost
-    wallet.settled -= cost
-    wallet.used += cost
-    if not wallet.allowance_first:
-        wallet.lifetime_spent += cost
-    wallet.budgeted_fast_path_limit -= cost
-    account.seq += 1
-    return True
+        wallet.fast_path_limit -= cost
+    elif 0 < cost < wallet.budgeted_fast_path_limit and _count_fast(wallet, scope, cost, at):
+        wallet.budgeted_fast_path_limit -= cost
+    else:
+        return None
+    return advance_fast(account, wallet, cost)
+
+
+def _count_fast(wallet: Wallet, scope: Scope, cost: int, at: int) -> bool:
+    return wallet.budgets is not None and charge_fast(wallet.budgets, scope, cost, at)
 
 
 def refresh_fast_path_limit(wallet: Wallet) -> None:
-    """Work out how far the fast way is open; called at the end of every change but the fast ones.
+    """Work out how far the fast path is open; called at the end of every change but the fast ones.
 
     Every term below falls by exactly what is spent, so that it makes no difference how often it is worked out. Closed
     until the month has usage, and the day where days are followed: the first one makes their end fall due.
@@ -139,8 +129,8 @@ def book_usage(account: Account, wallet: Wallet, cost: int, at: int, scope: Scop
 
     Not for what captures a hold or corrects (`decide` does). Raises DeadLetter as `check_spendable`, before any change.
     """
-    if advance(account, wallet, cost, at, scope):
-        grant = wallet.grants[0]  # the fast ways leave something in it
+    grant = advance(account, wallet, cost, at, scope)
+    if grant is not None:
         drawn = (Slice(grant.grant_id, grant.kind, cost, grant.expires_at),)
         settled = wallet.settled
         return Booking(account.seq, -cost, settled, settled - wallet.held, wallet.held, drawn)

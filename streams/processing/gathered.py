@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from schemas.codec import DecodedBatch
 from streams.ledger.price_log import PriceLog
 from streams.ledger.rating import PriceList
+from streams.ledger.usage_batch_rating import Kinds
 from streams.processing.references import References
-from streams.processing.usage_rating import Kinds
 
 
 @dataclass(slots=True)

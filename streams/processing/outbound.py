@@ -21,6 +21,7 @@ from schemas.topics import ALERT_TOPICS, Topics
 from streams.engine.ports import Keyed, NoticeName, OutcomeName, Output
 from streams.kafka.inbound import Inbound
 from streams.ledger.entry import Alert, Entry, HoldDecision, Leg, Outcome, TopupRequest
+from streams.ledger.usage_batch import SideOutputs
 from streams.processing.dead_letters import dead_letter
 from streams.processing.judged_prices import KeptPrice
 from streams.seals import TAG_HEADER, Seals
@@ -68,22 +69,14 @@ class Outbound:
         """Everything that a command came to."""
         for entry in outcome.entries:
             self.entry(entry)
-        self.beside(outcome)
+        self.add_side_outputs(outcome)
 
-    def beside(self, outcome: Outcome) -> None:
+    def add_side_outputs(self, outcome: Outcome | SideOutputs) -> None:
         """What leaves with the entries of an outcome, without the entries."""
         self._alerts += outcome.alerts
         self._legs += outcome.legs
         self._topup_requests += outcome.topup_requests
         self._decisions += outcome.decisions
-
-    def alerts(self, alerts: Sequence[Alert]) -> None:
-        """Alerts, next in order."""
-        self._alerts += alerts
-
-    def topup_requests(self, requests: Sequence[TopupRequest]) -> None:
-        """Requests for credits, next in order."""
-        self._topup_requests += requests
 
     def dead_letter(self, inbound: Inbound, index: int, code: DeadLetterCode, message: str) -> None:
         """Record `index` of a batch could not be booked: all its bytes, and why. Counted as such."""

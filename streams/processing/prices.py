@@ -139,7 +139,7 @@ class PriceRecords:
         except (UndecodableError, ValidationError) as error:
             log.warning("price_ignored", partition=message.partition(), offset=message.offset(), error=str(error))
             return None
-        if key != record.price_id.encode():  # a dead letter, as everywhere (`judgement.check_key`)
+        if key != record.price_id.encode():  # a dead letter, as everywhere (`validation.refuse_key`)
             log.warning("price_ignored", partition=message.partition(), offset=message.offset(), error="key mismatch")
             return None
         return record.price_id, Unjudged(published, Price.from_record(record.to_record()), value)

@@ -25,6 +25,7 @@ from streams.engine.ports import EntrySource, Partition, SeenIds
 from streams.engine.seen import digests
 from streams.ledger.commands import Refund, Usage
 from streams.ledger.entry import Entry
+from streams.ledger.usage_rows import revisions
 from streams.processing.negative_cache import Missed
 
 Wanted = tuple[str, str]
@@ -113,11 +114,6 @@ def first_usages(decoded: Iterable[DecodedBatch]) -> frozenset[Wanted]:
         if batch.record == InputKind.USAGE
         for pair in _pairs(batch.batch.filter(pc.invert(revisions(batch.batch))), "event_id")
     )
-
-
-def revisions(usages: pa.RecordBatch) -> pa.BooleanArray:
-    """True for the rows that correct an earlier usage."""
-    return pc.or_(pc.not_equal(usages.column("revision"), 0), usages.column("voided"))
 
 
 def _pairs(columns: pa.RecordBatch, name: str) -> set[Wanted]:

@@ -1,7 +1,7 @@
 """How far a partition had read its inputs, and the ids that it remembers of them, made again.
 
 Rules of this file:
-1. An id is remembered exactly where the live code remembers it (`rows`, `usage_booking`): of every record with an entry
+1. An id is remembered exactly where the live code remembers it (`rows`, `usage`): of every record with an entry
    but a capture or release that was refused, and of every transfer leg; from the clock of its entry on, unless the same
    id was known when it arrived.
 2. Its content is that of its input record. Where retention has removed the record, the id is made from the entry and

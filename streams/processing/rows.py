@@ -1,7 +1,7 @@
 """Commands other than usage, record by record: read, guard, decide.
 
-The guards in order: readable, valid, under its own key, in its key's partition, inside its window, new. What a rule
-refuses is the ledger's to write (`rejected`); what no rule can be asked about is a dead letter with its bytes.
+A record passes the guards of `validation`; whether it is new, the memory of ids says last. What a rule refuses is an
+entry `rejected`, which the ledger writes; what no rule can be asked about is a dead letter with its bytes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from streams.ledger.decide import Command, decide
 from streams.ledger.entry import Leg
 from streams.ledger.price_log import PriceLog, Published
 from streams.ledger.rating import Price, PriceList
-from streams.ledger.refusals import DeadLetter
+from streams.ledger.refusals import DeadLetter, different_content
 from streams.ledger.settle import hold_still_open, settle_due
 from streams.ledger.source import Context, Source
 from streams.processing.judged_prices import KeptPrices
@@ -34,7 +34,7 @@ from streams.processing.outbound import Outbound
 from streams.processing.prices import PriceRecords
 from streams.processing.references import References
 from streams.processing.state import PartitionState
-from streams.processing.validation import check_key, check_window, different_content, read
+from streams.processing.validation import TimeWindow, read, refuse_key
 from streams.seals import TAG_HEADER, SealError
 
 COMMANDS: Final[
@@ -50,19 +50,21 @@ COMMANDS: Final[
 
 @dataclass(frozen=True, slots=True)
 class _Candidate:
-    """A record that may be decided: its place in the batch, the clock there, what it says and what makes it one."""
+    """A record that may be decided, unless its id had an effect before."""
 
-    index: int
+    row: int
+    """Which record of the batch it is."""
     at: int
+    """The partition's clock there."""
     record: dict[str, Any]
-    said: bytes
+    content: bytes
     unique: bytes
 
     def command(self, kind: InputKind) -> Command:
         return COMMANDS[kind].from_record(self.record)
 
     def resolves_hold(self, kind: InputKind) -> bool:
-        """Whoever captures or releases a hold again, in whatever words, waits for a decision (product rule 18)."""
+        """A hold captured or released again, with whatever content, is answered by a decision (product rule 18)."""
         return kind is InputKind.HOLD and self.record["action"] != HoldAction.PLACE
 
 
@@ -92,50 +94,53 @@ class RowBooking:
         self._prices = prices
         self._references = references
 
-    def book_commands(self, kind: InputKind, decoded: DecodedBatch, seen: SeenIds, window_us: int) -> None:
+    def book_commands(self, kind: InputKind, decoded: DecodedBatch, seen: SeenIds, window: TimeWindow) -> None:
         """Every record of an input topic of `kind`. The partition's clock moves with them."""
-        candidates = self._candidates(kind, decoded, window_us)
+        candidates = self._candidates(kind, decoded, window)
         if not candidates:
             return
         seed = self._state.partition.seed
         ids = digests([candidate.unique for candidate in candidates], seed)
-        hashes = contents([candidate.said for candidate in candidates], seed)
-        known = seen.lookup(ids, self._arrived([candidate.index for candidate in candidates]))
-        told = {ids[place].tobytes(): int(known.contents[place]) for place in np.flatnonzero(known.known).tolist()}
+        hashes = contents([candidate.content for candidate in candidates], seed)
+        found = seen.lookup(ids, self._arrived([candidate.row for candidate in candidates]))
+        known = {ids[number].tobytes(): int(found.contents[number]) for number in np.flatnonzero(found.known).tolist()}
         new: list[int] = []
-        for place, candidate in enumerate(candidates):
+        for number, candidate in enumerate(candidates):
             try:
-                digest, said = ids[place].tobytes(), int(hashes[place])
-                if digest not in told:
+                digest, content = ids[number].tobytes(), int(hashes[number])
+                if digest not in known:
                     booked = self._decide(
-                        candidate.record["org_id"], candidate.command(kind), candidate.index, candidate.at
+                        candidate.record["org_id"], candidate.command(kind), candidate.row, candidate.at
                     )
                     # A refused capture has resolved nothing: sent again, it asks again.
                     if booked or not candidate.resolves_hold(kind):
-                        told[digest] = said
-                        new.append(place)
-                elif told[digest] == said:
+                        known[digest] = content
+                        new.append(number)
+                elif known[digest] == content:
                     self._outbound.count(self._inbound.topic, "duplicates")
                 elif candidate.resolves_hold(kind):  # the ledger answers that it is resolved already
-                    self._decide(candidate.record["org_id"], candidate.command(kind), candidate.index, candidate.at)
+                    self._decide(candidate.record["org_id"], candidate.command(kind), candidate.row, candidate.at)
                 else:
-                    raise DeadLetter(*different_content(usage=False))
+                    raise different_content(usage=False)
             except DeadLetter as refusal:
-                self._outbound.dead_letter(self._inbound, candidate.index, refusal.code, refusal.message)
+                self._refuse(candidate.row, refusal)
         if new:
-            clocks = np.asarray([candidates[place].at for place in new], np.int64)
+            clocks = np.asarray([candidates[number].at for number in new], np.int64)
             seen.add(ids[new], hashes[new], self._state.partition.ledger_end, clocks)
 
-    def _candidates(self, kind: InputKind, decoded: DecodedBatch, window_us: int) -> list[_Candidate]:
-        """The records that are readable, valid, under their own key, in its partition, and inside their window."""
-        said = dict(zip(self._positions(decoded), decoded.contents(), strict=True))
-        inbound, candidates = self._inbound, []
+    def _candidates(self, kind: InputKind, decoded: DecodedBatch, window: TimeWindow) -> list[_Candidate]:
+        """The records that every guard lets pass."""
+        content_of = dict(zip(self._rows(decoded), decoded.contents(), strict=True))
+        inbound, own_keys, candidates = self._inbound, self._state.own_keys, []
 
-        def take(index: int, at: int, fields: Mapping[str, Any]) -> None:
+        def take(row: int, at: int, fields: Mapping[str, Any]) -> None:
             record = read(kind, fields).to_record()
-            self._check_key(index, record["org_id"])
-            check_window(record["occurred_at"], inbound.timestamps_ms[index] * 1_000, window_us)
-            candidates.append(_Candidate(index, at, record, said[index], unique_id(kind, record)))
+            refusal = refuse_key(own_keys, inbound.keys[row], record["org_id"]) or window.refuse(
+                record["occurred_at"], inbound.timestamps_ms[row] * 1_000
+            )
+            if refusal is not None:
+                raise refusal
+            candidates.append(_Candidate(row, at, record, content_of[row], unique_id(kind, record)))
 
         self._each(decoded, take)
         return candidates
@@ -146,32 +151,35 @@ class RowBooking:
         take: Callable[[int, int, Mapping[str, Any]], None],
         absent: Callable[[int], None] | None = None,
     ) -> None:
-        """Every record in order, the clock moving with it: `take` gets its place, the time and its fields.
+        """Every record in order, the clock moving with it: `take` gets its row, the time and its fields.
 
-        What cannot be decoded, and what `take` raises a `DeadLetter` for, is one. `absent` gets the place of a record
-        without a value, where that is nothing wrong: in a compacted topic it takes the one before it away.
+        What cannot be decoded is a dead letter, and what `take` raises `DeadLetter` for. `absent` gets the row of a
+        record without a value, where that is allowed: in a compacted topic it deletes the record before it.
         """
-        rows = dict(zip(self._positions(decoded), rows_of(decoded.batch), strict=True))
+        fields_of = dict(zip(self._rows(decoded), rows_of(decoded.batch), strict=True))
         failures = {failure.position: failure for failure in decoded.failures}
-        for index in range(len(self._inbound)):
-            at = self._advance_clock(index)
-            if self._inbound.values[index] is None and absent is not None:
-                absent(index)
+        for row in range(len(self._inbound)):
+            at = self._advance_clock(row)
+            if self._inbound.values[row] is None and absent is not None:
+                absent(row)
                 continue
             try:
-                if index in failures:
-                    raise DeadLetter(failures[index].code, failures[index].message)
-                take(index, at, rows[index])
+                if row in failures:
+                    raise DeadLetter(failures[row].code, failures[row].message)
+                take(row, at, fields_of[row])
             except DeadLetter as refusal:
-                self._outbound.dead_letter(self._inbound, index, refusal.code, refusal.message)
+                self._refuse(row, refusal)
 
-    def _decide(self, org_id: str, command: Command, index: int, at: int) -> bool:
+    def _refuse(self, row: int, refusal: DeadLetter) -> None:
+        self._outbound.dead_letter(self._inbound, row, refusal.code, refusal.message)
+
+    def _decide(self, org_id: str, command: Command, row: int, at: int) -> bool:
         """Decide one command; whether no rule refused it."""
         inbound = self._inbound
-        source = Source(inbound.topic, inbound.partition, inbound.offsets[index])
+        source = Source(inbound.topic, inbound.partition, inbound.offsets[row])
         references = self._references.of(command)
         account = self._state.account(org_id)
-        arrived_at = inbound.timestamps_ms[index] * 1_000
+        arrived_at = inbound.timestamps_ms[row] * 1_000
         hold_id = command.hold_id if isinstance(command, commands.Hold) and command.action != HoldAction.PLACE else None
         with nullcontext() if hold_id is None else hold_still_open(account, hold_id, arrived_at, at):
             self._outbound.outcome(settle_due(account, at))
@@ -182,27 +190,27 @@ class RowBooking:
         return not outcome.rejected
 
     def book_legs(self, decoded: DecodedBatch) -> None:
-        """Transfer legs. Ledgers alone write them; one that none can have written is a dead letter all the same.
+        """Transfer legs. Only ledgers write them; one that no ledger can have written is a dead letter all the same.
 
-        For it must not stop the orgs beside it, and its credits stay visible as on the way until it is sent again; by
-        hand perhaps twice, so that their ids are remembered like those of money.
+        It must not stop the other orgs of the partition, and its credits stay visible as in transit until it is sent
+        again. That may be done twice, by hand, so the ids of legs are remembered like those of money.
         """
         seen, seed = self._state.partition.seen[MONEY_IDS], self._state.partition.seed
 
-        def take(index: int, at: int, fields: Mapping[str, Any]) -> None:
-            self._check_seal(index)
+        def take(row: int, at: int, fields: Mapping[str, Any]) -> None:
+            self._check_seal(row)
             try:
                 leg = Leg.from_record(fields)
             except msgspec.ValidationError as error:
                 raise DeadLetter(DeadLetterCode.INVALID_FIELD, str(error)) from error
-            self._check_key(index, leg.org_id)
+            self._check_key(row, leg.org_id)
             ids = digests([unique_leg(leg)], seed)
-            if seen.lookup(ids, self._arrived([index])).known.any():
+            if seen.lookup(ids, self._arrived([row])).known.any():
                 self._outbound.count(self._inbound.topic, "duplicates")
                 return
-            self._decide(leg.org_id, leg, index, at)
-            said = contents([self._inbound.values[index] or b""], seed)
-            seen.add(ids, said, self._state.partition.ledger_end, np.asarray([at], np.int64))
+            self._decide(leg.org_id, leg, row, at)
+            content = contents([self._inbound.values[row] or b""], seed)
+            seen.add(ids, content, self._state.partition.ledger_end, np.asarray([at], np.int64))
 
         self._each(decoded, take)
 
@@ -215,56 +223,56 @@ class RowBooking:
         inbound, kept = self._inbound, KeptPrices(known, self._inbound.partition)
         kept.judge_earlier(inbound.first_offset, log)
 
-        def take(index: int, at: int, fields: Mapping[str, Any]) -> None:
+        def take(row: int, at: int, fields: Mapping[str, Any]) -> None:
             record = read(InputKind.PRICE, fields).to_record()
-            self._check_key(index, record["price_id"])
-            published = self._published(index)
+            self._check_key(row, record["price_id"])
+            published = self._published(row)
             tie = log.tie(Price.from_record(record), published)
             if tie is not None:
                 kept.refuse(record["price_id"], published)
                 message = f"price {record['price_id']} could tie with {tie.price_id}, which was published before it"
                 raise DeadLetter(DeadLetterCode.INVALID_FIELD, message)
-            kept.accept(record["price_id"], published, inbound.values[index])
+            kept.accept(record["price_id"], published, inbound.values[row])
             self._outbound.count(inbound.topic, "entries")
 
-        def take_away(index: int) -> None:
-            key = inbound.keys[index]
+        def take_away(row: int) -> None:
+            key = inbound.keys[row]
             if key is not None and key not in self._state.own_keys.foreign([key]):
-                kept.accept(key.decode("utf-8", "replace"), self._published(index), None)
+                kept.accept(key.decode("utf-8", "replace"), self._published(row), None)
             self._outbound.count(inbound.topic, "entries")
 
         self._each(decoded, take, take_away)
         self._outbound.keep_prices(inbound.partition, kept.changes)
 
-    def _published(self, index: int) -> Published:
+    def _published(self, row: int) -> Published:
         inbound = self._inbound
-        return Published(inbound.timestamps_ms[index], inbound.partition, inbound.offsets[index])
+        return Published(inbound.timestamps_ms[row], inbound.partition, inbound.offsets[row])
 
-    def _check_key(self, index: int, owner: str) -> None:
+    def _check_key(self, row: int, owner: str) -> None:
         """Raise `DeadLetter` unless the record is under the key of its owner, in the partition of that key."""
-        key = self._inbound.keys[index]
-        check_key(key, owner)
-        self._state.own_keys.check(key)
+        refusal = refuse_key(self._state.own_keys, self._inbound.keys[row], owner)
+        if refusal is not None:
+            raise refusal
 
-    def _check_seal(self, index: int) -> None:
+    def _check_seal(self, row: int) -> None:
         """Raise `DeadLetter` `invalid_checksum` for a leg that no ledger with our key has written."""
         inbound, seals = self._inbound, self._state.seals
-        headers = inbound.headers[index] if inbound.headers else ()
+        headers = inbound.headers[row] if inbound.headers else ()
         tag = next((value for name, value in headers if name == TAG_HEADER), None)
         try:
-            seals.check("leg", inbound.keys[index] or b"", inbound.values[index] or b"", tag)
+            seals.check("leg", inbound.keys[row] or b"", inbound.values[row] or b"", tag)
         except SealError as error:
             raise DeadLetter(DeadLetterCode.INVALID_CHECKSUM, f"transfer leg: {error}") from error
 
-    def _arrived(self, indexes: list[int]) -> npt.NDArray[np.int64]:
+    def _arrived(self, rows: list[int]) -> npt.NDArray[np.int64]:
         """When these records came into the log, microseconds."""
-        return np.asarray(self._inbound.timestamps_ms, np.int64)[indexes] * 1_000
+        return np.asarray(self._inbound.timestamps_ms, np.int64)[rows] * 1_000
 
-    def _positions(self, decoded: DecodedBatch) -> list[int]:
+    def _rows(self, decoded: DecodedBatch) -> list[int]:
         return list(range(len(self._inbound))) if decoded.positions is None else decoded.positions
 
-    def _advance_clock(self, index: int) -> int:
-        stamp = self._inbound.timestamps_ms[index] * 1_000
+    def _advance_clock(self, row: int) -> int:
+        stamp = self._inbound.timestamps_ms[row] * 1_000
         if stamp > self._state.clock_at:
             self._state.clock_at = stamp
         return self._state.clock_at

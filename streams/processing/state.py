@@ -16,6 +16,7 @@ from typing import Final
 from streams.engine.ports import Partition
 from streams.ledger.account import Account, decode_account, encode_account, new_account
 from streams.processing.own_keys import OwnKeys
+from streams.processing.validation import HOUR_US, TimeWindow
 from streams.seals import NO_SEALS, Seals
 from streams.settings import Settings
 
@@ -27,20 +28,20 @@ when needed, which takes 4 µs."""
 USAGE_IDS: Final = "usage"
 """The window that usage is remembered for; all other records have `rows.MONEY_IDS`."""
 
-HOUR_US: Final = 3_600_000_000
-
 
 @dataclass(frozen=True, slots=True)
 class Windows:
-    """How late a record may come, and how long its id is remembered at least; microseconds."""
+    """How late a record may come, and how long its id is remembered."""
 
-    usage_us: int
-    money_us: int
+    usage: TimeWindow
+    money: TimeWindow
 
     @classmethod
     def of(cls, settings: Settings) -> Windows:
         """As the settings say."""
-        return cls(settings.usage_window_hours * HOUR_US, settings.money_window_days * 24 * HOUR_US)
+        return cls(
+            TimeWindow(settings.usage_window_hours * HOUR_US), TimeWindow(settings.money_window_days * 24 * HOUR_US)
+        )
 
 
 class PartitionState:

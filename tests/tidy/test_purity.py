@@ -7,6 +7,7 @@ import. Time, ids and randomness are arguments.
 from __future__ import annotations
 
 import ast
+import sys
 
 import pytest
 
@@ -62,6 +63,10 @@ SYSTEM = {
     "uuid",
 }
 FORBIDDEN = CLIENTS | SYSTEM
+IN_COLUMNS = {"streams.ledger.usage_batch", "streams.ledger.usage_batch_rating", "streams.ledger.usage_rows"}
+"""The modules of the ledger that decide over columns."""
+COLUMNS = {"numpy", "numpy.typing", "pyarrow", "pyarrow.compute"}
+"""What they do it with. Other parts of these libraries read files, ask servers, or draw lots."""
 FORBIDDEN_CALLS = frozenset({"now", "utcnow", "today", "open", "print", "input"})
 
 
@@ -90,6 +95,15 @@ def test_nothing_asks_the_clock_or_the_disk(module: Module) -> None:
                 called.attr if isinstance(called, ast.Attribute) else called.id if isinstance(called, ast.Name) else ""
             )
             assert name not in FORBIDDEN_CALLS, f"{module.shown}:{node.lineno} calls {name}()"
+
+
+@pytest.mark.parametrize(
+    "module", [each for each in modules() if within(each.name, "streams.ledger")], ids=lambda module: module.name
+)
+def test_the_ledger_computes_over_columns_in_named_modules_only(module: Module) -> None:
+    ours = {"schemas", "streams", "projections"} | sys.stdlib_module_names
+    others = {name for name in module.imports if name.partition(".")[0] not in ours}
+    assert others <= {"msgspec"} | (COLUMNS if module.name in IN_COLUMNS else set())
 
 
 @pytest.mark.parametrize("module", about_amounts(), ids=lambda module: module.name)

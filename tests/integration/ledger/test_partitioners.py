@@ -139,7 +139,7 @@ OLDER_VERSION = """
 import sys
 from streams.processing.own_keys import OwnKeys
 OwnKeys.foreign = lambda self, keys: frozenset()
-OwnKeys.check = lambda self, key: None
+OwnKeys.refuse = lambda self, key: None
 from streams.cli import main
 main(["worker"])
 """

@@ -10,7 +10,6 @@ import pytest
 from schemas.amounts import NANOS
 from schemas.enums import DeadLetterCode
 from schemas.partitioner import KEY_BYTES_MAX, KEYS_MAX, REMEDY, partition_of
-from streams.ledger.refusals import DeadLetter
 from streams.processing.notices import LINE_INTERVAL_S, NoticeLog
 from streams.processing.own_keys import OwnKeys
 from tests.model.memory import FixedPrices, MemoryLedger, Sent, sent
@@ -141,12 +140,14 @@ def test_known_keys_are_not_hashed_again_and_memory_is_bounded(monkeypatch: pyte
 def test_a_single_key_is_judged_like_a_column() -> None:
     for number in range(PARTITIONS):
         own = OwnKeys(number, PARTITIONS)
+        refusal = own.refuse(b"acme")
         if number == HOME:
-            own.check(b"acme")
+            assert refusal is None
         else:
-            with pytest.raises(DeadLetter, match=f"belongs to partition {HOME} of 8"):
-                own.check(b"acme")
-        own.check(None)
+            assert refusal is not None
+            assert refusal.code is DeadLetterCode.WRONG_PARTITION
+            assert f"belongs to partition {HOME} of 8" in refusal.message
+        assert own.refuse(None) is None
 
 
 def test_the_log_has_one_line_a_minute_with_topic_partition_cause_and_remedy(caplog: pytest.LogCaptureFixture) -> None:

@@ -1,17 +1,15 @@
-"""What the events of a batch cost: prices looked up once per kind of usage, not once per event.
+"""What the usage of a batch costs: prices looked up once per kind of usage, not once per event.
 
 Rules of this file:
-- Events that share the dimensions a price may name (`RATED_BY`) share a plan; an org with prices or a tier of its own
-  has its own plans (product rules 7 and 9).
-- A cost given upstream is taken as it is, and the price list is not asked.
-- What cannot be priced is told apart, row by row; the others are not held up.
+- `pricing` says by which price a usage goes. Here events of one kind (`Work`) share its plan, and a plan's tariff is
+  looked up again only when an event lies outside its time.
+- A row that cannot be priced is refused by itself; the others are not held up.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -20,15 +18,9 @@ import pyarrow.compute as pc
 
 from schemas.enums import DeadLetterCode
 from streams.ledger.account import Account
+from streams.ledger.pricing import Work, has_own_plans, plan_for, shared_plan, upstream_unit
 from streams.ledger.rating import PriceList, RatingPlan, Tariff
 from streams.ledger.refusals import DeadLetter
-from streams.ledger.usage import default_unit
-
-RATED_BY: Final = ("operation", "category", "model", "tool", "provider")
-"""The dimensions a price may name."""
-
-Kind = tuple[str, str | None, str | None, str | None, str | None]
-"""Values of `RATED_BY`: one kind of usage."""
 
 
 @dataclass(slots=True)
@@ -48,25 +40,25 @@ class Kinds:
 
     batch: pa.RecordBatch
     numbers: npt.NDArray[np.int64]
-    kinds: list[Kind]
+    kinds: list[Work]
 
 
 def kinds_of(batch: pa.RecordBatch) -> Kinds:
     """Find the kinds of usage in a batch."""
     codes = np.zeros(batch.num_rows, np.int64)
     values: list[list[str | None]] = []
-    for name in RATED_BY:
+    for name in Work._fields:
         encoded = batch.column(name).dictionary_encode(null_encoding="encode")
         values.append(encoded.dictionary.to_pylist())
         codes = codes * len(values[-1]) + encoded.indices.to_numpy(zero_copy_only=False)
     present, numbers = np.unique(codes, return_inverse=True)
-    kinds: list[Kind] = []
+    kinds = []
     for code in present.tolist():
         parts: list[str | None] = []
         for column in reversed(values):
-            code, place = divmod(code, len(column))
-            parts.append(column[place])
-        kinds.append(tuple(reversed(parts)))  # type: ignore[arg-type]
+            code, number = divmod(code, len(column))
+            parts.append(column[number])
+        kinds.append(Work(*reversed(parts)))  # type: ignore[arg-type]  # an operation is never null
     return Kinds(batch, numbers, kinds)
 
 
@@ -74,7 +66,7 @@ def unpriced(found: Kinds, prices: PriceList, account: Callable[[str], Account] 
     """Whether some usage in the batch has no price: time to read the price topic on.
 
     A look at the kinds, and at the rows of those that have no general price: their orgs may have one of their own.
-    Without `account` those count as unpriced. `rate` says the last word.
+    Without `account` those count as unpriced. `rate_rows` decides.
     """
     batch = found.batch
     if batch.column("cost_nanos").null_count < batch.num_rows:
@@ -92,7 +84,7 @@ def unpriced(found: Kinds, prices: PriceList, account: Callable[[str], Account] 
     left = [
         number
         for number, kind in enumerate(kinds)
-        if any(not _priced(prices.plan("", None, *kind), at, *(int(number in some) for some in tokens)) for at in span)
+        if any(not _priced(shared_plan(prices, kind), at, *(int(number in some) for some in tokens)) for at in span)
     ]
     if not left or account is None:
         return bool(left)
@@ -101,8 +93,7 @@ def unpriced(found: Kinds, prices: PriceList, account: Callable[[str], Account] 
         zip(batch.column("org_id").take(pa.array(rows)).to_pylist(), numbers[rows].tolist(), strict=True)
     )
     for org, number in owned:
-        own = account(org)
-        plan = prices.plan(org, own.tier, *kinds[number], overrides=own.overrides)
+        plan = plan_for(account(org), prices, kinds[number])
         if any(not _priced(plan, at, *(int(number in some) for some in tokens)) for at in span):
             return True
     return False
@@ -116,7 +107,7 @@ def _priced(plan: RatingPlan, at: int, input_tokens: int, output_tokens: int) ->
     return True
 
 
-def rate(
+def rate_rows(
     batch: pa.RecordBatch,
     orgs: Sequence[str],
     accounts: Mapping[str, Account],
@@ -148,7 +139,7 @@ def _take_upstream(
     units = batch.column("wallet").to_pylist()
     for row in rows:
         ratings.costs[row] = costs[row]
-        ratings.units[row] = units[row] or default_unit(accounts[orgs[row]])
+        ratings.units[row] = upstream_unit(accounts[orgs[row]], units[row])
 
 
 def _rate_by_list(
@@ -160,11 +151,7 @@ def _rate_by_list(
     ratings: Ratings,
 ) -> None:
     batch, numbers, kinds = found.batch, found.numbers, found.kinds
-    apart = {
-        org
-        for org, account in accounts.items()
-        if account.tier is not None or account.overrides is not None or org in prices.overridden
-    }
+    apart = {org for org, account in accounts.items() if has_own_plans(account, prices)}
     tariffs: list[Tariff | None] = [None] * len(kinds)
     occurred = batch.column("occurred_at").to_pylist()
     input_tokens = batch.column("input_tokens").to_pylist()
@@ -178,10 +165,9 @@ def _rate_by_list(
         try:
             tariff = tariffs[number]
             if org in apart:
-                own = accounts[org]
-                tariff = prices.plan(org, own.tier, *kinds[number], overrides=own.overrides).tariff(at)
+                tariff = plan_for(accounts[org], prices, kinds[number]).tariff(at)
             elif tariff is None or not tariff.valid_from <= at < tariff.valid_to:
-                tariff = tariffs[number] = prices.plan(org, None, *kinds[number]).tariff(at)
+                tariff = tariffs[number] = shared_plan(prices, kinds[number]).tariff(at)
             costs[row] = tariff.cost(input_tokens[row], output_tokens[row], quantities[row], replicas[row])
         except DeadLetter as refusal:
             ratings.refused[row] = refusal

@@ -1,0 +1,81 @@
+"""By which price a usage goes: the cost it came with, a price of its org, or the list's (product rules 7-9).
+
+Rules of this file, for single records and for columns:
+- A cost given upstream is taken as it is, and the price list is not asked. It goes to the wallet that the usage names,
+  else to that of the hold or booking it is about, else to the org's default wallet.
+- An org with a tier, or with prices of its own by setting or in the list, has plans of its own. All others share the
+  list's, whatever org asks for them.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from schemas.enums import DeadLetterCode
+from streams.ledger.account import Account
+from streams.ledger.commands import Usage
+from streams.ledger.rating import PriceList, Rated, RatingPlan
+from streams.ledger.refusals import DeadLetter, check_range
+
+DEFAULT_UNIT: Final = "USD"
+
+
+class Work(NamedTuple):
+    """One kind of usage: the dimensions that a price may name, in the order of `PriceList.plan`."""
+
+    operation: str
+    category: str | None = None
+    model: str | None = None
+    tool: str | None = None
+    provider: str | None = None
+
+
+def rate(account: Account, usage: Usage, prices: PriceList, unit: str | None = None) -> Rated:
+    """What a usage costs and in which wallet. Raises DeadLetter as `RatingPlan.cost`.
+
+    `unit`: the wallet of the hold or booking that the usage is about, for one that names its cost and no wallet.
+    """
+    if usage.cost_nanos is not None:
+        check_range(usage.cost_nanos)
+        if usage.cost_nanos < 0:
+            raise DeadLetter(DeadLetterCode.INVALID_FIELD, "cost_nanos must not be below 0")
+        return Rated(usage.cost_nanos, upstream_unit(account, usage.wallet, unit))
+    work = Work(usage.operation, usage.category, usage.model, usage.tool, usage.provider)
+    plan = plan_for(account, prices, work)
+    return plan.cost(usage.occurred_at, usage.input_tokens, usage.output_tokens, usage.quantity_nanos, usage.replicas)
+
+
+def upstream_unit(account: Account, named: str | None, unit: str | None = None) -> str:
+    """The wallet of a usage that names its cost: the one it names, else `unit`, else the org's default one."""
+    return named or unit or default_unit(account)
+
+
+def default_unit(account: Account) -> str:
+    """The org's default wallet, else the first there was, else USD."""
+    for wallet in account.wallets.values():
+        if wallet.terms.default:
+            return wallet.unit
+    return next(iter(account.wallets), DEFAULT_UNIT)
+
+
+def plan_for(account: Account, prices: PriceList, work: Work) -> RatingPlan:
+    """The prices that count for work of an org."""
+    return prices.plan(account.org_id, account.tier, *work, overrides=account.overrides)
+
+
+def has_own_plans(account: Account, prices: PriceList) -> bool:
+    """Whether the org's plans may differ from those of `shared_plan`."""
+    return account.tier is not None or account.overrides is not None or account.org_id in prices.overridden
+
+
+def shared_plan(prices: PriceList, work: Work) -> RatingPlan:
+    """The prices that count for work of every org without plans of its own."""
+    return prices.plan("", None, *work)
+
+
+def is_free(account: Account, prices: PriceList, work: Work, at: int) -> bool:
+    """Whether work that begins at `at` is priced as free of charge; what nobody priced is not."""
+    try:
+        return plan_for(account, prices, work).tariff(at).free
+    except DeadLetter:
+        return False

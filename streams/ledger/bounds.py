@@ -28,6 +28,7 @@ from schemas.enums import RejectReason
 from schemas.topics import ACCOUNT_BYTES_MAX
 from streams.ledger.account import Account, encode_account
 from streams.ledger.entry import CARRIED, Entry, Slice
+from streams.ledger.refusals import Refusal
 
 WALLETS_MAX = 64
 """Units of an org. A wallet without grants is some 150 bytes, and a line of 50 in every balance record."""
@@ -75,13 +76,6 @@ _NUMBERS_BYTES = 128
 """What stands there beside the texts."""
 
 
-class Refused(msgspec.Struct, frozen=True):
-    """What stands in the way of more: the reason of a `rejected` entry, and a sentence."""
-
-    reason: RejectReason
-    message: str
-
-
 def raise_size_bound(account: Account, entry: Entry) -> None:
     """Note that `entry`, just folded, has made the account larger: by at most `_COPIES_MAX` times what is kept of it.
 
@@ -95,61 +89,61 @@ def raise_size_bound(account: Account, entry: Entry) -> None:
             account.remeasure_after_seq = account.seq + REMEASURE_ENTRIES
 
 
-def refuse_full_account(account: Account) -> Refused | None:
+def refuse_full_account(account: Account) -> Refusal | None:
     """Set when the account takes nothing more that would stay."""
     if account.size_bound_bytes <= FULL_BYTES:
         return None
     message = f"what is open in the organisation takes more than {FULL_BYTES} bytes"
-    return Refused(RejectReason.ACCOUNT_FULL, message)
+    return Refusal(RejectReason.ACCOUNT_FULL, message)
 
 
-def refuse_new_wallet(account: Account, unit: str) -> Refused | None:
+def refuse_new_wallet(account: Account, unit: str) -> Refusal | None:
     """Set when `unit` would be one wallet too many."""
     if unit in account.wallets or len(account.wallets) < WALLETS_MAX:
         return None
-    return Refused(RejectReason.TOO_MANY_WALLETS, f"an organisation has at most {WALLETS_MAX} wallets")
+    return Refusal(RejectReason.TOO_MANY_WALLETS, f"an organisation has at most {WALLETS_MAX} wallets")
 
 
-def refuse_new_grants(account: Account, grants: int) -> Refused | None:
+def refuse_new_grants(account: Account, grants: int) -> Refusal | None:
     """Set when `grants` more would be too many."""
     there = sum(len(wallet.grants) + len(wallet.ended) for wallet in account.wallets.values())
     away = sum(transit.lots for transit in account.in_transit.values())
     if there + away + grants <= GRANTS_MAX:
         return None
-    return Refused(RejectReason.TOO_MANY_GRANTS, f"an organisation has at most {GRANTS_MAX} grants")
+    return Refusal(RejectReason.TOO_MANY_GRANTS, f"an organisation has at most {GRANTS_MAX} grants")
 
 
-def refuse_new_credits(account: Account, unit: str, grants: int) -> Refused | None:
+def refuse_new_credits(account: Account, unit: str, grants: int) -> Refusal | None:
     """Set when the org cannot take so many grants into a wallet."""
     return refuse_new_wallet(account, unit) or refuse_new_grants(account, grants) or refuse_full_account(account)
 
 
-def refuse_new_transfer(account: Account) -> Refused | None:
+def refuse_new_transfer(account: Account) -> Refusal | None:
     """Set when no more transfers may be on their way."""
     if len(account.in_transit) < TRANSFERS_IN_TRANSIT_MAX:
         return refuse_full_account(account)
-    return Refused(
+    return Refusal(
         RejectReason.TOO_MANY_TRANSFERS, f"{TRANSFERS_IN_TRANSIT_MAX} transfers of the organisation are on their way"
     )
 
 
-def refuse_reversal(account: Account, unit: str, slices: Iterable[Slice]) -> Refused | None:
+def refuse_reversal(account: Account, unit: str, slices: Iterable[Slice]) -> Refusal | None:
     """Set when what was drawn cannot come back, for the grants that are empty or forgotten would be too many."""
     wallet = account.wallets[unit]
     live = {grant.grant_id for grant in (*wallet.grants, *wallet.ended)}
     return refuse_new_grants(account, sum(part.grant_id not in live for part in slices))
 
 
-def refuse_refund(account: Account, usage_id: str, horizon: int) -> Refused | None:
+def refuse_refund(account: Account, usage_id: str, horizon: int) -> Refusal | None:
     """Set when the refund of one more usage cannot be remembered; `horizon`: refunds of older usage are forgotten."""
     if usage_id not in account.refunded and len(account.refunded) >= REFUNDED_MAX:
         kept = sum(known.usage_recorded_at >= horizon for known in account.refunded.values())
         if kept >= REFUNDED_MAX:
             message = f"refunds of {REFUNDED_MAX} usages are remembered"
-            return Refused(RejectReason.TOO_MANY_REFUNDS, message)
+            return Refusal(RejectReason.TOO_MANY_REFUNDS, message)
     return refuse_full_account(account)
 
 
-def refusal_details(refused: Refused) -> Mapping[str, str]:
+def refusal_details(refusal: Refusal) -> Mapping[str, str]:
     """The refusal in the words of `details`."""
-    return {"message": refused.message}
+    return {"message": refusal.message}

@@ -27,7 +27,7 @@ from streams.ledger.hold_decisions import capture_by_usage, decide_hold
 from streams.ledger.journal import Journal
 from streams.ledger.money import decide_purchase, decide_refund
 from streams.ledger.pricing import rate
-from streams.ledger.refusals import BrokenLedger
+from streams.ledger.refusals import BrokenLedger, Refusal
 from streams.ledger.reversals import latest_usage
 from streams.ledger.settings import details_of, refuse, unit_of
 from streams.ledger.settle import grant_allowance, settle, settle_due
@@ -105,18 +105,9 @@ def _decide_usage(account: Account, usage: Usage, context: Context, outcome: Out
 
 def _decide_setting(journal: Journal, setting: Setting) -> None:
     account = journal.account
-    try:
-        body = parse_body(setting.kind, setting.body)
-    except InvalidSettingError as error:
-        _reject_setting(journal, setting, "", RejectReason.INVALID_SETTING, str(error))
-        return
-    if not may_set(account, setting.kind, setting.actor, setting.actor_role):
-        message = "You are not authorized to make changes to these settings."
-        _reject_setting(journal, setting, "", RejectReason.NOT_AUTHORIZED, message)
-        return
-    refusal = refuse(account, body, setting.occurred_at)
-    if refusal is not None:
-        _reject_setting(journal, setting, "", RejectReason.INVALID_SETTING, refusal)
+    body = _accepted_body(account, setting)
+    if isinstance(body, Refusal):
+        _reject_setting(journal, setting, body)
         return
     journal.write(
         EntryKind.SETTING,
@@ -130,6 +121,18 @@ def _decide_setting(journal: Journal, setting: Setting) -> None:
     _follow_up(journal, setting, body)
 
 
+def _accepted_body(account: Account, setting: Setting) -> Body | Refusal:
+    """What a setting says, if it is well formed, its actor may say it, and the account takes it."""
+    try:
+        body = parse_body(setting.kind, setting.body)
+    except InvalidSettingError as error:
+        return Refusal(RejectReason.INVALID_SETTING, str(error))
+    if not may_set(account, setting.kind, setting.actor, setting.actor_role):
+        return Refusal(RejectReason.NOT_AUTHORIZED, "You are not authorized to make changes to these settings.")
+    message = refuse(account, body, setting.occurred_at)
+    return body if message is None else Refusal(RejectReason.INVALID_SETTING, message)
+
+
 def _follow_up(journal: Journal, setting: Setting, body: Body) -> None:
     """The allowance of the current month is granted when it is first set (contract, `wallet`)."""
     if isinstance(body, WalletBody):
@@ -138,11 +141,11 @@ def _follow_up(journal: Journal, setting: Setting, body: Body) -> None:
             grant_allowance(journal, wallet, wallet.month, journal.at, setting.setting_id)
 
 
-def _reject_setting(journal: Journal, setting: Setting, unit: str, reason: RejectReason, message: str) -> None:
-    details = {"kind": setting.kind.value, "message": message, "body": setting.body}
+def _reject_setting(journal: Journal, setting: Setting, refusal: Refusal) -> None:
+    details = {"kind": setting.kind.value, "message": refusal.message, "body": setting.body}
     journal.reject(
-        unit,
-        reason,
+        "",
+        refusal.reason,
         event_id=setting.setting_id,
         occurred_at=setting.occurred_at,
         actor=setting.actor,

@@ -31,7 +31,7 @@ from streams.ledger.commands import Purchase, Refund
 from streams.ledger.entry import Lot, Slice
 from streams.ledger.grants import draw, grants_named, has_ended, new_grant_id, pay_overdraft, reverse_slices
 from streams.ledger.journal import Journal
-from streams.ledger.refusals import check_range
+from streams.ledger.refusals import Refusal, check_range
 from streams.ledger.reversals import (
     USAGE_REFUND_WINDOW_MICROS,
     ReversalDetails,
@@ -67,11 +67,11 @@ def check_room(account: Account, wallet: Wallet, amount: int) -> None:
 def decide_purchase(journal: Journal, purchase: Purchase) -> None:
     """Credits bought, given or adjusted, or a charge that failed. Raises DeadLetter `amount_out_of_range`."""
     account = journal.account
-    refusal = _refuse_purchase(account, purchase) or _refuse_growth(account, purchase)
+    refusal = _refuse_purchase(account, purchase)
     if refusal is not None:
         journal.reject(
             purchase.wallet,
-            refusal,
+            refusal.reason,
             event_id=purchase.purchase_id,
             occurred_at=purchase.occurred_at,
             actor=purchase.actor,
@@ -107,33 +107,28 @@ def decide_purchase(journal: Journal, purchase: Purchase) -> None:
     )
 
 
-def _refuse_purchase(account: Account, purchase: Purchase) -> RejectReason | None:
-    amount = purchase.amount_nanos
+def _refuse_purchase(account: Account, purchase: Purchase) -> Refusal | None:
+    amount, unit = purchase.amount_nanos, purchase.wallet
     if not may_pay(account, purchase.actor):
-        return RejectReason.NOT_AUTHORIZED
+        return Refusal(RejectReason.NOT_AUTHORIZED)
     if purchase.status is PurchaseStatus.FAILED:
-        return None
+        return None if amount < 0 else refuse_new_wallet(account, unit)
     match purchase.kind:
         case PurchaseKind.PURCHASED:
-            return RejectReason.AMOUNT_NOT_POSITIVE if amount < PURCHASE_MIN_NANOS else None
+            too_little = amount < PURCHASE_MIN_NANOS
         case PurchaseKind.PROMOTIONAL:
-            return RejectReason.AMOUNT_NOT_POSITIVE if amount <= 0 else None
+            too_little = amount <= 0
         case PurchaseKind.ADJUSTMENT:
-            if not amount:
-                return RejectReason.AMOUNT_NOT_POSITIVE
-            if -amount > max(0, wallet_for(account, purchase.wallet).available):
-                return RejectReason.INSUFFICIENT_CREDITS
-            return None
+            too_little = not amount
         case _:
             assert_never(purchase.kind)
-
-
-def _refuse_growth(account: Account, purchase: Purchase) -> RejectReason | None:
-    failed = purchase.status is PurchaseStatus.FAILED
-    limit_refusal = (
-        refuse_new_wallet(account, purchase.wallet) if failed else refuse_new_credits(account, purchase.wallet, 1)
-    )
-    return None if limit_refusal is None or purchase.amount_nanos < 0 else limit_refusal.reason
+    if too_little:
+        return Refusal(RejectReason.AMOUNT_NOT_POSITIVE)
+    if amount > 0:
+        return refuse_new_credits(account, unit, 1)
+    if -amount > max(0, wallet_for(account, unit).available):
+        return Refusal(RejectReason.INSUFFICIENT_CREDITS)
+    return None
 
 
 def _bought(account: Account, purchase: Purchase) -> Lot:
@@ -173,11 +168,11 @@ def decide_refund(journal: Journal, refund: Refund, context: Context) -> None:
             assert_never(refund.target)
 
 
-def _refuse_refund(account: Account, refund: Refund) -> RejectReason | None:
+def _refuse_refund(account: Account, refund: Refund) -> Refusal | None:
     if refund.amount_nanos <= 0:
-        return RejectReason.AMOUNT_NOT_POSITIVE
+        return Refusal(RejectReason.AMOUNT_NOT_POSITIVE)
     if not may_pay(account, refund.actor):
-        return RejectReason.NOT_AUTHORIZED
+        return Refusal(RejectReason.NOT_AUTHORIZED)
     return None
 
 
@@ -186,12 +181,14 @@ def _refund_purchase(journal: Journal, refund: Refund) -> None:
     found = max(grants_named(account, PURCHASE_FAMILY, refund.target_id), key=itemgetter(0), default=None)
     unit, grant = ("", None) if found is None else found[1:]
     refusal = _refuse_refund(account, refund)
-    if refusal is None and grant is None:
-        refusal = RejectReason.UNKNOWN_PURCHASE
-    if refusal is None and grant is not None and amount > _refundable(account.wallets[unit], grant, journal.at):
-        refusal = RejectReason.EXCEEDS_REFUNDABLE
-    if refusal is not None or grant is None:
+    if refusal is not None:
         _reject_refund(journal, refund, unit, refusal)
+        return
+    if grant is None:
+        _reject_refund(journal, refund, unit, Refusal(RejectReason.UNKNOWN_PURCHASE))
+        return
+    if amount > _refundable(account.wallets[unit], grant, journal.at):
+        _reject_refund(journal, refund, unit, Refusal(RejectReason.EXCEEDS_REFUNDABLE))
         return
     journal.write(
         EntryKind.REFUND,
@@ -213,23 +210,26 @@ def _refundable(wallet: Wallet, grant: Grant, at: int) -> int:
 
 def _refund_usage(journal: Journal, refund: Refund, usage: CorrectedUsage | None) -> None:
     account, amount = journal.account, refund.amount_nanos
+    horizon = journal.at - USAGE_REFUND_WINDOW_MICROS
+    if usage is not None and usage.recorded_at < horizon:
+        usage = None  # too old to be refunded: as if it were not known
+    unit = "" if usage is None else usage.wallet
     refusal = _refuse_refund(account, refund)
-    if usage is None or usage.recorded_at + USAGE_REFUND_WINDOW_MICROS < journal.at:
-        _reject_refund(journal, refund, "", refusal or RejectReason.UNKNOWN_USAGE)
+    if refusal is not None:
+        _reject_refund(journal, refund, unit, refusal)
+        return
+    if usage is None:
+        _reject_refund(journal, refund, unit, Refusal(RejectReason.UNKNOWN_USAGE))
         return
     known = account.refunded.get(refund.target_id)
     so_far = known.amount if known is not None else 0
-    if refusal is None and amount > sum(part.amount_nanos for part in usage.slices) - so_far:
-        refusal = RejectReason.EXCEEDS_REFUNDABLE
-    if refusal is None:
-        horizon = journal.at - USAGE_REFUND_WINDOW_MICROS
-        returned = reverse_slices(usage.slices, so_far, amount)
-        limit_refusal = refuse_refund(account, refund.target_id, horizon) or refuse_reversal(
-            account, usage.wallet, returned
-        )
-        refusal = None if limit_refusal is None else limit_refusal.reason
+    if amount > sum(part.amount_nanos for part in usage.slices) - so_far:
+        _reject_refund(journal, refund, unit, Refusal(RejectReason.EXCEEDS_REFUNDABLE))
+        return
+    returned = reverse_slices(usage.slices, so_far, amount)
+    refusal = refuse_refund(account, refund.target_id, horizon) or refuse_reversal(account, unit, returned)
     if refusal is not None:
-        _reject_refund(journal, refund, usage.wallet, refusal)
+        _reject_refund(journal, refund, unit, refusal)
         return
     reversal = plan_reversal(account, usage, so_far, amount, f"refund/{refund.refund_id}", journal.at)
     reversal_details = ReversalDetails(reversal.spent, usage.recorded_at, first_recorded_at=usage.first_recorded_at)
@@ -250,11 +250,10 @@ def _refund_usage(journal: Journal, refund: Refund, usage: CorrectedUsage | None
     )
 
 
-def _reject_refund(journal: Journal, refund: Refund, unit: str, reason: RejectReason | None) -> None:
-    assert reason is not None
+def _reject_refund(journal: Journal, refund: Refund, unit: str, refusal: Refusal) -> None:
     journal.reject(
         unit,
-        reason,
+        refusal.reason,
         event_id=refund.refund_id,
         occurred_at=refund.occurred_at,
         actor=refund.actor,

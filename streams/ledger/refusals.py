@@ -1,14 +1,28 @@
-"""The ways in which a command comes to nothing, as types.
+"""The ways in which a command comes to nothing: three, each with a form of its own.
 
-A refusal by rule is a ledger entry of kind `rejected` with a `RejectReason`, and is returned, not raised. A record that
-cannot be booked at all is a dead letter: `DeadLetter` is raised before anything has changed. An entry that does not
-follow on an account is `BrokenLedger`: our bug or a torn log, and stops the worker.
+Rules of this file:
+- **A rule refuses.** A guard returns a `Refusal`, or None. The command's `decide_…` asks its guards in a fixed order,
+  writes the first refusal as an entry of kind `rejected`, and returns. After the last guard nothing refuses any more.
+- **The record cannot be booked at all.** `DeadLetter` is raised before anything has changed; the record goes to the
+  dead letters with its bytes.
+- **An entry does not follow on an account.** `BrokenLedger` is our bug or a torn log, and stops the worker.
+
+A hold is answered as well as refused: its refusal is an `admission.Admission`, which carries the decision's code.
 """
 
 from __future__ import annotations
 
+import msgspec
+
 from schemas.amounts import AMOUNT_MAX
-from schemas.enums import DeadLetterCode
+from schemas.enums import DeadLetterCode, RejectReason
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """A rule stands against a command: the reason of its entry, and a sentence where there is more to say."""
+
+    reason: RejectReason
+    message: str = ""
 
 
 class DeadLetter(Exception):  # noqa: N818 - the contract's word for it

@@ -27,7 +27,7 @@ from streams.ledger.commands import Transfer
 from streams.ledger.entry import Leg, Lot, Slice
 from streams.ledger.grants import draw, find_grant, give_back, new_grant_id, pay_overdraft
 from streams.ledger.journal import Journal
-from streams.ledger.refusals import DeadLetter
+from streams.ledger.refusals import DeadLetter, Refusal
 from streams.ledger.usage import wallet_for
 
 TRANSFER_FAMILY = "transfer"
@@ -48,7 +48,7 @@ def decide_transfer(journal: Journal, transfer: Transfer) -> None:
     if refusal is not None:
         journal.reject(
             transfer.wallet,
-            refusal,
+            refusal.reason,
             event_id=transfer.transfer_id,
             occurred_at=transfer.occurred_at,
             actor=transfer.actor,
@@ -87,21 +87,20 @@ def decide_transfer(journal: Journal, transfer: Transfer) -> None:
     )
 
 
-def _refuse_transfer(account: Account, transfer: Transfer) -> RejectReason | None:
+def _refuse_transfer(account: Account, transfer: Transfer) -> Refusal | None:
     if transfer.amount_nanos <= 0:
-        return RejectReason.AMOUNT_NOT_POSITIVE
+        return Refusal(RejectReason.AMOUNT_NOT_POSITIVE)
     if transfer.target_org_id == account.org_id:
-        return RejectReason.SAME_ORG
+        return Refusal(RejectReason.SAME_ORG)
     if not account.known:
-        return RejectReason.UNKNOWN_ORG
+        return Refusal(RejectReason.UNKNOWN_ORG)
     if not administers(account, transfer.actor):
-        return RejectReason.NOT_AUTHORIZED
+        return Refusal(RejectReason.NOT_AUTHORIZED)
     if account.closed:
-        return RejectReason.ORG_CLOSED
+        return Refusal(RejectReason.ORG_CLOSED)
     if transfer.amount_nanos > wallet_for(account, transfer.wallet).available:
-        return RejectReason.INSUFFICIENT_CREDITS
-    limit_refusal = refuse_new_transfer(account)
-    return None if limit_refusal is None else limit_refusal.reason
+        return Refusal(RejectReason.INSUFFICIENT_CREDITS)
+    return refuse_new_transfer(account)
 
 
 def _lot_of(wallet: Wallet, part: Slice) -> Lot:
@@ -135,14 +134,14 @@ def _receive(journal: Journal, leg: Leg) -> None:
         if account.known:
             journal.reject(
                 leg.wallet,
-                refusal,
+                refusal.reason,
                 event_id=leg.transfer_id,
                 occurred_at=leg.occurred_at,
                 actor=leg.actor,
                 counterparty_org_id=leg.source_org_id,
                 correlation_id=leg.transfer_id,
             )
-        journal.send(_answer(leg, LegKind.RETURN, refusal))
+        journal.send(_answer(leg, LegKind.RETURN, refusal.reason))
         return
     lots = tuple(
         Lot(
@@ -171,19 +170,18 @@ def _receive(journal: Journal, leg: Leg) -> None:
     journal.send(_answer(leg, LegKind.ACKNOWLEDGE, None))
 
 
-def _refuse_credit(account: Account, leg: Leg) -> RejectReason | None:
+def _refuse_credit(account: Account, leg: Leg) -> Refusal | None:
     if not account.known:
-        return RejectReason.UNKNOWN_TARGET
+        return Refusal(RejectReason.UNKNOWN_TARGET)
     if not administers(account, leg.actor):
-        return RejectReason.NOT_AUTHORIZED
+        return Refusal(RejectReason.NOT_AUTHORIZED)
     if account.closed:
-        return RejectReason.ORG_CLOSED
+        return Refusal(RejectReason.ORG_CLOSED)
     wallet = wallet_for(account, leg.wallet)
     fullest = max(wallet.settled + account.in_transit_nanos(leg.wallet), wallet.allocation, wallet.lifetime_added)
     if fullest + leg.amount_nanos > AMOUNT_MAX:
-        return RejectReason.AMOUNT_OUT_OF_RANGE
-    limit_refusal = refuse_new_credits(account, leg.wallet, len(leg.grants))
-    return None if limit_refusal is None else limit_refusal.reason
+        return Refusal(RejectReason.AMOUNT_OUT_OF_RANGE)
+    return refuse_new_credits(account, leg.wallet, len(leg.grants))
 
 
 def _acknowledged(journal: Journal, leg: Leg) -> None:

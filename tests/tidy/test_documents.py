@@ -96,6 +96,14 @@ def test_files_exist(path: Path) -> None:
         assert (ROOT / name).exists() or (path.parent / name).exists(), f"{shown(path)} names {name}"
 
 
+@pytest.mark.parametrize("path", [path for path in DOCUMENTS if path.name == "README.md"], ids=shown)
+def test_tables_of_files_name_files(path: Path) -> None:
+    """The first column of a package's table of files names what lies beside the page."""
+    for cell in re.findall(r"^\| (`[^|]+\.py`[^|]*) \|", path.read_text(encoding="utf-8"), re.MULTILINE):
+        for name in re.findall(r"`([\w/]+\.py)`", cell):
+            assert (path.parent / name).exists(), f"{shown(path)} names {name}"
+
+
 CITED = (
     ("rules.md", re.compile(r"product rules? (\d+)"), re.compile(r"^(\d+)\. ", re.MULTILINE)),
     ("decisions.md", re.compile(r"\bdecision (\d+), "), re.compile(r"^## (\d+)\. ", re.MULTILINE)),

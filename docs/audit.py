@@ -1,4 +1,4 @@
-"""Is what is installed what was meant? Run: python -m docs.audit [--offline]
+"""Whether what is installed is what the locks say. Run: python -m docs.audit [--offline]
 
 1. Every package of the locks has one version and hashes.
 2. Every dependency of pyproject.toml is in the lock, within its bounds.
@@ -7,7 +7,7 @@
 5. Images and jars have versions.
 6. OSV (https://osv.dev) is asked for known vulnerabilities of the locked versions.
 
-1 to 5 need no network, and fail the audit. Where OSV cannot be asked, that is said, and is no failure.
+1 to 5 need no network, and fail the audit. When OSV cannot be asked, the audit says so and does not fail.
 """
 
 from __future__ import annotations

@@ -31,14 +31,14 @@ FREE = frozenset(
         "Zlib",
     }
 )
-"""Licences that ask for nothing but that they are named."""
+"""Licences that only ask to be named."""
 
 ACCEPTED = {
     "certifi": "MPL-2.0: covers its own files, which are used as they are",
     "orjson": "MPL-2.0 for its own files, which are used as they are",
     "fpdf2": "LGPL-3.0-only: imported as a package of its own, unchanged, and replaceable by any other version with "
-    "`pip install`; nothing of it is copied. Who ships the system in one file that cannot be taken apart, or changes "
-    "fpdf2, has duties: see docs/decisions.md",
+    "`pip install`; nothing of it is copied. Changing fpdf2, or shipping the system as one file, has "
+    "conditions: see docs/decisions.md, 43",
     "venusian": "Repoze Public License, which is BSD-like",
 }
 """Why a package under another licence is used all the same."""
@@ -143,10 +143,11 @@ def page(found: list[Package]) -> str:
     lines = [
         "# Third-party software",
         "",
-        "Made by `make licences` from requirements/run.txt and what each package says of itself; do not edit. This is",
-        "what is installed beside the project, which is under Apache-2.0 (LICENSE); some of it on some systems only.",
-        "The fonts of PDF documents are DejaVu Sans, whose licence lies beside them (projections/fonts). Apache Kafka",
-        "(Apache-2.0) and its jars are fetched by Maven, for local brokers only.",
+        "`make licences` writes this page from requirements/run.txt and from what each package states; do not edit it.",
+        "",
+        "These packages are installed with the project, some of them on some systems only. The project itself is under",
+        "Apache-2.0 (LICENSE). The fonts of PDF documents are DejaVu Sans, with their licence in projections/fonts.",
+        "Maven fetches Apache Kafka (Apache-2.0) and its jars, for local brokers only.",
         "",
         "| package | version | licence |",
         "|---|---|---|",

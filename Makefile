@@ -1,6 +1,6 @@
 # Every target does its own set-up and is instant where nothing changed.
 #   make demo      the whole system on this machine, with a verdict at the end
-#   make test      the default tests; make test-all adds the long ones
+#   make check     lint, types and the quick tests; make test: the default tests; make test-all adds the long ones
 # Needs Python 3.11+, and for the local Kafka broker Java 17+ and Maven.
 # Another interpreter: make PYTHON=/path/to/python3.12 install
 
@@ -17,6 +17,10 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13; do \
 ARGS ?=
 # Many tests wait for brokers and time-outs: two files of them at a time. For one at a time: make test AT_ONCE=0
 AT_ONCE ?= 2
+# By files, in the order of tests/conftest.py: the cheap ones first, and files of many minutes not last.
+PYTEST = $(BIN)/python -m pytest -n $(AT_ONCE) --dist loadfile --no-loadscope-reorder
+# The whole way on a real broker: a purchase, a hold, its usage, and what the ledger says of them.
+ON_A_BROKER := tests/integration/ledger/test_client_example.py::test_a_service_holds_and_captures[100-]
 
 .PHONY: help
 help: ## what there is
@@ -59,11 +63,23 @@ bench: $(VENV)/run.stamp ## throughput, latency and memory on this machine
 
 .PHONY: test
 test: $(VENV)/dev.stamp ## the default tests (ARGS='-k name' to choose)
-	@$(BIN)/python -m pytest -n $(AT_ONCE) --dist loadfile $(ARGS)
+	@$(PYTEST) $(ARGS)
+
+.PHONY: check
+check: $(VENV)/dev.stamp ## an answer in minutes: lint, types, quick tests, one test on a broker
+	@$(MAKE) --no-print-directory --jobs=3 --keep-going --output-sync=target lint check-quick check-broker
+
+.PHONY: check-quick check-broker
+check-quick: $(VENV)/dev.stamp
+	@$(PYTEST) tests/tidy tests/unit tests/contract $(ARGS)
+
+check-broker: $(VENV)/dev.stamp
+	@$(BIN)/python -m pytest '$(ON_A_BROKER)'
 
 .PHONY: test-all
-test-all: $(VENV)/dev.stamp ## the default tests and the long ones
-	@$(BIN)/python -m pytest -m 'slow or not slow' $(ARGS)
+test-all: $(VENV)/dev.stamp ## the default tests and the long ones, and more examples of each law
+	@CREDITS_TEST_HYPOTHESIS_PROFILE=$${CREDITS_TEST_HYPOTHESIS_PROFILE:-thorough} \
+		$(BIN)/python -m pytest -m 'slow or not slow' $(ARGS)
 
 .PHONY: faults
 faults: $(VENV)/dev.stamp ## provoke every fault of docs/faults.md, and write what was seen

@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import hypothesis
 import pytest
+
+from tests import laws
 
 pytest_plugins = ("tests.faults.plugin",)
 
@@ -24,25 +25,18 @@ ORDER = (
     "products",
     "simulation",
     "deploy",
-    "integration",
     "e2e",
+    "integration",
     "bench",
 )
 
 for _name in [name for name in os.environ if name.startswith("CREDITS_") and not name.startswith("CREDITS_TEST_")]:
     del os.environ[_name]
 
-# A law that fails says so at once, with the example that was found and the line that runs it again. The smallest
-# example takes minutes where one costs a database or a ledger: CREDITS_TEST_HYPOTHESIS_PROFILE=shrink looks for it.
-FIND = (hypothesis.Phase.explicit, hypothesis.Phase.reuse, hypothesis.Phase.generate, hypothesis.Phase.target)
-hypothesis.settings.register_profile(
-    "default", deadline=None, print_blob=True, suppress_health_check=[hypothesis.HealthCheck.too_slow], phases=FIND
-)
-hypothesis.settings.register_profile(
-    "shrink", hypothesis.settings.get_profile("default"), phases=(*FIND, hypothesis.Phase.shrink)
-)
-hypothesis.settings.register_profile("long", hypothesis.settings.get_profile("shrink"), max_examples=2_000)
-hypothesis.settings.load_profile(os.environ.get("CREDITS_TEST_HYPOTHESIS_PROFILE", "default"))
+# Processes that tests start may keep what they compile, whatever this one may: each would compile every module again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+laws.load_profile()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -54,3 +48,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return ORDER.index(folder) if folder in ORDER else len(ORDER)
 
     items.sort(key=rank)
+    if laws.PROFILE != "default":
+        for item in items:
+            if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
+                item.add_marker(pytest.mark.timeout(laws.TIMEOUT_S), append=False)

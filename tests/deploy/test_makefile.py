@@ -6,6 +6,7 @@ Run dry in a folder of their own, so that no test installs anything.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -14,7 +15,21 @@ import pytest
 
 from tests.tidy.source import ROOT
 
-TARGETS = ("install", "demo", "up", "bench", "test", "test-all", "faults", "lint", "lock", "licences", "audit", "clean")
+TARGETS = (
+    "install",
+    "demo",
+    "up",
+    "bench",
+    "check",
+    "test",
+    "test-all",
+    "faults",
+    "lint",
+    "lock",
+    "licences",
+    "audit",
+    "clean",
+)
 
 
 def make(folder: Path, *arguments: str, path: str | None = None) -> subprocess.CompletedProcess[str]:
@@ -46,7 +61,7 @@ def test_targets_are_there(checkout: Path, target: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("target", ["install", "demo", "up", "bench", "test", "test-all", "faults", "lint"])
+@pytest.mark.parametrize("target", ["install", "demo", "up", "bench", "check", "test", "test-all", "faults", "lint"])
 def test_each_does_its_own_set_up(checkout: Path, target: str) -> None:
     commands = make(checkout, "-n", target).stdout
     assert "-m venv .venv" in commands
@@ -78,6 +93,35 @@ def test_the_default_run_leaves_out_what_is_slow_and_the_long_one_does_not(check
     assert "-m pytest" in make(checkout, "-n", "test").stdout
     assert "-m 'slow or not slow'" in make(checkout, "-n", "test-all").stdout
     assert '"not slow"' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+
+
+def test_the_check_has_lint_types_quick_tests_and_one_on_a_broker(checkout: Path) -> None:
+    installed(checkout)
+    done = make(checkout, "-n", "check")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    for tool in ("ruff check .", "ruff format --check .", "mypy"):
+        assert sum(line.endswith(f"python -m {tool}") for line in lines) == 1, tool
+    quick, on_a_broker = (line for line in lines if "-m pytest" in line)
+    assert quick.split()[-3:] == ["tests/tidy", "tests/unit", "tests/contract"]
+    (test,) = re.findall(r"'(tests/integration/\S+)'", on_a_broker)
+    path, _, name = test.partition("::")
+    assert f"def {name.partition('[')[0]}(" in (ROOT / path).read_text(encoding="utf-8")
+
+
+def test_one_part_that_fails_fails_the_check(checkout: Path) -> None:
+    """And the others are run all the same."""
+    installed(checkout)
+    python = checkout / ".venv" / "bin" / "python"
+    for failing in ("mypy", "tests/unit", "tests/integration"):
+        told = checkout / "told"
+        told.unlink(missing_ok=True)
+        python.write_text(f'#!/bin/sh\necho "$@" >> {told}\ncase "$*" in *{failing}*) exit 1;; esac\n')
+        python.chmod(0o755)
+        assert make(checkout, "check").returncode != 0, failing
+        assert len(told.read_text().splitlines()) == 5
+    python.write_text("#!/bin/sh\n")
+    assert make(checkout, "check").returncode == 0
 
 
 def test_an_old_python_is_told_in_one_line(checkout: Path) -> None:

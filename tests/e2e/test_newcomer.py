@@ -175,6 +175,7 @@ def test_bad_lines_are_named_and_nothing_is_sent(installation: Installation) -> 
     assert installation.json("verify")["inputs"] == before
 
 
+@pytest.mark.slow
 def test_all_state_is_there_after_a_restart(installation: Installation, tmp_path: Path) -> None:
     """On the same folder `up` goes on where it stopped, with another number of workers, too."""
     own = Installation.at(tmp_path)

@@ -17,9 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streams.ledger.entry import Entry
+from tests.laws import examples
 from tests.model.both import Both, Step
 
-SEQUENCES = 300
+SEQUENCES = examples(300)
 LONG_SEQUENCES = int(os.environ.get("CREDITS_TEST_LONG_SEQUENCES", "100000"))
 """Of the long run; fewer make a piece of it, and pieces of different `--hypothesis-seed` add up."""
 

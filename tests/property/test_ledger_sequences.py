@@ -21,10 +21,11 @@ from streams.ledger.entry import Entry
 from streams.ledger.months import month_of, month_starts_at
 from streams.ledger.refusals import DeadLetter
 from streams.ledger.usage import refresh_fast_path_limit
+from tests.laws import examples
 from tests.unit.ledger.world import DAY, World
 
 TIMES = int(os.environ.get("CREDITS_TEST_PROPERTY_TIMES", "1"))
-"""The default run is some 2,600 sequences; `CREDITS_TEST_PROPERTY_TIMES=39` makes it 100,000."""
+"""The default run is some 800 sequences; `CREDITS_TEST_PROPERTY_TIMES=130` makes it 100,000."""
 
 ORGS = ("acme", "beta", "gone")
 UNITS = ("USD", "EUR")
@@ -306,7 +307,7 @@ def run(steps: list[tuple[object, ...]], world: World) -> World:
     return world
 
 
-@settings(max_examples=1_000 * TIMES, deadline=None)
+@settings(max_examples=examples(300) * TIMES, deadline=None)
 @given(sequences)
 def test_what_must_always_hold(steps: list[tuple[object, ...]]) -> None:
     world = run(steps, World())
@@ -316,7 +317,7 @@ def test_what_must_always_hold(steps: list[tuple[object, ...]]) -> None:
     assert not any(account.in_transit for account in world.accounts.values())
 
 
-@settings(max_examples=400 * TIMES, deadline=None)
+@settings(max_examples=examples(120) * TIMES, deadline=None)
 @given(sequences)
 def test_what_must_always_hold_when_empty_grants_are_soon_forgotten(steps: list[tuple[object, ...]]) -> None:
     """As above with one empty grant remembered: nearly all that is given back goes to a grant that was forgotten."""
@@ -328,7 +329,7 @@ def test_what_must_always_hold_when_empty_grants_are_soon_forgotten(steps: list[
         world.check()
 
 
-@settings(max_examples=400 * TIMES, deadline=None)
+@settings(max_examples=examples(120) * TIMES, deadline=None)
 @given(sequences)
 def test_crossings_alternate_with_leaving(steps: list[tuple[object, ...]]) -> None:
     """A line of one version is crossed in epochs 1, 2, 3…; depletion and restoration take turns."""
@@ -349,7 +350,7 @@ def test_crossings_alternate_with_leaving(steps: list[tuple[object, ...]]) -> No
             depleted[where] = False
 
 
-@settings(max_examples=400 * TIMES, deadline=None)
+@settings(max_examples=examples(120) * TIMES, deadline=None)
 @given(sequences)
 def test_the_fast_way_is_the_slow_way(steps: list[tuple[object, ...]]) -> None:
     """The same entries and alerts, and the same account to the byte, fast-path limits included."""
@@ -362,7 +363,7 @@ def test_the_fast_way_is_the_slow_way(steps: list[tuple[object, ...]]) -> None:
         assert encode_account(account) == encode_account(fast.account(who))
 
 
-@settings(max_examples=400 * TIMES, deadline=None)
+@settings(max_examples=examples(120) * TIMES, deadline=None)
 @given(sequences)
 def test_it_makes_no_difference_when_timers_run(steps: list[tuple[object, ...]]) -> None:
     """What falls due is written in the same order, in time or late; only `recorded_at` differs."""

@@ -93,6 +93,7 @@ def test_a_record_that_no_topic_takes_stops_and_is_not_skipped(
     seen("the worker ended with code 1 and MSG_SIZE_TOO_LARGE; nothing was committed")
 
 
+@pytest.mark.slow
 @pytest.mark.fault(
     "retention-passed",
     title="retention passed a stopped worker's position",
@@ -118,6 +119,7 @@ def test_records_deleted_before_they_were_read_stop_the_worker(
     seen("the worker ended with code 1 and named the topic and partition")
 
 
+@pytest.mark.slow
 def test_an_input_made_anew_stops_the_worker(installation: Installation) -> None:
     installation.create_topics()
     worker = installation.ready_worker()
@@ -143,6 +145,7 @@ def test_a_lost_account_or_changelog_stops_the_worker(installation: Installation
     assert audit(installation).counted == 1_000
 
 
+@pytest.mark.slow
 @pytest.mark.fault(
     "copies-of-different-age",
     title="The account changelog, or the ledger, is restored from an older copy",
@@ -186,6 +189,7 @@ def put_back(
     assert producer.flush(30) == 0
 
 
+@pytest.mark.slow
 def test_lost_seen_ids_stop_the_worker(installation: Installation) -> None:
     installation.create_topics()
     worker = installation.ready_worker()

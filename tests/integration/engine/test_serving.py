@@ -78,6 +78,7 @@ def test_a_waiting_worker_still_stops_when_told(installation: Installation, tmp_
     assert worker.ends_with(30) == 0
 
 
+@pytest.mark.slow
 def test_small_queues_and_batches_give_the_same(installation: Installation) -> None:
     installation.create_topics()
     installation.send(3_000, duplicates=100)
@@ -85,6 +86,7 @@ def test_small_queues_and_batches_give_the_same(installation: Installation) -> N
     wait_for_counts(installation, 3_000, timeout_s=120)
 
 
+@pytest.mark.slow
 @pytest.mark.fault(
     "two-installations",
     title="two installations on one broker",

@@ -17,8 +17,9 @@ from streams.kafka.reader import committed_ends
 from tests.integration.engine.workers import until
 from tests.integration.ledger.events import PRICE_LIST, Traffic, administrators
 from tests.integration.ledger.installation import LedgerInstallation
+from tests.laws import examples
 
-ROUNDS = 5
+ROUNDS = examples(2)
 SEED = 20_260_101
 SENT_TO = sorted(set(INPUT_TOPICS.values()) - {"prices"})
 """The topics whose records `LedgerInstallation.ended` counts."""
@@ -104,6 +105,7 @@ def test_a_worker_killed_at_random_moments_books_everything_once(
     seen("the audit found no difference; every record had its end")
 
 
+@pytest.mark.slow
 @pytest.mark.fault(
     "workers-come-and-go",
     title="workers that join, leave and freeze",

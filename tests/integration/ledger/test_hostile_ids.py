@@ -27,6 +27,7 @@ COMMANDS = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.fault(
     "terminal-escapes",
     title="Control characters in ids, keys, operations and messages",

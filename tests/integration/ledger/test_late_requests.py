@@ -119,7 +119,7 @@ class LateRequest:
     holds="the producer was replaced and its epoch raised, so the request has no effect; nothing is torn",
     faults_row=29,
 )
-@pytest.mark.parametrize("api_key", [END_TXN, PRODUCE])
+@pytest.mark.parametrize("api_key", [END_TXN, pytest.param(PRODUCE, marks=pytest.mark.slow)])
 def test_a_request_that_comes_late_has_no_effect(
     installation: tuple[KafkaProxy, LedgerInstallation], seen: Callable[[str], None], api_key: int
 ) -> None:

@@ -163,6 +163,7 @@ def older_worker(installation: LedgerInstallation) -> Worker:
     return worker
 
 
+@pytest.mark.slow
 @pytest.mark.fault(
     "split-account",
     title="an organisation whose account an older version opened in two partitions",

@@ -43,6 +43,7 @@ def values(installation: LedgerInstallation) -> list[bytes | None]:
     return [message.value() for batch in read_range(installation.settings, {}, ends) for message in batch]
 
 
+@pytest.mark.slow
 @pytest.mark.fault(
     "garbage-under-a-price",
     title="A record that is no price, under the key of a good one; Kafka compacts; the worker starts again",

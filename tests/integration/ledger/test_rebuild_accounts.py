@@ -178,6 +178,7 @@ def done(run: subprocess.CompletedProcess[str]) -> subprocess.CompletedProcess[s
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.fault(
     "lost-state",
     title="Account changelog and remembered ids are lost",

@@ -14,6 +14,7 @@ from tests.integration.ledger.installation import LedgerInstallation
 from tests.integration.ledger.test_partitioners import credits
 
 
+@pytest.mark.slow
 @pytest.mark.fault(
     "replayed-dead-letter",
     title="dead letters that were replayed",

@@ -41,6 +41,7 @@ def all_sealed_by(installation: LedgerInstallation, key: str) -> bool:
         return False
 
 
+@pytest.mark.slow
 @pytest.mark.fault(
     "forged-internal-records",
     title="A forged transfer leg, and a forged account, where CREDITS_INTERNAL_KEY is set",

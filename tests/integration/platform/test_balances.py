@@ -118,6 +118,7 @@ def test_it_goes_on_after_the_broker_was_killed(own_broker: Any, tmp_path: Any) 
         reader.close()
 
 
+@pytest.mark.slow
 def test_a_broker_that_does_not_answer_has_not_said_that_all_is_read(own_broker: Any, tmp_path: Any) -> None:
     """Then librdkafka itself answers the question for the end, with an offset below every other."""
     broker = own_broker()

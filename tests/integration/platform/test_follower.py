@@ -139,6 +139,7 @@ with follow(Settings(_env_file=None), sys.argv[1]) as follower:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.fault(
     "subscriber-killed",
     title="kill -9 of a subscriber between handling an alert and saying so",

@@ -183,6 +183,7 @@ def _parties(text: str) -> list[str]:
     return [party.strip() for party in text.partition(";")[0].split(",")]
 
 
+@pytest.mark.slow
 def test_applying_twice_is_applying_once_and_nothing_is_removed_unasked(secured: Secured) -> None:
     planned = secured.command("acl", "apply", "--dry-run", *principals())
     assert len(planned["created"]) > 300
@@ -281,6 +282,7 @@ def followed(secured: Secured, role: Role, topic: str) -> int:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.fault(
     "rights-refused",
     title="A program without the right",

@@ -7,6 +7,8 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from streams.local.broker import LocalBroker
 from streams.settings import Settings
 from streams.stopping import LEAVE_TIMEOUT_S
@@ -34,6 +36,7 @@ def test_while_it_takes_partitions_over(settings: Settings, tmp_path: Path) -> N
         installation.stop()
 
 
+@pytest.mark.slow
 def test_while_the_broker_is_away(own_broker: Callable[..., LocalBroker], tmp_path: Path) -> None:
     broker = own_broker()
     broker.start()

@@ -19,10 +19,11 @@ from projections.verify import clickhouse_audit
 from streams.kafka.topics_admin import apply
 from streams.settings import Settings
 from tests.integration.projections.topics import Ledger, org_in, projecting, until
+from tests.laws import examples
 from tests.unit.projections.entries import NOON, Row, entry
 from tests.unit.projections.faults import Faulty
 
-KILLS = 6
+KILLS = examples(2)
 HOUR = 3_600 * 10**6
 
 

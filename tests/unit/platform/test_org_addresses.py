@@ -15,6 +15,7 @@ from streams.api.paths import SegmentConvertor, _segment
 from streams.api.server import server_config
 from streams.cli.http_client import org_path
 from tests.brokers import test_settings
+from tests.laws import examples
 from tests.tidy.source import ROOT
 from tests.unit.platform.http_server import seen_api, serving
 
@@ -85,7 +86,7 @@ def test_the_handler_is_asked_for_the_id_that_was_meant(
     seen(f"{len(org_paths())} routes asked for each of {len(IDS)} ids")
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(15))
 @given(org=st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), min_size=1, max_size=40))
 def test_no_two_ids_share_an_address(org: str) -> None:
     assert SegmentConvertor().convert(_segment(org_path(org).rpartition("/")[2].encode())) == org

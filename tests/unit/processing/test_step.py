@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from schemas.amounts import AMOUNT_MAX, NANOS
 from schemas.enums import DeadLetterCode
+from tests.laws import examples
 from tests.model.memory import NOW_US, FixedPrices, MemoryLedger, Sent, legs, sent
 
 HOUR_US = 3_600_000_000
@@ -89,7 +90,7 @@ BROKEN = st.builds(
 RECORDS = st.lists(USAGES | USAGES | USAGES | PURCHASES | SETTINGS | REFUNDS | BROKEN, max_size=60)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(RECORDS, st.data())
 def test_batches_do_not_matter(records: list[Sent], data: st.DataObject) -> None:
     alone, batched = ledger(), ledger()
@@ -107,7 +108,7 @@ def test_batches_do_not_matter(records: list[Sent], data: st.DataObject) -> None
     assert alone.accounts == batched.accounts
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(RECORDS)
 def test_every_record_ends_in_exactly_one_way(records: list[Sent]) -> None:
     book = ledger()

@@ -20,12 +20,15 @@ from projections.sink import Sink
 from schemas.amounts import NANOS, format_amount, parse_amount
 from schemas.codec import batch_of
 from schemas.records import BundledSchemas
+from tests.laws import examples
 from tests.unit.projections.entries import LEDGER, NOON, TOPICS, Row, entry, inbound
 
 PURCHASES, REFUNDS = TOPICS.name("purchases"), TOPICS.name("refunds")
 CENT = NANOS // 100
 EXAMPLES = itertools.count()
-LAW = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+LAW = settings(
+    max_examples=examples(10), suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 
 
 def purchase(org: str, seq: int, purchase_id: str, credits: int, **more: Any) -> Row:

@@ -28,12 +28,15 @@ from schemas.kept_prices import place_headers
 from schemas.partitioner import partition_of
 from schemas.records import BundledSchemas, bundled_id
 from streams.kafka.inbound import Inbound
+from tests.laws import examples
 from tests.unit.projections.entries import LEDGER, NOON, TOPICS, Row, entry, entry_lists, folded, inbound
 from tests.unit.projections.faults import Faulty
 
 PLACE = (LEDGER, 0)
 # A few examples of each: an example costs some dozens of inserts into a real engine.
-LAW = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+LAW = settings(
+    max_examples=examples(8), suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 FATES = st.lists(st.sampled_from(["done", "done", "done", "done", "lost", "full", "unanswered"]), max_size=25)
 SMALL = Limits(buckets_max=8)
 GOLDEN_V1 = Path(__file__).parents[3] / "schemas" / "golden" / "balance.v1.jsonl"

@@ -33,6 +33,7 @@ from streams.kafka.faust_app import batch_agent, faust_app
 from streams.kafka.inbound import Inbound
 from streams.kafka.registry import connect_registry
 from streams.kafka.transport import BatchConsumer, commit_offsets, use_batches
+from streams.seals import Seals
 
 if TYPE_CHECKING:
     from streams.settings import Settings
@@ -71,7 +72,7 @@ def build_projection_app(settings: Settings, client: Client, pace: Pace | None =
         settings, f"{settings.namespace}{APP_NAME}", folder="faust-projection", fetch_bytes_max=FETCH_BYTES_MAX
     )
     topics = Topics(settings.namespace)
-    sink = Sink(client, topics, connect_registry(settings), partitions=settings.partitions)
+    sink = Sink(client, topics, connect_registry(settings), None, settings.partitions, Seals.of(settings))
     Projector(app, sink, topics, pace or Pace()).bind()
     return app
 

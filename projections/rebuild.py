@@ -23,6 +23,7 @@ from streams.kafka.clients import admin_config, consumer_config
 from streams.kafka.inbound import Inbound
 from streams.kafka.registry import connect_registry
 from streams.kafka.silence import SilenceLimit, missing_records
+from streams.seals import Seals
 
 if TYPE_CHECKING:
     from streams.settings import Settings
@@ -100,7 +101,7 @@ def drop(client: Client) -> list[str]:
 def refold(settings: Settings, client: Client, advance: Advance = lambda _records: None) -> int:
     """Project from the positions in ClickHouse to where the topics end now; returns the number of records."""
     topics = Topics(settings.namespace)
-    sink = Sink(client, topics, connect_registry(settings), partitions=settings.partitions)
+    sink = Sink(client, topics, connect_registry(settings), None, settings.partitions, Seals.of(settings))
     group = f"{settings.namespace}{APP_NAME}-rebuild"
     consumer = Consumer({**consumer_config(settings, group, enable_partition_eof=True), "log_level": 0})
     try:

@@ -12,14 +12,16 @@ Rules of this file:
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
+from pydantic import ValidationError
 
 from projections import queries
 from projections.buckets import DIMS_ID_BYTES, LEVELS, Additions, Buckets, Key, UsageRows, additions, key_of, usage_rows
@@ -37,12 +39,14 @@ from projections.rows import (
     purchase_rows,
     replay_rows,
 )
-from schemas.codec import DecodedBatch, WriterSchemas, decode_columns
+from schemas.codec import DecodedBatch, WriterSchemas, decode_columns, rows_of
 from schemas.enums import DeadLetterCode, EntryKind, InputKind
-from schemas.kept_prices import places_of
+from schemas.events import Price
 from schemas.partitioner import PartitionKeys
 from schemas.topics import Topics
 from streams.kafka.inbound import Inbound, after
+from streams.kafka.kept_prices import KeptRecords
+from streams.seals import NO_SEALS, Seals
 
 PROJECTED = (
     "ledger",
@@ -136,8 +140,13 @@ class Sink:
         writers: WriterSchemas,
         limits: Limits | None = None,
         partitions: int | None = None,
+        seals: Seals = NO_SEALS,
     ) -> None:
-        """`partitions`: how many every topic has; None: whether a record is in its key's partition is not looked at."""
+        """`partitions`: how many every topic has; None: whether a record is in its key's partition is not looked at.
+
+        `seals`: of the prices that the ledger has kept.
+        """
+        self._kept_records = KeptRecords(topics.name("kept_prices"), partitions, seals)
         self._partitions = partitions
         self._own_keys: dict[int, PartitionKeys] = {}
         self._client = client
@@ -251,9 +260,13 @@ class Sink:
         if key == "replays":
             tables.add("replays", replay_rows(batch.keys, batch.values, batch.offsets))
             return newest
+        if key == "kept_prices":
+            for each in self._kept_prices(batch):
+                tables.add("prices", each)
+            return newest
         if key in ("ledger", "balances"):
             batch = self._of_own_accounts(batch)
-        record = {"ledger": "entry", "balances": "balance", "prices": "price", "kept_prices": "price"}.get(key, "alert")
+        record = {"ledger": "entry", "balances": "balance", "prices": "price"}.get(key, "alert")
         decoded = decode_columns(record, batch.values, self._writers)
         offsets = np.asarray(batch.offsets, dtype=np.int64)
         if decoded.positions is not None:
@@ -269,16 +282,41 @@ class Sink:
                 # Written by people's tools: what cannot be read is the ledger's to refuse, and no price.
                 tables.add("prices", price_rows(decoded.batch, 2 * offsets))
                 tables.add("prices", _deleted_prices(batch, decoded, 2 * np.asarray(batch.offsets, dtype=np.int64)))
-            case "kept_prices":
-                # What the ledger has judged counts more than the record that it judged, and less than the next one.
-                judged = np.asarray([places_of(each)[1][2] for each in batch.headers], dtype=np.int64) * 2 + 1
-                chosen = slice(None) if decoded.positions is None else np.asarray(decoded.positions, dtype=np.int64)
-                tables.add("prices", price_rows(decoded.batch, judged[chosen]))
-                tables.add("prices", _deleted_prices(batch, decoded, judged))
             case _:
                 _refuse_failures(batch, decoded, allowed=())
                 tables.add("alerts", alert_rows(decoded.batch, batch.topic))
         return newest
+
+    def _kept_prices(self, batch: Inbound) -> Iterator[Any]:
+        """Rows of what the ledger has judged of prices.
+
+        It counts more than the record that was judged, and less than the next one.
+        """
+        headers = batch.headers or [()] * len(batch)
+        read = map(self._kept_records.read, repeat(batch.partition), batch.offsets, batch.keys, batch.values, headers)
+        kept = [(offset, record) for offset, record in zip(batch.offsets, read, strict=True) if record is not None]
+        deleted = [record for _, record in kept if not record.value]  # also those of which none was accepted
+        if deleted:
+            versions = [record.judged[2] * 2 + 1 for record in deleted]
+            yield deleted_price_rows([record.price_id for record in deleted], versions)
+        kept = [(offset, record) for offset, record in kept if record.value]
+        decoded = decode_columns("price", [record.value for _, record in kept], self._writers)
+        for failure in decoded.failures:
+            self._kept_records.pass_over(batch.partition, kept[failure.position][0], failure.message)
+        chosen = range(len(kept)) if decoded.positions is None else decoded.positions
+        own = []
+        for row, fields in zip(chosen, rows_of(decoded.batch), strict=True):
+            offset, record = kept[row]
+            try:
+                own.append(Price.from_record(fields).price_id == record.price_id)
+                error = "" if own[-1] else f"it is the price {fields['price_id']!r}"
+            except ValidationError as fault:
+                own.append(False)
+                error = str(fault)
+            if error:
+                self._kept_records.pass_over(batch.partition, offset, error)
+        judged = np.asarray([kept[row][1].judged[2] * 2 + 1 for row in chosen], dtype=np.int64)
+        yield price_rows(decoded.batch.filter(pa.array(own, pa.bool_())), judged[np.asarray(own, dtype=np.bool_)])
 
     def _of_own_accounts(self, batch: Inbound) -> Inbound:
         """A batch without what an older version wrote of second accounts, in partitions that are not their orgs'.
@@ -359,10 +397,8 @@ def _known(row: Sequence[Any]) -> tuple[Key, list[int]]:
 
 
 def _deleted_prices(batch: Inbound, decoded: DecodedBatch, versions: Ints) -> Any | None:
-    """Rows of the prices that were taken away; of what the ledger keeps, also of ids of which none was accepted."""
-    kept = bool(batch.headers)
+    """Rows of the prices that were taken away."""
     deleted = [each.position for each in decoded.failures if batch.values[each.position] is None]
-    deleted += [each.position for each in decoded.failures if kept and batch.values[each.position] == b""]
     ids = [(batch.keys[position] or b"").decode("utf-8", "replace") for position in deleted]
     return deleted_price_rows(ids, versions[deleted].tolist()) if deleted else None
 

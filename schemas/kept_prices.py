@@ -17,6 +17,9 @@ from collections.abc import Iterable
 PUBLISHED = "credits.price.published"
 JUDGED = "credits.price.judged"
 
+NUMBER_MAX = 2**62
+"""Twice of it is a 64-bit number still."""
+
 Place = tuple[int, int, int]
 """The broker's time in milliseconds, partition, offset."""
 
@@ -27,7 +30,7 @@ def place_headers(published: Place, judged: Place) -> list[tuple[str, bytes]]:
 
 
 def places_of(headers: Iterable[tuple[str, bytes | str | None]] | None) -> tuple[Place, Place]:
-    """(published, judged) of a record's headers. Raises ValueError where they are not there: nobody else may write."""
+    """(published, judged) of a record's headers. Raises ValueError where they are not there: only workers may write."""
     found = dict(headers or ())
     return _read(found.get(PUBLISHED)), _read(found.get(JUDGED))
 
@@ -41,4 +44,6 @@ def _read(text: bytes | str | None) -> Place:
     if len(words) != 3:
         raise ValueError(f"not a place in the price topic: {text!r}")
     at_ms, partition, offset = map(int, words)
+    if not all(0 <= number < NUMBER_MAX for number in (at_ms, partition, offset)):
+        raise ValueError(f"not a place in the price topic: {text!r}")
     return at_ms, partition, offset

@@ -1,4 +1,5 @@
-"""Keyed checksums on the records that a ledger writes for itself: accounts, positions, remembered ids, transfer legs.
+"""Keyed checksums on the records that a ledger writes for itself: accounts, positions, remembered ids, transfer
+legs, kept prices.
 
 The rules of this file:
 1. Without `CREDITS_INTERNAL_KEY` nothing is sealed and nothing is checked.
@@ -19,10 +20,10 @@ from typing import Literal
 from streams.errors import SettingRefusedError
 from streams.settings import Settings
 
-Purpose = Literal["account", "position", "seen", "leg"]
+Purpose = Literal["account", "position", "seen", "leg", "price"]
 
 TAG_HEADER = "credits.internal.checksum"
-"""Header of a transfer leg."""
+"""Header of a transfer leg, and of a kept price."""
 TAG_BYTES = 16
 MARK = b"\xc1"
 """First byte of a sealed value; no account frame, no MessagePack and no blob of seen ids begins with it."""

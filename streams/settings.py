@@ -57,8 +57,9 @@ class Settings(BaseSettings):
     )
     internal_key: SecretStr | None = Field(
         None,
-        description="secret for keyed checksums on accounts, positions, remembered ids and transfer legs; several with "
-        "commas between: the first writes, all verify; `none` among them: records without a checksum are believed",
+        description="secret for keyed checksums on accounts, positions, remembered ids, transfer legs and kept prices; "
+        "several with commas between: the first writes, all verify; `none` among them: records without a checksum are "
+        "believed",
     )
     invoice_issuer: str = Field("", description="who sells, at the head of invoices: name | street | town | tax id")
 

@@ -117,10 +117,11 @@ def published_prices(settings: Settings) -> PriceLog:
     from streams.client import committed_ends, read_range
     from streams.kafka.registry import connect_registry
     from streams.processing.prices import PriceRecords
+    from streams.seals import Seals
 
     topics = Topics(settings.namespace)
     kept = topics.name("kept_prices")
-    records = PriceRecords(settings.partitions, connect_registry(settings))
+    records = PriceRecords(settings.partitions, connect_registry(settings), topics, Seals.of(settings))
     # What the ledger keeps is read last: what was judged meanwhile is then known as judged.
     for topic in (topics.name("prices"), kept):
         for batch in read_range(settings, {}, committed_ends(settings, [topic])):

@@ -25,16 +25,17 @@ from confluent_kafka import Message
 from schemas.codec import DecodedBatch, WriterSchemas, decode_columns, rows_of
 from schemas.dead_letters import ERROR_PREFIX, TOPIC_HEADER
 from schemas.enums import EntryKind
-from schemas.kept_prices import places_of
 from schemas.topics import Topics
 from streams.engine.failures import StateLostError
 from streams.engine.ports import Partition
 from streams.engine.restore import CommittedReader
+from streams.kafka.kept_prices import KeptRecords
 from streams.ledger.account import decode_account, new_account
 from streams.ledger.entry import Entry
 from streams.ledger.evolve import evolve
 from streams.ledger.refusals import BrokenLedger
 from streams.processing.state import PartitionState
+from streams.seals import NO_SEALS, Seals
 
 Advance = Callable[[int], None]
 """Told how many offsets more were read."""
@@ -49,8 +50,16 @@ class Log:
     """Reads the topics of one partition, from the beginning to where they end now."""
 
     def __init__(
-        self, reader: CommittedReader, number: int, partitions: int, writers: WriterSchemas, advance: Advance
+        self,
+        reader: CommittedReader,
+        number: int,
+        partitions: int,
+        writers: WriterSchemas,
+        advance: Advance,
+        seals: Seals = NO_SEALS,
     ) -> None:
+        """`seals`: of the prices that the ledger has kept."""
+        self.seals = seals
         self.number = number
         self.partitions = partitions
         self.writers = writers
@@ -303,9 +312,10 @@ def _read_dead_letters(log: Log, topics: Topics, history: History) -> None:
 
 def _read_judged_prices(log: Log, topics: Topics, history: History) -> None:
     """How far prices were judged: they make no entry, but the ledger writes down what it made of each."""
-    judged = [
-        places_of(message.headers())[1] for messages in log.records(topics.name("kept_prices")) for message in messages
-    ]
+    topic = topics.name("kept_prices")
+    kept = KeptRecords(topic, log.partitions, log.seals)
+    records = [kept.of(message) for messages in log.records(topic) for message in messages]
+    judged = [record.judged for record in records if record is not None]
     offsets = [offset for _, number, offset in judged if number == log.number]
     if offsets:
         named = history.named.setdefault(topics.name("prices"), Named())

@@ -4,13 +4,15 @@ Rules of this file:
 - One record for each price id of a batch: what stands under it now, and up to where its records were judged.
 - Records before the position that nobody has written down (those of an installation that kept none yet) are judged
   with the first batch of prices after them, as everybody judges them.
-- What was judged already is not written again.
+- What was judged already is not written again, except with another checksum: what is sealed with an older key, or not
+  at all, is written again with the first batch of prices after the change.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+from schemas.partitioner import PartitionKeys
 from streams.ledger.price_log import PriceLog, Published
 from streams.processing.prices import PriceRecords
 
@@ -56,6 +58,12 @@ class KeptPrices:
         else:
             # Not None again: Kafka forgets a record without a value, and with it that the price was refused.
             self.changes[price_id] = KeptPrice(before.published, published, before.value or b"")
+
+    def seal_again(self, own_keys: PartitionKeys) -> None:
+        """Write again what is not sealed as it would be now, so that the older key can be dropped."""
+        for price_id, kept in self._known.kept.items():
+            if not kept.sealed and kept.value is not None and not own_keys.foreign([price_id.encode()]):
+                self.changes.setdefault(price_id, KeptPrice(kept.published, kept.judged, kept.value))
 
     def _judged(self, price_id: str, published: Published) -> bool:
         kept = self._known.kept.get(price_id)

@@ -20,6 +20,7 @@ from schemas.kept_prices import place_headers
 from schemas.topics import ALERT_TOPICS, Topics
 from streams.engine.ports import Keyed, NoticeName, OutcomeName, Output
 from streams.kafka.inbound import Inbound
+from streams.kafka.kept_prices import seal_headers
 from streams.ledger.entry import Alert, Entry, HoldDecision, Leg, Outcome, TopupRequest
 from streams.ledger.usage_batch import SideOutputs
 from streams.processing.dead_letters import dead_letter
@@ -85,12 +86,13 @@ class Outbound:
         if code is DeadLetterCode.WRONG_PARTITION:
             self.notice(inbound.topic, "wrong_partition")
 
-    def keep_prices(self, partition: int, prices: Mapping[str, KeptPrice]) -> None:
+    def keep_prices(self, partition: int, prices: Mapping[str, KeptPrice], seals: Seals) -> None:
         """What was judged of the price topic, by price id."""
         topic = self._topics.name("kept_prices")
         for price_id, kept in prices.items():
-            headers = place_headers(kept.published, kept.judged)
-            self._keyed.append(Keyed(topic, price_id.encode(), kept.value, headers, partition))
+            key, headers = price_id.encode(), place_headers(kept.published, kept.judged)
+            headers += seal_headers(seals, key, kept.published, kept.judged, kept.value)
+            self._keyed.append(Keyed(topic, key, kept.value, headers, partition))
 
     def count(self, topic: str, name: OutcomeName, records: int = 1) -> None:
         """`records` of a topic ended like this."""

@@ -39,15 +39,19 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 from pydantic import ValidationError
 
 from schemas.codec import RegistryUnavailableError, UndecodableError, WriterSchemas, decode_one
+from schemas.enums import DeadLetterCode
 from schemas.events import Price as PriceRecord
-from schemas.kept_prices import places_of
 from schemas.partitioner import partition_of
 from schemas.topics import Topics
 from streams.engine.ports import UnavailableError
 from streams.kafka.clients import admin_config, consumer_config, offsets_answered
+from streams.kafka.kept_prices import KeptRecords
 from streams.ledger.price_log import PriceLog, Publication, Published
 from streams.ledger.rating import Price
+from streams.ledger.refusals import DeadLetter
 from streams.processing.coalesced_call import SharedAsk
+from streams.processing.validation import deleted_price_id
+from streams.seals import NO_SEALS, Seals
 from streams.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -81,13 +85,18 @@ class Kept(NamedTuple):
     judged: Published
     price: Price | None
     value: bytes | None
+    sealed: bool
+    """As it would be written now."""
 
 
 class PriceRecords:
     """What the records of both topics come to. Its mappings are replaced whole, never changed in place."""
 
-    def __init__(self, partitions: int, writers: WriterSchemas) -> None:
+    def __init__(self, partitions: int, writers: WriterSchemas, topics: Topics, seals: Seals = NO_SEALS) -> None:
+        """`seals`: of what the ledger has kept."""
         self._partitions = partitions
+        self._topic = topics.name("prices")
+        self._kept_records = KeptRecords(topics.name("kept_prices"), partitions, seals)
         self._writers = writers
         self.kept: Mapping[str, Kept] = {}
         self.unjudged: Mapping[str, tuple[Unjudged, ...]] = {}
@@ -100,7 +109,10 @@ class PriceRecords:
             return
         known, unjudged = dict(self.kept), dict(self.unjudged)
         for message in kept:
-            price_id, found = self._kept(message)
+            read_kept = self._kept(message)
+            if read_kept is None:
+                continue
+            price_id, found = read_kept
             if price_id not in known or known[price_id].judged <= found.judged:
                 known[price_id] = found
                 unjudged[price_id] = tuple(each for each in unjudged.get(price_id, ()) if each.published > found.judged)
@@ -120,29 +132,41 @@ class PriceRecords:
             for record in records:
                 yield record.published, price_id, record.price
 
-    def _kept(self, message: Message) -> tuple[str, Kept]:
-        published, judged = places_of(message.headers())
-        value = message.value()
-        price = None if not value else Price.from_record(decode_one("price", value, self._writers))
-        return (message.key() or b"").decode(), Kept(Published(*published), Published(*judged), price, value)
+    def _kept(self, message: Message) -> tuple[str, Kept] | None:
+        """None: no worker wrote it."""
+        record = self._kept_records.of(message)
+        if record is None:
+            return None
+        try:
+            price = self._price_of(record.price_id.encode(), record.value) if record.value else None
+        except (UndecodableError, ValidationError, DeadLetter) as error:
+            self._kept_records.pass_over(message.partition(), message.offset(), str(error))
+            return None
+        published, judged = Published(*record.published), Published(*record.judged)
+        return record.price_id, Kept(published, judged, price, record.value, record.sealed)
 
     def _published(self, message: Message) -> tuple[str, Unjudged] | None:
+        """None: its owner makes it a dead letter (`streams.processing.rows`)."""
         key, value = message.key(), message.value()
-        if key is None or partition_of(key, self._partitions) != message.partition():
-            log.warning("price_ignored", partition=message.partition(), offset=message.offset(), error="not its place")
-            return None
         published = Published(message.timestamp()[1], message.partition(), message.offset())
-        if value is None:
-            return key.decode("utf-8", "replace"), Unjudged(published, None, None)
         try:
-            record = PriceRecord.from_record(decode_one("price", value, self._writers))
-        except (UndecodableError, ValidationError) as error:
-            log.warning("price_ignored", partition=message.partition(), offset=message.offset(), error=str(error))
+            if key is not None and partition_of(key, self._partitions) != message.partition():
+                raise DeadLetter(DeadLetterCode.WRONG_PARTITION, "it is not in its key's partition")
+            if value is None:
+                return deleted_price_id(key), Unjudged(published, None, None)
+            price = self._price_of(key, value)
+        except (UndecodableError, ValidationError, DeadLetter) as error:
+            place = {"topic": self._topic, "partition": message.partition(), "offset": message.offset()}
+            log.warning("price_ignored", **place, error=str(error))
             return None
-        if key != record.price_id.encode():  # a dead letter, as everywhere (`validation.refuse_key`)
-            log.warning("price_ignored", partition=message.partition(), offset=message.offset(), error="key mismatch")
-            return None
-        return record.price_id, Unjudged(published, Price.from_record(record.to_record()), value)
+        return price.price_id, Unjudged(published, price, value)
+
+    def _price_of(self, key: bytes | None, value: bytes) -> Price:
+        """The price in a value; raises what says that it is none, or another key's."""
+        record = PriceRecord.from_record(decode_one("price", value, self._writers))
+        if key != record.price_id.encode():
+            raise DeadLetter(DeadLetterCode.KEY_MISMATCH, f"the key is {key!r}, the price is {record.price_id!r}")
+        return Price.from_record(record.to_record())
 
 
 class PriceSource(Protocol):
@@ -185,7 +209,7 @@ class PriceReader:
         self._thread = threading.Thread(target=self._follow, name="prices", daemon=True)
         self._looking = threading.Thread(target=self._look_for_the_end, name="prices-end", daemon=True)
         self._end = SharedAsk(self._read_to_end, self._stopping.wait, time.monotonic)
-        self.records = PriceRecords(settings.partitions, writers)
+        self.records = PriceRecords(settings.partitions, writers, topics, Seals.of(settings))
 
     def start(self) -> None:
         """Begin to read, and return when everything that is there now has been read.

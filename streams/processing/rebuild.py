@@ -32,6 +32,7 @@ from streams.kafka.registry import connect_registry
 from streams.local.parent import PARENT_VARIABLE, stop_with_parent
 from streams.processing.history import Advance, History, Log, key_of, offset_of, read_history, value_of
 from streams.processing.remembered import find_positions, remember
+from streams.seals import Seals
 from streams.settings import Settings
 
 ANSWER_TIMEOUT_S: Final = 30.0
@@ -101,7 +102,7 @@ def rebuild_partition(order: Order, number: int, writers: WriterSchemas, advance
     settings = order.settings
     reader = CommittedReader(settings, "rebuild")
     try:
-        log = Log(reader, number, settings.partitions, writers, advance)
+        log = Log(reader, number, settings.partitions, writers, advance, Seals.of(settings))
         shown = order.shown.get(number, {})
         state, history = remake(
             log,

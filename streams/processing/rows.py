@@ -34,7 +34,7 @@ from streams.processing.outbound import Outbound
 from streams.processing.prices import PriceRecords
 from streams.processing.references import References
 from streams.processing.state import PartitionState
-from streams.processing.validation import TimeWindow, read, refuse_key
+from streams.processing.validation import TimeWindow, deleted_price_id, read, refuse_key
 from streams.seals import TAG_HEADER, SealError
 
 COMMANDS: Final[
@@ -160,10 +160,10 @@ class RowBooking:
         failures = {failure.position: failure for failure in decoded.failures}
         for row in range(len(self._inbound)):
             at = self._advance_clock(row)
-            if self._inbound.values[row] is None and absent is not None:
-                absent(row)
-                continue
             try:
+                if self._inbound.values[row] is None and absent is not None:
+                    absent(row)
+                    continue
                 if row in failures:
                     raise DeadLetter(failures[row].code, failures[row].message)
                 take(row, at, fields_of[row])
@@ -222,6 +222,7 @@ class RowBooking:
         """
         inbound, kept = self._inbound, KeptPrices(known, self._inbound.partition)
         kept.judge_earlier(inbound.first_offset, log)
+        kept.seal_again(self._state.own_keys)
 
         def take(row: int, at: int, fields: Mapping[str, Any]) -> None:
             record = read(InputKind.PRICE, fields).to_record()
@@ -236,13 +237,15 @@ class RowBooking:
             self._outbound.count(inbound.topic, "entries")
 
         def take_away(row: int) -> None:
-            key = inbound.keys[row]
-            if key is not None and key not in self._state.own_keys.foreign([key]):
-                kept.accept(key.decode("utf-8", "replace"), self._published(row), None)
+            price_id = deleted_price_id(inbound.keys[row])
+            refusal = self._state.own_keys.refuse(inbound.keys[row])
+            if refusal is not None:
+                raise refusal
+            kept.accept(price_id, self._published(row), None)
             self._outbound.count(inbound.topic, "entries")
 
         self._each(decoded, take, take_away)
-        self._outbound.keep_prices(inbound.partition, kept.changes)
+        self._outbound.keep_prices(inbound.partition, kept.changes, self._state.seals)
 
     def _published(self, row: int) -> Published:
         inbound = self._inbound

@@ -90,6 +90,17 @@ def refuse_key(own_keys: OwnKeys, key: bytes | None, owner: str) -> DeadLetter |
     return _refuse_owner(key, owner) or own_keys.refuse(key)
 
 
+def deleted_price_id(key: bytes | None) -> str:
+    """Which price a record without a value takes away; raises `DeadLetter` `key_mismatch` where the key names none."""
+    try:
+        price_id = (key or b"").decode()
+    except UnicodeDecodeError:
+        price_id = ""
+    if not price_id:
+        raise DeadLetter(DeadLetterCode.KEY_MISMATCH, f"the record has no value, and its key {key!r} is no price id")
+    return price_id
+
+
 def _refuse_owner(key: bytes | None, owner: str) -> DeadLetter | None:
     if key == owner.encode():
         return None

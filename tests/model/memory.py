@@ -64,7 +64,7 @@ class FixedPrices:
     """A price topic without Kafka; `later` appears when it is read on."""
 
     def __init__(self, prices: Iterable[Mapping[str, Any]], later: Iterable[Mapping[str, Any]] = ()) -> None:
-        self.records = PriceRecords(1, SCHEMAS)
+        self.records = PriceRecords(1, SCHEMAS, TOPICS)
         self.caught_up = 0
         self.is_current = True
         self._offset = 0

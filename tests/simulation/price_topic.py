@@ -32,7 +32,7 @@ class FollowedPrices(PriceReader):
         self._loop = loop
         self._read_ends: Ends = (0,) * (2 * kafka.partitions)
         self._read_at_s = -STALE_SECONDS_MAX
-        self.records = PriceRecords(kafka.partitions, schemas)
+        self.records = PriceRecords(kafka.partitions, schemas, TOPICS)
         self._read_up_to_of: dict[PriceLog, Ends] = {self.records.log: self._read_ends}
 
     def start(self) -> None:

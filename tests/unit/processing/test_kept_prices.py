@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import structlog
+from pydantic import SecretStr
 
+from projections.sink import Sink
 from schemas.amounts import NANOS
 from schemas.codec import encode_one
 from schemas.enums import DeadLetterCode
-from schemas.kept_prices import place_headers, places_of
+from schemas.kept_prices import JUDGED, place_headers
+from schemas.partitioner import partition_of
 from schemas.records import bundled_id
+from streams.kafka.inbound import Inbound
+from streams.processing.history import History, _read_judged_prices
 from streams.processing.prices import PriceRecords
+from streams.seals import NO_SEALS, Seals
+from streams.settings import Settings
 from tests.model.memory import NOW_US, SCHEMAS, TOPICS, FixedPrices, MemoryLedger, Sent
 from tests.unit.processing.test_prices import LISTED, listed
 from tests.unit.processing.test_step import usage
@@ -56,7 +66,7 @@ class PriceTopic:
     def __init__(self) -> None:
         self.log: list[Message] = []
         self.book = MemoryLedger(FixedPrices([]))
-        self.book.prices.records = PriceRecords(1, SCHEMAS)
+        self.book.prices.records = PriceRecords(1, SCHEMAS, TOPICS)
         self._kept_read = 0
 
     def publish(self, price_id: str, value: bytes | dict[str, Any] | None, *, judge: bool = True) -> None:
@@ -85,7 +95,7 @@ class PriceTopic:
 
     def after_compaction(self) -> dict[str, int]:
         """The prices in force of a worker that starts when Kafka has dropped all it may drop."""
-        records = PriceRecords(1, SCHEMAS)
+        records = PriceRecords(1, SCHEMAS, TOPICS)
         records.take(newest(self.log), newest(self.kept()))
         return in_force(records)
 
@@ -165,7 +175,7 @@ def test_a_published_price_is_in_force_before_its_owner_has_judged_it() -> None:
 
 
 def test_a_record_in_another_keys_partition_is_no_price() -> None:
-    records = PriceRecords(4, SCHEMAS)
+    records = PriceRecords(4, SCHEMAS, TOPICS)
     value = encode_one("price", listed("p", model="m"), PRICE_ID)
     records.take([Message(number, b"p", value, (), number) for number in range(4)], ())
     assert len(records.unjudged["p"]) == 1
@@ -173,10 +183,129 @@ def test_a_record_in_another_keys_partition_is_no_price() -> None:
     assert in_force(records) == {"p": 1}
 
 
-@pytest.mark.parametrize(
-    "headers", [[], [("credits.price.published", b"1 2")], [("credits.price.published", b"a b c")]]
-)
-def test_nobody_else_writes_what_is_kept(headers: list[tuple[str, bytes]]) -> None:
-    with pytest.raises(ValueError, match=r"not a place|invalid literal"):
-        places_of(headers)
-    assert places_of(place_headers((1, 2, 3), (4, 5, 6))) == ((1, 2, 3), (4, 5, 6))
+WHERE = place_headers((1, 0, 2), (4, 0, 5))
+KEY = "a key of the ledger"
+
+
+def kept_value(price_id: str, **fields: Any) -> bytes:
+    return encode_one("price", {**LISTED, "unit_price_nanos": NANOS, "price_id": price_id, **fields}, PRICE_ID)
+
+
+FOREIGN = {
+    "no headers": Message(7, b"p", kept_value("p", model="m")),
+    "headers of something else": Message(7, b"p", kept_value("p", model="m"), [("a", b"1")]),
+    "two numbers": Message(7, b"p", kept_value("p", model="m"), [("credits.price.published", b"1 2")]),
+    "words": Message(7, b"p", kept_value("p", model="m"), [("credits.price.published", b"a b c")]),
+    "a place beyond 64 bits": Message(7, b"p", b"", place_headers((1, 0, 2), (4, 0, 10**20))),
+    "headers that are no text": Message(7, b"p", b"", [("credits.price.published", b"\xff")]),
+    "a null without headers": Message(7, b"p", None),
+    "another schema": Message(7, b"p", b"\x00\x00\x00\x00\x01zz", WHERE),
+    "another record": Message(7, b"p", usage("e1").value, WHERE),
+    "no record": Message(7, b"p", GARBAGE, WHERE),
+    "a price that is none": Message(7, b"p", kept_value("p", operation=""), WHERE),
+    "the price of another id": Message(7, b"p", kept_value("q", model="m"), WHERE),
+    "a key that is no text": Message(7, b"\xff\xfe", None, WHERE),
+    "no key": Message(7, None, None, WHERE),
+}
+
+
+def history_of(messages: Sequence[Message], partitions: int = 1, seals: Seals = NO_SEALS) -> int:
+    """Up to where `credits rebuild --accounts` finds the prices judged."""
+    log = SimpleNamespace(number=0, partitions=partitions, seals=seals, records=lambda _topic: [messages])
+    history = History()
+    _read_judged_prices(log, TOPICS, history)  # type: ignore[arg-type]
+    return history.named[PRICES].last
+
+
+def projected(messages: Sequence[Message], partitions: int = 1, seals: Seals = NO_SEALS) -> list[str]:
+    """The price ids of the rows that the projection makes of them."""
+    columns = ([each.place for each in messages], [0] * len(messages), [each.its_key for each in messages])
+    values, headers = [each.its_value for each in messages], [each.its_headers for each in messages]
+    inbound = Inbound(KEPT, 0, 0, len(messages), *columns, values, headers)
+    sink = Sink(None, TOPICS, SCHEMAS, None, partitions, seals)  # type: ignore[arg-type]
+    return [row for table in sink._kept_prices(inbound) for row in table.column("price_id").to_pylist()]
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_a_record_that_no_worker_wrote_stops_nobody_and_changes_nothing(kind: str) -> None:
+    own = Message(3, b"p", kept_value("p", model="m", unit_price_nanos=3 * NANOS), place_headers((1, 0, 1), (1, 0, 1)))
+    records = PriceRecords(1, SCHEMAS, TOPICS)
+    with structlog.testing.capture_logs() as logged:
+        records.take((), [own, FOREIGN[kind]])
+    assert in_force(records) == {"p": 3}
+    assert set(records.kept) == {"p"}
+    places = [(each["topic"], each["partition"], each["offset"]) for each in logged]
+    assert places == [(KEPT, 0, 7)], "the warning says where it is"
+    assert projected([own, FOREIGN[kind]]) == ["p"]
+    if kind not in {"another schema", "another record", "no record", "a price that is none", "the price of another id"}:
+        assert history_of([own, FOREIGN[kind]]) == 1
+
+
+def test_a_kept_price_counts_in_the_partition_of_its_key_alone() -> None:
+    key = next(name for name in map(str, range(100)) if partition_of(name.encode(), 4) == 1)
+    foreign = Message(7, key.encode(), kept_value(key, model="m"), place_headers((1, 1, 2), (4, 0, 5)))
+    own = replace(foreign, its_partition=1)
+    records = PriceRecords(4, SCHEMAS, TOPICS)
+    records.take((), [foreign])
+    assert in_force(records) == {}
+    assert projected([foreign], 4) == []
+    records.take((), [own])
+    assert in_force(records) == {key: 1}
+    home = next(name for name in map(str, range(100)) if partition_of(name.encode(), 4) == 0)
+    at_home = Message(8, home.encode(), None, place_headers((1, 0, 3), (1, 0, 3)))
+    assert history_of([foreign, at_home], 4) == 3
+
+
+def sealed(keys: str) -> Seals:
+    return Seals.of(Settings(_env_file=None, internal_key=SecretStr(keys)))
+
+
+def kept_by(seals: Seals, *, value: bytes | None = None) -> Message:
+    """What a worker with these keys writes when the price `p` is published."""
+    book = MemoryLedger(FixedPrices([]))
+    book.state.seals = seals
+    book.prices.records = PriceRecords(1, SCHEMAS, TOPICS, seals)
+    published = Message(0, b"p", kept_value("p", model="m") if value is None else value)
+    book.prices.records.take([published], ())
+    book.feed([Sent(PRICES, published.its_key, published.its_value, published.timestamp()[1] * 1_000)])
+    ((key, written, headers),) = book.written[KEPT]
+    return Message(0, key, written, list(headers.items()))
+
+
+def test_with_a_key_a_kept_price_counts_only_with_its_checksum() -> None:
+    seals = sealed(KEY)
+    own = kept_by(seals)
+    later = [(name, b"4 0 5" if name == JUDGED else text) for name, text in own.its_headers]
+    forged = [
+        kept_by(NO_SEALS),
+        kept_by(sealed("another key than ours")),
+        replace(own, its_value=kept_value("p", model="m", unit_price_nanos=9 * NANOS)),
+        replace(own, its_value=None),
+        replace(own, its_headers=later),
+        replace(own, its_key=b"q"),
+    ]
+    for each in forged:
+        records = PriceRecords(1, SCHEMAS, TOPICS, seals)
+        records.take((), [own, each])
+        assert (in_force(records), set(records.kept)) == ({"p": 1}, {"p"})
+        assert projected([own, each], seals=seals) == ["p"]
+        assert history_of([own, replace(each, place=1)], seals=seals) == 0
+    assert projected([own]) == ["p"], "a reader without the key, which decides nothing, shows it"
+
+
+def test_kept_prices_are_sealed_again_with_the_first_prices_after_a_change_of_the_key() -> None:
+    new, both = "the new key of the ledger", f"the new key of the ledger,{KEY},none"
+    for before in (kept_by(NO_SEALS), kept_by(sealed(KEY))):
+        book = MemoryLedger(FixedPrices([]))
+        book.state.seals = sealed(both)
+        book.prices.records = PriceRecords(1, SCHEMAS, TOPICS, sealed(both))
+        book._offsets[PRICES] = 1
+        value = kept_value("q", model="n")
+        book.prices.records.take([Message(1, b"q", value)], [before])
+        book.feed([Sent(PRICES, b"q", value, NOW_US + 1_000)])
+        written = [Message(at, key, val, list(each.items())) for at, (key, val, each) in enumerate(book.written[KEPT])]
+        records = PriceRecords(1, SCHEMAS, TOPICS, sealed(new))
+        records.take((), written)
+        assert in_force(records) == {"p": 1, "q": 1}
+        assert all(each.sealed for each in records.kept.values())
+        assert records.kept["p"].judged == PriceRecords(1, SCHEMAS, TOPICS)._kept(before)[1].judged  # type: ignore[index]

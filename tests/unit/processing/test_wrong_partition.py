@@ -12,7 +12,7 @@ from schemas.enums import DeadLetterCode
 from schemas.partitioner import KEY_BYTES_MAX, KEYS_MAX, REMEDY, partition_of
 from streams.processing.notices import LINE_INTERVAL_S, NoticeLog
 from streams.processing.own_keys import OwnKeys
-from tests.model.memory import FixedPrices, MemoryLedger, Sent, sent
+from tests.model.memory import NOW_US, TOPICS, FixedPrices, MemoryLedger, Sent, sent
 from tests.unit.processing.test_legs import leg
 from tests.unit.processing.test_step import PRICE_LIST, purchase, setting, usage
 
@@ -43,6 +43,7 @@ EVERY_KIND = {
     ),
     "setting": setting("s1", "org", '{"tier": "pro"}'),
     "price": replace(sent("price", {**PRICE_LIST[0], "price_id": "acme"})),
+    "price taken away": Sent(TOPICS.name("prices"), b"acme", None, NOW_US),
     "leg": leg(),
 }
 
@@ -78,6 +79,14 @@ def test_in_its_own_partition_it_is_none(kind: str) -> None:
     book.feed([EVERY_KIND[kind]])
     assert DeadLetterCode.WRONG_PARTITION not in [code for code, _ in book.dead_letters()]
     assert book.notices == {}
+
+
+def test_a_price_is_not_taken_away_under_a_key_that_is_no_text() -> None:
+    key = next(key for key in (b"\xff%d" % each for each in range(100)) if partition_of(key, PARTITIONS) == HOME)
+    book = ledger(HOME)
+    book.feed([Sent(TOPICS.name("prices"), key, None, NOW_US)])
+    assert book.dead_letters() == [(DeadLetterCode.KEY_MISMATCH, None)]
+    assert TOPICS.name("kept_prices") not in book.written
 
 
 def test_a_key_that_is_too_long_for_an_id_is_an_invalid_field() -> None:

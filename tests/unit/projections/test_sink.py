@@ -304,7 +304,7 @@ def test_what_the_ledger_has_judged_of_a_price_is_what_is_shown(client: Client) 
     kept.values.append(b"")
     kept.offsets.append(2)
     kept.timestamps_ms.append(0)
-    kept.keys.append(b"b")
+    kept.keys = [b"a", b"b"]
     kept.next_offset = 3
     assert published.offsets == [0, 2, 4]
     kept.headers = [place_headers((0, 0, 0), (0, 0, 4)), place_headers((0, 0, 2), (0, 0, 2))]

@@ -4,7 +4,8 @@ Rules of this file, the fold's part of holds:
 - A hold is active from its entry until all of it is taken or released; then it is resolved, once and for ever.
 - Usage that names a hold of its wallet takes from it first: held falls by at most what is held, the rest of the cost
   was not set aside.
-- A capture or release that arrived before the end of its hold comes before it, however late it is read.
+- A capture, a release, or usage that names the hold, and arrived before the hold's end, comes before that end, however
+  late it is read.
 - Every active hold stands in `hold_ends` with its time-out, so none can be forgotten.
 - The last `RESOLVED_MAX` resolved holds are remembered, so that a second resolution is told from an unknown hold.
 """

@@ -1,14 +1,14 @@
 """Writing what fell due: allowances, lapses, roll-overs, expiries, time-outs (product rules 4, 5, 11, 18, 20, 26).
 
-Rules of this file: a capture or release that arrived before the end of its hold is decided before that end, however
-late it is read (`hold_still_open`). At the turn of the month a wallet's entries are, in this order: `rollover`, which
-begins the month (used is 0 again) and carries what may be kept of the old allowance; the lapse of the rest; the new
-allowance. The last of them judges the lines and the top-up for all of them, by the figures of the new month alone
-(`evolve`). Each entry's `occurred_at` is the instant it fell due, however late it is written. What time alone changes
-without moving credits (a day or a budget's window that ends, a back-off that is over, a notice of an expiry to come) is
-a `rollover` of amount 0 with a reason. What holds cover of a grant stays when it ends, and the entry that ends it says
-how much: a `rollover` (`grant_held`), or the one that begins the month; only the rest expires, and only the rest of an
-allowance is carried or lapses (product rule 18).
+Rules of this file: a capture, a release, or usage that names a hold, is decided before that hold's end if it arrived
+before it, however late it is read (`hold_still_open`). At the turn of the month a wallet's entries are, in this order:
+`rollover`, which begins the month (used is 0 again) and carries what may be kept of the old allowance; the lapse of the
+rest; the new allowance. The last of them judges the lines and the top-up for all of them, by the figures of the new
+month alone (`evolve`). Each entry's `occurred_at` is the instant it fell due, however late it is written. What time
+alone changes without moving credits (a day or a budget's window that ends, a back-off that is over, a notice of an
+expiry to come) is a `rollover` of amount 0 with a reason. What holds cover of a grant stays when it ends, and the entry
+that ends it says how much: a `rollover` (`grant_held`), or the one that begins the month; only the rest expires, and
+only the rest of an allowance is carried or lapses (product rule 18).
 """
 
 from __future__ import annotations
@@ -51,13 +51,14 @@ def settle(journal: Journal, until: int | None = None) -> None:
 
 
 @contextmanager
-def hold_still_open(account: Account, hold_id: str, arrived_at: int, at: int) -> Iterator[None]:
-    """While this lasts, the hold of a capture or release that ended between `arrived_at` and `at` has not ended.
+def hold_still_open(account: Account, hold_id: str | None, arrived_at: int, at: int) -> Iterator[None]:
+    """While this lasts, the hold that a record resolves has not ended, if the record arrived before its end.
 
-    Kafka keeps no order between topics, so the clock may pass the end of a hold before a capture is read that arrived
-    in time. It is decided as one that came in time. A hold that is not resolved meanwhile ends when it should have.
+    `hold_id`: of a capture, a release, or usage that names a hold; None: the record resolves none. Kafka keeps no order
+    between topics, so the clock may pass the end of a hold before a capture is read that arrived in time. It is decided
+    as one that came in time. A hold that is not resolved meanwhile ends when it should have.
     """
-    hold = account.holds.get(hold_id)
+    hold = None if hold_id is None else account.holds.get(hold_id)
     if hold is None or not arrived_at < hold.expires_at <= at:
         yield
         return
@@ -67,7 +68,7 @@ def hold_still_open(account: Account, hold_id: str, arrived_at: int, at: int) ->
     try:
         yield
     finally:
-        if account.holds.get(hold_id) is hold:
+        if account.holds.get(hold.hold_id) is hold:
             move_timeout(account, hold, ends_at)
             refresh_due(account)
 

@@ -32,7 +32,7 @@ from streams.ledger.decide import decide
 from streams.ledger.entry import Alert, Entry, HoldDecision, Leg, Outcome, Slice, TopupRequest
 from streams.ledger.rating import PriceList, Tariff
 from streams.ledger.refusals import DeadLetter, different_content
-from streams.ledger.settle import settle_due
+from streams.ledger.settle import hold_still_open, settle_due
 from streams.ledger.source import Context, Source
 from streams.ledger.usage import advance_fast, book_usage, wallet_for
 from streams.ledger.usage_batch_rating import Kinds, Ratings, rate_rows
@@ -319,10 +319,11 @@ class _Booking:
         rows, references = self._rows, self._references
         command = Usage.from_record(rows_of(rows.usages.slice(row, 1))[0])
         account = self._accounts[command.org_id]
-        self._settle_due(row, account, at)
         source = Source(rows.topic, rows.partition, int(rows.offsets[row]))
         try:
-            outcome = decide(account, command, Context(at, self._prices, source, references.of(command)))
+            with hold_still_open(account, command.hold_id, int(rows.arrived[row]), at):
+                self._settle_due(row, account, at)
+                outcome = decide(account, command, Context(at, self._prices, source, references.of(command)))
         except DeadLetter as refusal:
             self._refuse(row, refusal)
             return

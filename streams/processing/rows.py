@@ -7,7 +7,6 @@ entry `rejected`, which the ledger writes; what no rule can be asked about is a 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -181,7 +180,7 @@ class RowBooking:
         account = self._state.account(org_id)
         arrived_at = inbound.timestamps_ms[row] * 1_000
         hold_id = command.hold_id if isinstance(command, commands.Hold) and command.action != HoldAction.PLACE else None
-        with nullcontext() if hold_id is None else hold_still_open(account, hold_id, arrived_at, at):
+        with hold_still_open(account, hold_id, arrived_at, at):
             self._outbound.outcome(settle_due(account, at))
             outcome = decide(account, command, Context(at, self._prices, source, references))
         self._outbound.outcome(outcome)

@@ -46,17 +46,18 @@ class DatedAuditor(Auditor):
 
     def capture(self, name: str, hold: str, unit: str, amount: int, at: int) -> None:
         """As ever; one that arrived before the end of its hold comes before that end."""
-        with self._not_ended(name, hold, at):
+        with self.not_ended(name, hold, at):
             super().capture(name, hold, unit, amount, at)
 
     def release(self, name: str, hold: str, unit: str, at: int) -> None:
         """As ever; the same."""
-        with self._not_ended(name, hold, at):
+        with self.not_ended(name, hold, at):
             super().release(name, hold, unit, at)
 
     @contextmanager
-    def _not_ended(self, name: str, hold: str, at: int) -> Iterator[None]:
-        found = self.org(name).hold(hold)
+    def not_ended(self, name: str, hold: str | None, at: int) -> Iterator[None]:
+        """While this lasts, the hold that the record at hand resolves has not ended, if it arrived before that end."""
+        found = None if hold is None else self.org(name).hold(hold)
         ends_at = 0 if found is None else found[1].ends_at
         if found is not None and self.arrived_at < ends_at <= at:
             found[1].ends_at = at + 1

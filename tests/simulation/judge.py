@@ -162,6 +162,10 @@ class Judge:
                 raise AssertionError(f"no org takes a {kind}")
 
     def _usage(self, said: Fields, at: int) -> None:
+        with self.auditor.not_ended(said["org_id"], said["hold_id"], at):
+            self._book_usage(said, at)
+
+    def _book_usage(self, said: Fields, at: int) -> None:
         org, event_id = said["org_id"], said["event_id"]
         self.auditor.settle(org, at)
         if said["voided"]:

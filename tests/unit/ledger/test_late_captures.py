@@ -1,6 +1,8 @@
-"""A capture that is read after its hold's end, and arrived before it: no order between topics ends it (rule 18)."""
+"""What resolves a hold and is read after its end, but arrived before it: no order between topics ends it (rule 18)."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import pytest
 
@@ -18,15 +20,19 @@ def hold(action: HoldAction, at: int, amount: int = 5 * NANOS) -> Sent:
     return sent("hold", fields | ({"expires_at": ENDS_AT} if action is HoldAction.PLACE else {}), at)
 
 
+def usage_at(org: str, event_id: str, at: int, **fields: Any) -> Sent:
+    """Usage that arrives at `at`."""
+    sent_now = usage(event_id, org, **{"cost_nanos": 1, "wallet": "USD", **fields})
+    return Sent(sent_now.topic, sent_now.key, sent_now.value, at)
+
+
 @pytest.fixture
 def ledger() -> MemoryLedger:
     """100 USD, 5 of them held, and a clock that another organisation has moved beyond the hold's end."""
     book = MemoryLedger(FixedPrices([]))
     bought = {"purchase_id": "p", "org_id": "acme", "wallet": "USD", "amount_nanos": 100 * NANOS}
-    later = usage("u", "other", cost_nanos=1, wallet="USD")
     at = ENDS_AT + SECOND_US
-    later = Sent(later.topic, later.key, later.value, at)
-    book.feed([sent("purchase", bought), hold(HoldAction.PLACE, NOW_US), later])
+    book.feed([sent("purchase", bought), hold(HoldAction.PLACE, NOW_US), usage_at("other", "u", at)])
     assert book.partition.clock_at == at
     return book
 
@@ -46,6 +52,24 @@ def test_what_arrived_before_the_end_is_decided_before_it(
     assert kinds(ledger) == expected
     assert [row["allowed"] for row in ledger.rows("decisions")] == [True, True]
     assert ledger.account("acme").wallets["USD"].held == 0
+
+
+def test_usage_that_names_the_hold_draws_what_the_hold_kept_of_an_ended_grant() -> None:
+    book = MemoryLedger(FixedPrices([]))
+    bought = {"purchase_id": "p", "org_id": "acme", "wallet": "USD", "amount_nanos": 100 * NANOS}
+    book.feed([sent("purchase", bought | {"expires_at": ENDS_AT - 30 * SECOND_US}), hold(HoldAction.PLACE, NOW_US)])
+    book.tick(ENDS_AT - 20 * SECOND_US)
+    assert book.account("acme").wallets["USD"].settled == 5 * NANOS
+    book.feed([usage_at("other", "u", ENDS_AT + SECOND_US)])
+    book.feed([usage_at("acme", "late", ENDS_AT - SECOND_US, cost_nanos=5 * NANOS, hold_id="h")])
+    wallet = book.account("acme").wallets["USD"]
+    assert (wallet.settled, wallet.overdraft, wallet.held) == (0, 0, 0)
+    assert kinds(book)[-1] is EntryKind.USAGE
+
+
+def test_usage_that_names_the_hold_and_arrived_at_its_end_comes_after_it(ledger: MemoryLedger) -> None:
+    ledger.feed([usage_at("acme", "late", ENDS_AT, cost_nanos=5 * NANOS, hold_id="h")])
+    assert kinds(ledger) == [EntryKind.HOLD_RELEASE, EntryKind.USAGE]
 
 
 def test_what_arrived_at_the_end_comes_after_it(ledger: MemoryLedger) -> None:

@@ -333,6 +333,8 @@ class Account(msgspec.Struct, array_like=True):
     """What the account takes at most when encoded, in bytes (`bounds.raise_size_bound`)."""
     remeasure_after_seq: int = 0
     """Not measured again before this `seq`."""
+    holds_timed_out: dict[str, ActiveHold] = msgspec.field(default_factory=dict)
+    """Holds that timed out last, oldest first: a capture that arrived before the end may be read after it."""
 
     @property
     def time_zone(self) -> str:

@@ -24,6 +24,7 @@ from streams.ledger.corrections import decide_correction
 from streams.ledger.entry import Leg, Outcome, Slice
 from streams.ledger.evolve import evolve
 from streams.ledger.hold_decisions import capture_by_usage, decide_hold
+from streams.ledger.holds import note_used
 from streams.ledger.journal import Journal
 from streams.ledger.money import decide_purchase, decide_refund
 from streams.ledger.pricing import rate
@@ -93,10 +94,12 @@ def _decide_usage(account: Account, usage: Usage, context: Context, outcome: Out
     at, cost = context.at, rated.cost
     grant = advance(account, wallet, cost, at, scope)
     if grant is not None:
+        note_used(account, usage.hold_id)
         slices = (Slice(grant.grant_id, grant.kind, cost, grant.expires_at),)
         outcome.entries.append(usage_entry(account, wallet, slices, usage, rated, at, context.source))
         return True
     booking = book_usage(account, wallet, cost, at, scope)
+    note_used(account, usage.hold_id)
     outcome.entries.append(usage_entry(account, wallet, booking.slices, usage, rated, at, context.source))
     outcome.alerts += booking.alerts
     outcome.topup_requests += booking.topup_requests

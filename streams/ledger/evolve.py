@@ -22,7 +22,7 @@ from streams.ledger.burn import end_day, enter_day
 from streams.ledger.due import allowance_due, enter_month, own_monthly, refresh_due
 from streams.ledger.entry import Alert, Entry
 from streams.ledger.grants import apply_movement, find_grant, has_ended, lapsing
-from streams.ledger.holds import HoldTerms, apply_covers, place, release
+from streams.ledger.holds import HoldTerms, apply_covers, note_used, place, release, time_out
 from streams.ledger.refusals import BrokenLedger
 from streams.ledger.reversals import USAGE_REFUND_WINDOW_MICROS, ReversalDetails, revision_of
 from streams.ledger.settings import apply_setting
@@ -73,6 +73,7 @@ def _usage(account: Account, entry: Entry) -> list[Alert]:
     wallet, cost = wallet_for(account, entry.wallet), -entry.amount_nanos
     at, scope = entry.recorded_at, scope_by(entry)
     known = None
+    note_used(account, entry.hold_id)
     if entry.revision:
         known = account.corrected.get(entry.event_id)
         _remember_revision(account, entry, 0 if known is None else known.counted_at)
@@ -162,7 +163,8 @@ def _count(movement: _Movement) -> None:
         case EntryKind.HOLD:
             _place(account, entry)
         case EntryKind.HOLD_RELEASE:
-            release(account, entry.hold_id or "")
+            end_hold = time_out if entry.reason == EntryReason.HOLD_TIMED_OUT else release
+            end_hold(account, entry.hold_id or "")
         case EntryKind.USAGE | EntryKind.SETTING | EntryKind.REJECTED:
             raise AssertionError("folded elsewhere")
         case _:
@@ -244,7 +246,8 @@ def _place(account: Account, entry: Entry) -> None:
     terms = msgspec.json.decode(entry.details or "", type=HoldTerms)
     hold_id = entry.hold_id or ""
     fields = (tuple(scope_by(entry)), entry.operation, entry.category, entry.provider)
-    place(account, ActiveHold(hold_id, entry.wallet, terms.amount_nanos, terms.expires_at, *fields))
+    hold = ActiveHold(hold_id, entry.wallet, terms.amount_nanos, terms.expires_at, *fields)
+    place(account, hold, entry.occurred_at)
 
 
 def _send(account: Account, wallet: Wallet, entry: Entry) -> None:

@@ -7,7 +7,8 @@ Rules of this file:
   `cap` grants what the limit leaves. Nothing else is negotiable.
 - A hold is resolved once: by the first capture, release, time-out, or usage that names it. Later tries are refused,
   as `already_resolved` where it is remembered, else `unknown_hold`. Usage that names a hold which is not active is
-  booked as any usage.
+  booked as any usage. So is a capture that arrived before its hold's end and is read after the hold timed out: the work
+  was done in time, and its cost is booked, in the hold's wallet and by its dimensions.
 - A capture draws first what its hold keeps of grants that have ended; what is left of that when the hold is resolved
   expires then (product rule 18).
 - A hold lasts 24 hours at most, and its time-out is an entry. Free work sets nothing aside.
@@ -66,7 +67,7 @@ def decide_hold(journal: Journal, hold: Hold, context: Context) -> None:
         case HoldAction.PLACE:
             _place(journal, hold, context)
         case HoldAction.CAPTURE:
-            _capture(journal, hold)
+            _capture(journal, hold, context)
         case HoldAction.RELEASE:
             _release(journal, hold)
         case _:
@@ -173,15 +174,25 @@ def _granted(hold: Hold, admission: Admission, free: bool) -> int | None:
     return admission.grantable if hold.on_shortage is OnShortage.CAP and capped and admission.grantable > 0 else None
 
 
-def _capture(journal: Journal, hold: Hold) -> None:
-    active = _active(journal, hold)
-    if active is None:
+def _capture(journal: Journal, hold: Hold, context: Context) -> None:
+    captured = _timed_out_too_early(journal.account, hold.hold_id, context) or _active(journal, hold)
+    if captured is None:
         return
     if hold.amount_nanos < 0:
         raise DeadLetter(DeadLetterCode.INVALID_FIELD, "amount_nanos: must not be below 0")
-    fields = _fields(Scope(*active.scope), active) | {"hold_id": hold.hold_id}
-    _book_capture(journal, active, active.wallet, hold.amount_nanos, hold.hold_id, hold.occurred_at, fields)
-    _accept(journal, hold.hold_id, hold.action, active.wallet, DecisionCode.OK, hold.amount_nanos)
+    fields = _fields(Scope(*captured.scope), captured) | {"hold_id": hold.hold_id}
+    _book_capture(journal, captured, captured.wallet, hold.amount_nanos, hold.hold_id, hold.occurred_at, fields)
+    _accept(journal, hold.hold_id, hold.action, captured.wallet, DecisionCode.OK, hold.amount_nanos)
+
+
+def _timed_out_too_early(account: Account, hold_id: str, context: Context) -> ActiveHold | None:
+    """The hold of a capture that arrived before its end, if a record of another topic, read earlier, has ended it.
+
+    It sets nothing aside any more (`amount` is 0), so that the capture is booked as usage without a hold is.
+    """
+    hold = account.holds_timed_out.get(hold_id)
+    arrived_at = context.at if context.arrived_at is None else context.arrived_at
+    return hold if hold is not None and arrived_at < hold.expires_at else None
 
 
 def _book_capture(

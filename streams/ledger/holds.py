@@ -7,6 +7,8 @@ Rules of this file, the fold's part of holds:
 - A capture, a release, or usage that names the hold, and arrived before the hold's end, comes before that end, however
   late it is read.
 - Every active hold stands in `hold_ends` with its time-out, so none can be forgotten.
+- A hold that timed out is remembered for a capture that arrived before its end, until a hold is placed that can only
+  have arrived after it, or usage names it.
 - The last `RESOLVED_MAX` resolved holds are remembered, so that a second resolution is told from an unknown hold.
 """
 
@@ -29,6 +31,12 @@ from streams.ledger.refusals import BrokenLedger
 RESOLVED_MAX = 512
 """Resolved holds remembered per org, 9 bytes each. One resolved earlier is `unknown_hold`; neither has an effect."""
 
+TIMED_OUT_MAX = 512
+"""Timed-out holds remembered per org, some 110 bytes each: 55 KB. A capture of one before them is refused."""
+
+TIMED_OUT_KEPT_US = 2 * 3_600 * 1_000_000
+"""A hold that occurred so long after the end of another arrived after it: no record's time is further ahead. All that
+arrived in the topic before that end has then been read."""
 
 KEPT_BYTES = 16
 """What one hold keeping of one grant adds to the account: two whole numbers."""
@@ -44,10 +52,12 @@ class HoldTerms(msgspec.Struct, frozen=True):
     on_shortage: OnShortage
 
 
-def place(account: Account, hold: ActiveHold) -> None:
-    """The fold of a granted hold."""
+def place(account: Account, hold: ActiveHold, occurred_at: int) -> None:
+    """The fold of a granted hold, whose record says that it occurred at that time."""
     if hold.hold_id in account.holds:
         raise BrokenLedger(f"hold {hold.hold_id} is placed twice")
+    account.holds_timed_out.pop(hold.hold_id, None)  # of the same id, which was forgotten as resolved
+    _forget_timed_out(account, occurred_at)
     account.holds[hold.hold_id] = hold
     insort(account.hold_ends, (hold.expires_at, hold.hold_id))
     _change_held(account, hold, hold.amount)
@@ -144,6 +154,32 @@ def release(account: Account, hold_id: str) -> None:
     _change_held(account, hold, -hold.amount)
     hold.amount = 0
     _resolve(account, hold)
+
+
+def time_out(account: Account, hold_id: str) -> None:
+    """What is still held comes free, for the hold's time is over; a capture may still be to come."""
+    hold = account.holds.get(hold_id)
+    release(account, hold_id)
+    assert hold is not None
+    account.holds_timed_out[hold_id] = hold
+    if len(account.holds_timed_out) > TIMED_OUT_MAX:
+        del account.holds_timed_out[next(iter(account.holds_timed_out))]
+
+
+def note_used(account: Account, hold_id: str | None) -> None:
+    """A usage names the hold: it is the capture of one that has timed out, or stands in its place."""
+    if hold_id is not None:
+        account.holds_timed_out.pop(hold_id, None)
+
+
+def _forget_timed_out(account: Account, occurred_at: int) -> None:
+    """Of holds that ended long enough before a hold that is placed now, no capture in time is still to come.
+
+    Only the oldest are looked at: they stand nearly in the order of their ends.
+    """
+    timed_out = account.holds_timed_out
+    while timed_out and (oldest := next(iter(timed_out.values()))).expires_at + TIMED_OUT_KEPT_US <= occurred_at:
+        del timed_out[oldest.hold_id]
 
 
 def resolved_before(account: Account, hold_id: str) -> bool:

@@ -34,3 +34,5 @@ class Context(msgspec.Struct, frozen=True):
     source: Source
     references: Mapping[str, Entry] = msgspec.field(default_factory=dict)
     """The latest usage entries, by event id, that the command refers to; absent: no such usage is known."""
+    arrived_at: int | None = None
+    """When the record came into the log, which may be before `at`: no order is kept between topics. None: at `at`."""

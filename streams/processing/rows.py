@@ -182,7 +182,7 @@ class RowBooking:
         hold_id = command.hold_id if isinstance(command, commands.Hold) and command.action != HoldAction.PLACE else None
         with hold_still_open(account, hold_id, arrived_at, at):
             self._outbound.outcome(settle_due(account, at))
-            outcome = decide(account, command, Context(at, self._prices, source, references))
+            outcome = decide(account, command, Context(at, self._prices, source, references, arrived_at))
         self._outbound.outcome(outcome)
         self._references.note_entries(outcome.entries)
         self._outbound.count(inbound.topic, "rejected" if outcome.rejected else "entries")

@@ -71,15 +71,23 @@ class HoldRules(UsageRules):
         self.settle(name, at)
 
     def capture(self, name: str, hold: str, unit: str, amount: int, at: int) -> None:
-        """Less, as much, or more than held; in the hold's wallet, whatever the record names."""
+        """Less, as much, or more than held; in the hold's wallet, whatever the record names.
+
+        One that arrived in time, whose hold has timed out all the same, is booked, with nothing set aside for it.
+        """
         self.settle(name, at)
-        found = self._to_resolve(name, hold, "capture", unit)
+        org = self.org(name)
+        late = org.timed_out.get(hold)
+        if late is not None and not self.arrived_before(late[1].ends_at):
+            late = None
+        found = late or self._to_resolve(name, hold, "capture", unit)
         if found is None:
             return
         if amount < 0:
             raise Unbookable("invalid_field")
         wallet, held = found
-        self._book(name, hold, wallet.unit, amount, at, held.scope, found)
+        org.timed_out.pop(hold, None)
+        self._book(name, hold, wallet.unit, amount, at, held.scope, None if late else found)
         self._decide(name, hold, "capture", "ok", wallet.unit, amount)
         self.settle(name, at)
 
@@ -94,6 +102,10 @@ class HoldRules(UsageRules):
         self._let_go(name, wallet, held, at, "hold_released")
         self._decide(name, hold, "release", "ok", wallet.unit, released)
         self.settle(name, at)
+
+    def arrived_before(self, ends_at: int) -> bool:
+        """Whether the record at hand came before that time, which has passed; here all come when they are decided."""
+        return False
 
     def _to_resolve(self, name: str, hold: str, action: str, unit: str) -> tuple[Wallet, Hold] | None:
         org = self.org(name)

@@ -81,7 +81,9 @@ class Time(Grants):
                 self.alarms.append(Alarm(name, wallet.unit, "credits_expiring", known_as(lot)))
                 self._watch(name, wallet, when)
             case 3:
-                self._let_go(name, wallet, wallet.holds[subject], when, "hold_timed_out")
+                hold = wallet.holds[subject]
+                self._let_go(name, wallet, hold, when, "hold_timed_out")
+                self.org(name).timed_out[subject] = wallet, hold
             case 4:
                 self._end_windows(name, wallet, when)
             case 5:

@@ -53,6 +53,7 @@ class UsageRules(Time):
         if self._no_wallet(name, unit):
             raise Unbookable("invalid_field")
         found = None if hold is None else org.hold(hold)
+        org.timed_out.pop(hold or "", None)
         self._book(name, event_id, unit, cost, at, scope, found)
         if found is not None:
             taken = cost if found[0].unit == unit else 0

@@ -313,6 +313,8 @@ class Org:
     usages: dict[str, Usage] = field(default_factory=dict)
     resolved: set[str] = field(default_factory=set)
     """Holds that were captured or released."""
+    timed_out: dict[str, tuple[Wallet, Hold]] = field(default_factory=dict)
+    """Those that time has ended, until their capture is booked, or usage names them."""
 
     @property
     def known(self) -> bool:

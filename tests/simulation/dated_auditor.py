@@ -54,6 +54,10 @@ class DatedAuditor(Auditor):
         with self.not_ended(name, hold, at):
             super().release(name, hold, unit, at)
 
+    def arrived_before(self, ends_at: int) -> bool:
+        """As the record at hand says."""
+        return self.arrived_at < ends_at
+
     @contextmanager
     def not_ended(self, name: str, hold: str | None, at: int) -> Iterator[None]:
         """While this lasts, the hold that the record at hand resolves has not ended, if it arrived before that end."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -262,10 +263,12 @@ class Engine:
             await self._check_positions(sought)
             await self._consumer.thread.seek_owned(sought)
 
-    def caught_up(self, partition: int, next_offsets: Mapping[str, int]) -> bool:
+    def caught_up_us(self, partition: int, next_offsets: Mapping[str, int]) -> int | None:
         """See `Fetching`."""
         thread = self._consumer.thread
-        return all(thread.at_end(TP(topic, partition), offset) for topic, offset in next_offsets.items())
+        times = [thread.caught_up_at_s(TP(topic, partition), offset) for topic, offset in next_offsets.items()]
+        known = [at_s for at_s in times if at_s is not None]
+        return math.ceil((time.monotonic() - min(known)) * 1_000_000) if len(known) == len(times) else None
 
     @property
     def _consumer(self) -> LedgerConsumer:

@@ -38,9 +38,9 @@ class _NotFetching:
     async def seek(self, partition: int, next_offsets: Mapping[str, int]) -> None:
         """Nothing to seek."""
 
-    def caught_up(self, partition: int, next_offsets: Mapping[str, int]) -> bool:
+    def caught_up_us(self, partition: int, next_offsets: Mapping[str, int]) -> int | None:
         """Not known, so that no id is forgotten."""
-        return False
+        return None
 
 
 async def book_output(

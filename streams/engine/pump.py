@@ -8,7 +8,8 @@ The rules of this file:
 3. The positions, the seen ids and the account states of this process follow the commit, never lead it.
 4. Nothing is caught that is not understood: any other exception stops the worker, with the batch uncommitted.
 5. A timer waits until every input has been read up to its time. What waits behind an open transaction counts as not
-   read, so a record that came before the timer's time is decided before the timer.
+   read, so a record that came before the timer's time is decided before the timer. An answer of the broker says what
+   there was when it was asked; a timer of a later time waits for the next answer.
 """
 
 from __future__ import annotations
@@ -83,8 +84,12 @@ class Fetching(Protocol):
         """Fetch on from these offsets; raises `RetentionGapError` when one is gone."""
         ...
 
-    def caught_up(self, partition: int, next_offsets: Mapping[str, int]) -> bool:
-        """Whether the inputs have nothing at or beyond these offsets, not even behind an open transaction."""
+    def caught_up_us(self, partition: int, next_offsets: Mapping[str, int]) -> int | None:
+        """How long ago the inputs had nothing at or beyond these offsets, not even behind an open transaction.
+
+        Microseconds, rounded up: what the broker has taken since then is not known. None: there is something, or nobody
+        has looked for a while.
+        """
         ...
 
 
@@ -309,17 +314,20 @@ class Pump:
             self._ticked = False
             async with self._busy:
                 await self._decide(self.intake.take(self._setup.settings.batch_records_max))
-        elif due_at is not None and due_at <= self._setup.now() and self._is_idle():
-            await self._tick(max(clock_at, self._setup.now()))
+        elif due_at is not None and due_at <= (known_at := self._idle_at()):
+            await self._tick(max(clock_at, known_at))
         else:
             self._wake.clear()
             if not self.intake and not self._closing:
                 overdue = due_at is not None and due_at <= clock_at
                 await self._sleep(None if due_at is None else TICK_OVERDUE_S if overdue else TICK_IDLE_S)
 
-    def _is_idle(self) -> bool:
-        quiet = time.monotonic() - self._idle_since_s >= TICK_IDLE_S
-        return quiet and self._setup.fetching.caught_up(self.number, self._position.next_offsets)
+    def _idle_at(self) -> int:
+        """No record of any input that is still to come arrived before this broker's time; 0: it is not known."""
+        if time.monotonic() - self._idle_since_s < TICK_IDLE_S:
+            return 0
+        ago_us = self._setup.fetching.caught_up_us(self.number, self._position.next_offsets)
+        return 0 if ago_us is None else max(0, self._setup.now() - ago_us)
 
     async def _sleep(self, timeout_s: float | None) -> None:
         with contextlib.suppress(TimeoutError):
@@ -460,9 +468,13 @@ class Pump:
 
     def _passed_at(self, topic: str, next_offset: int) -> int:
         """No record of the topic that is still to come arrived before this; microseconds."""
-        if self._setup.fetching.caught_up(self.number, {topic: next_offset}):
-            return self._position.clock_at
-        return min(self._position.clock_at, self._arrived_at.get(topic, 0))
+        clock_at = self._position.clock_at
+        ago_us = self._setup.fetching.caught_up_us(self.number, {topic: next_offset})
+        now = self._setup.now()
+        if ago_us is not None and not now:  # the broker's time is not known: that of the records is all there is
+            return clock_at
+        known_at = 0 if ago_us is None else now - ago_us
+        return min(clock_at, max(known_at, self._arrived_at.get(topic, 0)))
 
     def _writes(self, output: Output, positions: Mapping[str, int]) -> tuple[Writes, dict[str, bytes], PositionRecord]:
         app_id = self._setup.settings.app_id

@@ -51,7 +51,7 @@ class StalledInputs:
         for tp, fetched in ends.items():
             if fetched is None:
                 continue
-            stable, high = fetched
+            stable, high, _ = fetched
             stall = self._stalls.get(tp)
             if stable >= high:
                 if stall is not None:

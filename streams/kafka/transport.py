@@ -42,7 +42,7 @@ Columns = dict[TP, Inbound]
 # the connection waits for the answer, too: Faust's fixed 1.5 s made a start take 9 s.
 FETCH_WAIT_MS = 50
 FETCH_BYTES_MIN = 256 * 1024
-FETCH_RECENT_MS = 5_000
+FETCH_RECENT_S = 5.0
 
 
 class FetchedEnds(NamedTuple):
@@ -50,6 +50,8 @@ class FetchedEnds(NamedTuple):
 
     last_stable_offset: int
     high_watermark: int
+    asked_at_s: float
+    """Monotonic time when the request left. What the broker took since then may be missing in the answer."""
 
 
 class Positions(Protocol):
@@ -109,6 +111,8 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.held: frozenset[TP] = frozenset()
+        self.asked_at_s: dict[TopicPartition, float] = {}
+        """When the request left whose answer the fetcher knows last, by partition."""
         self.records_max: int = self.consumer.batch_records_max
 
     def _create_worker_consumer(self, transport: Any) -> Any:
@@ -139,6 +143,7 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         fetcher = consumer._fetcher
         if consumer._closed or fetcher._closed:
             raise ConsumerStoppedError()
+        time_requests(fetcher, self.asked_at_s)
         with fetcher._subscriptions.fetch_context():
             return await self._fetched_columns(fetcher, active_partitions, timeout or 0.0)
 
@@ -231,26 +236,25 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         ends: Mapping[TP, int] = await self.call_thread(self._ensure_consumer().end_offsets, partitions)
         return ends
 
-    def at_end(self, tp: TP, offset: int) -> bool:
-        """Whether the last fetch of the partition, not long ago, found nothing at or beyond `offset`.
+    def caught_up_at_s(self, tp: TP, offset: int) -> float | None:
+        """The monotonic time at which the partition had nothing at or beyond `offset`; None when it had or is unknown.
 
         The log's end is the high watermark. The last stable offset lies before it while a transaction is open, and
-        what waits behind it came before now.
+        what waits behind it came before that time.
         """
         ends = self.fetched_ends(tp)
-        return ends is not None and ends.high_watermark <= offset
+        return None if ends is None or ends.high_watermark > offset else ends.asked_at_s
 
     def fetched_ends(self, tp: TP) -> FetchedEnds | None:
         """What the last fetch of the partition said of its end; None when that was long ago, or there was none."""
         assignment = self._ensure_consumer()._fetcher._subscriptions.subscription.assignment
         if assignment is None or TopicPartition(*tp) not in assignment.tps:
             return None
+        asked_at_s = self.asked_at_s.get(TopicPartition(*tp))  # before the ends: they may be newer than it, not older
         fetched = assignment.state_value(TopicPartition(*tp))
-        if fetched.lso is None or fetched.timestamp is None:
+        if fetched.lso is None or asked_at_s is None or time.monotonic() - asked_at_s >= FETCH_RECENT_S:
             return None
-        if time.time() * 1000 - fetched.timestamp >= FETCH_RECENT_MS:
-            return None
-        return FetchedEnds(fetched.lso, fetched.highwater)
+        return FetchedEnds(fetched.lso, fetched.highwater, asked_at_s)
 
     def member(self) -> tuple[str, int]:
         """This process's id and generation in the consumer group; they change in steps of one while it stays in."""
@@ -312,6 +316,34 @@ class BatchConsumer(driver.Consumer):
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
         """Faust's own commits are not wanted: who needs group offsets uses `commit_offsets`."""
         return True
+
+
+def time_requests(fetcher: Any, asked_at_s: dict[TopicPartition, float]) -> None:
+    """Let an aiokafka `Fetcher` note in `asked_at_s` when it sent the request of each partition's last answer.
+
+    The fetcher itself keeps the time of the answer. A record that the broker took while the answer was on its way is
+    older than that, and is not in it.
+    """
+    if "_proc_fetch_request" in vars(fetcher):
+        return
+    send = fetcher._proc_fetch_request
+
+    async def timed(assignment: Any, node_id: Any, request: Any) -> Any:
+        sent_at_s = time.monotonic()
+        states = {
+            tp: state
+            for topic, partitions in request.topics
+            for partition, *_ in partitions
+            if (state := assignment.state_value(tp := TopicPartition(topic, partition))) is not None
+        }
+        before = {tp: state.timestamp for tp, state in states.items()}
+        found = await send(assignment, node_id, request)
+        # An answer of the same millisecond as the one before passes for none: then the older time stands, on the safe
+        # side.
+        asked_at_s.update({tp: sent_at_s for tp, state in states.items() if state.timestamp != before[tp]})
+        return found
+
+    fetcher._proc_fetch_request = timed
 
 
 def take_columns(fetched: Any, tp: TP, records_max: int) -> Inbound | None:

@@ -341,7 +341,7 @@ class Worker:
         pump = self.pumps[number]
         due_at = pump._accounts.next_due()
         due = due_at is not None and due_at <= self.world.kafka.at
-        return not pump.waiting and not due and self.caught_up(number, pump.next_offsets)
+        return not pump.waiting and not due and self.caught_up_us(number, pump.next_offsets) is not None
 
     # Fetching, which is Faust's part.
 
@@ -396,7 +396,7 @@ class Worker:
         if partition in self.fetched:
             self.fetched[partition].update(next_offsets)
 
-    def caught_up(self, partition: int, next_offsets: Mapping[str, int]) -> bool:
+    def caught_up_us(self, partition: int, next_offsets: Mapping[str, int]) -> int | None:
         """See `Fetching`."""
         logs = self.world.kafka.logs
-        return all(offset >= len(logs[topic, partition]) for topic, offset in next_offsets.items())
+        return 0 if all(offset >= len(logs[topic, partition]) for topic, offset in next_offsets.items()) else None

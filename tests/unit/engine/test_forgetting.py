@@ -25,10 +25,11 @@ class Fetching:
 
     def __init__(self) -> None:
         self.ends: set[str] = set()
+        self.ago_us = 0
 
-    def caught_up(self, partition: int, next_offsets: Mapping[str, int]) -> bool:
-        """Whether all of these topics are."""
-        return set(next_offsets) <= self.ends
+    def caught_up_us(self, partition: int, next_offsets: Mapping[str, int]) -> int | None:
+        """Just now, if all of these topics are."""
+        return self.ago_us if set(next_offsets) <= self.ends else None
 
 
 class Idle:
@@ -87,3 +88,16 @@ def test_what_every_input_has_passed_is_forgotten() -> None:
     pump._forget_ids()
     assert not np.any(memory.lookup(ids).known)
     assert pump._forgotten == {"usage": memory.oldest_bucket(LATER_US)}
+
+
+def test_an_end_that_was_seen_long_ago_says_nothing_of_what_came_since() -> None:
+    memory, ids = remembering(0)
+    fetching = Fetching()
+    pump = pump_at(LATER_US, memory, fetching)
+    fetching.ends = {"purchases", "usage"}
+    fetching.ago_us = LATER_US
+    pump._forget_ids()
+    assert memory.lookup(ids).known.all()
+    fetching.ago_us = 0
+    pump._forget_ids()
+    assert not np.any(memory.lookup(ids).known)

@@ -14,6 +14,7 @@ import pytest
 from faust.types import TP
 
 from streams.engine import limits
+from streams.engine import pump as pump_module
 from streams.engine.accounts import Accounts
 from streams.engine.engine import Engine
 from streams.engine.failures import ContractError, PartitionLostError, TooManyDeadLettersError
@@ -123,6 +124,8 @@ class Fetching:
     paused: set[str] = field(default_factory=set)
     seeks: list[dict[str, int]] = field(default_factory=list)
     behind: set[str] = field(default_factory=set)
+    caught_up_ago_us: int = 0
+    looks: int = 0
 
     def hold(self, partition: int) -> None:
         """Remember."""
@@ -144,9 +147,10 @@ class Fetching:
         """Remember."""
         self.seeks.append(dict(next_offsets))
 
-    def caught_up(self, partition: int, next_offsets: Mapping[str, int]) -> bool:
+    def caught_up_us(self, partition: int, next_offsets: Mapping[str, int]) -> int | None:
         """Unless a topic is behind."""
-        return not self.behind.intersection(next_offsets)
+        self.looks += 1
+        return None if self.behind.intersection(next_offsets) else self.caught_up_ago_us
 
 
 @dataclass
@@ -179,9 +183,13 @@ def numbers(count: int) -> list[bytes]:
 
 
 def with_pump(
-    test: Callable[[Bench], Coroutine[Any, Any, None]], tmp_path: Path, echo: Echo | None = None, **values: int
+    test: Callable[[Bench], Coroutine[Any, Any, None]],
+    tmp_path: Path,
+    echo: Echo | None = None,
+    now: Callable[[], int] = lambda: 0,
+    **values: int,
 ) -> None:
-    """Run a test's coroutine with a started pump."""
+    """Run a test's coroutine with a started pump, at the broker's time `now`."""
     echo = echo or Echo()
 
     async def main() -> None:
@@ -199,7 +207,7 @@ def with_pump(
                 fetching=fetching,
                 dead_letters=DeadLetterLimit(DEAD_LETTERS_MAX),
                 restore=lambda number, wanted: restored(log),
-                now=lambda: 0,
+                now=now,
                 stop_worker=stopped.append,
             )
             pump = Pump(setup, restored(log), dict.fromkeys(echo.inputs, 0))
@@ -444,3 +452,47 @@ def test_a_timer_waits_until_every_input_was_read_up_to_its_time(tmp_path: Path)
         assert echo.ticks == [5_001_000], "up to where everything was read, and no further"
 
     with_pump(test, tmp_path, echo=echo)
+
+
+def test_a_timer_waits_for_an_answer_of_the_broker_that_was_asked_after_its_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the broker took since it was asked is not known, and may be of before the timer's time."""
+    monkeypatch.setattr(pump_module, "TICK_IDLE_S", 0.01)
+    echo = Timed(inputs={TOPIC: "timed"})
+    now = DUE_AT + 4_000_000
+
+    async def test(bench: Bench) -> None:
+        bench.fetching.caught_up_ago_us = 4_000_001
+        bench.pump.offer(inbound(0, 1))
+        await until(lambda: bench.log.commits == 1)
+        looks = bench.fetching.looks
+        await until(lambda: bench.fetching.looks >= looks + 3)
+        assert echo.ticks == []
+        bench.fetching.caught_up_ago_us = 1_000_000
+        await until(lambda: echo.ticks)
+        assert echo.ticks == [now - 1_000_000], "as far as was known, and no further"
+
+    with_pump(test, tmp_path, echo=echo, now=lambda: now)
+
+
+def test_a_timer_behind_the_clock_waits_for_an_answer_that_was_asked_after_its_time(tmp_path: Path) -> None:
+    """Another topic has moved the clock; of this one an answer is known that is older than the timer's time."""
+    other = "other"
+    echo = Timed(inputs={TOPIC: "timed", other: "timed"})
+    now = 9_000_000
+
+    async def test(bench: Bench) -> None:
+        bench.fetching.caught_up_ago_us = now - DUE_AT + 1
+        late = inbound(0, 1)
+        late.timestamps_ms = [now // 1_000]
+        bench.pump.offer(late)
+        await until(lambda: bench.log.commits == 1)
+        looks = bench.fetching.looks
+        await until(lambda: bench.fetching.looks >= looks + 3)
+        assert echo.ticks == []
+        bench.fetching.caught_up_ago_us = now - DUE_AT
+        await until(lambda: echo.ticks)
+        assert echo.ticks == [DUE_AT]
+
+    with_pump(test, tmp_path, echo=echo, now=lambda: now)

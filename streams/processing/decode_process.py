@@ -4,8 +4,9 @@
 and interpreter lock are not touched, whatever the libraries do with bytes that nobody has thought of. Rules of this
 file:
 1. The process is started at the first need. It ends with the pipe to its parent, so also when that is killed.
-2. Values go over in parts. The process may spend `CPU_S` on a part, and `MEMORY_BYTES`; the kernel ends it where it
-   passes one. A part that ended it is halved; a single value that ended two processes is a dead letter.
+2. Values go over in parts, bounded by what they may hold. The process may spend `CPU_S` on a part, and `MEMORY_BYTES`;
+   the kernel ends it where it passes one. A part that ended it is halved; a single value that ended two processes is a
+   dead letter.
 3. Time on the clock condemns no record: a machine that stands still is no fault of its data. A process that does not
    answer within `ANSWER_S`, that does not start or is killed from outside means: not now (`UnavailableError`).
 4. Only msgpack and Arrow come back, never code.
@@ -35,15 +36,17 @@ import pyarrow as pa
 from schemas.codec import DecodedBatch, Undecodable, WriterSchema, decode_columns, encode_one, merge_decoded
 from schemas.enums import DeadLetterCode
 from schemas.records import AvroSchema, BundledSchemas, bundled_id
+from schemas.writer_safety import VALUES_MAX, BodyBounds
 from streams.engine.ports import UnavailableError
 
 PART_RECORDS_MAX: Final = 1_024
 PART_BYTES_MAX: Final = 1024 * 1024
-"""A part is at most so much, or one value. 1,024 records of a foreign schema take 0.2 s at most by fastavro, and
-0.01 s as columns; another partition's part waits for no more than one."""
+PART_AVRO_VALUES_MAX: Final = 200_000
+"""A part is at most so much, or one value. Records can be short and hold much: 1 µs for each Avro value that they may
+hold (`values_bound`) makes 0.2 s for a part. Another partition's part waits for no more than one."""
 
 CPU_S: Final = 10
-"""Seconds of the processor for a part. A record at its limit takes some 0.02 s (`writer_safety.VALUES_MAX`)."""
+"""Seconds of the processor for a part, of which ten records at their limit take 0.2 s (`writer_safety.VALUES_MAX`)."""
 
 MEMORY_BYTES: Final = 1024 * 1024 * 1024
 """What the process may have beyond what it has when it is ready; a part's worst is a tenth of this."""
@@ -87,14 +90,20 @@ class _EndedError(Exception):
     """The process ended at its work; the message says how."""
 
 
-def parts_of(values: Sequence[bytes]) -> Iterator[range]:
-    """The values in parts that one request may hold, in order."""
-    start = size = 0
-    for index, value in enumerate(values):
-        if index > start and (index - start >= PART_RECORDS_MAX or size + len(value) > PART_BYTES_MAX):
+def values_bound(value: bytes, bounds: BodyBounds | None) -> int:
+    """How many Avro values are read of a record at most; None: of a schema that is not read."""
+    return 1 if bounds is None else min(VALUES_MAX, bounds.spread + len(value) * bounds.values_per_byte)
+
+
+def parts_of(values: Sequence[bytes], values_bounds: Sequence[int]) -> Iterator[range]:
+    """The values in parts that one request may hold, in order. `values_bounds`: of each, as `values_bound` has it."""
+    start = size = held = 0
+    for index, (value, bound) in enumerate(zip(values, values_bounds, strict=True)):
+        full = index - start >= PART_RECORDS_MAX or size + len(value) > PART_BYTES_MAX
+        if index > start and (full or held + bound > PART_AVRO_VALUES_MAX):
             yield range(start, index)
-            start, size = index, 0
-        size += len(value)
+            start, size, held = index, 0, 0
+        size, held = size + len(value), held + bound
     if start < len(values):
         yield range(start, len(values))
 

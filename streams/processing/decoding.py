@@ -6,7 +6,8 @@ Rules of this file:
 2. Else all the ids of the batch are asked for in a thread, where they are not in memory. The thread is one of its own:
    while the registry is away, nothing else stands in line behind those who ask it.
 3. What a foreign schema describes, and what is too long to be bounded, is decoded in another process
-   (`decode_process`), part by part, so that partitions take turns.
+   (`decode_process`), part by part, so that partitions take turns. Where the process fails in the middle of a batch,
+   its finished parts are kept for the next try.
 4. What is left, our own schemas with bad bytes among them, is decoded in a thread: it is looked at record by record.
 """
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import blake2b
 from typing import Final
 
 from schemas.codec import (
@@ -27,14 +29,23 @@ from schemas.codec import (
     merge_decoded,
     schema_ids,
 )
+from schemas.encoding import FRAME
 from schemas.records import AvroSchema
-from schemas.writer_safety import UnreadableSchema
+from schemas.writer_safety import BodyBounds, SchemaFaultError, UnreadableSchema, bounds_of
 from streams.engine.ports import UnavailableError
 from streams.kafka.registry import Kept, NotAskedError
-from streams.processing.decode_process import DecodeProcess, parts_of
+from streams.processing.decode_process import DecodeProcess, parts_of, values_bound
 
 ASKED_AT_ONCE: Final = 200
 """Ids in one go, which takes about a second (`registry.ASK_INTERVAL_S`): a worker that stops may leave in between."""
+
+UNFINISHED_BATCHES_MAX: Final = 16
+"""Batches whose finished parts are kept: partitions try again each with the same one, after half a second."""
+
+BOUNDS_KEPT_MAX: Final = 10_000
+"""Bounds of schemas kept, about 100 bytes each."""
+
+_Part = tuple[range, DecodedBatch]
 
 Values = tuple[str, Sequence[bytes | None]]
 """The name of a record, and values that should be such records."""
@@ -49,6 +60,10 @@ class Decoder:
         self._looking = ThreadPoolExecutor(max_workers=1, thread_name_prefix="decoding")
         self._foreign = ThreadPoolExecutor(max_workers=1, thread_name_prefix="decoding-foreign")
         self._process = DecodeProcess()
+        self._bounds: dict[int, BodyBounds | None] = {}
+        """Of foreign schemas, by id, which stands for one schema always; None: it is not read."""
+        self._finished: dict[bytes, list[_Part]] = {}
+        """Of batches that could not be decoded to their end: the parts that were, by the digest of the batch."""
 
     async def decoded(self, batches: Sequence[Values]) -> list[DecodedBatch]:
         """Columns of each batch. Raises `UnavailableError` when the registry must be asked and cannot be."""
@@ -65,19 +80,47 @@ class Decoder:
         foreign = foreign_positions(values, schemas)
         if not foreign:
             return await self._looked_at(record, values, schemas)
-        parts: list[tuple[Sequence[int], DecodedBatch]] = []
         sent = [value for position in foreign if (value := values[position]) is not None]
-        loop = asyncio.get_running_loop()
-        for part in parts_of(sent):
-            some = sent[part.start : part.stop]
-            named = schemas.of(some)
-            decoded = await loop.run_in_executor(self._foreign, self._process.decode, record, some, named)
-            parts.append((foreign[part.start : part.stop], decoded))
+        parts: list[tuple[Sequence[int], DecodedBatch]] = [
+            (foreign[part.start : part.stop], decoded) for part, decoded in await self._apart(record, sent, schemas)
+        ]
         apart = set(foreign)
         others = [position for position in range(len(values)) if position not in apart]
         if others:
             parts.append((others, await self._looked_at(record, [values[position] for position in others], schemas)))
         return merge_decoded(record, parts)
+
+    async def _apart(self, record: str, sent: Sequence[bytes], schemas: _Answers) -> list[_Part]:
+        """Values of foreign schemas, decoded in the process, part by part. Raises `UnavailableError`."""
+        loop = asyncio.get_running_loop()
+        parts = await loop.run_in_executor(self._looking, self._parts, sent, schemas)
+        finished = self._finished.pop(_digest(record, sent), []) if self._finished else []
+        for part in parts[len(finished) :]:
+            some = sent[part.start : part.stop]
+            try:
+                decoded = await loop.run_in_executor(
+                    self._foreign, self._process.decode, record, some, schemas.of(some)
+                )
+            except UnavailableError:
+                if finished:
+                    self._finished[_digest(record, sent)] = finished
+                    if len(self._finished) > UNFINISHED_BATCHES_MAX:
+                        del self._finished[next(iter(self._finished))]
+                raise
+            finished.append((part, decoded))
+        return finished
+
+    def _parts(self, sent: Sequence[bytes], schemas: _Answers) -> list[range]:
+        """The parts that the process is given; in a thread, for it measures each schema once."""
+        if len(self._bounds) > BOUNDS_KEPT_MAX:
+            self._bounds.clear()
+        named = schemas.of(sent)
+        for schema_id in named.keys() - self._bounds.keys():
+            try:
+                self._bounds[schema_id] = bounds_of(named[schema_id])
+            except SchemaFaultError:
+                self._bounds[schema_id] = None
+        return list(parts_of(sent, [values_bound(value, self._bounds[FRAME.unpack_from(value)[1]]) for value in sent]))
 
     async def _looked_at(self, record: str, values: Sequence[bytes | None], schemas: _Answers) -> DecodedBatch:
         loop = asyncio.get_running_loop()
@@ -104,6 +147,15 @@ class Decoder:
         for executor in (self._asking, self._looking, self._foreign):
             executor.shutdown(wait=False, cancel_futures=True)
         self._process.close()
+
+
+def _digest(record: str, values: Sequence[bytes]) -> bytes:
+    """16 bytes that tell one batch from another."""
+    hashed = blake2b(record.encode(), digest_size=16)
+    for value in values:
+        hashed.update(len(value).to_bytes(8, "big"))
+        hashed.update(value)
+    return hashed.digest()
 
 
 class _Answers:

@@ -8,8 +8,9 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import psutil
 import pytest
@@ -17,11 +18,18 @@ import pytest
 from schemas.codec import FRAME_BYTES, DecodedBatch, WriterSchemas, decode_columns, encode_one, frame, rows_of
 from schemas.enums import DeadLetterCode
 from schemas.records import AvroSchema, avro_schema, bundled_id
-from schemas.writer_safety import VALUES_MAX
+from schemas.writer_safety import VALUES_MAX, bounds_of
 from streams.engine.ports import UnavailableError
 from streams.kafka.registry import Kept
 from streams.processing import decode_process, decoding
-from streams.processing.decode_process import PART_BYTES_MAX, PART_RECORDS_MAX, DecodeProcess, parts_of
+from streams.processing.decode_process import (
+    PART_AVRO_VALUES_MAX,
+    PART_BYTES_MAX,
+    PART_RECORDS_MAX,
+    DecodeProcess,
+    parts_of,
+    values_bound,
+)
 from streams.processing.decoding import Decoder
 from tests.contract.samples import minimal
 
@@ -140,10 +148,22 @@ def test_it_is_replaced_after_many_schemas(monkeypatch: pytest.MonkeyPatch) -> N
 def test_parts_hold_every_value_once() -> None:
     sizes = [1] * (PART_RECORDS_MAX + 5) + [PART_BYTES_MAX * 2] + [PART_BYTES_MAX // 2] * 3
     values = [bytes(size) for size in sizes]
-    parts = list(parts_of(values))
+    parts = list(parts_of(values, [1] * len(values)))
     assert [index for part in parts for index in part] == list(range(len(values)))
     assert [len(part) for part in parts] == [PART_RECORDS_MAX, 5, 1, 2, 1]
-    assert list(parts_of([])) == []
+    assert list(parts_of([], [])) == []
+
+
+def test_a_part_of_short_records_is_bounded_by_what_they_may_hold() -> None:
+    bounds = bounds_of(Writers().schema)
+    values = [heavy(38)] * 1_024
+    assert sum(map(len, values)) < PART_BYTES_MAX
+    parts = list(parts_of(values, [values_bound(value, bounds) for value in values]))
+    assert [index for part in parts for index in part] == list(range(1_024))
+    assert {len(part) for part in parts[:-1]} == {PART_AVRO_VALUES_MAX // VALUES_MAX}
+    one = list(parts_of(values[:1], [PART_AVRO_VALUES_MAX + 1]))
+    assert one == [range(1)], "a value alone is a part, whatever it holds"
+    assert values_bound(values[0], None) == 1
 
 
 # --- the event loop -------------------------------------------------------------------------------------------------
@@ -235,6 +255,64 @@ def test_the_loop_serves_others_while_a_heavy_batch_is_decoded(
     assert {failure.code for failure in decoded.failures} == {DeadLetterCode.UNDECODABLE}
     assert longest_s < process_s / 5, f"one turn of the loop took {longest_s:.3f} s, all the decoding {process_s:.3f} s"
     seen("60 records decoded, 20 dead letters; the loop served others meanwhile, and had none of the work")
+
+
+def test_another_partitions_record_waits_for_one_part_only() -> None:
+    async def both() -> None:
+        decoder = Decoder(Kept(Writers()))
+        await decoder.decoded([("usage", [heavy(1)])])  # the process has started
+        decode = decoder._process.decode
+        begun, go_on = threading.Event(), threading.Event()
+        order: list[int] = []
+
+        def watched(record: str, values: Sequence[bytes], schemas: Mapping[int, AvroSchema]) -> DecodedBatch:
+            order.append(len(values))
+            begun.set()
+            assert go_on.wait(30)
+            return decode(record, values, schemas)
+
+        decoder._process.decode = watched  # type: ignore[method-assign]
+        part = PART_AVRO_VALUES_MAX // VALUES_MAX
+        batch = asyncio.create_task(decoder.decoded([("usage", [heavy(38)] * 3 * part)]))
+        await asyncio.to_thread(begun.wait)
+        other = asyncio.create_task(decoder.decoded([("usage", [heavy(2)])]))
+        while not decoder._foreign._work_queue.qsize():
+            await asyncio.sleep(0.001)
+        go_on.set()
+        assert (await other)[0].batch.num_rows == 1
+        assert (await batch)[0].batch.num_rows == 3 * part
+        assert order == [part, 1, part, part]
+        decoder.close()
+
+    asyncio.run(both())
+
+
+def test_finished_parts_are_kept_when_the_process_fails() -> None:
+    async def twice() -> None:
+        decoder = Decoder(Kept(Writers()))
+        decode = decoder._process.decode
+        asked: list[int] = []
+        failing = True
+
+        def flaky(record: str, values: Sequence[bytes], schemas: Mapping[int, AvroSchema]) -> DecodedBatch:
+            asked.append(len(values))
+            if failing and len(asked) == 2:
+                raise UnavailableError("killed from outside")
+            return decode(record, values, schemas)
+
+        decoder._process.decode = flaky  # type: ignore[method-assign]
+        part = PART_AVRO_VALUES_MAX // VALUES_MAX
+        values = [heavy(38)] * (2 * part + 3)
+        with pytest.raises(UnavailableError):
+            await decoder.decoded([("usage", values)])
+        failing = False
+        (decoded,) = await decoder.decoded([("usage", values)])
+        assert decoded.batch.num_rows == len(values)
+        assert asked == [part, part, part, 3], "the first part was decoded once"
+        assert not decoder._finished
+        decoder.close()
+
+    asyncio.run(twice())
 
 
 def spent_s(pid: int) -> float:

@@ -16,13 +16,13 @@ from tests.faults.rows import ROWS
 
 INTRODUCTION = """# Faults
 
-What the system must survive, how each fault is provoked, what must hold, and what the last run saw. Made by
-`make faults`, which runs every test that is named here, the slow ones too. Do not edit it by hand.
+The faults that the system must survive: how each is provoked, what must hold, and what the last run saw. `make faults`
+writes this page; it runs every test that is named here, slow ones included. Do not edit the page by hand.
 
 """
 
 LIST = """
-## The list that the numbers are of
+## The numbered list
 
 """
 

@@ -20,9 +20,10 @@ from projections.projector import APP_NAME
 from projections.sink import PROJECTED, Place, Sink, caught_up
 from schemas.topics import Topics
 from streams.kafka.clients import admin_config, consumer_config
+from streams.kafka.consume import read_to
 from streams.kafka.inbound import Inbound
 from streams.kafka.registry import connect_registry
-from streams.kafka.silence import SilenceLimit, missing_records
+from streams.kafka.silence import SilenceLimit
 from streams.seals import Seals
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ ANSWER_TIMEOUT_S = 15.0
 ROWS_MAX = 65_536
 # Bytes of one write: dead letters may hold 8 MiB each, and 65,536 of those would be 512 GiB.
 BYTES_MAX = 64 * 1024 * 1024
+
 # What one question brings is bounded in bytes by the client's own queue (64 MiB).
 FETCH_RECORDS_MAX = 10_000
 
@@ -125,24 +127,9 @@ def _project(
     records = 0
     waiting: list[Message] = []
     waiting_bytes = 0
-    while not caught_up(reached, ends):
-        fetched = consumer.consume(FETCH_RECORDS_MAX, 1.0)
-        if fetched:
-            silence.heard()
-        silence.check(
-            lambda: missing_records({place: ends[place] for place in ends if reached[place] < ends[place]}, reached)
-        )
-        for message in fetched:
-            place, error = (str(message.topic()), int(message.partition() or 0)), message.error()
-            if error is None:
-                waiting.append(message)
-                waiting_bytes += len(message)
-                reached[place] = message.offset() + 1
-            elif error.code() == KafkaError._PARTITION_EOF:
-                # What follows the last record are markers, which are no records.
-                reached[place] = max(reached[place], ends[place])
-            else:
-                raise KafkaException(error)
+    for fetched in read_to(consumer, reached, ends, silence, FETCH_RECORDS_MAX):
+        waiting += fetched
+        waiting_bytes += sum(map(len, fetched))
         if len(waiting) >= ROWS_MAX or waiting_bytes >= BYTES_MAX or caught_up(reached, ends):
             sink.apply(_batches(waiting, reached, starts))
             records += len(waiting)

@@ -15,7 +15,7 @@ from streams.cli.tail_lines import Row, What
 if TYPE_CHECKING:
     from confluent_kafka import Message
 
-    from streams.kafka.reader import Offsets
+    from streams.kafka.consume import Offsets
     from streams.kafka.registry import Registry
     from streams.settings import Settings
 

@@ -34,7 +34,8 @@ from confluent_kafka import (
 
 from streams.errors import OperatorError
 from streams.kafka.clients import consumer_config
-from streams.kafka.reader import ANSWER_TIMEOUT_S, BATCH_RECORDS_MAX, FETCH_BYTES_MAX, next_records
+from streams.kafka.consume import RECORDS_MAX, Place, place_of, poll
+from streams.kafka.reader import ANSWER_TIMEOUT_S, FETCH_BYTES_MAX
 from streams.kafka.silence import REMEDY, NoProgressError, SilenceLimit
 
 if TYPE_CHECKING:
@@ -47,9 +48,6 @@ NAME = re.compile(r"[A-Za-z0-9._-]{1,100}")
 
 # The group is being shared out again: what is ours is known when that has ended.
 SHARING_OUT = (KafkaError.ILLEGAL_GENERATION, KafkaError.UNKNOWN_MEMBER_ID, KafkaError.REBALANCE_IN_PROGRESS)
-PASSING = (KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._MAX_POLL_EXCEEDED)
-
-Place = tuple[str, int]
 
 
 class PositionLostError(OperatorError):
@@ -136,7 +134,7 @@ class Follower:
     def __exit__(self, *_: object) -> None:
         self._consumer.close()
 
-    def next(self, wait_s: float, records_max: int = BATCH_RECORDS_MAX) -> list[Message]:
+    def next(self, wait_s: float, records_max: int = RECORDS_MAX) -> list[Message]:
         """What has arrived: at once when there is something, else after at most `wait_s`. May be empty.
 
         Raises `KafkaException` for what does not pass by itself, `PositionLostError` (rule 5); records that came before
@@ -146,20 +144,13 @@ class Follower:
         failure, self._failure = self._failure, None
         if failure is not None:
             raise failure
-        records = []
-        for message in next_records(self._consumer, wait_s, records_max):
-            error = message.error()
-            if error is None:
-                self._handed[message.topic(), message.partition()] = message.offset() + 1
-                if self._is_new(message):
-                    records.append(message)
-            elif error.code() == KafkaError._AUTO_OFFSET_RESET:
-                self._failure = _position_lost(message.topic(), message.partition(), error.str())
-            elif not error.retriable() and error.code() not in PASSING:
-                self._failure = KafkaException(error)
-        if not records and self._failure is not None:
-            failure, self._failure = self._failure, None
+        polled = poll(self._consumer, wait_s, records_max)
+        polled.advance(self._handed)
+        records = [message for message in polled.records if self._is_new(message)]
+        failure = next(map(_failure_of, polled.failed), None)
+        if failure is not None and not records:
             raise failure
+        self._failure = failure
         if self._silence is not None:
             self._ask_when_silent(self._silence, heard=bool(records))
         return records
@@ -230,6 +221,13 @@ class Follower:
         for each in partitions:
             self._handed.pop((each.topic, each.partition), None)
             self._handled.pop((each.topic, each.partition), None)
+
+
+def _failure_of(message: Message) -> Exception:
+    error = message.error()
+    if error is not None and error.code() == KafkaError._AUTO_OFFSET_RESET:
+        return _position_lost(*place_of(message), error.str())
+    return KafkaException(error)
 
 
 def _position_lost(topic: Any, partition: Any, what: str) -> PositionLostError:

@@ -20,8 +20,8 @@ from typing import Any, Protocol
 from confluent_kafka import Message
 
 from streams.engine.ports import EntryMatch, TimeOf, UnavailableError
-from streams.engine.restore import CommittedReader
 from streams.errors import KafkaUnavailableError
+from streams.kafka.reader import CommittedReader
 from streams.settings import Settings
 
 READERS_MAX = 4

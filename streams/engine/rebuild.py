@@ -23,11 +23,11 @@ from streams.engine.accounts import frame_account
 from streams.engine.failures import FencedError, PartitionLostError
 from streams.engine.internal_topics import changelog_topic, seen_topic
 from streams.engine.positions import POSITION_KEY, REBUILDING, OutputEnd, rebuilt_position
-from streams.engine.restore import CommittedReader
 from streams.engine.seen import Blob
 from streams.engine.transaction import Messages, PartitionProducer, Writes
 from streams.errors import KafkaUnavailableError, OperatorError
 from streams.kafka.clients import admin_config
+from streams.kafka.reader import CommittedReader
 from streams.seals import Seals, position_owner
 from streams.settings import Settings
 

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Message
 
 from streams.engine.accounts import Accounts, accounts_checksum, frame_commit
 from streams.engine.failures import StateLostError
@@ -32,17 +32,10 @@ from streams.engine.positions import (
 )
 from streams.engine.seen import Blob, BlobError, SeenMemory
 from streams.engine.transaction import PartitionProducer
-from streams.errors import KafkaUnavailableError
-from streams.kafka.clients import consumer_config
+from streams.kafka.reader import CommittedReader
 from streams.seals import SealError, Seals, position_owner
 from streams.settings import Settings
 
-READ_RECORDS = 10_000
-READ_AHEAD_KIB = 48 * 1024
-READ_TIMEOUT_S = 30.0
-ASK_TIMEOUT_S = 1.0
-# A poll waits for its whole time unless it gets all the records it asks for: short, or every small topic costs it.
-POLL_S = 0.02
 # Of an output topic that goes on beyond the state so many records are read, to say how far.
 TAIL_RECORDS_MAX = 10_000
 REBUILD = "restore copies of one moment, or make the state again from the ledger with `credits rebuild --accounts`"
@@ -134,82 +127,6 @@ def restore(settings: Settings, number: int, topics: OwnTopics, wanted: Callable
         {topic: end for topic, (_, end) in ranges.items()},
         stale,
     )
-
-
-class CommittedReader:
-    """Reads committed records of single partitions from here to the end. Not for two threads at once."""
-
-    def __init__(self, settings: Settings, purpose: str, wanted: Callable[[], bool] = lambda: True) -> None:
-        """`purpose` names the client in the broker's logs. What is no longer `wanted` is given up within a second."""
-        self._wanted = wanted
-        self._consumer = Consumer(
-            consumer_config(
-                settings,
-                f"{settings.app_id}-{purpose}",
-                enable_partition_eof=True,
-                fetch_message_max_bytes=8 * 1024 * 1024,
-                queued_max_messages_kbytes=READ_AHEAD_KIB,
-                # An empty fetch must not keep the reader of a short topic waiting.
-                fetch_wait_max_ms=50,
-                log_level=2,
-            )
-        )
-
-    def close(self) -> None:
-        """Leave the broker."""
-        self._consumer.close()
-
-    def ends(self, topic: str, partition: int) -> tuple[int, int]:
-        """(first offset, offset after the last one) of a partition; raises `KafkaUnavailableError`."""
-        deadline = time.monotonic() + READ_TIMEOUT_S
-        while True:
-            self._check_wanted(topic, partition)
-            try:
-                low, high = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), ASK_TIMEOUT_S)
-            except KafkaException as failure:
-                if failure.args[0].code() in _PASSING and time.monotonic() < deadline:
-                    continue
-                raise KafkaUnavailableError(f"{topic}/{partition} cannot be read: {failure.args[0].str()}") from failure
-            return low, high
-
-    def read(self, topic: str, partition: int, start: int, end: int) -> Generator[list[Message], None, None]:
-        """The committed records from `start` up to `end`, in lists. Raises `KafkaUnavailableError` on silence."""
-        if start >= end:
-            return
-        self._consumer.assign([TopicPartition(topic, partition, start)])
-        deadline = time.monotonic() + READ_TIMEOUT_S
-        try:
-            while True:
-                self._check_wanted(topic, partition)
-                records: list[Message] = []
-                at_end = False
-                for message in self._consumer.consume(READ_RECORDS, POLL_S):
-                    error = message.error()
-                    if error is None:
-                        records.append(message)
-                    elif error.code() == KafkaError._PARTITION_EOF:
-                        at_end = at_end or message.offset() >= end
-                    elif not error.retriable() and error.code() not in _PASSING:
-                        raise KafkaUnavailableError(f"{topic}/{partition} cannot be read: {error.str()}")
-                if records or at_end:
-                    deadline = time.monotonic() + READ_TIMEOUT_S
-                if records:
-                    yield records
-                if at_end or (records and (records[-1].offset() or 0) >= end - 1):
-                    return
-                if time.monotonic() > deadline:
-                    raise KafkaUnavailableError(f"{topic}/{partition} cannot be read to its end {end}")
-        except KafkaException as failure:
-            raise KafkaUnavailableError(f"{topic}/{partition} cannot be read: {failure.args[0].str()}") from failure
-        finally:
-            self._consumer.unassign()
-
-    def _check_wanted(self, topic: str, partition: int) -> None:
-        if not self._wanted():
-            raise KafkaUnavailableError(f"{topic}/{partition} is no longer to be read")
-
-
-_PASSING = {KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError._RESOLVE, KafkaError._TIMED_OUT}
 
 
 def _read_changelog(

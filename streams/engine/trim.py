@@ -14,10 +14,10 @@ from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from streams.engine.internal_topics import seen_topic
-from streams.engine.restore import CommittedReader
 from streams.engine.seen import Blob, BlobError
 from streams.errors import KafkaUnavailableError
 from streams.kafka.clients import admin_config
+from streams.kafka.reader import CommittedReader
 from streams.seals import unsealed
 from streams.settings import Settings
 

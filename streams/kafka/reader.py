@@ -1,5 +1,7 @@
 """Reading a range of offsets of topics to its end. Committed records only. `streams.client.follower` goes on and on.
 
+`read_range` is for many partitions at once, `CommittedReader` for one after the other.
+
 Rules of this file: offsets are asked for with `read_committed`, so that "the end" is the last stable offset and a range
 up to it can always be read whole. No consumer group is joined and no offset is committed: reading leaves no trace.
 Nothing waits without an end: a broker that goes away in the middle raises nothing by itself (`streams.kafka.silence`).
@@ -8,7 +10,7 @@ Nothing waits without an end: a broker that goes away in the middle raises nothi
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import (
@@ -22,19 +24,18 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
+from streams.errors import KafkaUnavailableError
 from streams.kafka.clients import admin_config, consumer_config, offsets_answered
-from streams.kafka.silence import SilenceLimit, missing_records
+from streams.kafka.consume import PASSING, Offsets, Place, read_to
+from streams.kafka.silence import SilenceLimit
 
 if TYPE_CHECKING:
     from streams.settings import Settings
 
 ANSWER_TIMEOUT_S = 15.0
-BATCH_RECORDS_MAX = 10_000
-WAIT_S = 0.5
+ASK_TIMEOUT_S = 1.0
 FETCH_BYTES_MAX = 16 * 1024 * 1024
-
-Offsets = dict[tuple[str, int], int]
-"""An offset by topic and partition."""
+READ_AHEAD_KIB = 48 * 1024
 
 
 def committed_ends(settings: Settings, topics: Sequence[str]) -> Offsets:
@@ -82,56 +83,80 @@ def _consumer(settings: Settings, **overrides: Any) -> Consumer:
     return Consumer({**config, "log_level": 0})
 
 
-def read_range(settings: Settings, starts: Mapping[tuple[str, int], int], ends: Offsets) -> Iterator[list[Message]]:
+def read_range(settings: Settings, starts: Mapping[Place, int], ends: Mapping[Place, int]) -> Iterator[list[Message]]:
     """The records of each partition from its start (default: the beginning) up to its end, in batches.
 
     A batch mixes partitions; within a partition records come in order. Raises KafkaException when the broker answers
     with an error that is not temporary, `NoProgressError` when nothing new comes for `CREDITS_READ_TIMEOUT_S`.
     """
-    reached = dict(starts)
-    left = {place: end for place, end in ends.items() if end > max(0, starts.get(place, 0))}
+    left = [place for place, end in ends.items() if end > max(0, starts.get(place, 0))]
     if not left:
         return
     consumer = _consumer(settings)
     try:
-        consumer.assign(
-            [
-                TopicPartition(topic, partition, starts.get((topic, partition), OFFSET_BEGINNING))
-                for topic, partition in left
-            ]
-        )
-        silence = SilenceLimit(settings.read_timeout_s)
-        while left:
-            batch = next_records(consumer, WAIT_S, BATCH_RECORDS_MAX)
-            records = []
-            waiting = len(left)
-            for message in batch:
-                place = (message.topic(), message.partition())
-                error = message.error()
-                if error is not None:
-                    if error.code() != KafkaError._PARTITION_EOF:
-                        raise KafkaException(error)
-                    if message.offset() >= left.get(place, 0):
-                        left.pop(place, None)
-                    continue
-                end = left.get(place)
-                if end is None or message.offset() >= end:
-                    left.pop(place, None)
-                    continue
-                records.append(message)
-                reached[place] = message.offset() + 1
-                if message.offset() == end - 1:
-                    del left[place]
-            if records:
-                yield records
-            if records or len(left) < waiting:
-                silence.heard()  # after the reader has done its part, which may take long
-            silence.check(lambda: missing_records(left, reached))
+        consumer.assign([TopicPartition(*place, starts.get(place, OFFSET_BEGINNING)) for place in left])
+        yield from filter(None, read_to(consumer, dict(starts), ends, SilenceLimit(settings.read_timeout_s)))
     finally:
         consumer.close()
 
 
-def next_records(consumer: Consumer, wait_s: float, records_max: int) -> list[Message]:
-    """What is there, at once; else the first that comes within `wait_s`. (`consume` alone waits for all it may get.)"""
-    batch: list[Message] = consumer.consume(records_max, 0)
-    return batch or consumer.consume(1, wait_s)
+class CommittedReader:
+    """Reads committed records of single partitions from here to the end. Not for two threads at once."""
+
+    def __init__(self, settings: Settings, purpose: str, wanted: Callable[[], bool] = lambda: True) -> None:
+        """`purpose` names the client in the broker's logs. What is no longer `wanted` is given up within a second."""
+        self._wanted = wanted
+        self._timeout_s = settings.read_timeout_s
+        self._consumer = Consumer(
+            consumer_config(
+                settings,
+                f"{settings.app_id}-{purpose}",
+                enable_partition_eof=True,
+                fetch_message_max_bytes=8 * 1024 * 1024,
+                queued_max_messages_kbytes=READ_AHEAD_KIB,
+                # An empty fetch must not keep the reader of a short topic waiting.
+                fetch_wait_max_ms=50,
+                log_level=2,
+            )
+        )
+
+    def close(self) -> None:
+        """Leave the broker."""
+        self._consumer.close()
+
+    def ends(self, topic: str, partition: int) -> tuple[int, int]:
+        """(first offset, offset after the last one) of a partition; raises `KafkaUnavailableError`."""
+        silence = SilenceLimit(self._timeout_s)
+        while True:
+            self._check_wanted(topic, partition)
+            try:
+                low, high = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), ASK_TIMEOUT_S)
+            except KafkaException as failure:
+                if failure.args[0].code() in PASSING and not silence.passed:
+                    continue
+                raise _unreadable(topic, partition, failure) from failure
+            return low, high
+
+    def read(self, topic: str, partition: int, start: int, end: int) -> Generator[list[Message], None, None]:
+        """The committed records from `start` up to `end`, in lists. Raises `KafkaUnavailableError` on silence."""
+        if start >= end:
+            return
+        place = (topic, partition)
+        self._consumer.assign([TopicPartition(*place, start)])
+        try:
+            for records in read_to(self._consumer, {place: start}, {place: end}, SilenceLimit(self._timeout_s)):
+                self._check_wanted(topic, partition)
+                if records:
+                    yield records
+        except KafkaException as failure:
+            raise _unreadable(topic, partition, failure) from failure
+        finally:
+            self._consumer.unassign()
+
+    def _check_wanted(self, topic: str, partition: int) -> None:
+        if not self._wanted():
+            raise KafkaUnavailableError(f"{topic}/{partition} is no longer to be read")
+
+
+def _unreadable(topic: str, partition: int, failure: KafkaException) -> KafkaUnavailableError:
+    return KafkaUnavailableError(f"{topic}/{partition} cannot be read: {failure.args[0].str()}")

@@ -32,6 +32,7 @@ from schemas.resolution import NO_SCHEMA, full_differences
 from schemas.topics import BY_KEY, Topics
 from schemas.writer_safety import fault_of, parse_schema_text, readable_schema
 from streams.kafka.clients import consumer_config, producer_config
+from streams.kafka.silence import NoProgressError, SilenceLimit
 
 if TYPE_CHECKING:
     from confluent_kafka import Consumer
@@ -44,7 +45,6 @@ SCHEMAS_MAX = 10_000
 KAFKA_TIMEOUT_S = 10.0
 ATTEMPTS_MAX = 20
 RETRY_S = 0.2
-READ_RECORDS_MAX = 500
 
 
 class InvalidSchemaError(ValueError):
@@ -178,7 +178,8 @@ class TopicRegistry:
         self._topic = Topics(settings.namespace).name("schemas")
         self._claims = Claims(Topics(settings.namespace))
         self._consumer: Consumer | None = None
-        self._position = 0
+        self._place = (self._topic, 0)
+        self._reached: dict[tuple[str, int], int] = {}
         self._lock = threading.RLock()
 
     def writer(self, schema_id: int) -> WriterSchema | None:
@@ -245,24 +246,26 @@ class TopicRegistry:
                         told = f"the registry's topic cannot be read: {error.args[0].str()}"
                         raise RegistryUnavailableError(told) from error
                     time.sleep(RETRY_S)  # a new leader is being chosen
+                except NoProgressError as error:
+                    self._close()
+                    told = f"{self._topic} could not be read to its end in time"
+                    raise RegistryUnavailableError(told) from error
 
     def _read(self, deadline: float) -> None:
-        from confluent_kafka import Consumer, KafkaException, TopicPartition
+        from confluent_kafka import Consumer, TopicPartition
 
+        from streams.kafka.consume import read_to
+
+        start = self._reached.get(self._place, 0)
         if self._consumer is None:
             group = f"{self._settings.app_id}-registry-reader"
-            self._consumer = Consumer(consumer_config(self._settings, group, log_level=0))
-            self._consumer.assign([TopicPartition(self._topic, 0, self._position)])
+            self._consumer = Consumer(consumer_config(self._settings, group, enable_partition_eof=True, log_level=0))
+            self._consumer.assign([TopicPartition(*self._place, start)])
         left_s = max(deadline - time.monotonic(), RETRY_S)
-        _, end = self._consumer.get_watermark_offsets(TopicPartition(self._topic, 0), timeout=left_s)
-        while self._position < end:
-            for message in self._consumer.consume(min(end - self._position, READ_RECORDS_MAX), timeout=0.2):
-                if message.error() is not None:
-                    raise KafkaException(message.error())
-                self._claims_of(message.value())
-                self._position = message.offset() + 1
-            if time.monotonic() > deadline:
-                raise RegistryUnavailableError(f"{self._topic} could not be read to its end in time")
+        _, end = self._consumer.get_watermark_offsets(TopicPartition(*self._place), timeout=left_s)
+        for records in read_to(self._consumer, self._reached, {self._place: end}, SilenceLimit(left_s)):
+            for record in records:
+                self._claims_of(record.value())
 
     def close(self) -> None:
         """Let go of the connection to Kafka."""

@@ -28,8 +28,8 @@ from schemas.enums import EntryKind
 from schemas.topics import Topics
 from streams.engine.failures import StateLostError
 from streams.engine.ports import Partition
-from streams.engine.restore import CommittedReader
 from streams.kafka.kept_prices import KeptRecords
+from streams.kafka.reader import CommittedReader
 from streams.ledger.account import decode_account, new_account
 from streams.ledger.entry import Entry
 from streams.ledger.evolve import evolve

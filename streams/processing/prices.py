@@ -10,11 +10,11 @@ Rules of this file:
   that owns its partition dead-letters it (`streams.processing.validation`), exactly once; here it is only passed over.
 - Nobody waits for prices in the hot path. The end of the topic is asked for once a second beside it, so it is known up
   to which time everything has been read. A batch of usage waits for the reader when that is more than
-  `STALE_SECONDS_MAX` ago: so long, and no longer, may usage still be rated as if a change had not been published.
+  `STALE_MAX_S` ago: so long, and no longer, may usage still be rated as if a change had not been published.
   Whoever needs a change to hold from an instant publishes it before, with that `valid_from`.
 - When a usage matches none, the worker reads on to the end of the topic as it
   is at that moment, and looks again, before it says `unknown_price`: a price published before the usage is found. The
-  end is asked for at most once in `ASK_INTERVAL_SECONDS`, for all partitions that wait.
+  end is asked for at most once in `ASK_INTERVAL_S`, for all partitions that wait.
 """
 
 from __future__ import annotations
@@ -26,16 +26,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol
 
 import structlog
-from confluent_kafka import (
-    OFFSET_BEGINNING,
-    Consumer,
-    IsolationLevel,
-    KafkaError,
-    KafkaException,
-    Message,
-    TopicPartition,
-)
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka import Message
 from pydantic import ValidationError
 
 from schemas.codec import RegistryUnavailableError, UndecodableError, WriterSchemas, decode_one
@@ -44,8 +35,9 @@ from schemas.events import Price as PriceRecord
 from schemas.partitioner import partition_of
 from schemas.topics import Topics
 from streams.engine.ports import UnavailableError
-from streams.kafka.clients import admin_config, consumer_config, offsets_answered
+from streams.errors import KafkaUnavailableError
 from streams.kafka.kept_prices import KeptRecords
+from streams.kafka.live import LiveTopics
 from streams.ledger.price_log import PriceLog, Publication, Published
 from streams.ledger.rating import Price
 from streams.ledger.refusals import DeadLetter
@@ -56,17 +48,15 @@ from streams.settings import Settings
 
 log = structlog.get_logger(__name__)
 
-POLL_SECONDS: Final = 0.2
-BATCH_RECORDS: Final = 1_000
-REGISTRY_RETRY_SECONDS: Final = 1.0
-CATCH_UP_SECONDS_MAX: Final = 10.0
+REGISTRY_RETRY_S: Final = 1.0
+CATCH_UP_MAX_S: Final = 10.0
 """Longer than this without reaching the end of the topic, and the broker counts as away."""
 
-CURRENT_INTERVAL_SECONDS: Final = 1.0
-STALE_SECONDS_MAX: Final = 5.0
+CURRENT_INTERVAL_S: Final = 1.0
+STALE_MAX_S: Final = 5.0
 """A few times the interval above: what is merely slow keeps nobody waiting."""
 
-ASK_INTERVAL_SECONDS: Final = 0.05
+ASK_INTERVAL_S: Final = 0.05
 """Usage that nobody has priced, in every batch, then costs a worker 20 questions a second and its partition 50 ms."""
 
 
@@ -183,7 +173,7 @@ class PriceSource(Protocol):
         ...
 
     def current(self) -> bool:
-        """Whether everything published until `STALE_SECONDS_MAX` ago is in `records`. Asks nobody."""
+        """Whether everything published until `STALE_MAX_S` ago is in `records`. Asks nobody."""
         ...
 
     def stop(self) -> None:
@@ -196,19 +186,11 @@ class PriceReader:
 
     def __init__(self, settings: Settings, writers: WriterSchemas) -> None:
         topics = Topics(settings.namespace)
-        self._settings = settings
         self._topic = topics.name("prices")
-        self._kept_topic = topics.name("kept_prices")
-        self._consumer = Consumer(consumer_config(settings, f"{settings.app_id}-prices", enable_partition_eof=True))
-        self._admin = AdminClient(admin_config(settings))
-        self._partitions: list[tuple[str, int]] = []
-        self._read_up_to: dict[tuple[str, int], int] = {}
-        self._moved = threading.Condition()
-        self._stopping = threading.Event()
-        self._read_to_end_at = -STALE_SECONDS_MAX
-        self._thread = threading.Thread(target=self._follow, name="prices", daemon=True)
+        self._live = LiveTopics(settings, [self._topic, topics.name("kept_prices")], self._take, name="prices")
+        self._read_to_end_at_s = -STALE_MAX_S
         self._looking = threading.Thread(target=self._look_for_the_end, name="prices-end", daemon=True)
-        self._end = SharedAsk(self._read_to_end, self._stopping.wait, time.monotonic)
+        self._end = SharedAsk(self._read_to_end, self._live.stopping.wait, time.monotonic)
         self.records = PriceRecords(settings.partitions, writers, topics, Seals.of(settings))
 
     def start(self) -> None:
@@ -216,95 +198,48 @@ class PriceReader:
 
         Raises `UnavailableError`; called again it waits again.
         """
-        if not self._thread.is_alive():
-            try:
-                known = self._consumer.list_topics(timeout=CATCH_UP_SECONDS_MAX).topics
-                self._partitions = [
-                    (topic, number) for topic in (self._topic, self._kept_topic) for number in known[topic].partitions
-                ]
-            except KafkaException as error:
-                raise UnavailableError(f"the broker does not answer: {error}") from error
-            beginning = [TopicPartition(topic, number, OFFSET_BEGINNING) for topic, number in self._partitions]
-            self._consumer.assign(beginning)
-            self._thread.start()
+        self._live.start()
+        if self._looking.ident is None:
             self._looking.start()
         self.catch_up()
 
     def stop(self) -> None:
         """End the threads and leave the broker. One that waits for the broker's answer is not waited for."""
-        self._stopping.set()
-        if self._thread.is_alive():
-            self._thread.join()
-        self._consumer.close()
+        self._live.close()
 
     def catch_up(self) -> None:
         """Return when every price that was committed before this call is in `records`. Raises `UnavailableError`."""
-        self._end.after_now(ASK_INTERVAL_SECONDS)
+        self._end.after_now(ASK_INTERVAL_S)
 
     def current(self) -> bool:
         """See `PriceSource`."""
-        return time.monotonic() - self._read_to_end_at <= STALE_SECONDS_MAX
+        return time.monotonic() - self._read_to_end_at_s <= STALE_MAX_S
 
     def _look_for_the_end(self) -> None:
-        while not self._stopping.wait(CURRENT_INTERVAL_SECONDS):
+        while not self._live.stopping.wait(CURRENT_INTERVAL_S):
             with contextlib.suppress(UnavailableError):  # a batch that needs the prices will say so
                 self.catch_up()
 
     def _read_to_end(self) -> None:
-        asked_at = time.monotonic()
-        deadline = asked_at + CATCH_UP_SECONDS_MAX
-        ends = self._ends()
-        with self._moved:
-            reached = self._moved.wait_for(
-                lambda: all(self._read_up_to.get(place, 0) >= end for place, end in ends.items()),
-                timeout=max(0.0, deadline - time.monotonic()),
-            )
+        asked_at_s = time.monotonic()
+        deadline_s = asked_at_s + CATCH_UP_MAX_S
+        try:
+            reached = self._live.wait_for(self._live.ends(deadline_s), deadline_s)
+        except KafkaUnavailableError as error:
+            raise UnavailableError(f"the end of {self._topic} cannot be asked: {error}") from error
         if not reached:
             raise UnavailableError(f"{self._topic} could not be read to its end")
-        self._read_to_end_at = asked_at
+        self._read_to_end_at_s = asked_at_s
 
-    def _ends(self) -> dict[tuple[str, int], int]:
-        """End of each partition's committed records. Not asked of the consumer: it waits while that is polling."""
-        partitions = {TopicPartition(*place): OffsetSpec.latest() for place in self._partitions}
-        futures = self._admin.list_offsets(
-            partitions, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=CATCH_UP_SECONDS_MAX
-        )
-        try:
-            return offsets_answered(futures)
-        except KafkaException as error:
-            self._admin = AdminClient(admin_config(self._settings))  # only a new client asks who leads now
-            raise UnavailableError(f"the end of {self._topic} cannot be asked: {error}") from error
-
-    def _follow(self) -> None:
-        while not self._stopping.is_set():
-            messages = self._consumer.consume(BATCH_RECORDS, timeout=POLL_SECONDS)
-            self._take_when_possible([message for message in messages if message.error() is None])
-            with self._moved:
-                for message in messages:
-                    self._note_progress(message)
-                self._moved.notify_all()
-
-    def _note_progress(self, message: Message) -> None:
-        """How far the topic was read; its end is told by an event, also where only transaction markers are left."""
-        error = message.error()
-        if error is None:
-            self._read_up_to[message.topic(), message.partition()] = message.offset() + 1
-        elif error.code() == KafkaError._PARTITION_EOF:
-            self._read_up_to[message.topic(), message.partition()] = message.offset()
-        else:
-            log.warning("prices_not_read", error=str(error))
-
-    def _take_when_possible(self, messages: list[Message]) -> None:
+    def _take(self, messages: Sequence[Message]) -> None:
         """Take the records; while the registry cannot be asked, wait: nothing is passed over for that."""
-        while not self._stopping.is_set():
+        published = [message for message in messages if message.topic() == self._topic]
+        kept = [message for message in messages if message.topic() != self._topic]
+        while not self._live.stopping.is_set():
             try:
-                self._take(messages)
+                self.records.take(published, kept)
             except RegistryUnavailableError as error:
                 log.warning("prices_wait_for_registry", error=str(error))
-                self._stopping.wait(REGISTRY_RETRY_SECONDS)
+                self._live.stopping.wait(REGISTRY_RETRY_S)
             else:
                 return
-
-    def _take(self, messages: list[Message]) -> None:
-        kept = [message for message in messages if message.topic() == self._kept_topic]
-        self.records.take([message for message in messages if message.topic() != self._kept_topic], kept)

@@ -25,9 +25,9 @@ from streams.engine.internal_topics import prepare_topics
 from streams.engine.ports import Processor, SeenWindow
 from streams.engine.positions import OutputEnd, record_digest
 from streams.engine.rebuild import COMMIT, RebuiltState, fence, replace_state
-from streams.engine.restore import CommittedReader
 from streams.errors import KafkaUnavailableError, OperatorError
 from streams.kafka.clients import consumer_config
+from streams.kafka.reader import CommittedReader
 from streams.kafka.registry import connect_registry
 from streams.local.parent import PARENT_VARIABLE, stop_with_parent
 from streams.processing.history import Advance, History, Log, key_of, offset_of, read_history, value_of

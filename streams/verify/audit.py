@@ -18,7 +18,8 @@ from confluent_kafka import Message
 from schemas.codec import decode_columns, rows_of
 from schemas.partitioner import partitions_of
 from schemas.topics import ALERT_TOPICS, Topics
-from streams.kafka.reader import Offsets, committed_ends, committed_starts, read_range
+from streams.kafka.consume import Offsets
+from streams.kafka.reader import committed_ends, committed_starts, read_range
 from streams.kafka.registry import Registry, connect_registry
 from streams.verify.clickhouse import AskPage, compare
 from streams.verify.fold import HOUR_US, Difference, Differences, LedgerFold, UnitSum, Windows, added_up

@@ -13,7 +13,7 @@ from itertools import chain
 from streams.engine.ports import UnavailableError
 from streams.kafka.registry import Kept
 from streams.ledger.price_log import PriceLog
-from streams.processing.prices import STALE_SECONDS_MAX, PriceReader, PriceRecords
+from streams.processing.prices import STALE_MAX_S, PriceReader, PriceRecords
 from tests.model.memory import TOPICS
 from tests.simulation.virtual_kafka import VirtualKafka, messages
 
@@ -31,7 +31,7 @@ class FollowedPrices(PriceReader):
         self._kafka = kafka
         self._loop = loop
         self._read_ends: Ends = (0,) * (2 * kafka.partitions)
-        self._read_at_s = -STALE_SECONDS_MAX
+        self._read_at_s = -STALE_MAX_S
         self.records = PriceRecords(kafka.partitions, schemas, TOPICS)
         self._read_up_to_of: dict[PriceLog, Ends] = {self.records.log: self._read_ends}
 
@@ -44,8 +44,9 @@ class FollowedPrices(PriceReader):
         if self._kafka.faults.away():
             raise UnavailableError("drawn by the seed")
         count = self._kafka.partitions
-        logs = [self._kafka.logs[topic, number] for topic in (TOPIC, KEPT) for number in range(count)]
-        new = [messages(log, self._read_ends[place], place % count) for place, log in enumerate(logs)]
+        places = [(topic, number) for topic in (TOPIC, KEPT) for number in range(count)]
+        logs = [self._kafka.logs[place] for place in places]
+        new = [messages(*each) for each in zip(logs, self._read_ends, places, strict=True)]
         self.records.take(*(list(chain.from_iterable(each)) for each in (new[:count], new[count:])))
         self._read_ends = tuple(map(len, logs))
         self._read_at_s = self._loop.time()
@@ -53,7 +54,7 @@ class FollowedPrices(PriceReader):
 
     def current(self) -> bool:
         """See `PriceSource`."""
-        return self._loop.time() - self._read_at_s <= STALE_SECONDS_MAX
+        return self._loop.time() - self._read_at_s <= STALE_MAX_S
 
     def stop(self) -> None:
         """See `PriceSource`."""

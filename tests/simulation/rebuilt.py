@@ -13,15 +13,16 @@ from collections.abc import Callable, Iterator, Sequence
 import pytest
 
 from streams.engine import rebuild as rebuild_module
-from streams.engine import restore as restore_module
 from streams.engine import transaction as transaction_module
 from streams.engine.failures import StateLostError
 from streams.engine.internal_topics import changelog_topic
 from streams.engine.ports import SeenWindow
 from streams.engine.rebuild import RebuiltState, replace_state
-from streams.engine.restore import CommittedReader, OwnTopics, Restored, restore
+from streams.engine.restore import OwnTopics, Restored, restore
 from streams.engine.seen import SeenMemory
 from streams.errors import KafkaUnavailableError
+from streams.kafka import reader as reader_module
+from streams.kafka.reader import CommittedReader
 from streams.ledger import grants
 from streams.processing.history import Log
 from streams.processing.rebuild import remake
@@ -39,7 +40,7 @@ def compare_rebuilt(world: World) -> Counter[str]:
     """Make every partition's state again, compare, write it while dying, and read it back. What was met."""
     met: Counter[str] = Counter()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(restore_module, "Consumer", world.kafka.consumer)
+        patch.setattr(reader_module, "Consumer", world.kafka.consumer)
         patch.setattr(transaction_module, "Producer", world.kafka.producer)
         patch.setattr(rebuild_module, "AdminClient", world.kafka.admin)
         patch.setattr(grants, "EXHAUSTED_MAX", world.grants_remembered)

@@ -227,9 +227,9 @@ class VirtualConsumer:
         """All that is left, and that it was all."""
         assert self._place is not None
         log = self._kafka.logs[self._place]
-        found = messages(log, max(self._next, self._kafka.firsts[self._place]), self._place[1])
+        found = messages(log, max(self._next, self._kafka.firsts[self._place]), self._place)
         self._next = len(log)
-        return [*found, Message(len(log), None, self._place[1])]
+        return [*found, Message(len(log), None, self._place)]
 
     def close(self) -> None:
         """Leave."""
@@ -258,7 +258,11 @@ class Message:
 
     at: int
     record: Record | None
-    of_partition: int
+    place: Place
+
+    def topic(self) -> str:
+        """Of the record."""
+        return self.place[0]
 
     def key(self) -> bytes | None:
         """Of the record."""
@@ -274,7 +278,7 @@ class Message:
 
     def partition(self) -> int:
         """Of the record."""
-        return self.of_partition
+        return self.place[1]
 
     def headers(self) -> Headers:
         """Of the record."""
@@ -289,9 +293,9 @@ class Message:
         return KafkaError(KafkaError._PARTITION_EOF) if self.record is None else None
 
 
-def messages(log: Sequence[Record | None], start: int, partition: int) -> list[Message]:
+def messages(log: Sequence[Record | None], start: int, place: Place) -> list[Message]:
     """The committed records of a partition's log from `start` on."""
-    return [Message(start + place, record, partition) for place, record in enumerate(log[start:]) if record is not None]
+    return [Message(start + index, record, place) for index, record in enumerate(log[start:]) if record is not None]
 
 
 def _failure(code: int) -> KafkaException:

@@ -31,6 +31,7 @@ from streams.engine.ports import EntryMatch, NoMetrics, Output, UnavailableError
 from streams.engine.pump import Pump, PumpSetup
 from streams.engine.restore import OwnTopics, Restored, restore
 from streams.errors import KafkaUnavailableError
+from streams.kafka import reader as reader_module
 from streams.kafka.inbound import Inbound
 from streams.ledger import grants
 from streams.ledger.price_log import PriceLog
@@ -138,7 +139,7 @@ class World:
         """Run the script to its end. Raises what stopped a worker that was not meant to stop."""
         asyncio.set_event_loop(self.loop)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(restore_module, "Consumer", self.kafka.consumer)
+            patch.setattr(reader_module, "Consumer", self.kafka.consumer)
             patch.setattr(restore_module, "secrets", SimpleNamespace(randbits=self.random.getrandbits))
             patch.setattr(transaction_module, "Producer", self.kafka.producer)
             patch.setattr(pump_module, "time", VirtualTime(self.loop))

@@ -25,7 +25,8 @@ from streams.client.follower import Follower
 from streams.engine.accounts import Accounts
 from streams.engine.positions import POSITION_KEY, PositionRecord, decode_position
 from streams.kafka.clients import admin_config, consumer_config, producer_config
-from streams.kafka.reader import Offsets, read_range
+from streams.kafka.consume import Offsets
+from streams.kafka.reader import read_range
 from tests.integration.engine.workers import until
 from tests.integration.ledger.installation import LedgerInstallation
 from tests.model.memory import sent

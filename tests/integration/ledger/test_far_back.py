@@ -10,7 +10,8 @@ from schemas.enums import InputKind
 from schemas.records import bundled_id
 from streams.engine.ledger_lookup import PASS_RECORDS_MAX
 from streams.kafka.clients import producer_config
-from streams.kafka.reader import Offsets, committed_ends, read_range
+from streams.kafka.consume import Offsets
+from streams.kafka.reader import committed_ends, read_range
 from tests.integration.ledger.broker_port import BrokerPort
 from tests.integration.ledger.installation import LedgerInstallation
 from tests.products.scenario import Row

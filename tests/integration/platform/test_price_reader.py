@@ -16,7 +16,7 @@ from streams.engine.ports import UnavailableError
 from streams.kafka import topics_admin
 from streams.kafka.registry import connect_registry
 from streams.local.broker import LocalBroker
-from streams.processing.prices import STALE_SECONDS_MAX, PriceReader
+from streams.processing.prices import STALE_MAX_S, PriceReader
 from streams.settings import Settings
 from tests.brokers import test_settings
 from tests.integration.engine.workers import until
@@ -56,7 +56,7 @@ def test_it_knows_when_it_may_have_fallen_behind(own_broker: Callable[..., Local
         assert read(reader) == {1}
         assert reader.current()
         os.kill(pid, signal.SIGSTOP)
-        until(lambda: not reader.current(), STALE_SECONDS_MAX + 5, "prices that may be out of date")
+        until(lambda: not reader.current(), STALE_MAX_S + 5, "prices that may be out of date")
         with pytest.raises(UnavailableError):
             reader.catch_up()
         os.kill(pid, signal.SIGCONT)

@@ -110,10 +110,8 @@ class Partition:
     """What the engine keeps for one owned partition. The processor reads it; only `seen` has methods that change it.
 
     `clock_at`: the partition's clock in microseconds, as last committed. `seed`: secret of this partition for
-    `seen.digests`, fixed for ever at its first start. `ledger_end`: an offset of the witness topic's partition (the
-    ledger) that everything produced from now on lies at or beyond: the hint to remember with a seen id. `counters`:
-    committed outcomes per input topic. `memory`: small bytes of the processor's own, by name, as of the last commit
-    (see `Output.memory`).
+    `seen.digests`, fixed at its first start. `ledger_end`: an offset of the witness topic's partition (the ledger) that
+    everything produced from now on lies at or beyond: the hint to remember with a seen id.
     """
 
     number: int
@@ -122,8 +120,6 @@ class Partition:
     clock_at: int = 0
     seed: int = 0
     ledger_end: int = 0
-    counters: dict[str, dict[str, int]] = field(default_factory=dict)
-    memory: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -146,8 +142,8 @@ class Output:
     partition. `accounts`: org id → (due_at in microseconds or 0, state bytes) of every account that changed.
     `outcomes`: per input topic, how many records ended how; they must add up to the records given, or the worker stops.
     `notices`: per input topic, how many records an operator should know of, and why; for the metrics alone.
-    `clock_at`: the partition's clock after this batch. `memory`: bytes of the processor's own to keep with the
-    partition, None to remove. New seen ids are not listed here: the engine takes what was added to `Partition.seen`.
+    `clock_at`: the partition's clock after this batch. New seen ids are not listed here: the engine takes what was
+    added to `Partition.seen`.
     """
 
     clock_at: int
@@ -155,7 +151,6 @@ class Output:
     keyed: list[Keyed] = field(default_factory=list)
     accounts: MutableMapping[str, tuple[int, bytes]] = field(default_factory=dict)
     outcomes: dict[str, dict[OutcomeName, int]] = field(default_factory=dict)
-    memory: dict[str, bytes | None] = field(default_factory=dict)
     notices: dict[str, dict[NoticeName, int]] = field(default_factory=dict)
 
 

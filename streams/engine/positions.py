@@ -16,7 +16,6 @@ from hashlib import blake2b
 
 import msgspec
 
-from streams.engine.accounts import accounts_checksum
 from streams.engine.ports import OutcomeName
 
 POSITION_KEY = b"\x00partition"
@@ -57,10 +56,11 @@ class PositionRecord(msgspec.Struct):
     `next_offsets`: per input topic, the offset to read next; everything below it is in the state. `starts`: the first
     offset that was ever read of each. `clock_at`: the partition's clock in microseconds. `commit`: number of
     transactions so far. `seed`: of the hashes of seen ids. `counters`: outcomes per input topic. `seen`: ids per
-    window and bucket. `memory`: the processor's own bytes by name. `pending`: blobs of seen ids, by window, that are
-    not on their topic yet. `accounts`: how many accounts have a state. `accounts_checksum`: of all of them
-    (`accounts_checksum`). `outputs`: per output topic, its last record; a topic without one was not written to since
-    the field exists. The last three are None in a record of an older program, and are then not checked.
+    window and bucket. `pending`: blobs of seen ids, by window, that are not on their topic yet. `accounts`: how many
+    accounts have a state. `accounts_checksum`: of all of them (`accounts_checksum`). `outputs`: per output topic, its
+    last record; a topic without one was not written to since the field exists. The last three are None in a record of
+    an older program, and are then not checked. Fields that it does not know, it leaves out (`memory`, which was never
+    filled).
     """
 
     version: int = POSITION_VERSION
@@ -71,7 +71,6 @@ class PositionRecord(msgspec.Struct):
     seed: int = 0
     counters: dict[str, dict[str, int]] = {}
     seen: dict[str, dict[int, int]] = {}
-    memory: dict[str, bytes] = {}
     pending: dict[str, list[bytes]] = {}
     accounts: int | None = None
     accounts_checksum: int | None = None
@@ -83,20 +82,15 @@ class PositionRecord(msgspec.Struct):
 
     def advanced(
         self,
-        *,
         next_offsets: Mapping[str, int],
         clock_at: int,
         outcomes: Mapping[str, Mapping[OutcomeName, int]],
-        memory: Mapping[str, bytes | None],
-        seen: dict[str, dict[int, int]],
-        pending: dict[str, list[bytes]],
-        accounts: int,
-        accounts_checksum: int,
         outputs: Mapping[str, OutputEnd],
     ) -> PositionRecord:
         """The record after one more transaction. Raises `ValueError` when a position or the clock would go back.
 
-        `outputs`: the ends of the topics that this transaction writes to.
+        `outputs`: the ends of the topics that this transaction writes to. What the state comes to (`seen`, `pending`,
+        `accounts`) is for the caller to replace.
         """
         positions = dict(self.next_offsets)
         for topic, offset in next_offsets.items():
@@ -105,69 +99,19 @@ class PositionRecord(msgspec.Struct):
             positions[topic] = offset
         if clock_at < self.clock_at:
             raise ValueError(f"the clock would go back from {self.clock_at} to {clock_at}")
-        counters = self.counters
-        if outcomes:
-            counters = dict(counters)
-            for topic, ends in outcomes.items():
-                counted = dict(counters.get(topic, {}))
-                for outcome, records in ends.items():
-                    counted[outcome] = counted.get(outcome, 0) + records
-                counters[topic] = counted
-        kept = self.memory
-        if memory:
-            merged = {**kept, **memory}
-            kept = {name: value for name, value in merged.items() if value is not None}
-        return PositionRecord(
+        counters = dict(self.counters)
+        for topic, ends in outcomes.items():
+            counted = counters[topic] = dict(counters.get(topic, {}))
+            for outcome, records in ends.items():
+                counted[outcome] = counted.get(outcome, 0) + records
+        return msgspec.structs.replace(
+            self,
             next_offsets=positions,
-            starts=self.starts,
             clock_at=clock_at,
             commit=self.commit + 1,
-            seed=self.seed,
             counters=counters,
-            seen=seen,
-            memory=kept,
-            pending=pending,
-            accounts=accounts,
-            accounts_checksum=accounts_checksum,
             outputs={**(self.outputs or {}), **outputs},
         )
-
-
-def rebuilt_position(
-    framed: Mapping[str, bytes],
-    *,
-    next_offsets: Mapping[str, int],
-    clock_at: int,
-    commit: int,
-    seed: int,
-    counters: dict[str, dict[str, int]],
-    seen: dict[str, dict[int, int]],
-    memory: Mapping[str, bytes],
-    outputs: Mapping[str, OutputEnd],
-    starts: Mapping[str, int] | None = None,
-    pending: dict[str, list[bytes]] | None = None,
-) -> PositionRecord:
-    """The position record of a partition whose state was made again.
-
-    `framed`: all its accounts as they are written (`frame_account`, with a commit of at most `commit`). `seen`: ids per
-    window and bucket, those in `pending` included. `commit`: at least as high as of every remembered id. `outputs`: the
-    last committed record of each output topic that the state stands on; a topic left out is not checked until it is
-    written to. `starts`: the first offset that was read of each input; 0 where it is left out.
-    """
-    return PositionRecord(
-        next_offsets=dict(next_offsets),
-        starts={topic: (starts or {}).get(topic, 0) for topic in next_offsets},
-        clock_at=clock_at,
-        commit=commit,
-        seed=seed,
-        counters=counters,
-        seen=seen,
-        memory=dict(memory),
-        pending=pending or {},
-        accounts=len(framed),
-        accounts_checksum=accounts_checksum(framed, seed),
-        outputs=dict(outputs),
-    )
 
 
 _ENCODER = msgspec.msgpack.Encoder()

@@ -23,6 +23,8 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import msgspec
+
 from schemas.codec import RegistryUnavailableError
 from streams.engine.accounts import frame_account
 from streams.engine.failures import ContractError, FencedError, PartitionLostError, StateLostError
@@ -142,21 +144,12 @@ class Pump:
         self._seen = restored.seen
         self._producer = restored.producer
         position = restored.position
-        starts = {**dict(next_offsets), **position.starts}
-        positions = {**dict(next_offsets), **position.next_offsets}
-        self._position = PositionRecord(
+        positions = {**next_offsets, **position.next_offsets}
+        self._position = msgspec.structs.replace(
+            position,
             next_offsets=positions,
-            starts=starts,
-            clock_at=position.clock_at,
-            commit=position.commit,
-            seed=position.seed,
-            counters=position.counters,
-            seen=position.seen,
-            pending=position.pending,
-            accounts=position.accounts,
+            starts={**next_offsets, **position.starts},
             accounts_checksum=restored.accounts_checksum,
-            outputs=position.outputs,
-            memory=position.memory,
         )
         self._output_ends = dict(restored.output_ends)
         self._stale = list(restored.stale_seals)
@@ -437,8 +430,6 @@ class Pump:
         }
         partition = self._partition
         partition.clock_at = position.clock_at
-        partition.counters = position.counters
-        partition.memory = position.memory
         # A lower bound is enough for a hint, and it is exact: the entries and the commit marker.
         partition.ledger_end += entries + (1 if entries else 0)
         self._forget_ids()
@@ -490,16 +481,12 @@ class Pump:
             elif blobs:
                 pending[name] = blobs
         framed = {org: frame_account(due_at, state, commit) for org, (due_at, state) in output.accounts.items()}
-        position = before.advanced(
-            next_offsets=positions,
-            clock_at=output.clock_at,
-            outcomes=output.outcomes,
-            memory=output.memory,
+        position = msgspec.structs.replace(
+            before.advanced(positions, output.clock_at, output.outcomes, self._ends_after(output, commit)),
             seen={name: memory.counts for name, memory in self._seen.items()},
             pending=pending,
             accounts=self._accounts.count_with(output.accounts),
             accounts_checksum=self._accounts.checksum_with(framed, commit, before.accounts_checksum or 0, before.seed),
-            outputs=self._ends_after(output, commit),
         )
         changed = [{"key": org.encode(), "value": value} for org, value in framed.items()]
         if self._seals.writes:

@@ -19,10 +19,10 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from streams.engine.accounts import frame_account
+from streams.engine.accounts import accounts_checksum, frame_account
 from streams.engine.failures import FencedError, PartitionLostError
 from streams.engine.internal_topics import changelog_topic, seen_topic
-from streams.engine.positions import POSITION_KEY, REBUILDING, OutputEnd, rebuilt_position
+from streams.engine.positions import POSITION_KEY, REBUILDING, OutputEnd, PositionRecord
 from streams.engine.seen import Blob
 from streams.engine.transaction import Messages, PartitionProducer, Writes
 from streams.errors import KafkaUnavailableError, OperatorError
@@ -162,21 +162,29 @@ def _replace(settings: Settings, number: int, reader: CommittedReader, state: Re
             _write(producer, [(topic, messages)])
         for messages in _chunks({"key": key, "value": None} for key in sorted(gone)):
             _write(producer, [(topic, messages)])
-        position = rebuilt_position(
-            framed,
-            next_offsets=state.next_offsets,
-            starts=state.starts,
-            clock_at=state.clock_at,
-            commit=COMMIT,
-            seed=state.seed,
-            counters=state.counters,
-            seen={window: _counts(blobs) for window, blobs in state.seen.items()},
-            memory={},
-            outputs=state.outputs,
-        )
+        position = position_of(state, framed)
         _write(producer, [(topic, [{"key": POSITION_KEY, "value": seals.seal("position", owner, position.encode())}])])
     finally:
         producer.close()
+
+
+def position_of(state: RebuiltState, framed: Mapping[str, bytes]) -> PositionRecord:
+    """The position record of a state. `framed`: its accounts as they are written, by a commit of at most `COMMIT`.
+
+    An output that is not among the state's is not checked until it is written to.
+    """
+    return PositionRecord(
+        next_offsets=dict(state.next_offsets),
+        starts={topic: state.starts.get(topic, 0) for topic in state.next_offsets},
+        clock_at=state.clock_at,
+        commit=COMMIT,
+        seed=state.seed,
+        counters=state.counters,
+        seen={window: _counts(blobs) for window, blobs in state.seen.items()},
+        accounts=len(framed),
+        accounts_checksum=accounts_checksum(framed, state.seed),
+        outputs=dict(state.outputs),
+    )
 
 
 def _write(producer: PartitionProducer, batches: list[tuple[str, Messages]]) -> None:

@@ -112,8 +112,6 @@ def restore(settings: Settings, number: int, topics: OwnTopics, wanted: Callable
         clock_at=position.clock_at,
         seed=position.seed,
         ledger_end=ranges[topics.witness][1],
-        counters=position.counters,
-        memory=position.memory,
     )
     return Restored(
         partition,

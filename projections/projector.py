@@ -226,7 +226,7 @@ class Projector(Service):
                 self.log.warning("Not written, trying again in %.1f s: %s", pause_s, error)
             else:
                 self._waiting_since_s = time.monotonic() if self._queue else None
-                self.log.debug("Written: %s", applied.rows)
+                self.log.debug("Written: %s; %s entries were there already", applied.rows, applied.entries_skipped)
                 return True
             await self.sleep(pause_s)
             pause_s = min(2 * pause_s, self._pace.retry_max_s)

@@ -29,7 +29,6 @@ class TraceError(ValueError):
 class Request:
     """One row: when (microseconds, UTC), tokens read, tokens generated."""
 
-    line_no: int
     at: int
     context_tokens: int
     generated_tokens: int
@@ -50,7 +49,6 @@ def read_trace(lines: Iterable[str]) -> Iterator[Request]:
             raise TraceError(f"line {line_no}: {len(row)} columns, expected {len(header)}")
         at, context, generated = (row[place].strip() for place in places)
         yield Request(
-            line_no,
             _time(at, line_no),
             _tokens(context, "ContextTokens", line_no),
             _tokens(generated, "GeneratedTokens", line_no),

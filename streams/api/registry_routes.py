@@ -8,8 +8,10 @@ them are read here, by hand, and each has an answer below 500.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+from collections.abc import Iterator
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -110,24 +112,29 @@ def read_only(subject: str) -> RegistryProblem:
     )
 
 
-def registry_router(registry: TopicRegistry) -> APIRouter:
-    """The routes. Handlers are plain functions: they block on Kafka, and run in the server's threads."""
-    router = APIRouter(tags=["schema registry"], default_response_class=RegistryAnswer)
+class Lookup:
+    """What the claims say, with the registry's own problems where they say nothing."""
 
-    def claims() -> Claims:
+    def __init__(self, registry: TopicRegistry) -> None:
+        self._registry = registry
+
+    def claims(self) -> Claims:
+        """The claims as of now."""
         try:
-            return registry.read()
+            return self._registry.read()
         except RegistryUnavailableError as error:
             raise RegistryProblem(500, 50002, str(error)) from error
 
-    def versions_of(subject: str) -> list[Registered]:
-        found = claims().versions(subject)
+    def versions(self, subject: str) -> list[Registered]:
+        """The versions of a subject that has some."""
+        found = self.claims().versions(subject)
         if not found:
             raise subject_not_found(subject)
         return found
 
-    def one(subject: str, version: str) -> Registered:
-        found = versions_of(subject)
+    def one(self, subject: str, version: str) -> Registered:
+        """A version by its number; `latest` is the newest."""
+        found = self.versions(subject)
         number = len(found) if version in {"latest", "-1"} else number_of(version)
         if not number:
             raise RegistryProblem(
@@ -139,38 +146,49 @@ def registry_router(registry: TopicRegistry) -> APIRouter:
             raise RegistryProblem(404, 40402, f"Version {number} not found.")
         return found[number - 1]
 
-    def by_id(schema_id: str) -> tuple[int, str]:
+    def by_id(self, schema_id: str) -> tuple[int, str]:
+        """An id as a number, and its schema."""
         if not schema_id.isascii() or not schema_id.isdigit():
             raise RegistryProblem(404, 404, "HTTP 404 Not Found")
         number = number_of(schema_id)
-        text = None if number is None else claims().schema(number)
+        text = None if number is None else self.claims().schema(number)
         if number is None or text is None:
             raise RegistryProblem(404, 40403, f"Schema {schema_id[:20]} not found")
         return number, text
 
-    @router.get("/subjects")
-    def subjects(prefix: Annotated[str, Query(alias="subjectPrefix")] = "") -> list[str]:
-        """All subjects."""
-        return [subject for subject in claims().subjects() if subject.startswith(prefix)]
 
-    @router.get("/subjects/{subject:path}/versions")
-    def versions(subject: str) -> list[int]:
-        """The versions of a subject."""
-        return [each.version for each in versions_of(subject)]
+@contextlib.contextmanager
+def invalid_schemas_told() -> Iterator[None]:
+    """What is no schema is Confluent's 42201."""
+    try:
+        yield
+    except InvalidSchemaError as error:
+        raise RegistryProblem(422, 42201, f"Invalid schema: {error}") from error
 
+
+def registry_router(registry: TopicRegistry) -> APIRouter:
+    """The routes. Handlers are plain functions: they block on Kafka, and run in the server's threads."""
+    router = APIRouter(tags=["schema registry"], default_response_class=RegistryAnswer)
+    known = Lookup(registry)
+    _add_registering(router, registry, known)
+    _add_subjects(router, known)
+    _add_schemas(router, known)
+    _add_compatibility(router, known)
+    _add_levels(router)
+    _add_modes(router, registry)
+    return router
+
+
+def _add_registering(router: APIRouter, registry: TopicRegistry, known: Lookup) -> None:
     @router.post("/subjects/{subject:path}/versions", openapi_extra=TAKES_SCHEMA)
     def register(subject: str, body: SchemaBody) -> Json:
         """Register a schema; the same schema has the same id everywhere."""
         try:
-            schema = schema_of(body)
-            if registry.read_only:
-                found = claims().find(subject, schema)
-                if found is None:
-                    raise read_only(subject)
-                return {"id": found.schema_id}
-            return {"id": registry.register(subject, schema).schema_id}
-        except InvalidSchemaError as error:
-            raise RegistryProblem(422, 42201, f"Invalid schema: {error}") from error
+            with invalid_schemas_told():
+                schema = schema_of(body)
+                if not registry.read_only:
+                    return {"id": registry.register(subject, schema).schema_id}
+                found = known.claims().find(subject, schema)
         except IncompatibleSchemaError as error:
             message = (
                 f"Schema being registered is incompatible with an earlier schema for subject '{subject}', "
@@ -179,36 +197,49 @@ def registry_router(registry: TopicRegistry) -> APIRouter:
             raise RegistryProblem(409, 409, message) from error
         except RegistryUnavailableError as error:
             raise RegistryProblem(500, 50001, str(error)) from error
+        if found is None:
+            raise read_only(subject)
+        return {"id": found.schema_id}
+
+
+def _add_subjects(router: APIRouter, known: Lookup) -> None:
+    @router.get("/subjects")
+    def subjects(prefix: Annotated[str, Query(alias="subjectPrefix")] = "") -> list[str]:
+        """All subjects."""
+        return [subject for subject in known.claims().subjects() if subject.startswith(prefix)]
+
+    @router.get("/subjects/{subject:path}/versions")
+    def versions(subject: str) -> list[int]:
+        """The versions of a subject."""
+        return [each.version for each in known.versions(subject)]
 
     @router.get("/subjects/{subject:path}/versions/{version}/schema", response_class=Response)
     def bare(subject: str, version: str) -> Response:
         """The schema of a version, and nothing else."""
-        return Response(one(subject, version).schema, media_type=MEDIA_TYPE)
+        return Response(known.one(subject, version).schema, media_type=MEDIA_TYPE)
 
     @router.get("/subjects/{subject:path}/versions/{version}/referencedby")
     def referenced_by(subject: str, version: str) -> list[int]:
         """Schemas that refer to this one: none, references are not supported."""
-        one(subject, version)
+        known.one(subject, version)
         return []
 
     @router.get("/subjects/{subject:path}/versions/{version}")
     def version(subject: str, version: str) -> Json:
         """One version of a subject; `latest` is the newest."""
-        return document_of(one(subject, version))
+        return document_of(known.one(subject, version))
 
     @router.get("/subjects/{subject:path}/metadata")
     def metadata(subject: str) -> Json:
         """The newest version: schemas carry no metadata here."""
-        return document_of(one(subject, "latest"))
+        return document_of(known.one(subject, "latest"))
 
     @router.post("/subjects/{subject:path}", openapi_extra=TAKES_SCHEMA)
     def lookup(subject: str, body: SchemaBody) -> Json:
         """The version of the subject that has this schema."""
-        try:
-            versions_of(subject)
-            found = claims().find(subject, schema_of(body))
-        except InvalidSchemaError as error:
-            raise RegistryProblem(422, 42201, f"Invalid schema: {error}") from error
+        known.versions(subject)
+        with invalid_schemas_told():
+            found = known.claims().find(subject, schema_of(body))
         if found is None:
             raise RegistryProblem(404, 40403, "Schema not found")
         return document_of(found)
@@ -218,6 +249,8 @@ def registry_router(registry: TopicRegistry) -> APIRouter:
         """Refused: what was written with a schema must stay readable."""
         raise RegistryProblem(422, 42205, f"'{subject}' cannot be deleted: records written with it stay for ever.")
 
+
+def _add_schemas(router: APIRouter, known: Lookup) -> None:
     @router.get("/schemas/types")
     def types() -> list[str]:
         """The kinds of schema that are taken."""
@@ -226,41 +259,48 @@ def registry_router(registry: TopicRegistry) -> APIRouter:
     @router.get("/schemas/ids/{schema_id}")
     def schema(schema_id: str) -> Json:
         """The schema of an id."""
-        return {"schema": by_id(schema_id)[1]}
+        return {"schema": known.by_id(schema_id)[1]}
 
     @router.get("/schemas/ids/{schema_id}/schema", response_class=Response)
     def bare_schema(schema_id: str) -> Response:
         """The schema of an id, and nothing else."""
-        return Response(by_id(schema_id)[1], media_type=MEDIA_TYPE)
+        return Response(known.by_id(schema_id)[1], media_type=MEDIA_TYPE)
 
     @router.get("/schemas/ids/{schema_id}/subjects")
     def subjects_of(schema_id: str) -> list[str]:
         """The subjects that use an id."""
-        return sorted({each.subject for each in claims().using(by_id(schema_id)[0])})
+        return sorted({each.subject for each in known.claims().using(known.by_id(schema_id)[0])})
 
     @router.get("/schemas/ids/{schema_id}/versions")
     def versions_using(schema_id: str) -> list[Json]:
         """The versions that use an id."""
-        found = claims().using(by_id(schema_id)[0])
+        found = known.claims().using(known.by_id(schema_id)[0])
         return [{"subject": each.subject, "version": each.version} for each in found]
 
+    @router.get("/contexts")
+    def contexts() -> list[str]:
+        """The only context."""
+        return ["."]
+
+
+def _add_compatibility(router: APIRouter, known: Lookup) -> None:
     def check(subject: str, body: Json, against: list[Registered]) -> Json:
-        try:
+        with invalid_schemas_told():
             reasons = incompatibilities(schema_of(body), [each.schema for each in against])
-        except InvalidSchemaError as error:
-            raise RegistryProblem(422, 42201, f"Invalid schema: {error}") from error
         return {"is_compatible": not reasons, "messages": reasons}
 
     @router.post("/compatibility/subjects/{subject:path}/versions", openapi_extra=TAKES_SCHEMA)
     def compatible(subject: str, body: SchemaBody) -> Json:
         """Whether a schema may become the next version of the subject."""
-        return check(subject, body, claims().versions(subject))
+        return check(subject, body, known.claims().versions(subject))
 
     @router.post("/compatibility/subjects/{subject:path}/versions/{version}", openapi_extra=TAKES_SCHEMA)
     def compatible_with(subject: str, version: str, body: SchemaBody) -> Json:
         """Whether a schema is compatible with one version, in both directions."""
-        return check(subject, body, [one(subject, version)])
+        return check(subject, body, [known.one(subject, version)])
 
+
+def _add_levels(router: APIRouter) -> None:
     @router.get("/config")
     @router.get("/config/{subject:path}")
     def level(subject: str = "") -> Json:
@@ -280,11 +320,15 @@ def registry_router(registry: TopicRegistry) -> APIRouter:
             raise RegistryProblem(422, 42205, f"The compatibility of this registry is {LEVEL} and cannot be changed.")
         return {"compatibility": LEVEL}
 
+
+def _add_modes(router: APIRouter, registry: TopicRegistry) -> None:
+    current_mode = "READONLY" if registry.read_only else "READWRITE"
+
     @router.get("/mode")
     @router.get("/mode/{subject:path}")
     def mode(subject: str = "") -> Json:
         """Whether schemas are taken, or given only."""
-        return {"mode": current_mode()}
+        return {"mode": current_mode}
 
     @router.put("/mode")
     @router.put("/mode/{subject:path}")
@@ -293,21 +337,11 @@ def registry_router(registry: TopicRegistry) -> APIRouter:
         asked = str(body.get("mode", "")).upper()
         if asked not in MODES:
             raise RegistryProblem(422, 42204, f"Invalid mode. Valid values are {', '.join(sorted(MODES))}.")
-        if asked != current_mode():
+        if asked != current_mode:
             raise RegistryProblem(
                 422, 42205, "The mode is set by CREDITS_REGISTRY_READ_ONLY, where the registry is served."
             )
         return {"mode": asked}
-
-    def current_mode() -> str:
-        return "READONLY" if registry.read_only else "READWRITE"
-
-    @router.get("/contexts")
-    def contexts() -> list[str]:
-        """The only context."""
-        return ["."]
-
-    return router
 
 
 def schema_of(body: Json) -> str:

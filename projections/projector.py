@@ -31,6 +31,7 @@ from schemas.codec import RegistryUnavailableError
 from schemas.topics import Topics
 from streams.kafka.faust_app import batch_agent, faust_app
 from streams.kafka.inbound import Inbound
+from streams.kafka.intake import Intake
 from streams.kafka.registry import connect_registry
 from streams.kafka.transport import BatchConsumer, commit_offsets, use_batches
 from streams.seals import Seals
@@ -95,11 +96,7 @@ class Projector(Service):
         self._pace = pace
         self._names = [topics.name(key) for key in PROJECTED]
         self._ledger = topics.name("ledger")
-        self._queue: list[tuple[Inbound, int]] = []
-        """What was fetched and not taken yet, and how many bytes it takes."""
-        self._queued_rows = 0
-        self._queued_bytes = 0
-        self._next: dict[TP, int] = {}
+        self._intake: Intake[TP] = Intake({}, _place_of, pace.queue_rows_max, pace.queue_bytes_max)
         self._arrived = asyncio.Event()
         # One user of the sink at a time: a write, or the restoring after a rebalance.
         self._using_sink = asyncio.Lock()
@@ -120,20 +117,20 @@ class Projector(Service):
     @property
     def queued_rows(self) -> int:
         """Rows that wait to be written."""
-        return self._queued_rows
+        return self._intake.records
 
     async def seeks(self, assignment: Collection[TP]) -> Mapping[TP, int]:
         """See `streams.kafka.transport.Positions`: called after every rebalance, before anything is fetched."""
         owned = [tp for tp in assignment if tp.topic in self._names]
         self._generation += 1
-        self._forget_queued()
-        self._next = {}
+        self._forget_queued({})
         positions = await self._restored([(tp.topic, tp.partition) for tp in owned])
         if positions is None:
             return {}
-        await self._check_ends({tp: positions[tp.topic, tp.partition] for tp in owned})
-        self._next = {tp: positions[tp.topic, tp.partition] for tp in owned}
-        return self._next
+        sought = {tp: positions[tp.topic, tp.partition] for tp in owned}
+        await self._check_ends(sought)
+        self._forget_queued(sought)
+        return sought
 
     @Service.task
     async def _writing(self) -> None:
@@ -141,7 +138,7 @@ class Projector(Service):
         while not self.should_stop:
             await self._arrived.wait()
             pause_s = started_s + self._pace.interval_s - time.monotonic()
-            if pause_s > 0 and self._queued_rows < self._pace.rows_max:
+            if pause_s > 0 and self._intake.records < self._pace.rows_max:
                 # The queue may fill up meanwhile; fetching pauses then, so waiting is harmless.
                 await asyncio.sleep(min(pause_s, self._pace.interval_s / 10))
                 continue
@@ -156,23 +153,22 @@ class Projector(Service):
             pass
 
     async def _offer(self, inbound: Inbound) -> None:
-        """Queue a batch that continues what is queued; an overlap is cut by the sink."""
-        tp = TP(inbound.topic, inbound.partition)
-        wanted = self._next.get(tp)
-        if wanted is None or inbound.next_offset <= wanted:
+        """Queue a batch that continues what is queued."""
+        tp, intake = _place_of(inbound), self._intake
+        if tp not in intake.next_offsets:
             return
-        if inbound.first_offset > wanted and not await self._may_skip(tp, wanted):
-            return
-        self._next[tp] = inbound.next_offset
-        size = inbound.size_bytes()
-        self._queue.append((inbound, size))
-        self._queued_rows += len(inbound)
-        self._queued_bytes += size
-        self._arrived.set()
-        if self._waiting_since_s is None:
+        if not intake.offer(inbound):
+            generation = self._generation
+            if not await self._may_skip(tp, intake.next_offsets[tp]) or generation != self._generation:
+                return
+            intake.next_offsets[tp] = inbound.first_offset
+            intake.offer(inbound)
+        if intake and self._waiting_since_s is None:
             self._waiting_since_s = time.monotonic()
-        if self._queued_rows > self._pace.queue_rows_max or self._queued_bytes > self._pace.queue_bytes_max:
-            self._consumer.hold(self._next.keys())
+        if intake:
+            self._arrived.set()
+        if intake.is_full:
+            self._consumer.hold(intake.next_offsets.keys())
 
     async def _may_skip(self, tp: TP, wanted: int) -> bool:
         """A batch begins beyond what is wanted: whether that is because older records are gone for good.
@@ -225,7 +221,7 @@ class Projector(Service):
             except (ClickHouseUnavailableError, RegistryUnavailableError) as error:
                 self.log.warning("Not written, trying again in %.1f s: %s", pause_s, error)
             else:
-                self._waiting_since_s = time.monotonic() if self._queue else None
+                self._waiting_since_s = time.monotonic() if self._intake else None
                 self.log.debug("Written: %s; %s entries were there already", applied.rows, applied.entries_skipped)
                 return True
             await self.sleep(pause_s)
@@ -233,24 +229,17 @@ class Projector(Service):
         return False
 
     def _take(self) -> list[Inbound]:
-        """The oldest batches, about `rows_max` rows; fetching goes on when there is room again."""
-        taken: list[Inbound] = []
-        rows = 0
-        while self._queue and rows < self._pace.rows_max:
-            inbound, size = self._queue.pop(0)
-            rows += len(inbound)
-            self._queued_bytes -= size
-            taken.append(inbound)
-        self._queued_rows -= rows
-        if not self._queue:
+        """The oldest batches, up to `rows_max` rows; fetching goes on when there is room again."""
+        taken = self._intake.take(self._pace.rows_max)
+        if not self._intake:
             self._arrived.clear()
-        if self._queued_rows <= self._pace.queue_rows_max // 2 and self._queued_bytes <= self._pace.queue_bytes_max:
-            self._consumer.release(self._next.keys())
+        if self._intake.has_room:
+            self._consumer.release(self._intake.next_offsets.keys())
         return taken
 
-    def _forget_queued(self) -> None:
-        self._queue.clear()
-        self._queued_rows = self._queued_bytes = 0
+    def _forget_queued(self, next_offsets: Mapping[TP, int]) -> None:
+        """Go on at these offsets."""
+        self._intake.restart(next_offsets)
         self._waiting_since_s = None
         self._arrived.clear()
         self._consumer.release(self._consumer.thread.held)
@@ -264,3 +253,7 @@ class Projector(Service):
     @property
     def _consumer(self) -> BatchConsumer:
         return cast(BatchConsumer, self._app.consumer)
+
+
+def _place_of(inbound: Inbound) -> TP:
+    return TP(inbound.topic, inbound.partition)

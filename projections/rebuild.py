@@ -146,7 +146,7 @@ def _batches(messages: Iterable[Message], reached: dict[Place, int], starts: dic
         place = (message.topic(), message.partition())
         batch = batches.get(place)
         if batch is None:
-            batch = batches[place] = Inbound(*place, starts[place], 0, [], [], [], [], [])
+            batch = batches[place] = Inbound(*place, first_offset=starts[place], next_offset=0)
         batch.offsets.append(message.offset())
         batch.timestamps_ms.append(message.timestamp()[1])
         batch.keys.append(message.key())

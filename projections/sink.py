@@ -44,7 +44,7 @@ from schemas.enums import DeadLetterCode, EntryKind, InputKind
 from schemas.events import Price
 from schemas.partitioner import PartitionKeys
 from schemas.topics import Topics
-from streams.kafka.inbound import Inbound, after
+from streams.kafka.inbound import Inbound, start_at
 from streams.kafka.kept_prices import KeptRecords
 from streams.seals import NO_SEALS, Seals
 
@@ -220,7 +220,7 @@ class Sink:
                     f"{batch.topic}, partition {batch.partition}: projected up to offset {position}, the next that the"
                     f" topic has is {batch.first_offset}"
                 )
-            fresh = after(batch, position)
+            fresh = start_at(batch, position)
             if len(fresh):
                 as_of = max(as_of, self._gather(fresh, progress, tables, usage, applied))
             moved[place] = (batch.next_offset, as_of)

@@ -28,7 +28,6 @@ import msgspec
 from schemas.codec import RegistryUnavailableError
 from streams.engine.accounts import frame_account
 from streams.engine.failures import ContractError, FencedError, PartitionLostError, StateLostError
-from streams.engine.intake import Intake
 from streams.engine.internal_topics import changelog_topic, seen_topic
 from streams.engine.limits import DeadLetterLimit
 from streams.engine.ports import EngineMetrics, Output, Processor, UnavailableError
@@ -37,7 +36,8 @@ from streams.engine.restore import Restored
 from streams.engine.transaction import Writes
 from streams.engine.trim import trim
 from streams.errors import KafkaUnavailableError
-from streams.kafka.inbound import Inbound, after
+from streams.kafka.inbound import Inbound, start_at
+from streams.kafka.intake import Intake
 from streams.seals import Seals, position_owner
 from streams.settings import Settings
 
@@ -156,7 +156,8 @@ class Pump:
         self._arrived_at: dict[str, int] = {}
         self._forgotten: dict[str, int] = {}
         self._state = self._setup.processor.load(self._partition)
-        self.intake = Intake(positions)
+        settings = self._setup.settings
+        self.intake = Intake(positions, _topic_of, settings.queue_records_max, settings.queue_bytes_max)
 
     @property
     def next_offsets(self) -> dict[str, int]:
@@ -223,12 +224,10 @@ class Pump:
         self._wake.set()
 
     def _hold_or_release(self) -> None:
-        settings, intake = self._setup.settings, self.intake
-        fill = max(intake.records / settings.queue_records_max, intake.bytes / settings.queue_bytes_max)
-        if not self._held and fill >= 1.0:
+        if not self._held and self.intake.is_full:
             self._held = True
             self._setup.fetching.hold(self.number)
-        elif self._held and fill <= 0.5:
+        elif self._held and self.intake.has_room:
             self._held = False
             self._setup.fetching.release(self.number)
             for topic in self._paused:
@@ -266,12 +265,12 @@ class Pump:
         if now_s - self._reseeks.get(topic, -RESEEK_PAUSE_S) < RESEEK_PAUSE_S:
             return
         self._reseeks[topic] = now_s
-        wanted = self.intake.next_offset(topic)
+        wanted = self.intake.next_offsets[topic]
         log.info("Partition %s of %s: expected offset %s, got %s; seeking back", self.number, topic, wanted, found)
         self._seek_back(topic)
 
     def _seek_back(self, topic: str) -> None:
-        task = asyncio.create_task(self._setup.fetching.seek(self.number, {topic: self.intake.next_offset(topic)}))
+        task = asyncio.create_task(self._setup.fetching.seek(self.number, {topic: self.intake.next_offsets[topic]}))
         self._reseeking.add(task)
         task.add_done_callback(self._reseek_done)
 
@@ -372,7 +371,7 @@ class Pump:
             return None
         if inbound.first_offset > position:
             raise ContractError(f"{inbound.topic} goes on at {inbound.first_offset}, the position is {position}")
-        return inbound if inbound.first_offset == position else after(inbound, position)
+        return inbound if inbound.first_offset == position else start_at(inbound, position)
 
     async def _gather(self, batch: Sequence[Inbound]) -> Any:
         told = False
@@ -548,6 +547,10 @@ class Pump:
                 f"another process uses the transactional id {self._setup.settings.app_id}-{self.number}",
                 "give each installation its own CREDITS_NAMESPACE",
             )
+
+
+def _topic_of(inbound: Inbound) -> str:
+    return inbound.topic
 
 
 def _check_outcomes(batch: Sequence[Inbound], output: Output) -> None:

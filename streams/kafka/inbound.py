@@ -27,10 +27,10 @@ class Inbound:
     partition: int
     first_offset: int
     next_offset: int
-    offsets: list[int]
-    timestamps_ms: list[int]
-    keys: list[bytes | None]
-    values: list[bytes | None]
+    offsets: list[int] = field(default_factory=list)
+    timestamps_ms: list[int] = field(default_factory=list)
+    keys: list[bytes | None] = field(default_factory=list)
+    values: list[bytes | None] = field(default_factory=list)
     headers: list[Headers] = field(default_factory=list)
 
     def __len__(self) -> int:
@@ -44,23 +44,23 @@ class Inbound:
         return size
 
 
-def after(inbound: Inbound, offset: int) -> Inbound:
+def start_at(inbound: Inbound, offset: int) -> Inbound:
     """The part of a batch from `offset` on."""
     skipped = next((i for i, each in enumerate(inbound.offsets) if each >= offset), len(inbound))
     return _part(inbound, skipped, len(inbound), offset, inbound.next_offset)
 
 
-def split(inbound: Inbound, records: int) -> tuple[Inbound, Inbound]:
+def split_at(inbound: Inbound, records: int) -> tuple[Inbound, Inbound]:
     """The first `records` records of a batch that has more, and the rest."""
     border = inbound.offsets[records]
     head = _part(inbound, 0, records, inbound.first_offset, border)
     return head, _part(inbound, records, len(inbound), border, inbound.next_offset)
 
 
-def joined(parts: list[Inbound]) -> Inbound:
+def join(parts: list[Inbound]) -> Inbound:
     """Batches of which each continues the one before, as one."""
     first = parts[0]
-    whole = Inbound(first.topic, first.partition, first.first_offset, parts[-1].next_offset, [], [], [], [])
+    whole = Inbound(first.topic, first.partition, first.first_offset, parts[-1].next_offset)
     any_headers = any(part.headers for part in parts)
     for part in parts:
         whole.offsets += part.offsets
@@ -78,9 +78,9 @@ def _part(inbound: Inbound, start: int, end: int, first_offset: int, next_offset
         inbound.partition,
         first_offset,
         next_offset,
-        inbound.offsets[start:end],
-        inbound.timestamps_ms[start:end],
-        inbound.keys[start:end],
-        inbound.values[start:end],
-        inbound.headers[start:end],
+        offsets=inbound.offsets[start:end],
+        timestamps_ms=inbound.timestamps_ms[start:end],
+        keys=inbound.keys[start:end],
+        values=inbound.values[start:end],
+        headers=inbound.headers[start:end],
     )

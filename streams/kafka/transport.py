@@ -355,7 +355,7 @@ def take_columns(fetched: Any, tp: TP, records_max: int) -> Inbound | None:
     if not fetched.check_assignment(tp) or not fetched.has_more():
         return None
     parts = fetched._partition_records
-    inbound = Inbound(tp.topic, tp.partition, parts.next_fetch_offset, parts.next_fetch_offset, [], [], [], [])
+    inbound = Inbound(tp.topic, tp.partition, parts.next_fetch_offset, parts.next_fetch_offset)
     headers: list[Headers] = []
     any_headers = False
     memory = parts._records

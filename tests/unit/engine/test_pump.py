@@ -391,7 +391,7 @@ def test_positions_in_memory_never_lead_the_commit(tmp_path: Path) -> None:
         await until(lambda: bench.log.written is not None)
         assert bench.pump.next_offsets == {TOPIC: 3}
         await bench.pump.drain(0.01)
-        assert (await sought(bench), bench.pump.intake.next_offset(TOPIC)) == ({TP(TOPIC, 0): 3}, 3)
+        assert (await sought(bench), bench.pump.intake.next_offsets[TOPIC]) == ({TP(TOPIC, 0): 3}, 3)
         bench.log.gate.set()
         await until(lambda: bench.log.commits == 2)
         await until(lambda: bench.pump.next_offsets == {TOPIC: 5})

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.engine.intake import Intake
-from streams.kafka.inbound import Inbound, after, joined, split
+from streams.kafka.inbound import Inbound, join, split_at, start_at
+from streams.kafka.intake import Intake
 
 
 def inbound(first: int, offsets: list[int], next_offset: int, topic: str = "t", headers: bool = False) -> Inbound:
@@ -23,10 +23,29 @@ def inbound(first: int, offsets: list[int], next_offset: int, topic: str = "t", 
     )
 
 
+def queue(next_offsets: dict[str, int]) -> Intake[str]:
+    return Intake(next_offsets, lambda batch: batch.topic, records_max=4, bytes_max=1_000)
+
+
+def test_it_is_full_by_records_or_bytes_and_has_room_at_half() -> None:
+    intake = queue({"t": 0})
+    fill = []
+    for offset in range(4):
+        intake.offer(inbound(offset, [offset], offset + 1))
+        fill.append((intake.is_full, intake.has_room))
+    assert fill == [(False, True), (False, True), (False, False), (True, False)]
+    intake.take(2)
+    assert (intake.is_full, intake.has_room) == (False, True)
+    large = inbound(4, [4], 5)
+    large.values = [b"x" * 1_000]
+    intake.offer(large)
+    assert (intake.is_full, intake.has_room) == (True, False)
+
+
 def test_a_gap_is_refused_and_an_overlap_cut_off() -> None:
-    intake = Intake({"t": 5})
+    intake = queue({"t": 5})
     assert not intake.offer(inbound(6, [6, 7], 8))
-    assert intake.next_offset("t") == 5
+    assert intake.next_offsets["t"] == 5
     assert intake.offer(inbound(0, [3, 4], 5))
     assert not intake
     assert intake.offer(inbound(2, [2, 4, 6, 7], 9))
@@ -36,7 +55,7 @@ def test_a_gap_is_refused_and_an_overlap_cut_off() -> None:
 
 
 def test_a_batch_of_markers_moves_on() -> None:
-    intake = Intake({"t": 0})
+    intake = queue({"t": 0})
     assert intake.offer(inbound(0, [], 4))
     assert intake.offer(inbound(4, [4], 5))
     taken = intake.take(1)
@@ -44,7 +63,7 @@ def test_a_batch_of_markers_moves_on() -> None:
 
 
 def test_a_restart_forgets_what_is_queued() -> None:
-    intake = Intake({"t": 0})
+    intake = queue({"t": 0})
     intake.offer(inbound(0, [0, 1, 2], 3))
     intake.take(1)
     intake.restart({"t": 1})
@@ -55,7 +74,7 @@ def test_a_restart_forgets_what_is_queued() -> None:
 
 
 def test_one_batch_for_each_topic() -> None:
-    intake = Intake({"a": 0, "b": 0})
+    intake = queue({"a": 0, "b": 0})
     intake.offer(inbound(0, [0], 1, "b"))
     intake.offer(inbound(0, [0, 1], 2, "a"))
     intake.offer(inbound(1, [1], 3, "b"))
@@ -64,7 +83,7 @@ def test_one_batch_for_each_topic() -> None:
 
 
 def test_bytes_are_counted_as_records_come_and_go() -> None:
-    intake = Intake({"t": 0})
+    intake = queue({"t": 0})
     whole = inbound(0, [0, 1, 2], 3, headers=True)
     whole.values, whole.keys = [b"12345", None, b"123"], [b"ab", None, b"c"]
     intake.offer(whole)
@@ -77,13 +96,13 @@ def test_bytes_are_counted_as_records_come_and_go() -> None:
 
 def test_parts_keep_their_headers_with_their_records() -> None:
     whole = inbound(0, [0, 2, 5], 6, headers=True)
-    head, rest = split(whole, 1)
+    head, rest = split_at(whole, 1)
     assert (head.next_offset, rest.first_offset) == (2, 2)
-    assert joined([head, rest]) == whole
-    assert after(whole, 1) == rest.__class__(
+    assert join([head, rest]) == whole
+    assert start_at(whole, 1) == rest.__class__(
         "t", 0, 1, 6, [2, 5], [20, 50], [b"k2", b"k5"], [b"v2", b"v5"], [[("h", b"2")], [("h", b"5")]]
     )
-    mixed = joined([inbound(0, [0], 1), inbound(1, [1], 2, headers=True)])
+    mixed = join([inbound(0, [0], 1), inbound(1, [1], 2, headers=True)])
     assert mixed.headers == [(), [("h", b"1")]]
 
 
@@ -92,10 +111,10 @@ FETCHES = st.lists(st.tuples(st.integers(0, 61), st.integers(0, 61), st.booleans
 
 @given(st.sets(st.integers(0, 60), max_size=40).map(sorted), FETCHES)
 def test_each_record_once_and_in_order(offsets: list[int], fetches: list[tuple[int, int, bool, int]]) -> None:
-    intake = Intake({"t": 0})
+    intake = queue({"t": 0})
     taken: list[int] = []
     for one, other, joins, records_max in [*fetches, (0, 61, True, 1_000)]:
-        position = intake.next_offset("t")
+        position = intake.next_offsets["t"]
         first, last = (position, max(other, position)) if joins else sorted((one, other))
         part = inbound(first, [each for each in offsets if first <= each < last], last)
         assert intake.offer(part) == (first <= position)
@@ -106,4 +125,4 @@ def test_each_record_once_and_in_order(offsets: list[int], fetches: list[tuple[i
     assert taken == offsets
     assert intake.records == 0
     assert intake.bytes == 0
-    assert intake.next_offset("t") == 61
+    assert intake.next_offsets["t"] == 61

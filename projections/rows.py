@@ -24,7 +24,15 @@ from projections.columns import (
     struct_list,
     text,
 )
-from schemas.dead_letters import VALUE_PREFIX
+from schemas.dead_letters import (
+    CODE_HEADER,
+    EXCEPTION_HEADER,
+    MESSAGE_HEADER,
+    OFFSET_HEADER,
+    PARTITION_HEADER,
+    TOPIC_HEADER,
+    VALUE_PREFIX,
+)
 from schemas.enums import EntryKind, EntryReason
 from schemas.facts import BALANCE_AMOUNTS
 
@@ -298,15 +306,13 @@ def dead_letter_rows(
     ]
     return pa.table(
         {
-            "source_topic": [known.get("__streams.errors.topic", "") for known in said],
-            "source_partition": pa.array(
-                [_integer(known.get("__streams.errors.partition")) for known in said], pa.int32()
-            ),
-            "source_offset": pa.array([_integer(known.get("__streams.errors.offset")) for known in said], pa.int64()),
-            "code": [known.get("credits.error.code", "") for known in said],
+            "source_topic": [known.get(TOPIC_HEADER, "") for known in said],
+            "source_partition": pa.array([_integer(known.get(PARTITION_HEADER)) for known in said], pa.int32()),
+            "source_offset": pa.array([_integer(known.get(OFFSET_HEADER)) for known in said], pa.int64()),
+            "code": [known.get(CODE_HEADER, "") for known in said],
             "org_id": ["" if key is None else key.decode("utf-8", "replace") for key in keys],
-            "exception": [known.get("__streams.errors.exception", "") for known in said],
-            "message": [known.get("__streams.errors.message", "") for known in said],
+            "exception": [known.get(EXCEPTION_HEADER, "") for known in said],
+            "message": [known.get(MESSAGE_HEADER, "") for known in said],
             "recorded_at": pa.array([stamp * 1_000 for stamp in timestamps_ms], pa.int64()).view(MOMENT),
             "value": pa.array(
                 [None if value is None else value[:DEAD_LETTER_VALUE_BYTES_MAX] for value in values], pa.binary()

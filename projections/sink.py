@@ -13,7 +13,7 @@ Rules of this file:
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import repeat
 from typing import Any
 
@@ -113,9 +113,11 @@ class _Progress:
 
 @dataclass(slots=True)
 class _Tables:
-    """Rows gathered for the tables, in the order of their first appearance."""
+    """Rows gathered for the tables, in the order of their first appearance; and usage, which changes buckets."""
 
     parts: dict[str, list[Any]] = field(default_factory=dict)
+    usage: list[UsageRows] = field(default_factory=list)
+    entries_skipped: int = 0
 
     def add(self, table: str, rows: Any | None) -> None:
         if rows is not None and rows.num_rows:
@@ -208,7 +210,6 @@ class Sink:
         applied = Applied()
         tables = _Tables()
         moved: dict[Place, tuple[int, int]] = {}
-        usage: list[UsageRows] = []
         for batch in batches:
             place = (batch.topic, batch.partition)
             progress = self._progress[place]
@@ -222,9 +223,10 @@ class Sink:
                 )
             fresh = start_at(batch, position)
             if len(fresh):
-                as_of = max(as_of, self._gather(fresh, progress, tables, usage, applied))
+                as_of = max(as_of, self._gather(fresh, progress, tables))
             moved[place] = (batch.next_offset, as_of)
-        for rows in usage:
+        applied.entries_skipped = tables.entries_skipped
+        for rows in tables.usage:
             for level in LEVELS:
                 tables.add(level.table, self._changed(additions(level, rows)))
 
@@ -244,10 +246,8 @@ class Sink:
             buckets.bound()
         return applied
 
-    def _gather(
-        self, batch: Inbound, progress: _Progress, tables: _Tables, usage: list[UsageRows], applied: Applied
-    ) -> int:
-        """The rows of one batch into `tables` and `usage`; the time of its newest record, in microseconds."""
+    def _gather(self, batch: Inbound, progress: _Progress, tables: _Tables) -> int:
+        """The rows of one batch into `tables`; the time of its newest record, in microseconds."""
         key = self._keys[batch.topic]
         newest = max(batch.timestamps_ms) * 1_000
         if key == "dead_letters":
@@ -274,7 +274,7 @@ class Sink:
         match key:
             case "ledger":
                 _refuse_failures(batch, decoded, allowed=())
-                self._gather_entries(batch.partition, decoded.batch, offsets, progress, tables, usage, applied)
+                self._gather_entries(batch.partition, decoded.batch, offsets, progress, tables)
             case "balances":
                 _refuse_failures(batch, decoded, allowed=(DeadLetterCode.NULL_VALUE,))
                 tables.add("balances", balance_rows(decoded.batch, offsets))
@@ -330,27 +330,25 @@ class Sink:
         if not foreign:
             return batch
         kept = [row for row, key in enumerate(batch.keys) if key not in foreign]
-        columns = (batch.offsets, batch.timestamps_ms, batch.keys, batch.values, batch.headers)
-        chosen: list[list[Any]] = [[column[row] for row in kept] if column else [] for column in columns]
-        return Inbound(batch.topic, batch.partition, batch.first_offset, batch.next_offset, *chosen)
+        return replace(
+            batch,
+            offsets=[batch.offsets[row] for row in kept],
+            timestamps_ms=[batch.timestamps_ms[row] for row in kept],
+            keys=[batch.keys[row] for row in kept],
+            values=[batch.values[row] for row in kept],
+            headers=[batch.headers[row] for row in kept] if batch.headers else [],
+        )
 
     def _gather_entries(
-        self,
-        partition: int,
-        entries: Any,
-        offsets: Ints,
-        progress: _Progress,
-        tables: _Tables,
-        usage: list[UsageRows],
-        applied: Applied,
+        self, partition: int, entries: Any, offsets: Ints, progress: _Progress, tables: _Tables
     ) -> None:
         # Buckets decide by their own version what they contain; the rest by what the ledger table has.
         counted = usage_rows(entries, partition, offsets)
         if counted is not None:
-            usage.append(counted)
+            tables.usage.append(counted)
         if len(progress.present):
             absent = ~np.isin(offsets, progress.present)
-            applied.entries_skipped += int((~absent).sum())
+            tables.entries_skipped += int((~absent).sum())
             entries = entries.filter(pa.array(absent))
             offsets = offsets[absent]
         if entries.num_rows:

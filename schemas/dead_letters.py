@@ -18,6 +18,10 @@ from schemas.topics import DEAD_LETTER_BYTES_MAX, RECORD_BYTES_MAX
 
 ERROR_PREFIX: Final = "__streams.errors."
 TOPIC_HEADER: Final = f"{ERROR_PREFIX}topic"
+PARTITION_HEADER: Final = f"{ERROR_PREFIX}partition"
+OFFSET_HEADER: Final = f"{ERROR_PREFIX}offset"
+EXCEPTION_HEADER: Final = f"{ERROR_PREFIX}exception"
+MESSAGE_HEADER: Final = f"{ERROR_PREFIX}message"
 CODE_HEADER: Final = "credits.error.code"
 VALUE_PREFIX: Final = "credits.value."
 KEY_PREFIX: Final = "credits.key."
@@ -27,10 +31,10 @@ CUT_PREFIXES: Final = (VALUE_PREFIX, KEY_PREFIX, HEADERS_PREFIX)
 
 DEAD_LETTER_HEADERS: Final = {
     TOPIC_HEADER: "topic that the record came from",
-    f"{ERROR_PREFIX}partition": "its partition there",
-    f"{ERROR_PREFIX}offset": "its offset there",
-    f"{ERROR_PREFIX}exception": "the code, once more",
-    f"{ERROR_PREFIX}message": "a sentence for people",
+    PARTITION_HEADER: "its partition there",
+    OFFSET_HEADER: "its offset there",
+    EXCEPTION_HEADER: "the code, once more",
+    MESSAGE_HEADER: "a sentence for people",
     CODE_HEADER: "the code: one of the closed list",
     f"{VALUE_PREFIX}bytes": "of a value that was cut: how many bytes it had",
     f"{VALUE_PREFIX}sha256": "of a value that was cut: SHA-256 of the whole, in hex",

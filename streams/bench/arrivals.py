@@ -33,12 +33,7 @@ class Arrivals:
     def __init__(self, settings: Settings, registry: Registry) -> None:
         self._registry = registry
         ledger = Topics(settings.namespace).name("ledger")
-        self._follower = Follower(
-            settings,
-            [ledger],
-            starts=committed_ends(settings, [ledger]),
-            from_end=False,
-        )
+        self._follower = Follower(settings, [ledger], begin=committed_ends(settings, [ledger]))
         self._stopping = threading.Event()
         self._pool = ThreadPoolExecutor(1, "arrivals")
         self._batches: list[tuple[float, list[Any]]] = []

@@ -41,7 +41,7 @@ def tail(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document a line.")] = False,
 ) -> None:
     """Show the last ones, then follow. Committed records only."""
-    from streams.client import Follower, committed_ends, committed_starts, read_range
+    from streams.client import Fetch, Follower, committed_ends, committed_starts, read_range
     from streams.kafka import topics_admin
     from streams.kafka.registry import connect_registry
 
@@ -76,7 +76,7 @@ def tail(
         return
     sys.stdout.flush()
     try:
-        with Follower(settings, topics, starts=ends, silence_max_s=settings.read_timeout_s) as follower:
+        with Follower(settings, topics, begin=ends, fetch=Fetch(silence_max_s=settings.read_timeout_s)) as follower:
             while True:
                 messages = follower.next(WAIT_S)
                 for row in rows_of([message for message in messages if key is None or message.key() == key]):

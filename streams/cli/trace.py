@@ -15,6 +15,7 @@ from streams.errors import OperatorError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from streams.client.trace import Request
     from streams.settings import Settings
 
 app = typer.Typer()
@@ -39,7 +40,11 @@ def trace(
     Without --send, JSON lines for `credits produce usage` go to standard output. The times are moved so that the trace
     ends now: sent again it is refused, as the same ids with other times, unless --run gives it ids of its own.
     """
-    records = events_of(file, org, model, provider, limit, keep_times, run)
+    from streams.client.trace import usage_records
+
+    requests = requests_of(file, limit)
+    shift_us = 0 if keep_times else shift_to_now_us(requests)
+    records = list(usage_records(requests, org, model, shift_us=shift_us, provider=provider, run=run))
     if send:
         sent = _send(load_settings(), records)
         if as_json:
@@ -53,11 +58,9 @@ def trace(
         say_json(orjson.dumps(record).decode())
 
 
-def events_of(
-    file: Path, org: str, model: str, provider: str | None, limit: int | None, keep_times: bool, run: str = ""
-) -> list[dict[str, Any]]:
-    """The usage records of a trace file; raises `OperatorError` naming the line that is wrong."""
-    from streams.client.trace import TraceError, read_trace, usage_records
+def requests_of(file: Path, limit: int | None = None) -> list[Request]:
+    """The requests in a trace file; raises `OperatorError` naming the line that is wrong."""
+    from streams.client.trace import TraceError, read_trace
 
     if not file.is_file():
         raise OperatorError(f"there is no file {file}", "name a CSV with TIMESTAMP, ContextTokens, GeneratedTokens")
@@ -68,8 +71,12 @@ def events_of(
         raise OperatorError(f"{file}: {error}", "nothing was sent") from error
     if not requests:
         raise OperatorError(f"{file} holds no requests", "it needs a header and at least one row")
-    shift_us = 0 if keep_times else time.time_ns() // 1_000 - max(request.at for request in requests)
-    return list(usage_records(requests, org, model, shift_us=shift_us, provider=provider, run=run))
+    return requests
+
+
+def shift_to_now_us(requests: Sequence[Request]) -> int:
+    """By how much a trace moves so that it ends now; microseconds."""
+    return time.time_ns() // 1_000 - max(request.at for request in requests)
 
 
 def _send(settings: Settings, records: Sequence[dict[str, Any]]) -> int:

@@ -9,7 +9,7 @@ The rules of this package:
 from __future__ import annotations
 
 from schemas.events import PURCHASE_PRESETS
-from streams.client.follower import Follower, PositionLostError
+from streams.client.follower import Fetch, Follower, PositionLostError
 from streams.client.producer import CreditsProducer, DeliveryError
 from streams.kafka.reader import committed_ends, committed_starts, read_range
 
@@ -17,6 +17,7 @@ __all__ = [
     "PURCHASE_PRESETS",
     "CreditsProducer",
     "DeliveryError",
+    "Fetch",
     "Follower",
     "PositionLostError",
     "committed_ends",

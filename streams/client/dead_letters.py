@@ -23,6 +23,9 @@ from schemas.dead_letters import (
     ERROR_PREFIX,
     HEADERS_PREFIX,
     KEY_PREFIX,
+    MESSAGE_HEADER,
+    OFFSET_HEADER,
+    PARTITION_HEADER,
     TOPIC_HEADER,
     VALUE_PREFIX,
 )
@@ -95,18 +98,18 @@ def dead_letter_of(message: Message) -> DeadLetter:
         and (place < begin or not name.startswith(CUT_PREFIXES))
     )
     return DeadLetter(
-        message.partition(),
-        message.offset(),
-        message.timestamp()[1],
-        told.get(CODE_HEADER, ""),
-        told.get(f"{ERROR_PREFIX}message", ""),
-        told.get(f"{ERROR_PREFIX}topic", ""),
-        _number(told.get(f"{ERROR_PREFIX}partition", "")),
-        _number(told.get(f"{ERROR_PREFIX}offset", "")),
-        message.key(),
-        message.value(),
-        own,
-        {name: text for name, text in told.items() if name.startswith(CUT_PREFIXES)},
+        partition=message.partition(),
+        offset=message.offset(),
+        at_ms=message.timestamp()[1],
+        code=told.get(CODE_HEADER, ""),
+        message=told.get(MESSAGE_HEADER, ""),
+        topic=told.get(TOPIC_HEADER, ""),
+        source_partition=_number(told.get(PARTITION_HEADER, "")),
+        source_offset=_number(told.get(OFFSET_HEADER, "")),
+        key=message.key(),
+        value=message.value(),
+        headers=own,
+        cut={name: text for name, text in told.items() if name.startswith(CUT_PREFIXES)},
     )
 
 

@@ -8,7 +8,7 @@ The rules of this file:
 3. A crash between handling and `commit` costs repeats, never a gap: what was handed out since the last `commit` is
    handed out again, to whoever follows next under the name. It has the same ids: pass the id on (as the key of the
    mail, of the ticket), and the repeat has no effect. `records_max=1` and a `commit` each make it one record at most.
-4. With `id_of`, a record whose id was handed out before is left out: the last `ids_max` ids are remembered, in memory.
+4. With `id_of`, a record whose id was handed out before is left out: the last `IDS_MAX` ids are remembered, in memory.
    So one process hands out each id once, also when partitions change hands; a new process remembers nothing.
 5. A position that retention has passed is `PositionLostError`, never a silent gap. A name without a position begins at
    the first record. That is also a name that Kafka has forgotten: it does so when nobody has followed for
@@ -20,7 +20,8 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
@@ -61,14 +62,25 @@ def group_of(namespace: str, name: str) -> str:
     return f"{namespace}credits-follower-{name}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fetch:
+    """How the broker is asked: it answers with `bytes_min` bytes, or after `wait_ms`.
+
+    With `silence_max_s`, a broker that sends nothing for so long is asked whether it is there, and `next` raises
+    `NoProgressError` when it is not. Without it, the caller decides how long to wait.
+    """
+
+    wait_ms: int = 100
+    bytes_min: int = 1
+    silence_max_s: float | None = None
+
+
 class Follower:
     """Reads topics on and on. Use it as a context manager, in one thread.
 
-    `name`: whose position it is; the next follower of the name goes on there. Without one, it begins at `starts`, and
-    for what is not in there at the end (`from_end`) or at the beginning. `id_of` gives the id by which a record is
-    handed out once. The broker answers with `fetch_bytes_min` bytes, or after `fetch_wait_ms`. With `silence_max_s`, a
-    broker that sends nothing for so long is asked whether it is there, and `next` raises `NoProgressError` when it is
-    not; without, whoever calls decides how long to wait.
+    `name`: whose position it is; the next follower of the name goes on there. Without one, it begins where `begin`
+    says: `OFFSET_END`, `OFFSET_BEGINNING`, or an offset by topic and partition, with the others at the end. `id_of`
+    gives the id by which a record is handed out once.
     """
 
     def __init__(
@@ -78,24 +90,19 @@ class Follower:
         *,
         name: str | None = None,
         id_of: Callable[[Message], str] | None = None,
-        ids_max: int = IDS_MAX,
-        starts: Mapping[Place, int] | None = None,
-        from_end: bool = True,
-        fetch_wait_ms: int = 100,
-        fetch_bytes_min: int = 1,
-        silence_max_s: float | None = None,
+        begin: Mapping[Place, int] | int = OFFSET_END,
+        fetch: Fetch = Fetch(),
     ) -> None:
         self._topic = topics[0]
-        self._silence = None if silence_max_s is None else SilenceLimit(silence_max_s)
+        self._silence = None if fetch.silence_max_s is None else SilenceLimit(fetch.silence_max_s)
         self._id_of = id_of
-        self._ids_max = ids_max
         self._ids: dict[str, None] = {}
         self._named = name is not None
         self._handed: dict[Place, int] = {}
         self._failure: Exception | None = None
         """What goes wrong behind records that were handed out: for the next call."""
         self._handled: dict[Place, int] = {}
-        if name is not None and (starts is not None or not NAME.fullmatch(name)):
+        if name is not None and (begin != OFFSET_END or not NAME.fullmatch(name)):
             raise ValueError("a name has 1 to 100 letters, digits, '.', '_' and '-', and a position of its own")
         self._consumer = Consumer(
             {
@@ -104,8 +111,8 @@ class Follower:
                     group_of(settings.namespace, name or uuid.uuid4().hex[:12]),
                     auto_offset_reset="error" if self._named else "earliest",
                     session_timeout_ms=settings.session_timeout_ms,
-                    fetch_wait_max_ms=fetch_wait_ms,
-                    fetch_min_bytes=fetch_bytes_min,
+                    fetch_wait_max_ms=fetch.wait_ms,
+                    fetch_min_bytes=fetch.bytes_min,
                     max_partition_fetch_bytes=FETCH_BYTES_MAX,
                 ),
                 "log_level": 0,
@@ -116,13 +123,15 @@ class Follower:
                 list(topics), on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost
             )
         else:
-            self._assign(topics, starts or {}, OFFSET_END if from_end else OFFSET_BEGINNING)
+            self._assign(topics, begin)
 
-    def _assign(self, topics: Sequence[str], starts: Mapping[Place, int], default: int) -> None:
+    def _assign(self, topics: Sequence[str], begin: Mapping[Place, int] | int) -> None:
         metadata = self._consumer.list_topics(timeout=ANSWER_TIMEOUT_S).topics
         self._consumer.assign(
             [
-                TopicPartition(topic, partition, starts.get((topic, partition), default))
+                TopicPartition(
+                    topic, partition, begin if isinstance(begin, int) else begin.get((topic, partition), OFFSET_END)
+                )
                 for topic in topics
                 for partition in metadata[topic].partitions
             ]
@@ -199,7 +208,7 @@ class Follower:
         if found in self._ids:
             return False
         self._ids[found] = None
-        if len(self._ids) > self._ids_max:
+        if len(self._ids) > IDS_MAX:
             del self._ids[next(iter(self._ids))]
         return True
 
@@ -226,11 +235,12 @@ class Follower:
 def _failure_of(message: Message) -> Exception:
     error = message.error()
     if error is not None and error.code() == KafkaError._AUTO_OFFSET_RESET:
-        return _position_lost(*place_of(message), error.str())
-    return KafkaException(error)
+        return _position_lost(*place_of(message), str(error.str()))
+    failure: Exception = KafkaException(error)
+    return failure
 
 
-def _position_lost(topic: Any, partition: Any, what: str) -> PositionLostError:
+def _position_lost(topic: str, partition: int, what: str) -> PositionLostError:
     return PositionLostError(
         f"records of {topic} partition {partition} are gone that were not followed yet ({what})",
         "find out how long nobody followed; to go on with what is there, follow under another name, or delete the "

@@ -11,10 +11,12 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+from confluent_kafka import OFFSET_BEGINNING
+
 from schemas.codec import decode_one
 from schemas.enums import InputKind, PurchaseKind, PurchaseStatus, TopupReason
 from schemas.topics import Topics
-from streams.client.follower import Follower
+from streams.client.follower import Fetch, Follower
 from streams.demo.organisations import org_id
 from streams.demo.topups import ANSWERED_TWICE, DECLINED
 from streams.loadgen.sender import Sender
@@ -57,7 +59,7 @@ class Payments:
     def __init__(self, settings: Settings, registry: Registry, tally: Tally) -> None:
         """`tally` is told what the ledger asks for."""
         topic = Topics(settings.namespace).name("topup_requests")
-        self._follower = Follower(settings, [topic], from_end=False, fetch_wait_ms=FETCH_WAIT_MS)
+        self._follower = Follower(settings, [topic], begin=OFFSET_BEGINNING, fetch=Fetch(wait_ms=FETCH_WAIT_MS))
         self._registry = registry
         self._sender = Sender(settings, registry)
         self._tally = tally

@@ -114,16 +114,16 @@ def restore(settings: Settings, number: int, topics: OwnTopics, wanted: Callable
         ledger_end=ranges[topics.witness][1],
     )
     return Restored(
-        partition,
-        accounts,
-        seen,
-        position,
-        producer,
-        changelog_end,
-        time.monotonic() - started,
-        checksum,
-        {topic: end for topic, (_, end) in ranges.items()},
-        stale,
+        partition=partition,
+        accounts=accounts,
+        seen=seen,
+        position=position,
+        producer=producer,
+        changelog_end=changelog_end,
+        seconds=time.monotonic() - started,
+        accounts_checksum=checksum,
+        output_ends={topic: end for topic, (_, end) in ranges.items()},
+        stale_seals=stale,
     )
 
 

@@ -15,9 +15,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+from confluent_kafka import OFFSET_BEGINNING
+
 from schemas.codec import decode_columns
 from schemas.topics import Topics
-from streams.client.follower import Follower
+from streams.client.follower import Fetch, Follower
 from streams.kafka.reader import committed_ends
 from streams.loadgen.tally import Tally
 from streams.verify.sources import POSITION_KEY, positions_of
@@ -77,15 +79,9 @@ class Watcher:
         self.keep_arrivals = False
         """Whether to remember when the entry of each event arrived (for latencies)."""
         read = [self._ledger, self._accounts, self._dead_letters]
-        starts = {} if from_beginning else committed_ends(settings, read)
-        self._follower = Follower(
-            settings,
-            read,
-            starts=starts,
-            from_end=False,
-            fetch_wait_ms=FETCH_WAIT_MS,
-            fetch_bytes_min=FETCH_BYTES_MIN,
-        )
+        begin = OFFSET_BEGINNING if from_beginning else committed_ends(settings, read)
+        fetch = Fetch(wait_ms=FETCH_WAIT_MS, bytes_min=FETCH_BYTES_MIN)
+        self._follower = Follower(settings, read, begin=begin, fetch=fetch)
 
     def __enter__(self) -> Watcher:
         self._following = self._pool.submit(self._follow)

@@ -7,11 +7,14 @@ from typing import Final
 
 from schemas.dead_letters import (
     CODE_HEADER,
-    ERROR_PREFIX,
+    EXCEPTION_HEADER,
     HEADERS_KEPT_BYTES,
     HEADERS_PREFIX,
     KEY_KEPT_BYTES,
     KEY_PREFIX,
+    MESSAGE_HEADER,
+    OFFSET_HEADER,
+    PARTITION_HEADER,
     TOPIC_HEADER,
     VALUE_KEPT_BYTES,
     VALUE_PREFIX,
@@ -36,10 +39,10 @@ def dead_letter(topic: str, inbound: Inbound, index: int, code: DeadLetterCode, 
     headers = inbound.headers[index] if inbound.headers else ()
     told = {
         TOPIC_HEADER: inbound.topic,
-        f"{ERROR_PREFIX}partition": str(inbound.partition),
-        f"{ERROR_PREFIX}offset": str(inbound.offsets[index]),
-        f"{ERROR_PREFIX}exception": code.value,
-        f"{ERROR_PREFIX}message": message[:MESSAGE_CHARACTERS_MAX],
+        PARTITION_HEADER: str(inbound.partition),
+        OFFSET_HEADER: str(inbound.offsets[index]),
+        EXCEPTION_HEADER: code.value,
+        MESSAGE_HEADER: message[:MESSAGE_CHARACTERS_MAX],
         CODE_HEADER: code.value,
     }
     if record_bytes(key, value, headers) > WHOLE_BYTES_MAX:

@@ -23,7 +23,7 @@ import pyarrow as pa
 from confluent_kafka import Message
 
 from schemas.codec import DecodedBatch, WriterSchemas, decode_columns, rows_of
-from schemas.dead_letters import ERROR_PREFIX, TOPIC_HEADER
+from schemas.dead_letters import OFFSET_HEADER, PARTITION_HEADER, TOPIC_HEADER
 from schemas.enums import EntryKind
 from schemas.topics import Topics
 from streams.engine.failures import StateLostError
@@ -295,7 +295,7 @@ def _read_dead_letters(log: Log, topics: Topics, history: History) -> None:
             headers = dict(message.headers() or ())  # the ledger's own come last, and so are the ones that count
             try:
                 topic = (headers[TOPIC_HEADER] or b"").decode()
-                number, offset = (int(headers[f"{ERROR_PREFIX}{name}"]) for name in ("partition", "offset"))
+                number, offset = (int(headers[name]) for name in (PARTITION_HEADER, OFFSET_HEADER))
             except (KeyError, TypeError, ValueError):
                 strangers += 1
                 continue

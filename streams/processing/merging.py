@@ -71,8 +71,16 @@ def find_second_accounts(settings: Settings, org_id: str) -> list[AccountMerge]:
             account = _folded(org_id, entries)
             wallets = merge_of(account, entries, own)
             own = [*own, *entries]  # what two second accounts have in common counts once, too
-            holds, in_transit = len(account.holds), len(account.in_transit)
-            found.append(AccountMerge(org_id, partition, home, len(entries), wallets, holds, in_transit))
+            second = AccountMerge(
+                org_id=org_id,
+                partition=partition,
+                home=home,
+                entries=len(entries),
+                wallets=wallets,
+                open_holds=len(account.holds),
+                in_transit=len(account.in_transit),
+            )
+            found.append(second)
     return found
 
 

@@ -84,14 +84,14 @@ def remake(
         topic: {str(name): n for name, n in ends.items()} for topic, ends in remembered.counters.items() if ends
     }
     state = RebuiltState(
-        history.accounts,
-        remembered.seen,
-        reached.next_offsets,
-        reached.starts,
-        remembered.clock_at,
-        seed,
-        counters,
-        outputs,
+        accounts=history.accounts,
+        seen=remembered.seen,
+        next_offsets=reached.next_offsets,
+        starts=reached.starts,
+        clock_at=remembered.clock_at,
+        seed=seed,
+        counters=counters,
+        outputs=outputs,
     )
     return state, history
 

@@ -96,7 +96,7 @@ def find_positions(
                 "was the topic made again? restore it, or use another CREDITS_NAMESPACE",
             )
         if position < low:
-            position = _over_a_gap(topic, position, low, shown.get(topic, 0), history, log.number, accept_gaps)
+            position = _over_a_gap(log, topic, position, history, shown.get(topic, 0), accept_gaps)
         if not named.last + 1:
             reached.starts[topic] = min(low, position)
         reached.next_offsets[topic] = position
@@ -106,10 +106,9 @@ def find_positions(
     return reached
 
 
-def _over_a_gap(
-    topic: str, position: int, low: int, shown: int, history: History, number: int, accept_gaps: bool
-) -> int:
-    """Retention has removed everything up to `low`; whether what nothing names was read, the group's offset says."""
+def _over_a_gap(log: Log, topic: str, position: int, history: History, shown: int, accept_gaps: bool) -> int:
+    """Retention has removed the position; whether what nothing names was read, the group's offset (`shown`) says."""
+    number, (low, _) = log.number, log.ends(topic)
     if position == 0 and topic not in history.named:
         history.notes.append(f"nothing of {topic}/{number} was booked; it is read from offset {low} on, as at first")
     elif shown < low and not accept_gaps:

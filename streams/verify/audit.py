@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from confluent_kafka import Message
 
 from schemas.codec import decode_columns, rows_of
+from schemas.dead_letters import CODE_HEADER, OFFSET_HEADER, PARTITION_HEADER, TOPIC_HEADER
 from schemas.partitioner import partitions_of
 from schemas.topics import ALERT_TOPICS, Topics
 from streams.kafka.consume import Offsets
@@ -31,13 +32,6 @@ if TYPE_CHECKING:
 
 Advance = Callable[[str, int], None]
 """Told what is being read, and how many records more have been."""
-
-HEADER_TOPIC, HEADER_PARTITION, HEADER_OFFSET = (
-    "__streams.errors.topic",
-    "__streams.errors.partition",
-    "__streams.errors.offset",
-)
-HEADER_CODE = "credits.error.code"
 
 
 @dataclass(slots=True)
@@ -200,10 +194,10 @@ class _Audit:
         for batch in self._read("dead letters", {}, self._ends("dead_letters")):
             for message in batch:
                 headers = {name: value.decode(errors="replace") for name, value in message.headers() or []}
-                codes[headers.get(HEADER_CODE, "")] += 1
-                partition, offset = headers.get(HEADER_PARTITION, ""), headers.get(HEADER_OFFSET, "")
+                codes[headers.get(CODE_HEADER, "")] += 1
+                partition, offset = headers.get(PARTITION_HEADER, ""), headers.get(OFFSET_HEADER, "")
                 if partition.isdigit() and offset.isdigit():
-                    self.dead_sources.add(headers.get(HEADER_TOPIC, ""), int(partition), int(offset))
+                    self.dead_sources.add(headers.get(TOPIC_HEADER, ""), int(partition), int(offset))
                 else:
                     self.differences.add("dead_letter_without_source", _place(message), "headers name no record")
         for topic in self.topics.inputs:

@@ -21,7 +21,7 @@ from schemas.codec import decode_columns, rows_of
 from schemas.enums import InputKind
 from schemas.topics import BY_KEY
 from streams.client.dead_letters import dead_letter_of
-from streams.client.follower import Follower
+from streams.client.follower import Fetch, Follower
 from streams.engine.accounts import Accounts
 from streams.engine.positions import POSITION_KEY, PositionRecord, decode_position
 from streams.kafka.clients import admin_config, consumer_config, producer_config
@@ -149,7 +149,7 @@ class Progress:
 
     def __init__(self, installation: LedgerInstallation) -> None:
         settings, topics = installation.settings, installation.topics
-        self._follower = Follower(settings, [topics.name("accounts")], from_end=False, fetch_wait_ms=20)
+        self._follower = Follower(settings, [topics.name("accounts")], begin=OFFSET_BEGINNING, fetch=Fetch(wait_ms=20))
         self._legs = TopicPartition(topics.name("transfer_legs"), 0, OFFSET_BEGINNING)
         # A leg is in its topic before anything of its transaction can be read as committed: so it cannot be missed.
         config = consumer_config(

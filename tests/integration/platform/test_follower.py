@@ -181,9 +181,12 @@ def test_kill_9_between_handling_and_commit_repeats_one_alert_and_loses_none(
     seen("handed out a, b, then b and c again after the kill")
 
 
-def test_an_id_is_handed_out_once(settings: Settings, topic: str, write: Callable[..., None]) -> None:
+def test_an_id_is_handed_out_once(
+    settings: Settings, topic: str, write: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streams.client.follower.IDS_MAX", 3)
     write("a", "b")
-    with follow(settings, topic, ids_max=3) as follower:
+    with follow(settings, topic) as follower:
         assert handed(follower, 2) == ["a", "b"]
         write("b", "a", "c")
         assert handed(follower, 1) == ["c"]
@@ -237,4 +240,4 @@ def test_a_name_is_a_group_name(settings: Settings, name: str) -> None:
     with pytest.raises(ValueError, match="a name has"):
         Follower(settings, ["t"], name=name)
     with pytest.raises(ValueError, match="a position of its own"):
-        Follower(settings, ["t"], name="mail", starts={})
+        Follower(settings, ["t"], name="mail", begin={})

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from schemas.events import Usage
-from streams.cli.trace import events_of
+from streams.cli.trace import requests_of, shift_to_now_us
 from streams.client.trace import TraceError, read_trace, usage_records
 from streams.errors import OperatorError
 
@@ -86,10 +86,12 @@ def test_the_trace_ends_now_unless_told_otherwise(tmp_path: Path) -> None:
     file = tmp_path / "trace.csv"
     file.write_text("".join(trace("2023-11-16 18:15:47,1,2", "2023-11-16 18:15:46,1,2")))
     before = time.time_ns() // 1_000
-    first, second = events_of(file, "acme", "m", None, None, keep_times=False)
+    requests = requests_of(file)
+    shift_us = shift_to_now_us(requests)
+    first, second = usage_records(requests, "acme", "m", shift_us=shift_us)
     assert before <= first["occurred_at"] <= time.time_ns() // 1_000
     assert first["occurred_at"] - second["occurred_at"] == 1_000_000
-    kept = events_of(file, "acme", "m", None, None, keep_times=True)
+    kept = list(usage_records(requests, "acme", "m"))
     assert kept[0]["occurred_at"] == 1_700_158_547_000_000
     assert [event["event_id"] for event in kept] == [first["event_id"], second["event_id"]]
 
@@ -97,14 +99,14 @@ def test_the_trace_ends_now_unless_told_otherwise(tmp_path: Path) -> None:
 def test_an_empty_or_missing_file_is_told(tmp_path: Path) -> None:
     (tmp_path / "empty.csv").write_text(HEADER)
     with pytest.raises(OperatorError, match="no requests"):
-        events_of(tmp_path / "empty.csv", "acme", "m", None, None, keep_times=True)
+        requests_of(tmp_path / "empty.csv")
     with pytest.raises(OperatorError, match="no file"):
-        events_of(tmp_path / "nothing.csv", "acme", "m", None, None, keep_times=True)
+        requests_of(tmp_path / "nothing.csv")
 
 
 @pytest.mark.skipif(not AZURE.exists(), reason="the Azure trace is not beside the project (../shared/data)")
 def test_the_azure_trace() -> None:
-    events = events_of(AZURE, "acme", "gpt-4o", None, None, keep_times=True)
+    events = list(usage_records(requests_of(AZURE), "acme", "gpt-4o"))
     assert len(events) == 19_366
     assert len({event["event_id"] for event in events}) == 19_366
     assert sum(event["input_tokens"] for event in events) > 10**7

@@ -7,12 +7,11 @@ on where it stood, by itself, with the next `serve`.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from clickhouse_connect.driver.client import Client
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from projections.clickhouse import migrate
@@ -21,6 +20,7 @@ from projections.sink import PROJECTED, Place, Sink, caught_up
 from schemas.topics import Topics
 from streams.kafka.clients import admin_config, consumer_config
 from streams.kafka.consume import read_to
+from streams.kafka.groups import group_members
 from streams.kafka.inbound import Inbound
 from streams.kafka.registry import connect_registry
 from streams.kafka.silence import SilenceLimit
@@ -38,14 +38,6 @@ BYTES_MAX = 64 * 1024 * 1024
 # What one question brings is bounded in bytes by the client's own queue (64 MiB).
 FETCH_RECORDS_MAX = 10_000
 
-# A broker that has just started, or that never had a group, needs a moment before it answers for one.
-COORDINATOR_COMES = (
-    KafkaError.COORDINATOR_NOT_AVAILABLE,
-    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-    KafkaError.NOT_COORDINATOR,
-)
-COORDINATOR_PAUSE_S = 0.2
-
 Advance = Callable[[int], None]
 """Told how many records more have been projected."""
 
@@ -57,9 +49,9 @@ class ProjectionAtWorkError(Exception):
 def rebuild(settings: Settings, client: Client, advance: Advance = lambda _records: None) -> int:
     """Drop and refold; returns the number of records projected.
 
-    1. Refuse when a projection is at work (`ProjectionAtWorkError`; `KafkaException` when Kafka does not say). 2. Drop
-    every table and view, and migrate. 3. Read the projected topics from their beginning to where they end now, and
-    apply them. A crash in 3 leaves a part of the rows with their positions: the next sink adds what is missing.
+    1. Refuse when a projection is at work (`ProjectionAtWorkError`; `KafkaUnavailableError` when Kafka does not say).
+    2. Drop every table and view, and migrate. 3. Read the projected topics from their beginning to where they end now,
+    and apply them. A crash in 3 leaves a part of the rows with their positions: the next sink adds what is missing.
     """
     refuse_while_projecting(settings)
     drop(client)
@@ -68,24 +60,11 @@ def rebuild(settings: Settings, client: Client, advance: Advance = lambda _recor
 
 
 def refuse_while_projecting(settings: Settings) -> None:
-    """Raises `ProjectionAtWorkError` when the projection's consumer group has members."""
+    """Raises `ProjectionAtWorkError` when the projection's consumer group has members, `KafkaUnavailableError`."""
     group = f"{settings.namespace}{APP_NAME}"
     # Kept in a variable: a client that is collected never answers.
     admin = AdminClient({**admin_config(settings), "log_level": 0})
-    deadline = time.monotonic() + ANSWER_TIMEOUT_S
-    members: Sequence[object] | None = None
-    while members is None:
-        found = admin.describe_consumer_groups([group], request_timeout=ANSWER_TIMEOUT_S)
-        try:
-            members = found[group].result(ANSWER_TIMEOUT_S).members
-        except KafkaException as error:
-            code = error.args[0].code()
-            if code == KafkaError.GROUP_ID_NOT_FOUND:
-                members = []  # no projection was ever at work here
-            elif code not in COORDINATOR_COMES or time.monotonic() > deadline:
-                raise
-            else:
-                time.sleep(COORDINATOR_PAUSE_S)
+    members = group_members(admin, group)
     if members:
         raise ProjectionAtWorkError(f"the consumer group {group} has members")
 

@@ -36,8 +36,9 @@ def merge(
     import time
 
     from streams.agents.processor import make_processor
+    from streams.engine.rebuild import refuse_while_working
     from streams.kafka import topics_admin
-    from streams.processing.merging import find_second_accounts, refuse_while_working
+    from streams.processing.merging import find_second_accounts
     from streams.processing.merging import merge as merge_account
 
     settings = load_settings()

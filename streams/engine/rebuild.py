@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from streams.engine.accounts import accounts_checksum, frame_account
@@ -27,6 +27,7 @@ from streams.engine.seen import Blob
 from streams.engine.transaction import Messages, PartitionProducer, Writes
 from streams.errors import KafkaUnavailableError, OperatorError
 from streams.kafka.clients import admin_config
+from streams.kafka.groups import ASK_PAUSE_S, group_members
 from streams.kafka.reader import CommittedReader
 from streams.seals import Seals, position_owner
 from streams.settings import Settings
@@ -36,7 +37,6 @@ ANSWER_TIMEOUT_S = 30.0
 WRITE_BYTES_MAX = 4 * 1024 * 1024
 # A worker with a name leaves its place in the group only when its session has run out.
 SESSION_MARGIN_S = 1.0
-ASK_PAUSE_S = 0.2
 ATTEMPTS_MAX = 5
 COMMIT = 1
 """The number of the one transaction that a rebuilt state counts as; all its accounts and ids are of it."""
@@ -74,42 +74,17 @@ def refuse_while_working(settings: Settings, waits: Callable[[float], None] = la
     deadline = time.monotonic() + session_s
     # Kept in a variable: a client that is collected never answers.
     admin = AdminClient({**admin_config(settings), "log_level": 0})
-    members = _members(admin, settings.app_id)
+    members = group_members(admin, settings.app_id)
     if members:
         waits(session_s)
     while members:
         if time.monotonic() > deadline:
             raise WorkerAtWorkError(
-                f"{len(members)} workers of the consumer group {settings.app_id} run ({', '.join(members[:3])})",
+                f"{len(members)} workers run in the consumer group {settings.app_id} ({', '.join(members[:3])})",
                 "stop every `credits worker` and `credits up`, and run this again (`credits broker` runs Kafka alone)",
             )
         time.sleep(ASK_PAUSE_S)
-        members = _members(admin, settings.app_id)
-
-
-def _members(admin: AdminClient, group: str) -> list[str]:
-    """Who is in a consumer group. Raises `KafkaUnavailableError`; a broker that has just started is waited for."""
-    deadline = time.monotonic() + ANSWER_TIMEOUT_S
-    while True:
-        found = admin.describe_consumer_groups([group], request_timeout=ANSWER_TIMEOUT_S)
-        try:
-            members = found[group].result(ANSWER_TIMEOUT_S).members
-        except KafkaException as failure:
-            error = failure.args[0]
-            if error.code() == KafkaError.GROUP_ID_NOT_FOUND:
-                return []  # no worker was ever there
-            if error.code() not in _COORDINATOR_COMES or time.monotonic() > deadline:
-                raise KafkaUnavailableError(f"the group {group} cannot be asked for: {error.str()}") from failure
-            time.sleep(ASK_PAUSE_S)
-        else:
-            return sorted(f"{each.client_id} at {each.host}" for each in members)
-
-
-_COORDINATOR_COMES = {
-    KafkaError.COORDINATOR_NOT_AVAILABLE,
-    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-    KafkaError.NOT_COORDINATOR,
-}
+        members = group_members(admin, settings.app_id)
 
 
 def fence(settings: Settings) -> None:

@@ -25,7 +25,7 @@ from schemas.codec import RegistryUnavailableError
 from schemas.enums import DeadLetterCode
 from schemas.partitioner import REMEDY
 from schemas.topics import Topics
-from streams.errors import OperatorError
+from streams.errors import KafkaUnavailableError, OperatorError
 from streams.text_safety import redacted_address
 
 if TYPE_CHECKING:
@@ -299,15 +299,14 @@ def _clickhouse(settings: Settings, serving: dict[str, Any] | None) -> Check:
 
 
 def _workers(settings: Settings, admin: AdminClient | None) -> Check:
-    from confluent_kafka import KafkaException
+    from streams.kafka.groups import group_members
 
     if admin is None:
         return Check("workers", Verdict.SKIPPED, "no Kafka to ask")
     try:
-        described = admin.describe_consumer_groups([settings.app_id], request_timeout=ANSWER_TIMEOUT_S)
-        members = len(described[settings.app_id].result(ANSWER_TIMEOUT_S).members)
-    except (KafkaException, TimeoutError):
-        members = 0  # a group that never had a member is unknown
+        members = len(group_members(admin, settings.app_id, ANSWER_TIMEOUT_S))
+    except (KafkaUnavailableError, TimeoutError):
+        members = 0
     if members == 0:
         return Check("workers", Verdict.NOTE, "none runs", "`credits up`, or `credits worker`, starts one")
     if members > settings.partitions:

@@ -17,9 +17,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient
-
 from schemas.codec import decode_columns, encode_one, rows_of
 from schemas.enums import InputKind, PurchaseKind
 from schemas.events import INPUTS
@@ -27,8 +24,8 @@ from schemas.partitioner import partition_of
 from schemas.topics import INPUT_TOPICS, Topics
 from streams.engine.maintenance import book_output
 from streams.engine.ports import Keyed, Output, Processor
+from streams.engine.rebuild import refuse_while_working
 from streams.errors import OperatorError
-from streams.kafka.clients import admin_config
 from streams.kafka.reader import committed_ends, read_range
 from streams.kafka.registry import Kept, connect_registry
 from streams.ledger.account import Account, encode_account, new_account
@@ -130,21 +127,6 @@ def moving_records(second: AccountMerge, now: int) -> list[tuple[InputKind, dict
             }
             records.append((InputKind.PURCHASE, {**common, **purchase}))
     return records
-
-
-def refuse_while_working(settings: Settings) -> None:
-    """Raise `OperatorError` while the ledger's group has members."""
-    admin = AdminClient(admin_config(settings))
-    try:
-        described = admin.describe_consumer_groups([settings.app_id], request_timeout=ANSWER_TIMEOUT_S)
-        members = len(described[settings.app_id].result(ANSWER_TIMEOUT_S).members)
-    except KafkaException:
-        members = 0  # a group that never had a member is unknown
-    if members:
-        raise OperatorError(
-            f"{members} workers run",
-            "stop them, wait for CREDITS_SESSION_TIMEOUT_MS, and merge before they start again",
-        )
 
 
 def _encoded(kind: InputKind, fields: Mapping[str, Any], registry: Kept) -> bytes:

@@ -4,6 +4,7 @@ Rules of this file:
 1. A task or future that nobody awaits is given to `watched`. A pool that work is only handed to is a `WatchedPool`.
 2. Threads need not be given: `watched_threads` hears of every thread of the process that ends with an exception, also
    of those that are added later. So a thread catches only what it can go on after.
+3. What is away for a while is waited for, by `retry_until_available`, and the log says so once.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -21,6 +22,7 @@ log = logging.getLogger(__name__)
 Tell = Callable[[BaseException], None]
 """Stops the process for this error. Called on the event loop."""
 
+Answer = TypeVar("Answer")
 AnyTask = TypeVar("AnyTask", bound=asyncio.Task[Any])
 
 
@@ -33,6 +35,30 @@ def watched(task: AnyTask, tell: Tell) -> AnyTask:
 
     task.add_done_callback(ended)
     return task
+
+
+async def retry_until_available(
+    ask: Callable[[], Awaitable[Answer]],
+    unavailable: type[Exception] | tuple[type[Exception], ...],
+    name: str,
+    pause_s: float,
+    wanted: Callable[[], bool] = lambda: True,
+) -> Answer:
+    """The answer of `ask`, asked again after each pause for as long as it raises that something is unavailable.
+
+    `name`: who waits, for the log. Raises what `ask` raised last when the answer is no longer `wanted`.
+    """
+    warned = False
+    while True:
+        try:
+            return await ask()
+        except unavailable as missing:
+            if not wanted():
+                raise
+            if not warned:
+                log.warning("%s waits: %s", name, missing)
+                warned = True
+        await asyncio.sleep(pause_s)
 
 
 @contextlib.contextmanager

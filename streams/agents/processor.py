@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Final
 
 from schemas.codec import RegistryUnavailableError
@@ -24,6 +25,7 @@ from streams.agents.prices import AGENT as PRICES
 from streams.agents.settings import AGENT as SETTINGS
 from streams.agents.transfer_legs import AGENT as TRANSFER_LEGS
 from streams.agents.usage import AGENT as USAGE
+from streams.background import retry_until_available
 from streams.engine.ports import EntrySource, Output, Partition, SeenWindow, UnavailableError
 from streams.kafka.inbound import Inbound
 from streams.kafka.registry import Kept, connect_registry
@@ -99,8 +101,9 @@ class LedgerProcessor:
         Waits for a registry or a broker that is away: `step` must not.
         """
         self._entries = entries
-        await _patiently(self._know_written_schemas)
-        await _patiently(self._prices.start)
+        for ask in (self._know_written_schemas, self._prices.start):
+            away = (UnavailableError, RegistryUnavailableError)
+            await retry_until_available(partial(asyncio.to_thread, ask), away, "The worker", START_PAUSE_S)
 
     async def stop(self) -> None:
         """Let go of the registry and of the price topic."""
@@ -184,21 +187,6 @@ class LedgerProcessor:
         if output.notices:
             self._notice_log.committed(state.partition.number, output.notices, time.monotonic())
         state.forget_some()
-
-
-async def _patiently(ask: Callable[[], object]) -> None:
-    """Ask in a thread until there is an answer; says once that it waits."""
-    told = False
-    while True:
-        try:
-            await asyncio.to_thread(ask)
-        except (UnavailableError, RegistryUnavailableError) as missing:
-            if not told:
-                log.warning("The worker waits: %s", missing)
-                told = True
-            await asyncio.sleep(START_PAUSE_S)
-        else:
-            return
 
 
 def make_processor(settings: Settings) -> LedgerProcessor:

@@ -27,7 +27,7 @@ import faust
 from aiokafka.errors import KafkaError, KafkaTimeoutError
 from faust.types import TP
 
-from streams.background import WatchedPool, watched
+from streams.background import WatchedPool, retry_until_available, watched
 from streams.engine.clock import ASK_INTERVAL_S, BrokerClock
 from streams.engine.failures import (
     ContractError,
@@ -307,23 +307,29 @@ class Engine:
         return restored
 
     async def _take_over(self, number: int, limit: asyncio.Semaphore) -> None:
+        def wanted() -> bool:
+            return not self._stopping
+
         async with limit:
-            while not self._stopping:
-                try:
-                    restored = await asyncio.to_thread(self._restore, number, lambda: not self._stopping)
-                except KafkaUnavailableError as error:
-                    if not self._stopping:
-                        log.warning("Partition %s waits for Kafka: %s", number, error)
-                        await asyncio.sleep(RESTORE_PAUSE_S)
-                    continue
-                firsts = await self._first_offsets(restored)
-                if firsts is None:
-                    restored.producer.close()
-                    return
-                pump = Pump(self._setup, restored, firsts)
-                self._pumps[number] = pump
-                pump.start()
+            if self._stopping:
                 return
+            try:
+                restored = await retry_until_available(
+                    lambda: asyncio.to_thread(self._restore, number, wanted),
+                    KafkaUnavailableError,
+                    f"Partition {number}",
+                    RESTORE_PAUSE_S,
+                    wanted,
+                )
+            except KafkaUnavailableError:
+                return
+            firsts = await self._first_offsets(restored)
+            if firsts is None:
+                restored.producer.close()
+                return
+            pump = Pump(self._setup, restored, firsts)
+            self._pumps[number] = pump
+            pump.start()
 
     async def _first_offsets(self, restored: Restored) -> dict[str, int] | None:
         """For inputs that the state has never read: the beginning of their log. None when the engine stops."""

@@ -26,6 +26,7 @@ from typing import Any, Protocol
 import msgspec
 
 from schemas.codec import RegistryUnavailableError
+from streams.background import retry_until_available
 from streams.engine.accounts import frame_account
 from streams.engine.failures import ContractError, FencedError, PartitionLostError, StateLostError
 from streams.engine.internal_topics import changelog_topic, seen_topic
@@ -374,17 +375,16 @@ class Pump:
         return inbound if inbound.first_offset == position else start_at(inbound, position)
 
     async def _gather(self, batch: Sequence[Inbound]) -> Any:
-        told = False
-        while True:
-            try:
-                return await self._setup.processor.gather(self._state, batch)
-            except UNAVAILABLE as missing:
-                if not told:
-                    log.warning("Partition %s waits: %s", self.number, missing)
-                    told = True
-                if self._closing:
-                    raise PartitionLostError("closed while waiting") from missing
-                await asyncio.sleep(UNAVAILABLE_PAUSE_S)
+        try:
+            return await retry_until_available(
+                lambda: self._setup.processor.gather(self._state, batch),
+                UNAVAILABLE,
+                f"Partition {self.number}",
+                UNAVAILABLE_PAUSE_S,
+                self._is_open,
+            )
+        except UNAVAILABLE as missing:
+            raise PartitionLostError("closed while waiting") from missing
 
     async def _tick(self, at: int) -> None:
         async with self._busy:
@@ -523,14 +523,17 @@ class Pump:
             until_s = time.monotonic() + session_s
             while time.monotonic() < until_s and not self._closing:
                 await asyncio.sleep(0.1)
-        restored = None
-        while restored is None and not self._closing:
-            try:
-                restored = await asyncio.to_thread(self._setup.restore, self.number, lambda: not self._closing)
-            except KafkaUnavailableError as error:
-                log.warning("Partition %s waits for Kafka: %s", self.number, error)
-                await asyncio.sleep(RESTORE_PAUSE_S)
-        if restored is None:
+        if self._closing:
+            return
+        try:
+            restored = await retry_until_available(
+                lambda: asyncio.to_thread(self._setup.restore, self.number, self._is_open),
+                KafkaUnavailableError,
+                f"Partition {self.number}",
+                RESTORE_PAUSE_S,
+                self._is_open,
+            )
+        except KafkaUnavailableError:
             return
         if self._closing:
             restored.producer.close()
@@ -538,6 +541,9 @@ class Pump:
         self._install(restored, self._position.starts)
         self._hold_or_release()
         await self._setup.fetching.seek(self.number, self.intake.next_offsets)
+
+    def _is_open(self) -> bool:
+        return not self._closing
 
     def _count_fence(self) -> None:
         now_s = time.monotonic()

@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import threading
 
-from streams.background import WatchedPool, watched, watched_threads
+import pytest
+
+from streams.background import WatchedPool, retry_until_available, watched, watched_threads
 
 
 class BrokenError(Exception):
@@ -91,3 +93,40 @@ def test_a_death_after_the_loop_has_ended_is_no_second_error() -> None:
     thread.join(10)
     watching.__exit__(None, None, None)
     assert told == []
+
+
+class AwayError(Exception):
+    """Not there now."""
+
+
+def test_what_is_away_is_asked_again_and_the_log_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
+    asked: list[int] = []
+
+    async def ask() -> int:
+        asked.append(len(asked))
+        if len(asked) < 4:
+            raise AwayError("no broker")
+        return asked[-1]
+
+    assert asyncio.run(retry_until_available(ask, AwayError, "Partition 3", 0.0)) == 3
+    assert [record.getMessage() for record in caplog.records] == ["Partition 3 waits: no broker"]
+
+
+def test_what_is_no_longer_wanted_is_not_asked_again() -> None:
+    asked: list[int] = []
+
+    async def ask() -> int:
+        asked.append(len(asked))
+        raise AwayError
+
+    with pytest.raises(AwayError):
+        asyncio.run(retry_until_available(ask, AwayError, "Partition 3", 0.0, lambda: len(asked) < 3))
+    assert len(asked) == 3
+
+
+def test_what_does_not_pass_is_raised_at_once() -> None:
+    async def ask() -> int:
+        raise BrokenError
+
+    with pytest.raises(BrokenError):
+        asyncio.run(retry_until_available(ask, AwayError, "Partition 3", 0.0))

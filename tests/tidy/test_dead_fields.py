@@ -1,13 +1,15 @@
 """No field that the code never reads, and no option that it never sets: tests alone are no users.
 
 By name, and by who is asked: in `partition.counters` the receiver names the class `Partition`, so that is no use of
-`PositionRecord.counters`. Where the receiver names no class that has the field, the use counts for all that have it.
+`PositionRecord.counters`; what a parameter is comes from its annotation. Where the receiver names no class that has the
+field, the use counts for all that have it.
 Looked at are dataclasses and structs. A struct is written out whole, so all of its fields are read.
 """
 
 from __future__ import annotations
 
 import ast
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -41,6 +43,7 @@ SET_OTHERWISE = {
     "PositionRecord.version": "each program writes its own version",
     "Wallet.depletion": "`evolve` fills it through a local name",
     "Wallet.ended": "`grants` fills it by `insort`",
+    "WalletFold.grants": "the fold fills it through a local name",
     "_Failure.failure_reason": "decoded from the body of a setting",
     "_Folder.data_dir": "the settings' port asks for it; a folder that is given needs none",
     "_PurchaseDetails.failure_reason": "decoded from the details of a purchase",
@@ -56,6 +59,14 @@ class Uses:
     stored: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     given: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     """By the name of a class, the fields that its constructor gets; under "replace" those of copies."""
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Where a use stands: `inside` which class, and under which `annotations` of parameters."""
+
+    inside: str
+    annotations: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -85,22 +96,30 @@ def owners(tree: ast.AST) -> Iterator[Owner]:
             yield Owner(node.name, names, optional, "Struct" in bases)
 
 
-def receiver(node: ast.expr, inside: str) -> str:
-    """What the object before the dot is called: the class itself for `self`."""
+def annotated(function: ast.FunctionDef | ast.AsyncFunctionDef) -> dict[str, str]:
+    """The annotations of the parameters."""
+    given = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
+    return {each.arg: ast.unparse(each.annotation) for each in given if each.annotation is not None}
+
+
+def receiver(node: ast.expr, scope: Scope) -> str:
+    """What the object before the dot is called: the class itself for `self`, the annotation of a parameter."""
     while isinstance(node, ast.Call | ast.Subscript):
         node = node.func if isinstance(node, ast.Call) else node.value
     name = node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
-    return inside if name in ("self", "cls") else name.strip("_")
+    if isinstance(node, ast.Name) and name in scope.annotations:
+        return f"{scope.annotations[name]} {name}"
+    return scope.inside if name in ("self", "cls") else name.strip("_")
 
 
-def note(node: ast.AST, uses: Uses, inside: str, fields: dict[str, tuple[str, ...]]) -> None:
-    """Note every use in a tree; `inside`: the class that it stands in."""
+def note(node: ast.AST, uses: Uses, scope: Scope, fields: dict[str, tuple[str, ...]]) -> None:
+    """Note every use in a tree."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.Attribute):
             kept = uses.stored if isinstance(child.ctx, ast.Store) else uses.read
-            kept[child.attr].add(receiver(child.value, inside))
+            kept[child.attr].add(receiver(child.value, scope))
         elif isinstance(child, ast.Call):
-            called = receiver(child.func, inside)
+            called = receiver(child.func, scope)
             names = [keyword.arg for keyword in child.keywords if keyword.arg is not None]
             uses.given[called].update(names, fields.get(called, ())[: len(child.args)])
             if any(keyword.arg is None for keyword in child.keywords) or any(
@@ -108,23 +127,30 @@ def note(node: ast.AST, uses: Uses, inside: str, fields: dict[str, tuple[str, ..
             ):
                 uses.given[called].update(fields.get(called, ()))
             if isinstance(child.func, ast.Attribute) and child.func.attr in MUTATING:
-                _note_stored(child.func.value, uses, inside)
+                _note_stored(child.func.value, uses, scope)
         elif isinstance(child, ast.Subscript) and isinstance(child.ctx, ast.Store):
-            _note_stored(child.value, uses, inside)
+            _note_stored(child.value, uses, scope)
         elif isinstance(child, ast.AugAssign):
-            _note_stored(child.target, uses, inside)
-        note(child, uses, child.name if isinstance(child, ast.ClassDef) else inside, fields)
+            _note_stored(child.target, uses, scope)
+        within = scope
+        if isinstance(child, ast.ClassDef):
+            within = Scope(child.name)
+        elif isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+            within = Scope(scope.inside, {**scope.annotations, **annotated(child)})
+        note(child, uses, within, fields)
 
 
-def _note_stored(node: ast.expr, uses: Uses, inside: str) -> None:
+def _note_stored(node: ast.expr, uses: Uses, scope: Scope) -> None:
     if isinstance(node, ast.Attribute):
-        uses.stored[node.attr].add(receiver(node.value, inside))
+        uses.stored[node.attr].add(receiver(node.value, scope))
 
 
 def is_used(owner: Owner, name: str, receivers: set[str], having: dict[str, set[str]]) -> bool:
     """Whether one of these receivers is this class, as far as its name says."""
     for each in receivers:
-        named = {other for other in having[name] if each and each.lower() in other.lower()}
+        typed, _, called = each.rpartition(" ")
+        named = having[name] & set(re.findall(r"\w+", typed))
+        named = named or {other for other in having[name] if called and called.lower() in other.lower()}
         if not named or owner.name in named:
             return True
     return False
@@ -139,7 +165,7 @@ def dead(trees: list[ast.Module]) -> tuple[set[str], set[str]]:
             having[name].add(owner.name)
     uses = Uses()
     for tree in trees:
-        note(tree, uses, "", {owner.name: owner.fields for owner in found})
+        note(tree, uses, Scope(""), {owner.name: owner.fields for owner in found})
     unread, unset = set(), set()
     for owner in found:
         for name in owner.fields:
@@ -178,6 +204,14 @@ class Output:
     at: int
     memory: dict = field(default_factory=dict)
 
+@dataclass
+class Outcome:
+    legs: list
+
+@dataclass
+class Sides:
+    legs: list
+
 class PositionRecord(Struct):
     counters: dict = {}
     memory: dict = {}
@@ -187,6 +221,9 @@ def install(partition, position, output):
     position.memory = output.memory
     print(partition.number, output.at, Output(1), Partition(2))
     position.counters["usage"] = 1
+
+def add(outcome: Outcome | Sides):
+    print(outcome.legs, Outcome([]), Sides([]))
 """
 
 

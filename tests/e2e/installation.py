@@ -117,7 +117,7 @@ class Installation:
             reader.join(timeout=5)
 
 
-def until(what: str, condition: Any, timeout_s: float = 30.0) -> Any:
+def until(what: str, condition: Any, timeout_s: float = 90.0) -> Any:
     """The first true answer of `condition`; it is asked again for `timeout_s`."""
     deadline = time.monotonic() + timeout_s
     while True:

@@ -40,11 +40,8 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installat
 
 
 def test_the_balance_is_what_the_readme_computes(installation: Installation) -> None:
-    def booked() -> bool:
-        (wallet,) = installation.json("balance", "acme")["wallets"]
-        return bool(wallet["settled"] == "99.962")
-
-    until("the balance of acme", booked)
+    until("the balance of acme", lambda: settled(installation) == "99.962")
+    (_,) = installation.json("balance", "acme")["wallets"]
     shown = installation.run("balance", "acme").stdout
     assert "99.962" in shown
     assert "0.038" in shown

@@ -36,7 +36,7 @@ def test_a_service_holds_and_captures(installation: LedgerInstallation, bought: 
         env=installation.environment(),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=True,
     )
     assert done.stdout == said, done.stderr

@@ -122,6 +122,7 @@ def test_a_merge_changes_nothing(filled: Client) -> None:
     assert audited(filled) == audit
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "question",
     [
@@ -136,6 +137,7 @@ def test_what_is_there_twice_is_left_out_in_bounded_memory(millions: Client, que
     assert int(millions.query(question, settings={"max_memory_usage": MEMORY_BYTES_MAX}).result_rows[0][0]) == ENTRIES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "question",
     [

@@ -111,8 +111,8 @@ _NOTES = {
     "hold": "\n`on_shortage` says what happens when there are not enough credits. `reject` (the default) refuses the "
     "hold. `cap` grants what there is; running work may go down to the negative limit. `overflow` grants all of "
     "it, below zero if necessary. At a month's limit or a budget, `cap` grants what is left, and the others are "
-    "refused. The decision says how much was granted.\n\nA hold is resolved once. A capture after its time-out is "
-    "`already_resolved` and books nothing: send what was used as usage.\n",
+    "refused. The decision says how much was granted.\n\nA hold is resolved once. A capture that arrives after its "
+    "time-out is `already_resolved` and books nothing: send what was used as usage.\n",
 }
 """What a reader should know of a record besides its fields."""
 

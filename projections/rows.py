@@ -35,6 +35,7 @@ from schemas.dead_letters import (
 )
 from schemas.enums import EntryKind, EntryReason
 from schemas.facts import BALANCE_AMOUNTS
+from schemas.records import arrow_schema
 
 DEAD_LETTER_VALUE_BYTES_MAX = 65_536
 """Bytes of a dead letter's value that its row holds; the topic holds them all."""
@@ -46,7 +47,7 @@ def _as_is(column: Any) -> Any:
     return column
 
 
-_LEDGER: tuple[tuple[str, str, Conversion], ...] = (
+_DECLARED: tuple[tuple[str, str, Conversion], ...] = (
     ("org_id", "org_id", _as_is),
     ("seq", "seq", _as_is),
     ("entry_id", "entry_id", _as_is),
@@ -91,6 +92,19 @@ _LEDGER: tuple[tuple[str, str, Conversion], ...] = (
     ("details", "details", text),
     ("attributes", "attributes", _as_is),
 )
+
+
+def _by_type(field: pa.Field) -> tuple[str, str, Conversion]:
+    """The column of a field of the entry that is not declared above."""
+    if field.name.endswith("_nanos"):
+        return field.name.removesuffix("_nanos"), field.name, amounts
+    if pa.types.is_string(field.type):
+        return field.name, field.name, text
+    return field.name, field.name, numbers if pa.types.is_integer(field.type) else _as_is
+
+
+_KNOWN = {"slices", "grants", *(source for _, source, _ in _DECLARED)}
+_LEDGER = (*_DECLARED, *(_by_type(field) for field in arrow_schema("entry") if field.name not in _KNOWN))
 
 _ACTIVITY_KINDS = (
     EntryKind.PURCHASE,

@@ -23,7 +23,7 @@ from schemas.enums import (
     TopupReason,
     WalletStatus,
 )
-from schemas.fields import Amount, Count, Flag, Priority, Record, SmallCount, Time
+from schemas.fields import Amount, Count, Flag, Priority, Record, SmallCount, Time, completed
 
 
 class Slice(Record):
@@ -47,6 +47,7 @@ class Grant(Record):
     currency: str | None = None
 
 
+@completed("entry")
 class Entry(Record):
     """One line of the ledger."""
 

@@ -9,9 +9,11 @@ float is not a number.
 from __future__ import annotations
 
 import functools
+import operator
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, Any, Self, get_args
+from typing import Annotated, Any, Self, TypeVar, get_args
 
 from pydantic import (
     AfterValidator,
@@ -23,10 +25,12 @@ from pydantic import (
     StrictInt,
     ValidationError,
     WithJsonSchema,
+    create_model,
 )
 
 from schemas.amounts import AMOUNT_MAX, AmountOutOfRangeError, check_amount, format_amount, parse_amount
 from schemas.enums import DeadLetterCode
+from schemas.records import avro_schema
 from schemas.times import TIME_DOUBTED_BELOW, TIME_MAX, parse_time
 
 ID_CHARACTERS_MAX = 128
@@ -191,6 +195,37 @@ class Record(Model):
     def from_record(cls, fields: dict[str, Any]) -> Self:
         """The model of decoded fields; raises pydantic's ValidationError, which is a ValueError."""
         return cls.model_validate(fields, context=FROM_LOG)
+
+
+_Model = TypeVar("_Model", bound=Record)
+
+_TYPES: dict[str, Any] = {"string": str, "long": int, "int": int, "double": float, "boolean": bool}
+
+
+def completed(record: str) -> Callable[[type[_Model]], type[_Model]]:
+    """A decorator: the model with the fields of the newest Avro record that it does not declare, by their plain types.
+
+    For output records only: the fields of an input record have limits, and a limit is chosen by somebody.
+    """
+
+    def complete(model: type[_Model]) -> type[_Model]:
+        missing = [field for field in avro_schema(record)["fields"] if field["name"] not in model.model_fields]
+        if not missing:
+            return model
+        fields: dict[str, Any] = {field["name"]: (_type(field["type"]), field["default"]) for field in missing}
+        made: type[_Model] = create_model(model.__name__, __base__=model, __module__=model.__module__, **fields)
+        return made
+
+    return complete
+
+
+def _type(avro: Any) -> Any:
+    """The Python type of a field; KeyError for one that must be declared."""
+    if isinstance(avro, list):
+        return functools.reduce(operator.or_, (None if branch == "null" else _type(branch) for branch in avro))
+    if isinstance(avro, dict) and avro["type"] == "map":
+        return dict[str, _type(avro["values"])]  # type: ignore[misc]
+    return _TYPES[avro["type"] if isinstance(avro, dict) else avro]
 
 
 def _plain(value: Any) -> Any:

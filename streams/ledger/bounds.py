@@ -27,7 +27,8 @@ import msgspec
 from schemas.enums import RejectReason
 from schemas.topics import ACCOUNT_BYTES_MAX
 from streams.ledger.account import Account, encode_account
-from streams.ledger.entry import CARRIED, Entry, Slice
+from streams.ledger.avro_fields import CARRIED
+from streams.ledger.entry import Entry, Slice
 from streams.ledger.refusals import Refusal
 
 WALLETS_MAX = 64

@@ -12,6 +12,7 @@ from typing import Any, Self
 import msgspec
 
 from schemas.enums import ActorRole, HoldAction, OnShortage, PurchaseKind, PurchaseStatus, RefundTarget, SettingKind
+from streams.ledger.avro_fields import completed
 
 PRIORITY_DEFAULT = 50
 """Draw-down priority of a grant that names none (product rule 2)."""
@@ -29,6 +30,7 @@ class Command(msgspec.Struct, frozen=True):
         return msgspec.convert({name: value for name, value in record.items() if value is not None}, cls)
 
 
+@completed("usage")
 class Usage(Command, frozen=True):
     """Work that was done (product rules 7-9)."""
 
@@ -60,6 +62,7 @@ class Usage(Command, frozen=True):
     attributes: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
+@completed("purchase")
 class Purchase(Command, frozen=True):
     """Credits bought or given, or a charge that failed (product rule 19)."""
 
@@ -79,6 +82,7 @@ class Purchase(Command, frozen=True):
     failure_reason: str | None = None
 
 
+@completed("transfer")
 class Transfer(Command, frozen=True):
     """Credits to be moved to another org (product rule 22)."""
 
@@ -92,6 +96,7 @@ class Transfer(Command, frozen=True):
     reason: str | None = None
 
 
+@completed("refund")
 class Refund(Command, frozen=True):
     """Credits of a purchase to be taken back, or of a usage to be given back (product rule 21)."""
 
@@ -106,6 +111,7 @@ class Refund(Command, frozen=True):
     target_recorded_at: int | None = None
 
 
+@completed("hold")
 class Hold(Command, frozen=True):
     """Credits to be set aside, taken or let go (product rule 18)."""
 
@@ -128,6 +134,7 @@ class Hold(Command, frozen=True):
     provider: str | None = None
 
 
+@completed("setting")
 class Setting(Command, frozen=True):
     """A change of what an org may do and how (product rule 33); `body` is JSON."""
 

@@ -25,6 +25,7 @@ from schemas.enums import (
     LegKind,
     TopupReason,
 )
+from streams.ledger.avro_fields import completed
 
 PERCENT_STEP_NANOS = 10_000_000
 """Percentages are given with two decimals, rounded down: steps of 0.01 %, in nano-percent."""
@@ -51,6 +52,7 @@ class Lot(msgspec.Struct, frozen=True):
     currency: str | None = None
 
 
+@completed("entry")
 class Entry(msgspec.Struct, frozen=True, gc=False):
     """One line of the ledger: the contract's `entry`."""
 
@@ -113,26 +115,6 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     def from_record(cls, record: Mapping[str, Any]) -> Entry:
         """The inverse of `to_record`; raises msgspec.ValidationError for what no ledger wrote."""
         return msgspec.convert(record, cls)
-
-
-DIMENSIONS = (
-    "operation",
-    "source",
-    "category",
-    "project_id",
-    "user_id",
-    "team",
-    "department",
-    "model",
-    "tool",
-    "provider",
-    "endpoint",
-    "deployment",
-)
-"""What usage is told apart by; the entry of a usage carries it, and those that give back some of it."""
-
-CARRIED = (*DIMENSIONS, "input_tokens", "output_tokens", "quantity_nanos", "unit_of_measure", "replicas")
-"""Dimensions and quantities of a usage that its entry carries, and the `correction` that takes it back."""
 
 
 class Alert(msgspec.Struct, frozen=True):

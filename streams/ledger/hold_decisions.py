@@ -30,8 +30,8 @@ from streams.ledger.entry import HoldDecision, Slice
 from streams.ledger.grants import draw
 from streams.ledger.holds import HoldTerms, kept_by, resolved_before
 from streams.ledger.journal import Journal
-from streams.ledger.pricing import Work, is_free
-from streams.ledger.rating import Rated
+from streams.ledger.pricing import is_free
+from streams.ledger.rating import Rated, Work
 from streams.ledger.refusals import DeadLetter, check_range
 from streams.ledger.source import Context
 from streams.ledger.usage import check_spendable, usage_fields, wallet_for

@@ -9,25 +9,15 @@ Rules of this file, for single records and for columns:
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final
 
 from schemas.enums import DeadLetterCode
 from streams.ledger.account import Account
 from streams.ledger.commands import Usage
-from streams.ledger.rating import PriceList, Rated, RatingPlan
+from streams.ledger.rating import PriceList, Rated, RatingPlan, Work
 from streams.ledger.refusals import DeadLetter, check_range
 
 DEFAULT_UNIT: Final = "USD"
-
-
-class Work(NamedTuple):
-    """One kind of usage: the dimensions that a price may name, in the order of `PriceList.plan`."""
-
-    operation: str
-    category: str | None = None
-    model: str | None = None
-    tool: str | None = None
-    provider: str | None = None
 
 
 def rate(account: Account, usage: Usage, prices: PriceList, unit: str | None = None) -> Rated:
@@ -40,8 +30,8 @@ def rate(account: Account, usage: Usage, prices: PriceList, unit: str | None = N
         if usage.cost_nanos < 0:
             raise DeadLetter(DeadLetterCode.INVALID_FIELD, "cost_nanos must not be below 0")
         return Rated(usage.cost_nanos, upstream_unit(account, usage.wallet, unit))
-    work = Work(usage.operation, usage.category, usage.model, usage.tool, usage.provider)
-    plan = plan_for(account, prices, work)
+    work = (usage.operation, usage.category, usage.model, usage.tool, usage.provider)
+    plan = plan_for(account, prices, work)  # type: ignore[arg-type]  # a plain tuple is made in a third of the time
     return plan.cost(usage.occurred_at, usage.input_tokens, usage.output_tokens, usage.quantity_nanos, usage.replicas)
 
 
@@ -60,7 +50,7 @@ def default_unit(account: Account) -> str:
 
 def plan_for(account: Account, prices: PriceList, work: Work) -> RatingPlan:
     """The prices that count for work of an org."""
-    return prices.plan(account.org_id, account.tier, *work, overrides=account.overrides)
+    return prices.plan(account.org_id, account.tier, work, account.overrides)
 
 
 def has_own_plans(account: Account, prices: PriceList) -> bool:
@@ -70,7 +60,7 @@ def has_own_plans(account: Account, prices: PriceList) -> bool:
 
 def shared_plan(prices: PriceList, work: Work) -> RatingPlan:
     """The prices that count for work of every org without plans of its own."""
-    return prices.plan("", None, *work)
+    return prices.plan("", None, work)
 
 
 def is_free(account: Account, prices: PriceList, work: Work, at: int) -> bool:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -48,6 +48,16 @@ _HALF_SCALE = _TOKEN_SCALE // 2
 """Added before the division, it rounds half up; the scale is even."""
 
 _END_OF_TIME = 2**63 - 1
+
+
+class Work(NamedTuple):
+    """One kind of usage: the dimensions that a price may name."""
+
+    operation: str
+    category: str | None = None
+    model: str | None = None
+    tool: str | None = None
+    provider: str | None = None
 
 
 class Price(msgspec.Struct, frozen=True):
@@ -266,7 +276,7 @@ class PriceList:
             self._by_operation.setdefault(price.operation, []).append(price)
         self.overridden = frozenset(price.org_id for price in self._prices.values() if price.org_id is not None)
         """Orgs that have prices of their own."""
-        self._plans: dict[tuple[str | int | None, ...], RatingPlan] = {}
+        self._plans: dict[tuple[str | None, int, str | None, Work], RatingPlan] = {}
 
     def __len__(self) -> int:
         return len(self._prices)
@@ -274,18 +284,7 @@ class PriceList:
     def __iter__(self) -> Iterator[Price]:
         return iter(self._prices.values())
 
-    def plan(
-        self,
-        org_id: str,
-        tier: str | None,
-        operation: str,
-        category: str | None = None,
-        model: str | None = None,
-        tool: str | None = None,
-        provider: str | None = None,
-        *,
-        overrides: Overrides | None = None,
-    ) -> RatingPlan:
+    def plan(self, org_id: str, tier: str | None, work: Work, overrides: Overrides | None = None) -> RatingPlan:
         """The prices of one kind of usage; remembered, so that asking again is one look-up.
 
         `overrides`: the org's own prices by setting (`Account.overrides`); they go before those of the list as any
@@ -296,28 +295,20 @@ class PriceList:
             owner, version = org_id, overrides.version
         elif org_id in self.overridden:
             owner = org_id
-        key = (owner, version, tier, operation, category, model, tool, provider)
+        key = (owner, version, tier, work)
         plan = self._plans.get(key)
         if plan is None:
             if len(self._plans) >= PLANS_MAX:
                 self._plans.clear()
-            matching = self._matching(owner, tier, operation, category, model, tool, provider, overrides)
-            plan = self._plans[key] = RatingPlan(matching, _describe(operation, category, model, tool, provider))
+            matching = self._matching(owner, tier, Work(*work), overrides)
+            plan = self._plans[key] = RatingPlan(matching, _describe(Work(*work)))
         return plan
 
     def _matching(
-        self,
-        org_id: str | None,
-        tier: str | None,
-        operation: str | None,
-        category: str | None,
-        model: str | None,
-        tool: str | None,
-        provider: str | None,
-        overrides: Overrides | None = None,
+        self, org_id: str | None, tier: str | None, work: Work, overrides: Overrides | None
     ) -> tuple[Price, ...]:
         """Prices that match but for time and direction, the winning ones first."""
-        operations = {operation or ANY_OPERATION, ANY_OPERATION}
+        operations = {work.operation or ANY_OPERATION, ANY_OPERATION}
         listed = [price for name in operations for price in self._by_operation.get(name, ())]
         if overrides is not None:
             listed += [price for price in overrides.prices.values() if price.operation in operations]
@@ -326,10 +317,10 @@ class PriceList:
             for price in listed
             if price.org_id in (None, org_id)
             and price.tier in (None, tier)
-            and price.category in (None, category)
-            and price.model in (None, model)
-            and price.tool in (None, tool)
-            and price.provider in (None, provider)
+            and price.category in (None, work.category)
+            and price.model in (None, work.model)
+            and price.tool in (None, work.tool)
+            and price.provider in (None, work.provider)
         ]
         found.sort(key=_rank, reverse=True)
         return tuple(found)
@@ -364,6 +355,6 @@ def could_tie(one: Price, other: Price) -> bool:
     )
 
 
-def _describe(operation: str, category: str | None, model: str | None, tool: str | None, provider: str | None) -> str:
-    named = (("category", category), ("model", model), ("tool", tool), ("provider", provider))
-    return f"operation {operation}" + "".join(f", {name} {value}" for name, value in named if value is not None)
+def _describe(work: Work) -> str:
+    named = ((name, value) for name, value in work._asdict().items() if name != "operation")
+    return f"operation {work.operation}" + "".join(f", {name} {value}" for name, value in named if value is not None)

@@ -15,7 +15,8 @@ from typing import NamedTuple
 import msgspec
 
 from streams.ledger.account import Account, CorrectedUsage
-from streams.ledger.entry import CARRIED, DIMENSIONS, Entry, Lot, Slice
+from streams.ledger.avro_fields import CARRIED, DIMENSIONS
+from streams.ledger.entry import Entry, Lot, Slice
 from streams.ledger.grants import give_back, lot_of, reverse_slices
 from streams.ledger.refusals import check_range
 from streams.ledger.usage import spent_of

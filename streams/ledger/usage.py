@@ -13,6 +13,7 @@ Rules of this file:
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -21,12 +22,13 @@ from schemas.amounts import AMOUNT_MAX
 from schemas.enums import DeadLetterCode, EntryKind, GrantKind
 from streams.ledger.account import Account, CorrectedUsage, Grant, Wallet
 from streams.ledger.alerts import distance_to_next_threshold, evaluate_alerts, figures, figures_with
+from streams.ledger.avro_fields import SHARED
 from streams.ledger.bounds import refuse_new_wallet
 from streams.ledger.budgets import ANY_SCOPE, BudgetCharge, Scope, charge, charge_fast, charge_revision
 from streams.ledger.burn import enter_day, idle
 from streams.ledger.commands import Usage
 from streams.ledger.due import enter_month, refresh_due
-from streams.ledger.entry import CARRIED, Alert, Entry, Slice, TopupRequest
+from streams.ledger.entry import Alert, Entry, Slice, TopupRequest
 from streams.ledger.grants import apply_movement, draw
 from streams.ledger.holds import take_from_hold
 from streams.ledger.rating import Rated
@@ -220,11 +222,11 @@ def usage_entry(
     at: int,
     source: Source,
 ) -> Entry:
-    """The ledger entry of the usage that was just booked. Positional, in the order of Entry: it is made often."""
-    settled, held, seq = wallet.settled, wallet.held, account.seq
-    return Entry(
+    """The ledger entry of the usage that was just booked. Positional as far as it goes: it is made often."""
+    settled, held = wallet.settled, wallet.held
+    entry = Entry(  # type: ignore[call-arg]  # the stars stand for a known number of fields
         account.org_id,
-        seq,
+        account.seq,
         _USAGE,
         rated.wallet,
         -rated.cost,
@@ -239,40 +241,27 @@ def usage_entry(
         source.offset,
         slices,
         (),
-        usage.operation,
-        usage.source,
-        usage.category,
-        usage.project_id,
-        usage.user_id,
-        usage.team,
-        usage.department,
-        usage.model,
-        usage.tool,
-        usage.provider,
-        usage.endpoint,
-        usage.deployment,
-        usage.input_tokens,
-        usage.output_tokens,
-        usage.quantity_nanos,
-        usage.unit_of_measure,
-        usage.replicas,
+        *_dimensions_and_quantities(usage),
         usage.revision,
         usage.hold_id,
         rated.unit_price,
         rated.output_unit_price,
         rated.billing_unit,
-        None,
-        None,
-        None,
-        None,
-        None,
+        *_UNSET,
         usage.attributes,
     )
+    return msgspec.structs.replace(entry, **{name: getattr(usage, name) for name in _APPENDED}) if _APPENDED else entry
+
+
+_FIELDS = Entry.__struct_fields__
+_dimensions_and_quantities = attrgetter(*_FIELDS[_FIELDS.index("grants") + 1 : _FIELDS.index("revision")])
+_UNSET = (None,) * (_FIELDS.index("attributes") - _FIELDS.index("billing_unit") - 1)
+_APPENDED = tuple(name for name in SHARED if _FIELDS.index(name) > _FIELDS.index("attributes"))
+"""What later versions of both records have added."""
 
 
 def usage_fields(usage: Usage, rated: Rated) -> dict[str, Any]:
-    """The fields of a usage's entry that do not depend on the account, by name: for what is booked as a command."""
-    fields = {name: getattr(usage, name) for name in CARRIED}
-    fields |= {"revision": usage.revision, "hold_id": usage.hold_id, "attributes": usage.attributes}
+    """The fields of a usage's entry that depend on nothing else, by name: for what is booked as a command."""
+    fields = {name: getattr(usage, name) for name in SHARED if name not in ("event_id", "occurred_at")}
     prices = (rated.unit_price, rated.output_unit_price, rated.billing_unit)
     return fields | dict(zip(("unit_price_nanos", "output_unit_price_nanos", "billing_unit"), prices, strict=True))

@@ -26,6 +26,7 @@ from schemas.encoding import rows_of
 from schemas.enums import EntryKind
 from schemas.records import arrow_schema
 from streams.ledger.account import Account, Grant
+from streams.ledger.avro_fields import SHARED
 from streams.ledger.budgets import ANY_SCOPE, Scope
 from streams.ledger.commands import Usage
 from streams.ledger.decide import decide
@@ -37,13 +38,6 @@ from streams.ledger.source import Context, Source
 from streams.ledger.usage import advance_fast, book_usage, wallet_for
 from streams.ledger.usage_batch_rating import Kinds, Ratings, rate_rows
 from streams.ledger.usage_rows import RowNumbers, UsageRows, revisions, shared_ids
-
-CARRIED: Final = tuple(
-    name
-    for name in arrow_schema("usage").names
-    if name in arrow_schema("entry").names and name not in {"org_id", "wallet"}
-)
-"""Fields of a usage that stand unchanged in its entry."""
 
 _T = TypeVar("_T")
 _SLICES: Final = arrow_schema("entry").field("slices").type
@@ -375,7 +369,7 @@ def _entry_columns(rows: UsageRows, ratings: Ratings, booking: _Booking, kept: R
         "source_offset": pa.array(rows.offsets[kept]),
         "slices": _slice_column(booking.slices, kept, select(booking.drawn), select(ratings.costs)),
         **_price_columns(select(ratings.tariffs)),
-        **{name: usages.column(name) for name in CARRIED},
+        **{name: usages.column(name) for name in SHARED},
     }
     names = [name for name in arrow_schema("entry").names if name in columns]
     return pa.RecordBatch.from_arrays([columns[name] for name in names], names=names)

@@ -18,8 +18,8 @@ import pyarrow.compute as pc
 
 from schemas.enums import DeadLetterCode
 from streams.ledger.account import Account
-from streams.ledger.pricing import Work, has_own_plans, plan_for, shared_plan, upstream_unit
-from streams.ledger.rating import PriceList, RatingPlan, Tariff
+from streams.ledger.pricing import has_own_plans, plan_for, shared_plan, upstream_unit
+from streams.ledger.rating import PriceList, RatingPlan, Tariff, Work
 from streams.ledger.refusals import DeadLetter
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from schemas.amounts import AMOUNT_MAX, NANOS
 from schemas.enums import BillingUnit, DeadLetterCode, Direction
-from streams.ledger.rating import Price, PriceList, could_tie
+from streams.ledger.rating import Price, PriceList, Work, could_tie
 from streams.ledger.refusals import DeadLetter
 
 ANY, INPUT, OUTPUT = Direction.ANY, Direction.INPUT, Direction.OUTPUT
@@ -36,7 +36,7 @@ def found(
     """Which price wins: each is told by its unit price."""
     numbered = [msgspec.structs.replace(each, unit_price_nanos=number) for number, each in enumerate(prices)]
     plan = PriceList(numbered).plan(
-        org, tier, operation, dims.get("category"), dims.get("model"), None, dims.get("provider")
+        org, tier, Work(operation, dims.get("category"), dims.get("model"), None, dims.get("provider"))
     )
     try:
         return prices[plan.tariff(at).unit_price].price_id
@@ -86,7 +86,7 @@ def test_the_price_of_the_time_of_the_usage_applies(at: int, expected: str | Non
 def test_a_plan_follows_validity_back_and_forth() -> None:
     plan = PriceList(
         [price("old", valid_from=5, valid_to=10, unit_price=1), price("new", valid_from=10, unit_price=2)]
-    ).plan("acme", None, "chat")
+    ).plan("acme", None, Work("chat"))
     assert [plan.cost(at).cost for at in (5, 10, 9, 11)] == [1, 2, 1, 2]
     with pytest.raises(DeadLetter) as refusal:
         plan.cost(4)
@@ -95,7 +95,7 @@ def test_a_plan_follows_validity_back_and_forth() -> None:
 
 def test_nothing_priced_is_never_free() -> None:
     with pytest.raises(DeadLetter) as refusal:
-        PriceList([price("other", "image")]).plan("acme", None, "chat").cost(1)
+        PriceList([price("other", "image")]).plan("acme", None, Work("chat")).cost(1)
     assert refusal.value.code is DeadLetterCode.UNKNOWN_PRICE
 
 
@@ -114,17 +114,17 @@ def test_nothing_priced_is_never_free() -> None:
     ],
 )
 def test_tokens(unit: str, unit_price: int, input_tokens: int | None, output_tokens: int | None, cost: int) -> None:
-    plan = PriceList([price(unit_price=unit_price, billing_unit=unit)]).plan("acme", None, "chat")
+    plan = PriceList([price(unit_price=unit_price, billing_unit=unit)]).plan("acme", None, Work("chat"))
     assert plan.cost(1, input_tokens, output_tokens).cost == cost
 
 
 @pytest.mark.parametrize("quantity", [None, NANOS])
 def test_tokens_that_nobody_counted_are_not_taken_for_nothing(quantity: int | None) -> None:
-    plan = PriceList([price(billing_unit="token")]).plan("acme", None, "chat")
+    plan = PriceList([price(billing_unit="token")]).plan("acme", None, Work("chat"))
     with pytest.raises(DeadLetter, match="input_tokens, output_tokens or both") as refusal:
         plan.cost(1, quantity=quantity)
     assert refusal.value.code is DeadLetterCode.INVALID_FIELD
-    assert PriceList([price(billing_unit="token", free=True)]).plan("acme", None, "chat").cost(1).cost == 0
+    assert PriceList([price(billing_unit="token", free=True)]).plan("acme", None, Work("chat")).cost(1).cost == 0
 
 
 def test_input_and_output_tokens_have_their_own_price() -> None:
@@ -134,14 +134,14 @@ def test_input_and_output_tokens_have_their_own_price() -> None:
             price("out", unit_price=10_000_000_000, billing_unit="1000000_tokens", direction="output"),
         ]
     )
-    rated = prices.plan("acme", None, "chat").cost(1, 1000, 100)
+    rated = prices.plan("acme", None, Work("chat")).cost(1, 1000, 100)
     assert rated.cost == 1000 * 2_500 + 100 * 10_000
     assert (rated.unit_price, rated.output_unit_price) == (2_500_000_000, 10_000_000_000)
     assert rated.billing_unit is BillingUnit.MILLION_TOKENS
 
 
 def test_a_direction_without_a_price_is_unknown_only_when_it_has_tokens() -> None:
-    plan = PriceList([price("in", billing_unit="token", direction="input")]).plan("acme", None, "chat")
+    plan = PriceList([price("in", billing_unit="token", direction="input")]).plan("acme", None, Work("chat"))
     assert plan.cost(1, 5, 0).cost == 500
     with pytest.raises(DeadLetter):
         plan.cost(1, 5, 1)
@@ -164,18 +164,18 @@ def test_a_direction_without_a_price_is_unknown_only_when_it_has_tokens() -> Non
     ],
 )
 def test_quantities(unit: str, quantity: int | None, replicas: int | None, cost: int) -> None:
-    plan = PriceList([price(billing_unit=unit)]).plan("acme", None, "chat")
+    plan = PriceList([price(billing_unit=unit)]).plan("acme", None, Work("chat"))
     assert plan.cost(1, quantity=quantity, replicas=replicas).cost == cost
 
 
 @pytest.mark.parametrize("unit", ["token", "request", "minute"])
 def test_free_costs_nothing_and_says_so(unit: str) -> None:
-    plan = PriceList([price(billing_unit=unit, free=True)]).plan("acme", None, "chat")
+    plan = PriceList([price(billing_unit=unit, free=True)]).plan("acme", None, Work("chat"))
     assert (plan.cost(1, 10, 10, NANOS, 2).cost, plan.tariff(1).free) == (0, True)
 
 
 def test_a_cost_beyond_the_bound_is_refused() -> None:
-    plan = PriceList([price(unit_price=AMOUNT_MAX)]).plan("acme", None, "chat")
+    plan = PriceList([price(unit_price=AMOUNT_MAX)]).plan("acme", None, Work("chat"))
     assert plan.cost(1).cost == AMOUNT_MAX
     with pytest.raises(DeadLetter) as refusal:
         plan.cost(1, quantity=2 * NANOS)
@@ -208,8 +208,8 @@ def test_ties_are_found_when_published(one: dict[str, object], other: dict[str, 
 
 def test_plans_are_shared_by_orgs_without_prices_of_their_own() -> None:
     prices = PriceList([price("all"), price("vip", org_id="vip", unit_price=7)])
-    assert prices.plan("a", None, "chat") is prices.plan("b", None, "chat")
-    assert prices.plan("vip", None, "chat").cost(1).cost == 7
+    assert prices.plan("a", None, Work("chat")) is prices.plan("b", None, Work("chat"))
+    assert prices.plan("vip", None, Work("chat")).cost(1).cost == 7
 
 
 @given(
@@ -229,4 +229,4 @@ def test_the_cost_is_the_exact_value_rounded_once(
     exact = (Decimal(input_tokens) * input_price + Decimal(output_tokens) * output_price) / size
     expected = int(exact.quantize(Decimal(1), rounding=ROUND_HALF_UP))
     if expected <= AMOUNT_MAX:
-        assert prices.plan("acme", None, "chat").cost(1, input_tokens, output_tokens).cost == expected
+        assert prices.plan("acme", None, Work("chat")).cost(1, input_tokens, output_tokens).cost == expected

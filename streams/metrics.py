@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
-from streams.engine.ports import NoticeName, OutcomeName
+from streams.engine.ports import EngineMetrics, NoticeName, OutcomeName
 
 STEP_SECONDS_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 
-class PrometheusMetrics:
-    """The engine's counters (`streams.engine.ports.EngineMetrics`) as Prometheus metrics."""
+class PrometheusMetrics(EngineMetrics):
+    """The engine's counters as Prometheus metrics."""
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
         self._records = Counter(

@@ -18,9 +18,9 @@ from streams.kafka.inbound import Inbound
 from streams.ledger.account import Account
 from streams.ledger.price_log import PriceLog
 from streams.ledger.usage_batch_rating import Kinds
-from streams.processing.gathered import Gathered
 from streams.processing.outbound import Outbound
 from streams.processing.prices import PriceRecords
+from streams.processing.references import Gathered
 from streams.processing.state import PartitionState, Windows
 
 ACCOUNT_OUTPUTS: Final = (

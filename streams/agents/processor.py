@@ -33,12 +33,11 @@ from streams.ledger.price_log import PriceLog
 from streams.ledger.usage_batch_rating import Kinds, kinds_of
 from streams.processing.balances import balance_columns
 from streams.processing.decoding import Decoder
-from streams.processing.gathered import Gathered
 from streams.processing.negative_cache import Missed
 from streams.processing.notices import NoticeLog
 from streams.processing.outbound import Outbound
 from streams.processing.prices import PriceReader, PriceSource
-from streams.processing.references import Finder
+from streams.processing.references import Finder, Gathered
 from streams.processing.rows import MONEY_IDS
 from streams.processing.state import USAGE_IDS, PartitionState, Windows
 from streams.seals import Seals

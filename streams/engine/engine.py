@@ -40,7 +40,7 @@ from streams.engine.internal_topics import changelog_topic, seen_topic
 from streams.engine.ledger_lookup import LedgerLookup
 from streams.engine.limits import DeadLetterLimit
 from streams.engine.memory import give_memory_back
-from streams.engine.ports import EngineMetrics, NoMetrics, Processor
+from streams.engine.ports import EngineMetrics, Processor
 from streams.engine.pump import LARGE_BATCHES_MAX, Pump, PumpSetup
 from streams.engine.restore import OwnTopics, Restored, restore
 from streams.engine.stalled import StalledInputs
@@ -84,7 +84,7 @@ class Engine:
         self._settings = settings
         Seals.of(settings)  # a key that cannot be used is refused before anything starts
         self._processor = processor
-        self._metrics = metrics or NoMetrics()
+        self._metrics = metrics or EngineMetrics()
         self._inputs = tuple(processor.inputs)
         self._pumps: dict[int, Pump] = {}
         self._changelog_ends: dict[int, int] = {}

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from streams.engine.limits import DeadLetterLimit
-from streams.engine.ports import NoMetrics, Output, Processor
+from streams.engine.ports import EngineMetrics, Output, Processor
 from streams.engine.pump import LARGE_BATCHES_MAX, Pump, PumpSetup
 from streams.engine.restore import OwnTopics, Restored, restore
 from streams.settings import Settings
@@ -61,7 +61,7 @@ async def book_output(
         setup = PumpSetup(
             settings=settings,
             processor=processor,
-            metrics=NoMetrics(),
+            metrics=EngineMetrics(),
             executor=executor,
             trimming=executor,
             large_batches=asyncio.Semaphore(LARGE_BATCHES_MAX),

@@ -257,65 +257,29 @@ class Processor(Protocol[State, Gathered]):
         ...
 
 
-class EngineMetrics(Protocol):
-    """Counters of the engine. Names are the methods; an implementation may do nothing."""
+class EngineMetrics:
+    """Counters of the engine. These count nothing; `streams.metrics` overrides them for Prometheus."""
 
     def batch(self, partition: int, records: int, gather_s: float, step_s: float, commit_s: float) -> None:
         """One committed transaction."""
-        ...
 
     def outcome(self, topic: str, outcome: OutcomeName, records: int) -> None:
         """Committed ends of input records."""
-        ...
 
     def noticed(self, topic: str, partition: int, notice: NoticeName, records: int) -> None:
         """Committed records of an input topic and partition that an operator should know of."""
-        ...
 
     def paused(self, topic: str, partition: int, paused: bool) -> None:
         """Whether an input is paused for its dead letters."""
-        ...
 
     def partitions(self, owned: int) -> None:
         """How many partitions this worker serves."""
-        ...
 
     def queued(self, partition: int, records: int) -> None:
         """Records waiting in a partition's queue."""
-        ...
 
     def restored(self, partition: int, accounts: int, seen_ids: int, seconds: float) -> None:
         """One partition restored from Kafka."""
-        ...
 
     def stalled(self, topic: str, partition: int, seconds: float) -> None:
         """How long records of an input have waited behind an open transaction; 0 when none waits."""
-        ...
-
-
-class NoMetrics:
-    """Counts nothing."""
-
-    def batch(self, partition: int, records: int, gather_s: float, step_s: float, commit_s: float) -> None:
-        """Nothing."""
-
-    def outcome(self, topic: str, outcome: OutcomeName, records: int) -> None:
-        """Nothing."""
-
-    def noticed(self, topic: str, partition: int, notice: NoticeName, records: int) -> None:
-        """Nothing."""
-
-    def paused(self, topic: str, partition: int, paused: bool) -> None:
-        """Nothing."""
-
-    def partitions(self, owned: int) -> None:
-        """Nothing."""
-
-    def queued(self, partition: int, records: int) -> None:
-        """Nothing."""
-
-    def restored(self, partition: int, accounts: int, seen_ids: int, seconds: float) -> None:
-        """Nothing."""
-
-    def stalled(self, topic: str, partition: int, seconds: float) -> None:
-        """Nothing."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -25,6 +26,9 @@ from streams.engine.ports import EntrySource, Partition, SeenIds
 from streams.engine.seen import digests
 from streams.ledger.commands import Refund, Usage
 from streams.ledger.entry import Entry
+from streams.ledger.price_log import PriceLog
+from streams.ledger.rating import PriceList
+from streams.ledger.usage_batch_rating import Kinds
 from streams.ledger.usage_rows import revisions
 from streams.processing.negative_cache import Missed
 
@@ -210,3 +214,20 @@ class _IsUsage:
             return False
         entry = read_entry(value, self._writers)
         return entry.event_id == self._event_id and entry.kind == "usage"
+
+
+@dataclass(slots=True)
+class Gathered:
+    """What one batch needs that is not in the state of its partition: made by `gather`, used by `step`."""
+
+    decoded: list[DecodedBatch]
+    """Of each inbound batch, in order."""
+    kinds: list[Kinds | None]
+    """Of each inbound batch of usage the kinds in it."""
+    price_log: PriceLog
+    references: References
+
+    @property
+    def prices(self) -> PriceList:
+        """The prices in force."""
+        return self.price_log.prices

@@ -19,10 +19,9 @@ from streams.ledger.refusals import DeadLetter, different_content
 from streams.ledger.usage_batch import BookedUsage, book_rows
 from streams.ledger.usage_batch_rating import Kinds
 from streams.ledger.usage_rows import UsageRows, split_at_corrections, take_rows
-from streams.processing.gathered import Gathered
 from streams.processing.old_ids import old_ids
 from streams.processing.outbound import Outbound
-from streams.processing.references import References, usage_ids
+from streams.processing.references import Gathered, References, usage_ids
 from streams.processing.state import USAGE_IDS, PartitionState
 from streams.processing.validation import TimeWindow, usage_faults
 

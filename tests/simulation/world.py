@@ -27,7 +27,7 @@ from streams.engine import restore as restore_module
 from streams.engine import transaction as transaction_module
 from streams.engine.ledger_lookup import LedgerLookup
 from streams.engine.limits import DeadLetterLimit
-from streams.engine.ports import EntryMatch, NoMetrics, Output, UnavailableError
+from streams.engine.ports import EngineMetrics, EntryMatch, Output, UnavailableError
 from streams.engine.pump import Pump, PumpSetup
 from streams.engine.restore import OwnTopics, Restored, restore
 from streams.errors import KafkaUnavailableError
@@ -36,7 +36,7 @@ from streams.kafka.inbound import Inbound
 from streams.ledger import grants
 from streams.ledger.price_log import PriceLog
 from streams.processing import decoding
-from streams.processing.gathered import Gathered
+from streams.processing.references import Gathered
 from streams.processing.state import PartitionState
 from streams.settings import Settings
 from tests.model.memory import FixedSchemas, Sent
@@ -255,7 +255,7 @@ class Worker:
         self.setup = PumpSetup(
             settings=world.settings,
             processor=self.processor,
-            metrics=NoMetrics(),
+            metrics=EngineMetrics(),
             executor=Later(world.loop, lambda: world.random.choice((0.0, 0.002, 0.02, 0.2))),
             trimming=Never(),
             large_batches=asyncio.Semaphore(2),

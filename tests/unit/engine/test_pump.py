@@ -19,7 +19,15 @@ from streams.engine.accounts import Accounts
 from streams.engine.engine import Engine
 from streams.engine.failures import ContractError, PartitionLostError, TooManyDeadLettersError
 from streams.engine.limits import DeadLetterLimit
-from streams.engine.ports import EntrySource, NoMetrics, OutcomeName, Output, Partition, SeenWindow, UnavailableError
+from streams.engine.ports import (
+    EngineMetrics,
+    EntrySource,
+    OutcomeName,
+    Output,
+    Partition,
+    SeenWindow,
+    UnavailableError,
+)
 from streams.engine.positions import POSITION_KEY, PositionRecord, decode_position
 from streams.engine.pump import Pump, PumpSetup
 from streams.engine.restore import Restored
@@ -200,7 +208,7 @@ def with_pump(
             setup = PumpSetup(
                 settings=settings,
                 processor=echo,
-                metrics=NoMetrics(),
+                metrics=EngineMetrics(),
                 executor=executor,
                 trimming=executor,
                 large_batches=asyncio.Semaphore(1),

@@ -7,14 +7,14 @@ import logging
 import pytest
 from faust.types import TP
 
-from streams.engine.ports import NoMetrics
+from streams.engine.ports import EngineMetrics
 from streams.engine.stalled import STALL_TOLD_S, StalledInputs
 from streams.kafka.transport import FetchedEnds
 
 HOLDS = TP("holds", 3)
 
 
-class Seconds(NoMetrics):
+class Seconds(EngineMetrics):
     """The last seconds of each input."""
 
     def __init__(self) -> None:
@@ -45,14 +45,14 @@ def test_a_stall_is_told_with_its_place_and_age_and_ends(caplog: pytest.LogCaptu
 
 
 def test_transactions_that_come_and_go_are_no_stall() -> None:
-    inputs = StalledInputs(NoMetrics())
+    inputs = StalledInputs(EngineMetrics())
     for second in range(100):
         inputs.observe({HOLDS: FetchedEnds(second, second + 2, 0.0)}, float(second))
     assert inputs.sentences(100.0) == []
 
 
 def test_a_broker_that_does_not_answer_ends_no_stall(caplog: pytest.LogCaptureFixture) -> None:
-    inputs = StalledInputs(NoMetrics())
+    inputs = StalledInputs(EngineMetrics())
     with caplog.at_level(logging.INFO):
         inputs.observe({HOLDS: FetchedEnds(7, 9, 0.0)}, 0.0)
         inputs.observe({HOLDS: FetchedEnds(7, 9, 0.0)}, 30.0)

@@ -73,8 +73,8 @@ def differing(lock: Path) -> list[str]:
         except PackageNotFoundError:
             continue  # for another system or Python
         if found not in wanted:
-            said = " or ".join(sorted(wanted))
-            wrong.append(f"{name} {found} is installed, {lock.name} says {said}: run `make install`")
+            wanted_versions = " or ".join(sorted(wanted))
+            wrong.append(f"{name} {found} is installed, {lock.name} says {wanted_versions}: run `make install`")
     return wrong
 
 

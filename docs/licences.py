@@ -89,14 +89,14 @@ def licence_of(name: str) -> str:
     if name in KNOWN:
         return KNOWN[name]
     try:
-        said = distribution(name).metadata
+        metadata = distribution(name).metadata
     except PackageNotFoundError:
         return ""
-    expressions: list[str] = said.get_all("License-Expression") or []
+    expressions: list[str] = metadata.get_all("License-Expression") or []
     if expressions:
         return expressions[0]
-    texts: list[str] = said.get_all("License") or []
-    classifiers: list[str] = [each for each in said.get_all("Classifier") or [] if each.startswith("License")]
+    texts: list[str] = metadata.get_all("License") or []
+    classifiers: list[str] = [each for each in metadata.get_all("Classifier") or [] if each.startswith("License")]
     words = [*(text.split("\n")[0] for text in texts), *(each.rsplit("::", 1)[-1].strip() for each in classifiers)]
     found = [WORDS.get(word, word) for word in words]
     return next((word for word in found if word in FREE or word == "MPL-2.0"), found[0] if found else "")

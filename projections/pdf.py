@@ -173,9 +173,9 @@ class _Paper(FPDF):
         """Who issues on the left, what this is on the right."""
         top = self.get_y()
         width = WIDTH_MM / 2 - COLUMN_GAP_MM
-        for place, line in enumerate(issuer):
-            self._write(11 if place == 0 else 8.5, INK if place == 0 else GREY, bold=place == 0)
-            self._block(line, width, LINE_MM if place == 0 else 4.2)
+        for index, line in enumerate(issuer):
+            self._write(11 if index == 0 else 8.5, INK if index == 0 else GREY, bold=index == 0)
+            self._block(line, width, LINE_MM if index == 0 else 4.2)
         bottom = self.get_y()
         self.set_xy(MARGIN_MM + WIDTH_MM / 2, top)
         self._write(20, INK, bold=True)

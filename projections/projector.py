@@ -168,7 +168,7 @@ class Projector(Service):
         if intake:
             self._arrived.set()
         if intake.is_full:
-            self._consumer.hold(intake.next_offsets.keys())
+            self._consumer.pause(intake.next_offsets.keys())
 
     async def _may_skip(self, tp: TP, wanted: int) -> bool:
         """A batch begins beyond what is wanted: whether that is because older records are gone for good.
@@ -177,7 +177,7 @@ class Projector(Service):
         """
         first = (await self._consumer.thread.earliest_offsets(tp))[tp]
         if first <= wanted:
-            await self._consumer.thread.seek_owned({tp: wanted})
+            await self._consumer.thread.seek_assigned({tp: wanted})
             return False
         if tp.topic == self._ledger:
             await self._app.crash(
@@ -196,13 +196,13 @@ class Projector(Service):
                     f" {ends[tp]}: it was made anew; run `credits rebuild`"
                 )
 
-    async def _restored(self, places: list[tuple[str, int]]) -> dict[tuple[str, int], int] | None:
+    async def _restored(self, topic_partitions: list[tuple[str, int]]) -> dict[tuple[str, int], int] | None:
         """The sink's positions; waits while ClickHouse is away. None when the app stops meanwhile."""
         pause_s = self._pace.retry_first_s
         while not self._app.should_stop:
             try:
                 async with self._using_sink:
-                    return await asyncio.to_thread(self._sink.restore, places)
+                    return await asyncio.to_thread(self._sink.restore, topic_partitions)
             except ClickHouseUnavailableError as error:
                 self.log.warning("Waiting for ClickHouse: %s", error)
             await asyncio.sleep(pause_s)
@@ -234,7 +234,7 @@ class Projector(Service):
         if not self._intake:
             self._arrived.clear()
         if self._intake.has_room:
-            self._consumer.release(self._intake.next_offsets.keys())
+            self._consumer.resume(self._intake.next_offsets.keys())
         return taken
 
     def _forget_queued(self, next_offsets: Mapping[TP, int]) -> None:
@@ -242,13 +242,15 @@ class Projector(Service):
         self._intake.restart(next_offsets)
         self._waiting_since_s = None
         self._arrived.clear()
-        self._consumer.release(self._consumer.thread.held)
+        self._consumer.resume(self._consumer.thread.paused_partitions)
 
     async def _show_group_offsets(self) -> None:
         if time.monotonic() - self._shown_at_s < GROUP_OFFSETS_INTERVAL_S:
             return
         self._shown_at_s = time.monotonic()
-        await commit_offsets(self._app, {TP(*place): offset for place, offset in self._sink.positions().items()})
+        await commit_offsets(
+            self._app, {TP(*topic_partition): offset for topic_partition, offset in self._sink.positions().items()}
+        )
 
     @property
     def _consumer(self) -> BatchConsumer:

@@ -16,7 +16,7 @@ from confluent_kafka.admin import AdminClient
 
 from projections.clickhouse import migrate
 from projections.projector import APP_NAME
-from projections.sink import PROJECTED, Place, Sink, caught_up
+from projections.sink import PROJECTED, Sink, TopicAndPartition, caught_up
 from schemas.topics import Topics
 from streams.kafka.clients import admin_config, consumer_config
 from streams.kafka.consume import read_to
@@ -88,7 +88,13 @@ def refold(settings: Settings, client: Client, advance: Advance = lambda _record
     try:
         ends = _ends(consumer, [topics.name(key) for key in PROJECTED])
         starts = sink.restore(ends)
-        consumer.assign([TopicPartition(*place, offset) for place, offset in starts.items() if offset < ends[place]])
+        consumer.assign(
+            [
+                TopicPartition(*topic_partition, offset)
+                for topic_partition, offset in starts.items()
+                if offset < ends[topic_partition]
+            ]
+        )
         return _project(consumer, sink, starts, ends, advance, SilenceLimit(settings.read_timeout_s))
     finally:
         consumer.close()
@@ -97,8 +103,8 @@ def refold(settings: Settings, client: Client, advance: Advance = lambda _record
 def _project(
     consumer: Consumer,
     sink: Sink,
-    starts: dict[Place, int],
-    ends: dict[Place, int],
+    starts: dict[TopicAndPartition, int],
+    ends: dict[TopicAndPartition, int],
     advance: Advance,
     silence: SilenceLimit,
 ) -> int:
@@ -114,32 +120,37 @@ def _project(
             records += len(waiting)
             advance(len(waiting))
             waiting, waiting_bytes = [], 0
-            silence.heard()  # ClickHouse may have taken its time
+            silence.progressed()  # ClickHouse may have taken its time
     return records
 
 
-def _batches(messages: Iterable[Message], reached: dict[Place, int], starts: dict[Place, int]) -> list[Inbound]:
+def _batches(
+    messages: Iterable[Message], reached: dict[TopicAndPartition, int], starts: dict[TopicAndPartition, int]
+) -> list[Inbound]:
     """The messages by partition, in order; each batch begins where the last one of its partition ended."""
-    batches: dict[Place, Inbound] = {}
+    batches: dict[TopicAndPartition, Inbound] = {}
     for message in messages:
-        place = (message.topic(), message.partition())
-        batch = batches.get(place)
+        topic_partition = (message.topic(), message.partition())
+        batch = batches.get(topic_partition)
         if batch is None:
-            batch = batches[place] = Inbound(*place, first_offset=starts[place], next_offset=0)
+            batch = batches[topic_partition] = Inbound(
+                *topic_partition, first_offset=starts[topic_partition], next_offset=0
+            )
         batch.offsets.append(message.offset())
         batch.timestamps_ms.append(message.timestamp()[1])
         batch.keys.append(message.key())
         batch.values.append(message.value())
         batch.headers.append(message.headers() or [])
-    for place, batch in batches.items():
-        batch.next_offset = starts[place] = max(reached[place], batch.offsets[-1] + 1)
+    for topic_partition, batch in batches.items():
+        batch.next_offset = starts[topic_partition] = max(reached[topic_partition], batch.offsets[-1] + 1)
     return list(batches.values())
 
 
-def _ends(consumer: Consumer, names: Iterable[str]) -> dict[Place, int]:
+def _ends(consumer: Consumer, names: Iterable[str]) -> dict[TopicAndPartition, int]:
     """Where the committed records of each partition end now."""
     known = consumer.list_topics(timeout=ANSWER_TIMEOUT_S).topics
-    places = [(name, number) for name in names if name in known for number in known[name].partitions]
+    topic_partitions = [(name, number) for name in names if name in known for number in known[name].partitions]
     return {
-        place: consumer.get_watermark_offsets(TopicPartition(*place), timeout=ANSWER_TIMEOUT_S)[1] for place in places
+        topic_partition: consumer.get_watermark_offsets(TopicPartition(*topic_partition), timeout=ANSWER_TIMEOUT_S)[1]
+        for topic_partition in topic_partitions
     }

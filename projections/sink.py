@@ -70,7 +70,7 @@ TRIES = {
 }
 """What a refused record of these topics tried: it belongs in the activity log."""
 
-Place = tuple[str, int]
+TopicAndPartition = tuple[str, int]
 """(topic, partition)"""
 
 
@@ -158,11 +158,11 @@ class Sink:
         self._ledger_topic = topics.name("ledger")
         self._purchases_topic = topics.name("purchases")
         self._tries = {topics.name(key): str(tried) for key, tried in TRIES.items()}
-        self._progress: dict[Place, _Progress] = {}
+        self._progress: dict[TopicAndPartition, _Progress] = {}
         self._buckets = {level: Buckets(level, self._limits.buckets_max) for level in LEVELS}
         self._trusted = False
 
-    def restore(self, places: Collection[Place]) -> dict[Place, int]:
+    def restore(self, topic_partitions: Collection[TopicAndPartition]) -> dict[TopicAndPartition, int]:
         """Take these partitions over: the position of each, read from ClickHouse, 0 where nothing is projected.
 
         Forgets whatever was known of any partition before.
@@ -171,10 +171,12 @@ class Sink:
         try:
             known = {(row[0], row[1]): (row[2], row[3]) for row in self._query(queries.positions())}
             self._progress = {}
-            for place in places:
-                position, as_of = known.get(place, (0, 0))
-                present = self._present(place[1], position) if place[0] == self._ledger_topic else _NONE
-                self._progress[place] = _Progress(position, as_of, present)
+            for topic_partition in topic_partitions:
+                position, as_of = known.get(topic_partition, (0, 0))
+                present = (
+                    self._present(topic_partition[1], position) if topic_partition[0] == self._ledger_topic else _NONE
+                )
+                self._progress[topic_partition] = _Progress(position, as_of, present)
             for level, buckets in self._buckets.items():
                 count, newest = self._query(queries.newest_start(level))[0]
                 buckets.restart(newest if count else None)
@@ -183,9 +185,9 @@ class Sink:
         self._trusted = True
         return self.positions()
 
-    def positions(self) -> dict[Place, int]:
+    def positions(self) -> dict[TopicAndPartition, int]:
         """The next offset of every partition that was taken over."""
-        return {place: progress.position for place, progress in self._progress.items()}
+        return {topic_partition: progress.position for topic_partition, progress in self._progress.items()}
 
     def apply(self, batches: Sequence[Inbound]) -> Applied:
         """Write what these batches say; returns when all of it, positions included, is in ClickHouse.
@@ -193,9 +195,9 @@ class Sink:
         Batches of one partition come in offset order. What is before the position is left out, so any replay is
         harmless.
         """
-        places = self._progress.keys() | {(batch.topic, batch.partition) for batch in batches}
-        if not self._trusted or len(places) > len(self._progress):
-            self.restore(places)
+        topic_partitions = self._progress.keys() | {(batch.topic, batch.partition) for batch in batches}
+        if not self._trusted or len(topic_partitions) > len(self._progress):
+            self.restore(topic_partitions)
         self._trusted = False
         try:
             applied = self._apply(batches)
@@ -209,11 +211,11 @@ class Sink:
     def _apply(self, batches: Sequence[Inbound]) -> Applied:
         applied = Applied()
         tables = _Tables()
-        moved: dict[Place, tuple[int, int]] = {}
+        moved: dict[TopicAndPartition, tuple[int, int]] = {}
         for batch in batches:
-            place = (batch.topic, batch.partition)
-            progress = self._progress[place]
-            position, as_of = moved.get(place, (progress.position, progress.as_of))
+            topic_partition = (batch.topic, batch.partition)
+            progress = self._progress[topic_partition]
+            position, as_of = moved.get(topic_partition, (progress.position, progress.as_of))
             if batch.next_offset <= position:
                 continue
             if self._keys[batch.topic] == "ledger" and batch.first_offset > position:
@@ -224,7 +226,7 @@ class Sink:
             fresh = start_at(batch, position)
             if len(fresh):
                 as_of = max(as_of, self._gather(fresh, progress, tables))
-            moved[place] = (batch.next_offset, as_of)
+            moved[topic_partition] = (batch.next_offset, as_of)
         applied.entries_skipped = tables.entries_skipped
         for rows in tables.usage:
             for level in LEVELS:
@@ -239,9 +241,9 @@ class Sink:
         # 3. The positions: whatever is before them is in the tables.
         if moved:
             self._insert("positions", position_rows(moved), applied)
-        for place, (position, as_of) in moved.items():
-            present = self._progress[place].present
-            self._progress[place] = _Progress(position, as_of, present[present >= position])
+        for topic_partition, (position, as_of) in moved.items():
+            present = self._progress[topic_partition].present
+            self._progress[topic_partition] = _Progress(position, as_of, present[present >= position])
         for buckets in self._buckets.values():
             buckets.bound()
         return applied
@@ -414,6 +416,6 @@ def _translated(error: ClickHouseError) -> Exception:
     return ClickHouseUnavailableError(first_line(error)) if is_passing(error) else error
 
 
-def caught_up(positions: Mapping[Place, int], ends: Mapping[Place, int]) -> bool:
+def caught_up(positions: Mapping[TopicAndPartition, int], ends: Mapping[TopicAndPartition, int]) -> bool:
     """Whether everything before the given ends is projected."""
-    return all(positions.get(place, 0) >= end for place, end in ends.items())
+    return all(positions.get(topic_partition, 0) >= end for topic_partition, end in ends.items())

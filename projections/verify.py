@@ -60,11 +60,11 @@ def clickhouse_audit(client: Client, *, after_org: str = "", orgs_max: int = ORG
         for org_id, entries, first, last in seqs
     }
     for org_id, wallet, *amounts, entries in _rows(client, queries.audit_ledger_wallets(after_org, last_org)):
-        said = dict(zip(_LEDGER_FIELDS, map(int, amounts), strict=True))
-        _wallet(orgs, org_id, wallet)["ledger"] = {**said, "entries": entries}
+        totals = dict(zip(_LEDGER_FIELDS, map(int, amounts), strict=True))
+        _wallet(orgs, org_id, wallet)["ledger"] = {**totals, "entries": entries}
     for org_id, wallet, seq, *amounts, status, health in _rows(client, queries.audit_balances(after_org, last_org)):
-        said = dict(zip(_PUBLISHED_FIELDS, map(int, amounts), strict=True))
-        _wallet(orgs, org_id, wallet)["published"] = {"seq": seq, "status": status, "health": health, **said}
+        totals = dict(zip(_PUBLISHED_FIELDS, map(int, amounts), strict=True))
+        _wallet(orgs, org_id, wallet)["published"] = {"seq": seq, "status": status, "health": health, **totals}
     page["orgs"] = [orgs[org_id] for org_id in sorted(orgs)]
     page["next_org"] = last_org
     return page
@@ -87,7 +87,7 @@ def _totals(client: Client) -> dict[str, Any]:
         }
     return {
         "positions": _positions(client),
-        "entries": sum(said["entries"] for by_kind in kinds.values() for said in by_kind.values()),
+        "entries": sum(totals["entries"] for by_kind in kinds.values() for totals in by_kind.values()),
         "kinds": kinds,
         "usage": usage,
         "alerts": dict(_rows(client, queries.audit_alerts())),

@@ -50,15 +50,15 @@ class Content:
 
     def _later_fields(self, batch: pa.RecordBatch) -> Sequence[bytes]:
         """For each row the later fields that are not at their default, as JSON; nothing when all are."""
-        said: list[dict[str, Any]] = [{} for _ in range(batch.num_rows)]
+        documents: list[dict[str, Any]] = [{} for _ in range(batch.num_rows)]
         for name, default in self._later:
             column = batch.column(name)
             is_map = pa.types.is_map(column.type)
-            for row, value in zip(said, column.to_pylist(), strict=True):
+            for row, value in zip(documents, column.to_pylist(), strict=True):
                 plain = dict(value) if is_map else value
                 if plain != default:
                     row[name] = plain
-        return [json.dumps(row, sort_keys=True).encode() if row else b"" for row in said]
+        return [json.dumps(row, sort_keys=True).encode() if row else b"" for row in documents]
 
 
 def _sort_keys(column: pa.MapArray) -> pa.MapArray | None:

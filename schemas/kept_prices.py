@@ -20,26 +20,26 @@ JUDGED = "credits.price.judged"
 NUMBER_MAX = 2**62
 """Twice of it is a 64-bit number still."""
 
-Place = tuple[int, int, int]
+LogPosition = tuple[int, int, int]
 """The broker's time in milliseconds, partition, offset."""
 
 
-def place_headers(published: Place, judged: Place) -> list[tuple[str, bytes]]:
+def position_headers(published: LogPosition, judged: LogPosition) -> list[tuple[str, bytes]]:
     """The headers of a record."""
     return [(PUBLISHED, _written(published)), (JUDGED, _written(judged))]
 
 
-def places_of(headers: Iterable[tuple[str, bytes | str | None]] | None) -> tuple[Place, Place]:
+def log_positions_of(headers: Iterable[tuple[str, bytes | str | None]] | None) -> tuple[LogPosition, LogPosition]:
     """(published, judged) of a record's headers. Raises ValueError where they are not there: only workers may write."""
     found = dict(headers or ())
     return _read(found.get(PUBLISHED)), _read(found.get(JUDGED))
 
 
-def _written(place: Place) -> bytes:
-    return " ".join(map(str, place)).encode()
+def _written(position: LogPosition) -> bytes:
+    return " ".join(map(str, position)).encode()
 
 
-def _read(text: bytes | str | None) -> Place:
+def _read(text: bytes | str | None) -> LogPosition:
     words = (text.decode() if isinstance(text, bytes) else text or "").split()
     if len(words) != 3:
         raise ValueError(f"not a place in the price topic: {text!r}")

@@ -118,8 +118,8 @@ def _hashes(octets: npt.NDArray[np.uint8]) -> UInt32s:
         word = words[:, column] * m
         hashed = hashed * m ^ (word ^ word >> np.uint32(24)) * m
     if length > whole:
-        for place in range(whole, length):
-            hashed ^= octets[:, place].astype(np.uint32) << np.uint32(8 * (place - whole))
+        for index in range(whole, length):
+            hashed ^= octets[:, index].astype(np.uint32) << np.uint32(8 * (index - whole))
         hashed *= m
     hashed = (hashed ^ hashed >> np.uint32(13)) * m
     return hashed ^ hashed >> np.uint32(15)

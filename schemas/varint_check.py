@@ -39,13 +39,13 @@ def body_fault(schema: Any, body: bytes, named: Mapping[str, Any] | None = None)
         return "the body ends too early, or points outside of its schema"
     except _FaultError as fault:
         return str(fault)
-    return None if walk.place == len(body) else f"{len(body) - walk.place} bytes left over"
+    return None if walk.offset == len(body) else f"{len(body) - walk.offset} bytes left over"
 
 
 class _Walk:
     def __init__(self, body: bytes, named: Mapping[str, Any]) -> None:
         self.body = body
-        self.place = 0
+        self.offset = 0
         self.named = named
         self.values_left = VALUES_MAX
 
@@ -106,8 +106,8 @@ class _Walk:
         """One zigzag varint of at most 64 bits."""
         coded = 0
         for group in range(VARINT_BYTES_MAX):
-            octet = self.body[self.place]
-            self.place += 1
+            octet = self.body[self.offset]
+            self.offset += 1
             coded |= (octet & 0x7F) << (7 * group)
             if octet < 0x80:
                 break
@@ -119,6 +119,6 @@ class _Walk:
         """Pass over bytes."""
         if octets < 0:
             raise IndexError
-        self.place += octets
-        if self.place > len(self.body):
+        self.offset += octets
+        if self.offset > len(self.body):
             raise IndexError

@@ -27,9 +27,9 @@ from streams.engine.memory import set_up_memory
 from streams.engine.ports import EngineMetrics, Processor
 from streams.errors import KafkaUnavailableError, OperatorError
 from streams.kafka.faust_app import faust_app
-from streams.kafka.quiet_logs import quieten
+from streams.kafka.quiet_logs import silence_repeats
 from streams.settings import Settings
-from streams.stopping import LEAVE_TIMEOUT_S, Stopping, leave
+from streams.stopping import GROUP_LEAVE_TIMEOUT_S, Stopping, exit_now
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ def run_worker(
     `stopping` listens for SIGINT and SIGTERM; without one, it is made here.
     """
     stopping = stopping or Stopping(settings.stop_grace_s)
-    quieten()
+    silence_repeats()
     set_up_memory()
     processor = make_processor(settings)
     try:
@@ -84,18 +84,18 @@ async def _run(
     failure: BaseException | None
     try:
         with watched_threads(engine.fail):
-            failure = await _start(engine) or await _serve(app, engine, stopping.in_order(), started_s)
+            failure = await _start(engine) or await _serve(app, engine, stopping.graceful_stop_event(), started_s)
     except OperatorError as error:
         failure = error
     if failure is not None:
         _tell(failure, debug=settings.debug)
-        stopping.limit()
+        stopping.start_deadline()
     code = 0 if failure is None else 1
     await engine.stop()
     leaving = asyncio.create_task(app.stop())
-    if not (await asyncio.wait({leaving}, timeout=LEAVE_TIMEOUT_S))[0]:
+    if not (await asyncio.wait({leaving}, timeout=GROUP_LEAVE_TIMEOUT_S))[0]:
         log.warning("The consumer group could not be left in time; it finds out by itself")
-        leave(code)
+        exit_now(code)
     leaving.result()
     if server is not None:
         server.shutdown()
@@ -114,10 +114,10 @@ async def _start(engine: Engine) -> BaseException | None:
     return None
 
 
-async def _serve(app: faust.App, engine: Engine, told: asyncio.Event, started_s: float) -> BaseException | None:
+async def _serve(app: faust.App, engine: Engine, stop_event: asyncio.Event, started_s: float) -> BaseException | None:
     """Serve until a signal or a failure; the failure."""
     start = asyncio.create_task(app.start(), name="faust")
-    stop = asyncio.create_task(told.wait())
+    stop = asyncio.create_task(stop_event.wait())
     ready = asyncio.create_task(engine.ready.wait())
     crashed = asyncio.create_task(app.wait_until_stopped())
     waiting: set[asyncio.Future[Any]] = {start, stop, ready, crashed, engine.failed}

@@ -75,7 +75,7 @@ def _code(character: str) -> str:
 
 def _json_code(character: str) -> str:
     units = character.encode("utf-16-be", "surrogatepass")
-    return "".join(f"\\u{units[place]:02x}{units[place + 1]:02x}" for place in range(0, len(units), 2))
+    return "".join(f"\\u{units[index]:02x}{units[index + 1]:02x}" for index in range(0, len(units), 2))
 
 
 def conceal(secrets: Iterable[str]) -> None:
@@ -169,15 +169,15 @@ def _without_named(text: str) -> str:
 
 def _value_end(text: str, begin: int) -> int:
     """Where the value that begins here ends. One in quotes that are not closed takes the rest of the text."""
-    place = begin
-    while place < len(text) and text[place] == "\\":
-        place += 1
-    if place < len(text) and text[place] in _QUOTED:
-        if place > begin:  # quoted once more as a whole: its own quotes are escaped
-            opening = text[begin : place + 1]
-            end = text.find(opening, place + 1)
+    index = begin
+    while index < len(text) and text[index] == "\\":
+        index += 1
+    if index < len(text) and text[index] in _QUOTED:
+        if index > begin:  # quoted once more as a whole: its own quotes are escaped
+            opening = text[begin : index + 1]
+            end = text.find(opening, index + 1)
             return len(text) if end < 0 else end + len(opening)
-        closed = _QUOTED[text[place]].match(text, place + 1)
+        closed = _QUOTED[text[index]].match(text, index + 1)
         assert closed is not None, "it matches nothing, too"
         return closed.end()
     ends = _UNQUOTED_END.search(text, begin)

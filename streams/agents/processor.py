@@ -28,12 +28,12 @@ from streams.agents.usage import AGENT as USAGE
 from streams.background import retry_until_available
 from streams.engine.ports import EntrySource, Output, Partition, SeenWindow, UnavailableError
 from streams.kafka.inbound import Inbound
-from streams.kafka.registry import Kept, connect_registry
+from streams.kafka.registry import CachedRegistry, connect_registry
 from streams.ledger.price_log import PriceLog
 from streams.ledger.usage_batch_rating import Kinds, kinds_of
 from streams.processing.balances import balance_columns
 from streams.processing.decoding import Decoder
-from streams.processing.negative_cache import Missed
+from streams.processing.negative_cache import NegativeCache
 from streams.processing.notices import NoticeLog
 from streams.processing.outbound import Outbound
 from streams.processing.prices import PriceReader, PriceSource
@@ -57,13 +57,13 @@ START_PAUSE_S: Final = 1.0
 class LedgerProcessor:
     """The engine's `Processor` for the credit ledger."""
 
-    def __init__(self, settings: Settings, registry: Kept, prices: PriceSource) -> None:
+    def __init__(self, settings: Settings, registry: CachedRegistry, prices: PriceSource) -> None:
         self._topics = Topics(settings.namespace)
         self._registry = registry
         self._decoder = Decoder(registry)
         self._prices = prices
         self._entries: EntrySource | None = None
-        self._missed = Missed()
+        self._negative_cache = NegativeCache()
         self._notice_log = NoticeLog(log, settings.usage_window_hours)
         self._partitions = settings.partitions
         self._seals = Seals.of(settings)
@@ -82,7 +82,7 @@ class LedgerProcessor:
         return [self._topics.name(key) for key in WRITTEN]
 
     @property
-    def witness(self) -> str:
+    def ledger_topic(self) -> str:
         """The ledger: while it has entries, there are accounts."""
         return self._topics.name("ledger")
 
@@ -125,7 +125,7 @@ class LedgerProcessor:
         usage_kinds = [kinds_of(read.batch) if read.record == InputKind.USAGE else None for read in decoded]
         price_log = await self._prices_for(state, inbound, usage_kinds)
         assert self._entries is not None, "start comes first"
-        finder = Finder(self._entries, self._missed, self._registry, state.partition)
+        finder = Finder(self._entries, self._negative_cache, self._registry, state.partition)
         seen = state.partition.seen
         references = await finder.look_up(decoded, seen[USAGE_IDS], seen[MONEY_IDS])
         return Gathered(decoded, usage_kinds, price_log, references)

@@ -31,7 +31,7 @@ from projections.clickhouse import (
 )
 from projections.projector import build_projection_app, waiting_s
 from streams.errors import OperatorError
-from streams.stopping import LEAVE_TIMEOUT_S, leave
+from streams.stopping import GROUP_LEAVE_TIMEOUT_S, exit_now
 
 if TYPE_CHECKING:
     import faust
@@ -143,9 +143,12 @@ class Projection:
                     f"the projection ended: {app.crash_reason!r}",
                     "see the log above; where ClickHouse's data is at fault, `credits rebuild` makes it again",
                 )
-        if not (await asyncio.wait({asyncio.create_task(app.stop())}, timeout=LEAVE_TIMEOUT_S))[0] and not failure:
+        if (
+            not (await asyncio.wait({asyncio.create_task(app.stop())}, timeout=GROUP_LEAVE_TIMEOUT_S))[0]
+            and not failure
+        ):
             log.warning("the consumer group could not be left in time; it finds out by itself")
-            leave(0)
+            exit_now(0)
         if failure is not None:
             raise failure
 

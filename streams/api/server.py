@@ -118,11 +118,11 @@ async def _run(
 
     Then stop HTTP first, for it asks what the other closes.
     """
-    told = stopping.in_order()
+    stop_event = stopping.graceful_stop_event()
     serving = asyncio.create_task(server.serve(sockets=[listening]))
     folding = asyncio.create_task(projection.run())
     tried = asyncio.create_task(projection.tried.wait())
-    ends: set[asyncio.Future[Any]] = {serving, folding, died, asyncio.create_task(told.wait())}
+    ends: set[asyncio.Future[Any]] = {serving, folding, died, asyncio.create_task(stop_event.wait())}
     done, _ = await asyncio.wait({tried, *ends}, return_when=asyncio.FIRST_COMPLETED)
     if done == {tried}:
         while not server.started and not serving.done():
@@ -130,8 +130,8 @@ async def _run(
         host, port = listening.getsockname()[:2]
         announce(f"http://{f'[{host}]' if ':' in host else host}:{port}")
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-    if not told.is_set():
-        stopping.limit()
+    if not stop_event.is_set():
+        stopping.start_deadline()
     server.should_exit = True
     await asyncio.gather(serving, return_exceptions=True)
     projection.stop()

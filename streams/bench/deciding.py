@@ -51,7 +51,7 @@ ORGS: Final = 1_000
 
 def cost_in_updates() -> float:
     """How many plain dict updates one decision costs."""
-    account, context = furnished(), Context(AT, PRICES, Source("topic", 0, 1))
+    account, context = benchmark_account(), Context(AT, PRICES, Source("topic", 0, 1))
     events = [msgspec.structs.replace(USAGE, org_id=f"org-{number}", cost_nanos=number) for number in range(ORGS)]
     balances = dict.fromkeys((event.org_id for event in events), 0)
 
@@ -66,7 +66,7 @@ def cost_in_updates() -> float:
     return min(decided) / min(updated)
 
 
-def furnished() -> Account:
+def benchmark_account() -> Account:
     """The account that decides; one usage is booked, as the first of a month costs more."""
     account = new_account(ORG)
     for unit in UNITS:

@@ -68,7 +68,7 @@ def rules(orgs: int, at: int) -> Wave:
         InputKind.SETTING,
         [
             {
-                "setting_id": f"bench-{number}-{place}",
+                "setting_id": f"bench-{number}-{index}",
                 "org_id": org_name(number),
                 "occurred_at": at,
                 "actor": "bench",
@@ -76,7 +76,7 @@ def rules(orgs: int, at: int) -> Wave:
                 "kind": kind.value,
                 "body": json.dumps({"unit": USD, **body}),
             }
-            for place, (number, kind, body) in enumerate(bodies)
+            for index, (number, kind, body) in enumerate(bodies)
         ],
     )
 
@@ -92,10 +92,10 @@ def _bodies(number: int) -> Iterator[tuple[SettingKind, dict[str, Any]]]:
     yield SettingKind.MONTH_LIMITS, {"alert_threshold": "800000", "allowed_limit": "900000"}
     yield SettingKind.AUTO_TOPUP, {"enabled": True, "threshold": "10", "purchase_amount": "50", "monthly_cap": "500"}
     if number % BUDGETS_EVERY == 0:
-        for place, scope in enumerate(({}, {"user_id": "user-007"}, {"model": PAID_MODELS[0].name})):
+        for index, scope in enumerate(({}, {"user_id": "user-007"}, {"model": PAID_MODELS[0].name})):
             yield (
                 SettingKind.BUDGET,
-                {"budget_id": f"b{place}", "scope": scope, "window": "month", "limit": "900000"},
+                {"budget_id": f"b{index}", "scope": scope, "window": "month", "limit": "900000"},
             )
 
 

@@ -30,7 +30,7 @@ from streams.errors import OperatorError
 from streams.kafka.reader import committed_ends
 from streams.kafka.registry import Registry, connect_registry
 from streams.loadgen.price_list import price_list
-from streams.loadgen.sandbox import beside
+from streams.loadgen.sandbox import sandbox
 from streams.loadgen.screen import Screen
 from streams.loadgen.sender import Messages, Sender
 from streams.loadgen.watcher import StalledError, Watcher, quantile
@@ -74,13 +74,13 @@ def bench(settings: Settings, options: Options, screen: Screen) -> Figures:
     figures = Figures(events=options.events, processors=len(os.sched_getaffinity(0)))
     mark = f"{time.time_ns() // 1_000_000_000:x}"
     if options.throughput:
-        with beside(settings, FOLDER, f"{mark}t", screen.say) as own:
+        with sandbox(settings, FOLDER, f"{mark}t", screen.say) as own:
             _throughput(_Bench(own, screen), options, figures)
     if options.latency:
-        with beside(settings, FOLDER, f"{mark}l", screen.say, jit="full") as own:
+        with sandbox(settings, FOLDER, f"{mark}l", screen.say, jit="full") as own:
             _latency(_Bench(own, screen), options, figures)
     if options.memory:
-        with beside(settings, FOLDER, f"{mark}m", screen.say) as own:
+        with sandbox(settings, FOLDER, f"{mark}m", screen.say) as own:
             _memory(_Bench(own, screen), options, figures)
     if options.decision:
         figures.decision_updates = cost_in_updates()

@@ -77,6 +77,6 @@ def yardstick(settings: Settings, module: str, events: int, seconds: float, say:
         say(f"{module} | {line}")
     found = re.search(r"^(\d+) ([\d.]+)$", done.stdout, re.MULTILINE)
     if found is None:
-        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        last = (done.stderr.strip().splitlines() or ["it printed nothing"])[-1]
         raise OperatorError(f"{module} failed: {last}", "see the log")
     return int(found[1]) / max(float(found[2]), 1e-9)

@@ -66,8 +66,8 @@ def report(error: BaseException, *, as_json: bool) -> int:
     if os.environ.get("CREDITS_DEBUG", "").lower() in {"1", "true", "yes", "on"}:
         print(printable_lines(redacted("".join(traceback.format_exception(error)))), file=sys.stderr)
     if as_json:
-        told = {"code": failure.code, "message": redacted(failure.problem), "remedy": redacted(failure.remedy)}
-        print(printable_json(json.dumps({"error": told})))
+        document = {"code": failure.code, "message": redacted(failure.problem), "remedy": redacted(failure.remedy)}
+        print(printable_json(json.dumps({"error": document})))
     print(failure.line, file=sys.stderr)
     return failure.status
 

@@ -104,7 +104,7 @@ def _last(read: Callable[[Offsets], list[Row]], first: Offsets, ends: Offsets, l
     """At least the last `lines` of all partitions together. Those of one org may lie far back: looks ever further."""
     back = MARKERS_PER_RECORD * lines + 100
     while lines:
-        starts = {place: max(first[place], end - back) for place, end in ends.items()}
+        starts = {topic_partition: max(first[topic_partition], end - back) for topic_partition, end in ends.items()}
         found = read(starts)
         if len(found) >= lines or starts == first:
             return found

@@ -30,14 +30,14 @@ def up(
     from streams.local.system import LocalSystem
 
     stop = threading.Event()
-    told = False
+    stop_requested = False
 
-    def leave(number: int, _: object) -> None:
-        nonlocal told
-        if told:  # asked twice: the commits are safe, the rest may go
+    def stop_process(number: int, _: object) -> None:
+        nonlocal stop_requested
+        if stop_requested:  # asked twice: the commits are safe, the rest may go
             system.kill()
             sys.exit(STATUS_OF_SIGNAL + number)
-        told = True
+        stop_requested = True
         note("stopping (again to stop at once)")
         stop.set()
         if not started:
@@ -46,7 +46,7 @@ def up(
     started = False
     with LocalSystem(settings, workers=workers, say=note) as system:
         for each in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(each, leave)
+            signal.signal(each, stop_process)
         system.start()
         started = True
         http = system.http_address or "no HTTP: serve is down"

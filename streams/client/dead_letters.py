@@ -89,7 +89,7 @@ def dead_letter_of(message: Message) -> DeadLetter:
     """The dead letter in a Kafka message; headers that are missing read as empty or −1."""
     headers: list[tuple[str, Any]] = message.headers() or []
     begin = max((place for place, (name, _) in enumerate(headers) if name == TOPIC_HEADER), default=0)
-    told = {name: (value or b"").decode(errors="replace") for name, value in headers[begin:]}
+    error_headers = {name: (value or b"").decode(errors="replace") for name, value in headers[begin:]}
     own = tuple(
         (name, value)
         for place, (name, value) in enumerate(headers)
@@ -101,15 +101,15 @@ def dead_letter_of(message: Message) -> DeadLetter:
         partition=message.partition(),
         offset=message.offset(),
         at_ms=message.timestamp()[1],
-        code=told.get(CODE_HEADER, ""),
-        message=told.get(MESSAGE_HEADER, ""),
-        topic=told.get(TOPIC_HEADER, ""),
-        source_partition=_number(told.get(PARTITION_HEADER, "")),
-        source_offset=_number(told.get(OFFSET_HEADER, "")),
+        code=error_headers.get(CODE_HEADER, ""),
+        message=error_headers.get(MESSAGE_HEADER, ""),
+        topic=error_headers.get(TOPIC_HEADER, ""),
+        source_partition=_number(error_headers.get(PARTITION_HEADER, "")),
+        source_offset=_number(error_headers.get(OFFSET_HEADER, "")),
         key=message.key(),
         value=message.value(),
         headers=own,
-        cut={name: text for name, text in told.items() if name.startswith(CUT_PREFIXES)},
+        cut={name: text for name, text in error_headers.items() if name.startswith(CUT_PREFIXES)},
     )
 
 

@@ -35,7 +35,7 @@ from confluent_kafka import (
 
 from streams.errors import OperatorError
 from streams.kafka.clients import consumer_config
-from streams.kafka.consume import RECORDS_MAX, Place, place_of, poll
+from streams.kafka.consume import RECORDS_MAX, TopicAndPartition, place_of, poll
 from streams.kafka.reader import ANSWER_TIMEOUT_S, FETCH_BYTES_MAX
 from streams.kafka.silence import REMEDY, NoProgressError, SilenceLimit
 
@@ -90,7 +90,7 @@ class Follower:
         *,
         name: str | None = None,
         id_of: Callable[[Message], str] | None = None,
-        begin: Mapping[Place, int] | int = OFFSET_END,
+        begin: Mapping[TopicAndPartition, int] | int = OFFSET_END,
         fetch: Fetch = Fetch(),
     ) -> None:
         self._topic = topics[0]
@@ -98,10 +98,10 @@ class Follower:
         self._id_of = id_of
         self._ids: dict[str, None] = {}
         self._named = name is not None
-        self._handed: dict[Place, int] = {}
+        self._handed: dict[TopicAndPartition, int] = {}
         self._failure: Exception | None = None
         """What goes wrong behind records that were handed out: for the next call."""
-        self._handled: dict[Place, int] = {}
+        self._handled: dict[TopicAndPartition, int] = {}
         if name is not None and (begin != OFFSET_END or not NAME.fullmatch(name)):
             raise ValueError("a name has 1 to 100 letters, digits, '.', '_' and '-', and a position of its own")
         self._consumer = Consumer(
@@ -125,7 +125,7 @@ class Follower:
         else:
             self._assign(topics, begin)
 
-    def _assign(self, topics: Sequence[str], begin: Mapping[Place, int] | int) -> None:
+    def _assign(self, topics: Sequence[str], begin: Mapping[TopicAndPartition, int] | int) -> None:
         metadata = self._consumer.list_topics(timeout=ANSWER_TIMEOUT_S).topics
         self._consumer.assign(
             [
@@ -161,19 +161,19 @@ class Follower:
             raise failure
         self._failure = failure
         if self._silence is not None:
-            self._ask_when_silent(self._silence, heard=bool(records))
+            self._check_brokers_when_silent(self._silence, received=bool(records))
         return records
 
-    def _ask_when_silent(self, silence: SilenceLimit, *, heard: bool) -> None:
+    def _check_brokers_when_silent(self, silence: SilenceLimit, *, received: bool) -> None:
         """No records are no fault; a broker that does not answer is."""
-        if silence.passed and not heard:
+        if silence.passed and not received:
             try:
                 self._consumer.list_topics(self._topic, timeout=ANSWER_TIMEOUT_S)
             except KafkaException as error:
                 raise NoProgressError(f"Kafka does not answer any more ({error.args[0].str()})", REMEDY) from error
-            heard = True
-        if heard:
-            silence.heard()
+            received = True
+        if received:
+            silence.progressed()
 
     def commit(self) -> None:
         """Move the name's position behind everything that was handed out; it must have been handled.
@@ -217,8 +217,10 @@ class Follower:
         for each in consumer.committed(partitions, timeout=ANSWER_TIMEOUT_S):
             if each.error is not None:
                 raise KafkaException(each.error)
-            place = next(one for one in partitions if (one.topic, one.partition) == (each.topic, each.partition))
-            place.offset = OFFSET_BEGINNING if each.offset < 0 else each.offset
+            topic_partition = next(
+                one for one in partitions if (one.topic, one.partition) == (each.topic, each.partition)
+            )
+            topic_partition.offset = OFFSET_BEGINNING if each.offset < 0 else each.offset
         consumer.assign(partitions)
 
     def _revoked(self, _: Consumer, partitions: list[TopicPartition]) -> None:

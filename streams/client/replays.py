@@ -32,7 +32,7 @@ from streams.kafka.reader import committed_ends, read_range
 if TYPE_CHECKING:
     from streams.settings import Settings
 
-Place = tuple[str, int, int]
+RecordPosition = tuple[str, int, int]
 """Topic, partition and offset."""
 
 
@@ -54,7 +54,7 @@ class Replay:
     offset: int
 
     @property
-    def place(self) -> Place:
+    def position(self) -> RecordPosition:
         return self.topic, self.partition, self.offset
 
     def encode(self) -> bytes:
@@ -121,7 +121,7 @@ def states_of(letters: Iterable[DeadLetter], replays: Mapping[str, Replay]) -> d
         if replay is None:
             states[letter.name] = LetterState.OPEN
         else:
-            states[letter.name] = LetterState.FAILED_AGAIN if replay.place in failed else LetterState.REPLAYED
+            states[letter.name] = LetterState.FAILED_AGAIN if replay.position in failed else LetterState.REPLAYED
     return states
 
 
@@ -145,7 +145,7 @@ def booked_as(
             if message.key() != letter.key or needle not in value:
                 continue
             entry = decode_one("entry", value, writers)
-            if (entry["source_topic"], entry["source_partition"], entry["source_offset"]) == replay.place:
+            if (entry["source_topic"], entry["source_partition"], entry["source_offset"]) == replay.position:
                 return int(entry["seq"]), False
             if entry["event_id"] == event_id and entry["source_topic"] == letter.topic:
                 before = int(entry["seq"])

@@ -41,13 +41,13 @@ def read_trace(lines: Iterable[str]) -> Iterator[Request]:
     missing = [name for name in COLUMNS if name not in header]
     if missing:
         raise TraceError(f"line 1: no column {', '.join(missing)}")
-    places = [header.index(name) for name in COLUMNS]
+    indexes = [header.index(name) for name in COLUMNS]
     for line_no, row in enumerate(rows, start=2):
         if not row:
             continue
         if len(row) < len(header):
             raise TraceError(f"line {line_no}: {len(row)} columns, expected {len(header)}")
-        at, context, generated = (row[place].strip() for place in places)
+        at, context, generated = (row[index].strip() for index in indexes)
         yield Request(
             _time(at, line_no),
             _tokens(context, "ContextTokens", line_no),

@@ -25,7 +25,7 @@ from streams.demo.script import script
 from streams.demo.verdict import Measured, Verdict, judge
 from streams.errors import OperatorError
 from streams.kafka.registry import connect_registry
-from streams.loadgen.sandbox import beside
+from streams.loadgen.sandbox import sandbox
 from streams.loadgen.screen import Screen, Steps
 from streams.loadgen.sender import Messages, Sender
 from streams.loadgen.watcher import ReadOfPhase, StalledError, Watcher, quantile
@@ -70,7 +70,7 @@ def demonstration(settings: Settings, options: Options, screen: Screen, base_at:
     mark = f"{base_at // 1_000_000:x}"
     with ThreadPoolExecutor(1, "script") as pool:
         written = pool.submit(script, options.seed, options.usage_events, base_at)
-        with beside(settings, FOLDER, mark, screen.say) as own:
+        with sandbox(settings, FOLDER, mark, screen.say) as own:
             yield from _run(own, options, screen, begun, written)
 
 

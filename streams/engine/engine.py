@@ -72,7 +72,7 @@ def _no_clock() -> int:
     return 0
 
 
-AskOffsets = Callable[..., Awaitable[Mapping[TP, int]]]
+OffsetsQuery = Callable[..., Awaitable[Mapping[TP, int]]]
 
 
 class Engine:
@@ -91,7 +91,7 @@ class Engine:
         self._membership: tuple[str, int] = ("", -1)
         self._executor = ThreadPoolExecutor(max_workers=settings.partitions, thread_name_prefix="commit")
         self._trimming = WatchedPool(self.fail, "trim", threads=1)
-        self._entries = LedgerLookup(settings, processor.witness)
+        self._entries = LedgerLookup(settings, processor.ledger_topic)
         self._group_offsets: asyncio.Task[None] | None = None
         self._clock = BrokerClock(settings) if settings.clock == "wall" else None
         self._clock_asking: asyncio.Task[None] | None = None
@@ -132,7 +132,7 @@ class Engine:
         """Start the processor and the clock. Before the app."""
         await self._processor.start(self._entries)
         if self._clock is not None:
-            asking = asyncio.create_task(self._ask_the_time(self._clock), name="clock")
+            asking = asyncio.create_task(self._poll_clock(self._clock), name="clock")
             self._clock_asking = watched(asking, self.fail)
         for watch in (self._watch_topics(), self._watch_inputs()):
             self._watching.append(watched(asyncio.create_task(watch), self.fail))
@@ -174,7 +174,7 @@ class Engine:
         """See `PartitionOwner`."""
         async with self._rebalancing:
             if not self._stopping:
-                with self._told_of_failures():
+                with self._stop_on_operator_error():
                     await self._rebalanced(assignment)
 
     async def _rebalanced(self, assignment: Collection[TP]) -> None:
@@ -188,10 +188,10 @@ class Engine:
         gone = [number for number in self._pumps if not kept or number not in owned]
         await asyncio.gather(*(self._pumps.pop(number).close(CLOSE_TIMEOUT_S) for number in gone))
         for pump in self._pumps.values():
-            pump.forget_queued()
+            pump.discard_queued()
         thread = self._consumer.thread
-        self._consumer.release(thread.held)
-        await thread.leave_alone([tp for tp in assignment if tp.topic not in self._inputs])
+        self._consumer.resume(thread.paused_partitions)
+        await thread.pause_and_discard([tp for tp in assignment if tp.topic not in self._inputs])
         missing = sorted(owned - self._pumps.keys())
         limit = asyncio.Semaphore(RESTORES_AT_ONCE)
         await asyncio.gather(*(self._take_over(number, limit) for number in missing))
@@ -213,7 +213,7 @@ class Engine:
             for number, pump in self._pumps.items()
             for topic, offset in pump.next_offsets.items()
         }
-        with self._told_of_failures():
+        with self._stop_on_operator_error():
             await self._check_positions(sought)
         if self._stopping:
             return {}
@@ -222,7 +222,7 @@ class Engine:
         return sought
 
     @contextlib.contextmanager
-    def _told_of_failures(self) -> Iterator[None]:
+    def _stop_on_operator_error(self) -> Iterator[None]:
         """What an operator must fix stops the worker from here.
 
         Raised into Faust it would crash the thread that reads, and the tracebacks of that would follow the one line
@@ -235,21 +235,21 @@ class Engine:
 
     # What the pumps ask.
 
-    def hold(self, partition: int) -> None:
+    def pause(self, partition: int) -> None:
         """See `Fetching`."""
-        self._consumer.hold(self._tps(partition))
+        self._consumer.pause(self._tps(partition))
 
-    def release(self, partition: int) -> None:
+    def resume(self, partition: int) -> None:
         """See `Fetching`."""
-        self._consumer.release(self._tps(partition))
+        self._consumer.resume(self._tps(partition))
 
-    def hold_topic(self, partition: int, topic: str) -> None:
+    def pause_topic(self, partition: int, topic: str) -> None:
         """See `Fetching`."""
-        self._consumer.hold([TP(topic, partition)])
+        self._consumer.pause([TP(topic, partition)])
 
-    def release_topic(self, partition: int, topic: str) -> None:
+    def resume_topic(self, partition: int, topic: str) -> None:
         """See `Fetching`."""
-        self._consumer.release([TP(topic, partition)])
+        self._consumer.resume([TP(topic, partition)])
 
     @property
     def paused(self) -> list[str]:
@@ -261,7 +261,7 @@ class Engine:
         sought = {TP(topic, partition): offset for topic, offset in next_offsets.items()}
         if partition in self._pumps:
             await self._check_positions(sought)
-            await self._consumer.thread.seek_owned(sought)
+            await self._consumer.thread.seek_assigned(sought)
 
     def caught_up_us(self, partition: int, next_offsets: Mapping[str, int]) -> int | None:
         """See `Fetching`."""
@@ -296,7 +296,7 @@ class Engine:
 
     def _restore(self, number: int, wanted: Callable[[], bool]) -> Restored:
         processor = self._processor
-        topics = OwnTopics(processor.witness, processor.outputs, processor.seen_windows)
+        topics = OwnTopics(processor.ledger_topic, processor.outputs, processor.seen_windows)
         restored = restore(self._settings, number, topics, wanted)
         self._changelog_ends[number] = restored.changelog_end
         ids = sum(len(memory) for memory in restored.seen.values())
@@ -336,7 +336,7 @@ class Engine:
         number = restored.partition.number
         known = restored.position.next_offsets
         unread = [TP(topic, number) for topic in self._inputs if topic not in known]
-        firsts = await self._asked(self._consumer.thread.earliest_offsets, unread)
+        firsts = await self._query_offsets(self._consumer.thread.earliest_offsets, unread)
         if firsts is None:
             return None
         for tp, offset in firsts.items():
@@ -344,7 +344,7 @@ class Engine:
                 log.warning("Partition %s of %s is read for the first time, from offset %s", number, tp.topic, offset)
         return {**{tp.topic: offset for tp, offset in firsts.items()}, **known}
 
-    async def _asked(self, ask: AskOffsets, partitions: Collection[TP]) -> Mapping[TP, int] | None:
+    async def _query_offsets(self, ask: OffsetsQuery, partitions: Collection[TP]) -> Mapping[TP, int] | None:
         """Ask the brokers for offsets, for as long as it takes while they are away. None when the engine stops."""
         while not self._stopping:
             if not partitions:
@@ -365,8 +365,8 @@ class Engine:
         return None
 
     async def _check_positions(self, sought: Mapping[TP, int]) -> None:
-        firsts = await self._asked(self._consumer.thread.earliest_offsets, sought)
-        ends = await self._asked(self._consumer.thread.log_ends, sought)
+        firsts = await self._query_offsets(self._consumer.thread.earliest_offsets, sought)
+        ends = await self._query_offsets(self._consumer.thread.log_ends, sought)
         if firsts is None or ends is None:
             return
         for tp, offset in sought.items():
@@ -413,7 +413,7 @@ class Engine:
             await asyncio.to_thread(watch.look)
             await asyncio.sleep(LOOK_INTERVAL_S)
 
-    async def _ask_the_time(self, clock: BrokerClock) -> None:
+    async def _poll_clock(self, clock: BrokerClock) -> None:
         while True:
             await asyncio.to_thread(clock.ask)
             await asyncio.sleep(ASK_INTERVAL_S)

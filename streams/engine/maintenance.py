@@ -23,16 +23,16 @@ CLOSE_TIMEOUT_S = 5.0
 class _NotFetching:
     """Nothing is fetched: whether the inputs are read to their end is not known."""
 
-    def hold(self, partition: int) -> None:
+    def pause(self, partition: int) -> None:
         """Nothing to hold."""
 
-    def release(self, partition: int) -> None:
+    def resume(self, partition: int) -> None:
         """Nothing to release."""
 
-    def hold_topic(self, partition: int, topic: str) -> None:
+    def pause_topic(self, partition: int, topic: str) -> None:
         """Nothing is fetched."""
 
-    def release_topic(self, partition: int, topic: str) -> None:
+    def resume_topic(self, partition: int, topic: str) -> None:
         """Nothing is fetched."""
 
     async def seek(self, partition: int, next_offsets: Mapping[str, int]) -> None:
@@ -53,7 +53,7 @@ async def book_output(
     """
 
     def taken(partition: int, wanted: Callable[[], bool]) -> Restored:
-        topics = OwnTopics(processor.witness, processor.outputs, processor.seen_windows)
+        topics = OwnTopics(processor.ledger_topic, processor.outputs, processor.seen_windows)
         return restore(settings, partition, topics, wanted)
 
     failed: list[BaseException] = []

@@ -110,8 +110,8 @@ class Partition:
     """What the engine keeps for one owned partition. The processor reads it; only `seen` has methods that change it.
 
     `clock_at`: the partition's clock in microseconds, as last committed. `seed`: secret of this partition for
-    `seen.digests`, fixed at its first start. `ledger_end`: an offset of the witness topic's partition (the ledger) that
-    everything produced from now on lies at or beyond: the hint to remember with a seen id.
+    `seen.digests`, fixed at its first start. `ledger_end`: an offset of the ledger topic's partition. Everything
+    produced from now on has this offset or a higher one: it is the hint stored with a seen id.
     """
 
     number: int
@@ -163,7 +163,7 @@ class SeenWindow:
 
 
 class EntrySource(Protocol):
-    """Finds records of the witness topic (the ledger). Raises `UnavailableError` while the broker cannot be asked."""
+    """Finds records of the ledger topic. Raises `UnavailableError` while the broker cannot be asked."""
 
     async def find(self, partition: int, hint: int, key: bytes, wanted: EntryMatch) -> bytes | None:
         """The value of the first committed record at or after offset `hint` with this key that `wanted` accepts.
@@ -212,7 +212,7 @@ class Processor(Protocol[State, Gathered]):
         ...
 
     @property
-    def witness(self) -> str:
+    def ledger_topic(self) -> str:
         """The output topic that proves earlier work (the ledger): when it has records and the state has none, the
         state is lost, and the engine refuses to start."""
         ...

@@ -67,19 +67,19 @@ UNAVAILABLE = (UnavailableError, RegistryUnavailableError, KafkaUnavailableError
 class Fetching(Protocol):
     """What a pump asks of the consumer, for its own partition."""
 
-    def hold(self, partition: int) -> None:
+    def pause(self, partition: int) -> None:
         """Fetch no more of this partition for now."""
         ...
 
-    def release(self, partition: int) -> None:
+    def resume(self, partition: int) -> None:
         """Go on fetching it."""
         ...
 
-    def hold_topic(self, partition: int, topic: str) -> None:
+    def pause_topic(self, partition: int, topic: str) -> None:
         """Fetch no more of this partition of one topic for now."""
         ...
 
-    def release_topic(self, partition: int, topic: str) -> None:
+    def resume_topic(self, partition: int, topic: str) -> None:
         """Go on fetching it."""
         ...
 
@@ -126,7 +126,7 @@ class Pump:
         self._seals = Seals.of(setup.settings)
         self._wake = asyncio.Event()
         self._closing = False
-        self._held = False
+        self._backpressured = False
         self._paused: dict[str, float] = {}
         self._task: asyncio.Task[None] | None = None
         self._busy = asyncio.Lock()
@@ -195,17 +195,17 @@ class Pump:
 
     async def drain(self, timeout_s: float) -> None:
         """Forget what is queued and wait for the open transaction, so that another owner need not fence it."""
-        self.forget_queued()
+        self.discard_queued()
         try:
             async with asyncio.timeout(timeout_s), self._busy:
-                self.forget_queued()
+                self.discard_queued()
         except TimeoutError:
             log.warning("Partition %s: its transaction is still open", self.number)
 
-    def forget_queued(self) -> None:
+    def discard_queued(self) -> None:
         """Drop what is queued: after a rebalance it is fetched again from the committed positions."""
         self.intake.restart(self._position.next_offsets)
-        self._hold_or_release()
+        self._apply_backpressure()
 
     async def book(self, decide: Callable[[Any], Output]) -> None:
         """Commit what `decide` makes of the state, in place of `start`: see `maintenance`."""
@@ -216,28 +216,28 @@ class Pump:
         if not self.waiting:
             self.progress_at_s = time.monotonic()
         if inbound.topic in self._paused:  # fetched before it was told to wait, or a rebalance has let go of it
-            self._setup.fetching.hold_topic(self.number, inbound.topic)
+            self._setup.fetching.pause_topic(self.number, inbound.topic)
             return
         if not self.intake.offer(inbound):
             self._reseek(inbound.topic, inbound.first_offset)
             return
-        self._hold_or_release()
+        self._apply_backpressure()
         self._wake.set()
 
-    def _hold_or_release(self) -> None:
-        if not self._held and self.intake.is_full:
-            self._held = True
-            self._setup.fetching.hold(self.number)
-        elif self._held and self.intake.has_room:
-            self._held = False
-            self._setup.fetching.release(self.number)
+    def _apply_backpressure(self) -> None:
+        if not self._backpressured and self.intake.is_full:
+            self._backpressured = True
+            self._setup.fetching.pause(self.number)
+        elif self._backpressured and self.intake.has_room:
+            self._backpressured = False
+            self._setup.fetching.resume(self.number)
             for topic in self._paused:
-                self._setup.fetching.hold_topic(self.number, topic)
+                self._setup.fetching.pause_topic(self.number, topic)
 
-    def _pause(self, topic: str, dead_letters: int, pause_s: float) -> None:
+    def _pause_topic(self, topic: str, dead_letters: int, pause_s: float) -> None:
         """Read a topic no further for a while; what is queued of it is fetched again afterwards."""
         self._paused[topic] = time.monotonic() + pause_s
-        self._setup.fetching.hold_topic(self.number, topic)
+        self._setup.fetching.pause_topic(self.number, topic)
         self.intake.drop(topic, self._position.next_offsets[topic])
         self._setup.metrics.paused(topic, self.number, True)
         asyncio.get_running_loop().call_later(pause_s, self._wake.set)
@@ -251,14 +251,14 @@ class Pump:
             self._setup.settings.dead_letters_per_minute_max,
         )
 
-    def _resume(self, now_s: float) -> None:
+    def _resume_topics(self, now_s: float) -> None:
         """Go on with the topics whose pause has passed, from their committed positions."""
         for topic in [topic for topic, until_s in self._paused.items() if until_s <= now_s]:
             del self._paused[topic]
             self._setup.metrics.paused(topic, self.number, False)
             log.info("Partition %s of %s is read again", self.number, topic)
-            if not self._held:
-                self._setup.fetching.release_topic(self.number, topic)
+            if not self._backpressured:
+                self._setup.fetching.resume_topic(self.number, topic)
             self._seek_back(topic)
 
     def _reseek(self, topic: str, found: int) -> None:
@@ -293,7 +293,7 @@ class Pump:
 
     async def _turn(self) -> None:
         if self._paused:
-            self._resume(time.monotonic())
+            self._resume_topics(time.monotonic())
         clock_at = self._position.clock_at
         due_at = self._accounts.next_due()
         read_up_to = clock_at if due_at is None or due_at > clock_at else self._read_up_to()
@@ -359,7 +359,7 @@ class Pump:
             for notice, noticed in notices.items():
                 metrics.noticed(topic, self.number, notice, noticed)
         metrics.queued(self.number, self.intake.records)
-        self._hold_or_release()
+        self._apply_backpressure()
 
     def _undecided(self, inbound: Inbound) -> Inbound | None:
         """The part of a batch beyond the position.
@@ -412,8 +412,8 @@ class Pump:
         """
         dead_letters = {topic: ends.get("dead_letters", 0) for topic, ends in output.outcomes.items()}
         self._setup.dead_letters.check(sum(dead_letters.values()), time.monotonic())
-        witness = self._setup.processor.witness
-        entries = sum(len(messages) for topic, messages in output.records if topic == witness)
+        ledger_topic = self._setup.processor.ledger_topic
+        entries = sum(len(messages) for topic, messages in output.records if topic == ledger_topic)
         writes, framed, position = self._writes(output, positions)
         self._commit_began_s = time.monotonic()
         loop = asyncio.get_running_loop()
@@ -435,7 +435,7 @@ class Pump:
         self._idle_since_s = self.progress_at_s = time.monotonic()
         self._setup.processor.committed(self._state, output)
         for topic, (within, pause_s) in floods.items():
-            self._pause(topic, within, pause_s)
+            self._pause_topic(topic, within, pause_s)
 
     def _forget_ids(self) -> None:
         """Forget ids whose repeat would be too old, whatever is still to come.
@@ -539,7 +539,7 @@ class Pump:
             restored.producer.close()
             return
         self._install(restored, self._position.starts)
-        self._hold_or_release()
+        self._apply_backpressure()
         await self._setup.fetching.seek(self.number, self.intake.next_offsets)
 
     def _is_open(self) -> bool:

@@ -64,9 +64,9 @@ class Restored:
 
 @dataclass(frozen=True, slots=True)
 class OwnTopics:
-    """The topics that a partition's state is made of, or must agree with. `outputs` includes the ledger (`witness`)."""
+    """The topics that make up a partition's state, or must agree with it. `outputs` includes `ledger_topic`."""
 
-    witness: str
+    ledger_topic: str
     outputs: Sequence[str]
     windows: Sequence[SeenWindow]
 
@@ -87,13 +87,14 @@ def restore(settings: Settings, number: int, topics: OwnTopics, wanted: Callable
         framed, position, changelog_end, stale = _read_changelog(reader, changelog, number, seals)
         ranges = {topic: reader.ends(topic, number) for topic in topics.outputs}
         if position is None:
-            if framed or _has_record(reader, topics.witness, number, *ranges[topics.witness]):
+            if framed or _has_record(reader, topics.ledger_topic, number, *ranges[topics.ledger_topic]):
                 raise StateLostError(
-                    f"partition {number} has entries in {topics.witness}, but no position in its account changelog",
+                    f"partition {number} has entries in {topics.ledger_topic}, "
+                    "but no position in its account changelog",
                     REBUILD,
                 )
             position = PositionRecord(seed=secrets.randbits(63), outputs={})
-        _check_outputs(reader, topics.witness, changelog, number, position, ranges)
+        _check_outputs(reader, topics.ledger_topic, changelog, number, position, ranges)
         checksum = _check_accounts(changelog, number, framed, position)
         seen = {
             window.name: _read_seen(reader, seen_topic(settings.app_id, window.name), number, window, position, seals)
@@ -111,7 +112,7 @@ def restore(settings: Settings, number: int, topics: OwnTopics, wanted: Callable
         seen,
         clock_at=position.clock_at,
         seed=position.seed,
-        ledger_end=ranges[topics.witness][1],
+        ledger_end=ranges[topics.ledger_topic][1],
     )
     return Restored(
         partition=partition,
@@ -194,7 +195,7 @@ def _not_ours(topic: str, number: int, offset: int | None, what: str, error: Sea
 
 def _check_outputs(
     reader: CommittedReader,
-    witness: str,
+    ledger_topic: str,
     changelog: str,
     number: int,
     position: PositionRecord,
@@ -202,7 +203,7 @@ def _check_outputs(
 ) -> None:
     """Every output topic ends with the record that the position record names.
 
-    Retention may have taken it, and compaction of a topic that is long enough; but not of the ledger (`witness`).
+    Retention may have taken it, and compaction of a topic that is long enough; but not of the ledger (`ledger_topic`).
     """
     for topic, ours in (position.outputs or {}).items():
         if topic not in ranges:
@@ -216,7 +217,7 @@ def _check_outputs(
         if high <= ours.offset:
             raise behind
         found = _tail(reader, topic, number, max(low, ours.offset), high)
-        if not found and low <= ours.offset and topic == witness:
+        if not found and low <= ours.offset and topic == ledger_topic:
             raise behind
         if not found or _is(found[-1], ours):
             continue

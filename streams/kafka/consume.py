@@ -18,10 +18,10 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message
 
 from streams.kafka.silence import SilenceLimit, missing_records
 
-Place = tuple[str, int]
+TopicAndPartition = tuple[str, int]
 """A topic and the number of a partition."""
 
-Offsets = dict[Place, int]
+Offsets = dict[TopicAndPartition, int]
 """An offset by topic and partition."""
 
 PASSING = (
@@ -56,7 +56,7 @@ class Polled:
             reached[place] = max(end, reached.get(place, 0))
 
 
-def place_of(message: Message) -> Place:
+def place_of(message: Message) -> TopicAndPartition:
     """Topic and partition of a message."""
     return str(message.topic()), int(message.partition() or 0)
 
@@ -83,7 +83,7 @@ def poll(consumer: Consumer, wait_s: float = WAIT_S, records_max: int = RECORDS_
 def read_to(
     consumer: Consumer,
     reached: Offsets,
-    ends: Mapping[Place, int],
+    ends: Mapping[TopicAndPartition, int],
     silence: SilenceLimit,
     records_max: int = RECORDS_MAX,
 ) -> Iterator[list[Message]]:
@@ -113,5 +113,5 @@ def read_to(
                 reached[place] = left.pop(place)
         yield records
         if records or len(left) < waiting:
-            silence.heard()  # after the reader has done its part, which may take long
+            silence.progressed()  # after the reader has done its part, which may take long
         silence.check(lambda: missing_records(left, reached))

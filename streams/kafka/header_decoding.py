@@ -1,8 +1,8 @@
-"""Kafka batches with header names that are not UTF-8: aiokafka refuses the whole batch, and its neighbours with it.
+"""Decodes Kafka batches with header names that are not UTF-8. aiokafka refuses such a batch and those fetched with it.
 
 The rules of this file: Kafka does not check header names, so any producer can write such a record, and it must not stop
-the partition. A name's bytes that are not UTF-8 become backslash escapes; nothing else of the record is touched, and
-records without such names are never read here.
+the partition. Bytes of a name that are not UTF-8 become backslash escapes. Nothing else of the record changes, and
+batches without such names take aiokafka's own path.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from aiokafka.record.default_records import _DefaultRecordBatchPy
 from aiokafka.record.memory_records import MemoryRecords, _MemoryRecordsPy
 
 
-class KeptRecords:
-    """aiokafka's `MemoryRecords`, which keeps its bytes so that its last batch can be read a second time."""
+class RereadableRecords:
+    """aiokafka's `MemoryRecords`, with its bytes kept so that the last batch can be read a second time."""
 
     def __init__(self, raw: bytes) -> None:
         self._raw = raw
@@ -24,7 +24,7 @@ class KeptRecords:
         self._taken = 0
 
     def size_in_bytes(self) -> int:
-        """Of the whole response."""
+        """Size of the whole response."""
         return int(self._records.size_in_bytes())
 
     def has_next(self) -> bool:
@@ -37,17 +37,17 @@ class KeptRecords:
         return self._records.next_batch()
 
     def records_of(self, batch: Any) -> list[Any]:
-        """All records of the batch that `next_batch` gave last. Raises `CorruptRecordException`."""
+        """All records of the batch that `next_batch` returned last. Raises `CorruptRecordException`."""
         try:
             return list(batch)
         except (UnicodeDecodeError, CorruptRecordException):
             return list(self._leniently())
 
     def _leniently(self) -> Any:
-        again = _MemoryRecordsPy(self._raw)
+        reread = _MemoryRecordsPy(self._raw)
         for _ in range(self._taken - 1):
-            again.next_batch()
-        batch = _DefaultRecordBatchPy(again._next_slice)
+            reread.next_batch()
+        batch = _DefaultRecordBatchPy(reread._next_slice)
         batch._maybe_uncompress()
         batch._buffer = _LenientBytes(batch._buffer)
         return batch
@@ -56,15 +56,15 @@ class KeptRecords:
 class _LenientBytes(bytearray):
     """What aiokafka's reader in Python slices keys, values and header names out of."""
 
-    def __getitem__(self, place: Any) -> Any:
-        found = super().__getitem__(place)
-        return _LenientBytes(found) if isinstance(place, slice) else found
+    def __getitem__(self, index: Any) -> Any:
+        found = super().__getitem__(index)
+        return _LenientBytes(found) if isinstance(index, slice) else found
 
     def decode(self, encoding: str = "utf-8", errors: str = "backslashreplace") -> str:
         """Header names are all that is decoded."""
         return super().decode(encoding, "backslashreplace")
 
 
-def keep_records() -> None:
-    """Make aiokafka's fetcher keep the bytes of what it has fetched. Call it before a consumer starts."""
-    fetcher.MemoryRecords = KeptRecords
+def patch_header_decoding() -> None:
+    """Make aiokafka's fetcher use `RereadableRecords`. Call it before a consumer starts."""
+    fetcher.MemoryRecords = RereadableRecords

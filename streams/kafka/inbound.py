@@ -1,7 +1,7 @@
-"""Records of one topic and partition in columns, and how they are cut and joined.
+"""Records of one topic and partition in columns, and how batches are split and concatenated.
 
-Rules of this file: a part covers its offsets as the whole does, from `first_offset` up to, not including,
-`next_offset`; parts in a row leave no offset out. The records themselves are never copied or changed.
+Rules of this file: a part covers the offsets from `first_offset` up to, but not including, `next_offset`, as the
+batch does. Consecutive parts leave no offset out. The records themselves are never copied or changed.
 """
 
 from __future__ import annotations
@@ -52,24 +52,24 @@ def start_at(inbound: Inbound, offset: int) -> Inbound:
 
 def split_at(inbound: Inbound, records: int) -> tuple[Inbound, Inbound]:
     """The first `records` records of a batch that has more, and the rest."""
-    border = inbound.offsets[records]
-    head = _part(inbound, 0, records, inbound.first_offset, border)
-    return head, _part(inbound, records, len(inbound), border, inbound.next_offset)
+    split_offset = inbound.offsets[records]
+    head = _part(inbound, 0, records, inbound.first_offset, split_offset)
+    return head, _part(inbound, records, len(inbound), split_offset, inbound.next_offset)
 
 
 def join(parts: list[Inbound]) -> Inbound:
-    """Batches of which each continues the one before, as one."""
+    """Consecutive batches as one batch."""
     first = parts[0]
-    whole = Inbound(first.topic, first.partition, first.first_offset, parts[-1].next_offset)
+    combined = Inbound(first.topic, first.partition, first.first_offset, parts[-1].next_offset)
     any_headers = any(part.headers for part in parts)
     for part in parts:
-        whole.offsets += part.offsets
-        whole.timestamps_ms += part.timestamps_ms
-        whole.keys += part.keys
-        whole.values += part.values
+        combined.offsets += part.offsets
+        combined.timestamps_ms += part.timestamps_ms
+        combined.keys += part.keys
+        combined.values += part.values
         if any_headers:
-            whole.headers += part.headers or [()] * len(part)
-    return whole
+            combined.headers += part.headers or [()] * len(part)
+    return combined
 
 
 def _part(inbound: Inbound, start: int, end: int, first_offset: int, next_offset: int) -> Inbound:

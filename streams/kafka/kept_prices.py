@@ -16,7 +16,7 @@ from typing import NamedTuple
 import structlog
 from confluent_kafka import Message
 
-from schemas.kept_prices import Place, places_of
+from schemas.kept_prices import LogPosition, log_positions_of
 from schemas.partitioner import partition_of
 from streams.seals import NO_SEALS, TAG_HEADER, SealError, Seals
 
@@ -29,8 +29,8 @@ class KeptRecord(NamedTuple):
     """What a worker wrote of a price id. `value`: see `schemas.kept_prices`. `sealed`: as it would be written now."""
 
     price_id: str
-    published: Place
-    judged: Place
+    published: LogPosition
+    judged: LogPosition
     value: bytes | None
     sealed: bool
 
@@ -61,7 +61,7 @@ class KeptRecords:
             if self._partitions is not None and partition_of(key, self._partitions) != partition:
                 raise ValueError("it is not in its key's partition")
             found = dict(headers or ())
-            published, judged = places_of(found.items())
+            published, judged = log_positions_of(found.items())
             tag = found.get(TAG_HEADER)
             tag = tag.encode() if isinstance(tag, str) else tag
             sealed = not self._seals.checks or self._seals.check(
@@ -78,13 +78,13 @@ class KeptRecords:
 
 
 def seal_headers(
-    seals: Seals, key: bytes, published: Place, judged: Place, value: bytes | None
+    seals: Seals, key: bytes, published: LogPosition, judged: LogPosition, value: bytes | None
 ) -> list[tuple[str, bytes]]:
     """The header with the checksum of a record, when records are written with one."""
     return [(TAG_HEADER, seals.tag("price", key, sealed_content(published, judged, value)))] if seals.writes else []
 
 
-def sealed_content(published: Place, judged: Place, value: bytes | None) -> bytes:
+def sealed_content(published: LogPosition, judged: LogPosition, value: bytes | None) -> bytes:
     """What the checksum of a record covers beside its key."""
     places = b"%d %d %d %d %d %d " % (*published, *judged)
     return places + (b"deleted" if value is None else b"value " + value)

@@ -20,7 +20,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from streams.errors import KafkaUnavailableError
 from streams.kafka.clients import admin_config, consumer_config, offsets_answered
-from streams.kafka.consume import Offsets, Place, Polled, poll
+from streams.kafka.consume import Offsets, Polled, TopicAndPartition, poll
 
 if TYPE_CHECKING:
     from streams.settings import Settings
@@ -97,7 +97,7 @@ class LiveTopics:
                 if time.monotonic() + POLL_S > deadline_s or self.stopping.wait(POLL_S):
                     raise KafkaUnavailableError(f"Kafka does not answer ({error})", "see `credits doctor`") from error
 
-    def wait_for(self, ends: Mapping[Place, int], deadline_s: float) -> bool:
+    def wait_for(self, ends: Mapping[TopicAndPartition, int], deadline_s: float) -> bool:
         """Wait until everything before `ends` has been taken; False when the deadline came first, or the end."""
 
         def arrived() -> bool:

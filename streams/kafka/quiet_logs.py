@@ -1,4 +1,4 @@
-"""While a broker is away, clients repeat the same sentence twenty times a second: once in a while is enough."""
+"""Rate limits for the Kafka clients' logs: while a broker is away they repeat a message twenty times a second."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ LOGGERS = (
 )
 
 
-class Seldom(logging.Filter):
-    """Lets each sentence (its text before the values are filled in) through once in an interval, per logger."""
+class RateLimitedLog(logging.Filter):
+    """Lets each message (its text before the values are filled in) through once per interval and logger."""
 
     def __init__(self, interval_s: float = REPEAT_INTERVAL_S, now_s: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class Seldom(logging.Filter):
         return True
 
 
-def quieten() -> None:
-    """Make the Kafka clients' loggers repeat themselves seldom."""
+def silence_repeats() -> None:
+    """Apply a `RateLimitedLog` to the Kafka clients' loggers."""
     for name in LOGGERS:
-        logging.getLogger(name).addFilter(Seldom())
+        logging.getLogger(name).addFilter(RateLimitedLog())

@@ -26,7 +26,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from streams.errors import KafkaUnavailableError
 from streams.kafka.clients import admin_config, consumer_config, offsets_answered
-from streams.kafka.consume import PASSING, Offsets, Place, read_to
+from streams.kafka.consume import PASSING, Offsets, TopicAndPartition, read_to
 from streams.kafka.silence import SilenceLimit
 
 if TYPE_CHECKING:
@@ -83,18 +83,25 @@ def _consumer(settings: Settings, **overrides: Any) -> Consumer:
     return Consumer({**config, "log_level": 0})
 
 
-def read_range(settings: Settings, starts: Mapping[Place, int], ends: Mapping[Place, int]) -> Iterator[list[Message]]:
+def read_range(
+    settings: Settings, starts: Mapping[TopicAndPartition, int], ends: Mapping[TopicAndPartition, int]
+) -> Iterator[list[Message]]:
     """The records of each partition from its start (default: the beginning) up to its end, in batches.
 
     A batch mixes partitions; within a partition records come in order. Raises KafkaException when the broker answers
     with an error that is not temporary, `NoProgressError` when nothing new comes for `CREDITS_READ_TIMEOUT_S`.
     """
-    left = [place for place, end in ends.items() if end > max(0, starts.get(place, 0))]
+    left = [topic_partition for topic_partition, end in ends.items() if end > max(0, starts.get(topic_partition, 0))]
     if not left:
         return
     consumer = _consumer(settings)
     try:
-        consumer.assign([TopicPartition(*place, starts.get(place, OFFSET_BEGINNING)) for place in left])
+        consumer.assign(
+            [
+                TopicPartition(*topic_partition, starts.get(topic_partition, OFFSET_BEGINNING))
+                for topic_partition in left
+            ]
+        )
         yield from filter(None, read_to(consumer, dict(starts), ends, SilenceLimit(settings.read_timeout_s)))
     finally:
         consumer.close()
@@ -141,10 +148,12 @@ class CommittedReader:
         """The committed records from `start` up to `end`, in lists. Raises `KafkaUnavailableError` on silence."""
         if start >= end:
             return
-        place = (topic, partition)
-        self._consumer.assign([TopicPartition(*place, start)])
+        topic_partition = (topic, partition)
+        self._consumer.assign([TopicPartition(*topic_partition, start)])
         try:
-            for records in read_to(self._consumer, {place: start}, {place: end}, SilenceLimit(self._timeout_s)):
+            for records in read_to(
+                self._consumer, {topic_partition: start}, {topic_partition: end}, SilenceLimit(self._timeout_s)
+            ):
                 self._check_wanted(topic, partition)
                 if records:
                     yield records

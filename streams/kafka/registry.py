@@ -1,12 +1,12 @@
 """The schema registry as the rest of the code sees it: a port, and its two adapters.
 
 The rules of this file:
-1. An id means one schema for ever. So an answer is kept; only "no such id" is asked again after a second.
-2. "No such id" and "cannot be asked" are different answers: the first makes a dead letter, the second makes wait
-   (`RegistryUnavailableError`). What looks like the second is never told as the first.
-3. The released schemas are known without asking anybody: with the built-in registry, their ids are fixed.
-4. The adapters block; on an event loop call them in a thread, or let `Kept.remembered` answer from memory.
-5. Ids in poisoned records are anything: nobody is asked for more than one in `ASK_INTERVAL_S`. Who needs more waits.
+1. An id means one schema permanently, so an answer is cached. Only "no such id" is looked up again, after a second.
+2. "No such id" and "registry unavailable" are different answers. The first makes a dead letter; the second makes the
+   caller wait (`RegistryUnavailableError`). An unavailable registry is never reported as an unknown id.
+3. The released schemas are known without a request: with the built-in registry their ids are fixed.
+4. The adapters block. On an event loop, call them in a thread or use `CachedRegistry.cached_schemas`.
+5. Ids in corrupt records can have any value, so lookups are limited to one per `ASK_INTERVAL_S`. Further ones wait.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from streams.settings import Settings
 
 KNOWN_IDS_MAX = 2_000
-"""Schemas in memory; a ledger meets some twenty. The one met first makes room, but for those that are written with."""
+"""Schemas in memory; a ledger needs about twenty. The oldest is evicted first, but never one used for writing."""
 
-UNKNOWN_KEPT_S = 1.0
+UNKNOWN_CACHED_S = 1.0
 UNKNOWN_IDS_MAX = 10_000
 ASK_TIMEOUT_S = 5.0
-# 200 questions a second: a registry answers that beside its other work, and a batch of 8,192 records that all name an
-# id of their own is told apart within 41 s.
+# 200 lookups a second: a registry can serve that besides its other work, and a batch of 8,192 records that each name
+# a different id is resolved within 41 s.
 ASK_INTERVAL_S = 0.005
 
 
@@ -47,63 +47,63 @@ class Registry(Protocol):
         ...
 
 
-class NotAskedError(Exception):
-    """Whether there is a schema with that id is not in memory: somebody must be asked."""
+class SchemaNotCachedError(Exception):
+    """The cache does not know this id: the registry must be asked."""
 
     def __init__(self, schema_id: int) -> None:
         super().__init__(f"schema id {schema_id} is not in memory")
 
 
-def connect_registry(settings: Settings) -> Kept:
-    """The registry of these settings. Nothing is asked before the first use."""
+def connect_registry(settings: Settings) -> CachedRegistry:
+    """The registry of these settings. It sends no request before the first use."""
     if settings.schema_registry_url is not None:
-        return Kept(ConfluentRegistry(settings.schema_registry_url, Topics(settings.namespace)))
+        return CachedRegistry(ConfluentRegistry(settings.schema_registry_url, Topics(settings.namespace)))
     from streams.kafka.registry_topic import TopicRegistry
 
-    return Kept(TopicRegistry(settings))
+    return CachedRegistry(TopicRegistry(settings))
 
 
-class Kept:
-    """A registry whose answers are kept in memory; safe to use from several threads."""
+class CachedRegistry:
+    """A registry whose answers are cached in memory. Thread-safe."""
 
-    def __init__(self, asked: Registry, ask_interval_s: float = ASK_INTERVAL_S) -> None:
-        self.asked = asked
-        self.remembered = Remembered(self)
-        """What is in memory and nothing else: for an event loop."""
+    def __init__(self, upstream: Registry, fetch_interval_s: float = ASK_INTERVAL_S) -> None:
+        self.upstream = upstream
+        self.cached_schemas = CachedSchemas(self)
+        """Answers from memory only: for an event loop."""
         self._writers: dict[int, WriterSchema] = {}
         self._unknown: dict[int, float] = {}
         self._ids: dict[str, int] = {}
         self._lock = threading.Lock()
-        self._ask_interval_s = ask_interval_s
-        self._ask_again_at = 0.0
+        self._fetch_interval_s = fetch_interval_s
+        self._next_fetch_at = 0.0
 
     def writer(self, schema_id: int) -> WriterSchema | None:
         """See `Registry.writer`. Blocks when the answer is not in memory."""
         try:
-            return self.recall(schema_id)
-        except NotAskedError:
+            return self.cached_writer(schema_id)
+        except SchemaNotCachedError:
             with self._lock:
-                return self._ask(schema_id)
+                return self._fetch(schema_id)
 
     def writers(self, schema_ids: Iterable[int]) -> Mapping[int, WriterSchema | None]:
         """`writer` of each of these ids."""
         return {schema_id: self.writer(schema_id) for schema_id in schema_ids}
 
-    def recall(self, schema_id: int) -> WriterSchema | None:
-        """What `writer` would say, without asking anybody. Never blocks; raises `NotAskedError`."""
+    def cached_writer(self, schema_id: int) -> WriterSchema | None:
+        """What `writer` would return, from memory alone. Never blocks; raises `SchemaNotCachedError`."""
         found = self._writers.get(schema_id)
-        if found is None and time.monotonic() - self._unknown.get(schema_id, -UNKNOWN_KEPT_S) >= UNKNOWN_KEPT_S:
-            raise NotAskedError(schema_id)
+        if found is None and time.monotonic() - self._unknown.get(schema_id, -UNKNOWN_CACHED_S) >= UNKNOWN_CACHED_S:
+            raise SchemaNotCachedError(schema_id)
         return found
 
-    def _ask(self, schema_id: int) -> WriterSchema | None:
-        """Ask, unless another thread has while this one waited."""
+    def _fetch(self, schema_id: int) -> WriterSchema | None:
+        """Ask the registry, unless another thread did so while this one waited."""
         try:
-            return self.recall(schema_id)
-        except NotAskedError:
-            time.sleep(max(0.0, self._ask_again_at - time.monotonic()))
-            self._ask_again_at = time.monotonic() + self._ask_interval_s
-        found = self.asked.writer(schema_id)
+            return self.cached_writer(schema_id)
+        except SchemaNotCachedError:
+            time.sleep(max(0.0, self._next_fetch_at - time.monotonic()))
+            self._next_fetch_at = time.monotonic() + self._fetch_interval_s
+        found = self.upstream.writer(schema_id)
         if found is not None:
             if len(self._writers) >= KNOWN_IDS_MAX:
                 ours = set(self._ids.values())
@@ -119,19 +119,19 @@ class Kept:
         """See `Registry.schema_id`."""
         found = self._ids.get(key)
         if found is None:
-            found = self._ids[key] = self.asked.schema_id(key)
+            found = self._ids[key] = self.upstream.schema_id(key)
         return found
 
 
-class Remembered:
-    """The writer schemas that a `Kept` has in memory. It is a `schemas.codec.WriterSchemas`."""
+class CachedSchemas:
+    """The writer schemas that a `CachedRegistry` has in memory; a `schemas.codec.WriterSchemas`."""
 
-    def __init__(self, kept: Kept) -> None:
-        self._kept = kept
+    def __init__(self, cached: CachedRegistry) -> None:
+        self._cached = cached
 
     def writer(self, schema_id: int) -> WriterSchema | None:
-        """See `Kept.recall`."""
-        return self._kept.recall(schema_id)
+        """See `CachedRegistry.cached_writer`."""
+        return self._cached.cached_writer(schema_id)
 
 
 class ConfluentRegistry:

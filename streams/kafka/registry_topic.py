@@ -243,13 +243,13 @@ class TopicRegistry:
                     self._close()
                     passing = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
                     if error.args[0].code() not in passing or time.monotonic() > deadline:
-                        told = f"the registry's topic cannot be read: {error.args[0].str()}"
-                        raise RegistryUnavailableError(told) from error
+                        message = f"the registry's topic cannot be read: {error.args[0].str()}"
+                        raise RegistryUnavailableError(message) from error
                     time.sleep(RETRY_S)  # a new leader is being chosen
                 except NoProgressError as error:
                     self._close()
-                    told = f"{self._topic} could not be read to its end in time"
-                    raise RegistryUnavailableError(told) from error
+                    message = f"{self._topic} could not be read to its end in time"
+                    raise RegistryUnavailableError(message) from error
 
     def _read(self, deadline: float) -> None:
         from confluent_kafka import Consumer, TopicPartition

@@ -28,16 +28,16 @@ class SilenceLimit:
     def __init__(self, limit_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._limit_s = limit_s
         self._clock = clock
-        self._heard_s = clock()
+        self._progress_s = clock()
 
-    def heard(self) -> None:
+    def progressed(self) -> None:
         """Something new came, or whoever gets it has taken its time: the limit begins again."""
-        self._heard_s = self._clock()
+        self._progress_s = self._clock()
 
     @property
     def passed(self) -> bool:
         """Whether there was no progress for too long."""
-        return self._clock() - self._heard_s > self._limit_s
+        return self._clock() - self._progress_s > self._limit_s
 
     def check(self, missing: Callable[[], str]) -> None:
         """Raises `NoProgressError` when the limit has passed; `missing` says what is waited for."""
@@ -48,6 +48,6 @@ class SilenceLimit:
 def missing_records(left: dict[tuple[str, int], int], reached: dict[tuple[str, int], int]) -> str:
     """What of a range was not read, for people: `left` are the ends that were not reached, by topic and partition."""
     topics = sorted({topic for topic, _ in left})
-    offsets = sum(max(0, end - max(0, reached.get(place, 0))) for place, end in left.items())
+    offsets = sum(max(0, end - max(0, reached.get(topic_partition, 0))) for topic_partition, end in left.items())
     parts = "partition" if len(left) == 1 else "partitions"
     return f"{offsets:,} offsets of {len(left):,} {parts} of {', '.join(topics)}"

@@ -31,7 +31,7 @@ from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
-from streams.kafka.header_decoding import keep_records
+from streams.kafka.header_decoding import patch_header_decoding
 from streams.kafka.inbound import Headers, Inbound
 
 Columns = dict[TP, Inbound]
@@ -90,7 +90,7 @@ def use_batches(
     `records_max` bounds a batch, up to the end of the Kafka batch that passes it. Without `positions` each partition
     goes on from the group's committed offset.
     """
-    keep_records()
+    patch_header_decoding()
     bound = {"positions": positions, "batch_records_max": records_max}
     app.transport.Consumer = type("BoundBatchConsumer", (consumer or BatchConsumer,), bound)
 
@@ -102,7 +102,7 @@ async def commit_offsets(app: faust.App, offsets: Mapping[TP, int]) -> bool:
     """
     consumer = cast(BatchConsumer, app.consumer)
     owned = {TopicPartition(*tp): OffsetAndMetadata(offset, "") for tp, offset in offsets.items()}
-    return await consumer.thread.commit_quietly(owned)
+    return await consumer.thread.try_commit(owned)
 
 
 class BatchConsumerThread(driver.AIOKafkaConsumerThread):
@@ -110,16 +110,16 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.held: frozenset[TP] = frozenset()
+        self.paused_partitions: frozenset[TP] = frozenset()
         self.asked_at_s: dict[TopicPartition, float] = {}
         """When the request left whose answer the fetcher knows last, by partition."""
         self.records_max: int = self.consumer.batch_records_max
 
     def _create_worker_consumer(self, transport: Any) -> Any:
-        return _as_wanted(super()._create_worker_consumer(transport))
+        return configure_fetch(super()._create_worker_consumer(transport))
 
     def _create_client_consumer(self, transport: Any) -> Any:
-        return _as_wanted(super()._create_client_consumer(transport))
+        return configure_fetch(super()._create_client_consumer(transport))
 
     async def on_thread_stop(self) -> None:
         """Stop the consumer.
@@ -155,7 +155,7 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
                 await fetcher._subscriptions.wait_for_assignment()
             drained: Columns = {}
             for tp in list(fetcher._records):
-                if (active and tp not in active) or tp in self.held:
+                if (active and tp not in active) or tp in self.paused_partitions:
                     if not fetcher._subscriptions.is_assigned(tp):
                         del fetcher._records[tp]
                     continue
@@ -189,11 +189,11 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         if consumer is not None and not self.thread_loop.is_closed():
             self.thread_loop.call_soon_threadsafe(_notify_waiters, consumer._fetcher)
 
-    async def commit_quietly(self, offsets: Mapping[Any, OffsetAndMetadata]) -> bool:
+    async def try_commit(self, offsets: Mapping[Any, OffsetAndMetadata]) -> bool:
         """Commit group offsets for what is still assigned; False when that could not be done now."""
-        return bool(await self.call_thread(self._commit_quietly, offsets))
+        return bool(await self.call_thread(self._try_commit, offsets))
 
-    async def _commit_quietly(self, offsets: Mapping[Any, OffsetAndMetadata]) -> bool:
+    async def _try_commit(self, offsets: Mapping[Any, OffsetAndMetadata]) -> bool:
         consumer = self._ensure_consumer()
         assigned = consumer.assignment()
         owned = {tp: offset for tp, offset in offsets.items() if tp in assigned}
@@ -205,11 +205,11 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
             return False
         return len(owned) == len(offsets)
 
-    async def seek_owned(self, offsets: Mapping[TP, int]) -> None:
+    async def seek_assigned(self, offsets: Mapping[TP, int]) -> None:
         """Fetch on from these offsets, for those partitions that are still assigned."""
-        await self.call_thread(self._seek_owned, offsets)
+        await self.call_thread(self._seek_assigned, offsets)
 
-    async def _seek_owned(self, offsets: Mapping[TP, int]) -> None:
+    async def _seek_assigned(self, offsets: Mapping[TP, int]) -> None:
         consumer = self._ensure_consumer()
         assigned = consumer.assignment()
         for tp, offset in offsets.items():
@@ -218,11 +218,11 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
                 # Faust drops what lies before its own read offset.
                 self.consumer._read_offset[tp] = offset or None
 
-    async def leave_alone(self, tps: Collection[TP]) -> None:
+    async def pause_and_discard(self, tps: Collection[TP]) -> None:
         """Fetch nothing of these assigned partitions, and drop what was fetched of them."""
-        await self.call_thread(self._leave_alone, tps)
+        await self.call_thread(self._pause_and_discard, tps)
 
-    async def _leave_alone(self, tps: Collection[TP]) -> None:
+    async def _pause_and_discard(self, tps: Collection[TP]) -> None:
         consumer = self._ensure_consumer()
         assigned = consumer.assignment()
         for tp in tps:
@@ -288,14 +288,14 @@ class BatchConsumer(driver.Consumer):
             if active is None or tp in active or tp in self._buffered_partitions:
                 yield tp, _message(tp, inbound, generation)
 
-    def hold(self, tps: Collection[TP]) -> None:
+    def pause(self, tps: Collection[TP]) -> None:
         """Fetch no more from these partitions for now (back-pressure)."""
-        self.thread.held = self.thread.held | frozenset(tps)
+        self.thread.paused_partitions = self.thread.paused_partitions | frozenset(tps)
 
-    def release(self, tps: Collection[TP]) -> None:
+    def resume(self, tps: Collection[TP]) -> None:
         """Go on with these partitions."""
-        if self.thread.held.intersection(tps):
-            self.thread.held = self.thread.held - frozenset(tps)
+        if self.thread.paused_partitions.intersection(tps):
+            self.thread.paused_partitions = self.thread.paused_partitions - frozenset(tps)
             self.thread.wake()
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
@@ -401,7 +401,8 @@ def _message(tp: TP, inbound: Inbound, generation: int) -> Any:
     )
 
 
-def _as_wanted(consumer: Any) -> Any:
+def configure_fetch(consumer: Any) -> Any:
+    """The consumer, set to committed records and to this module's fetch sizes."""
     consumer._isolation_level = "read_committed"
     consumer._fetch_max_wait_ms = FETCH_WAIT_MS
     consumer._fetch_min_bytes = FETCH_BYTES_MIN

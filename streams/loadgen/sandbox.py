@@ -1,4 +1,4 @@
-"""Room beside a real installation, for a run that must not touch it: an own folder, own ports, own topics.
+"""A sandbox next to a real installation, for a run that must not touch it: its own folder, ports and topics.
 
 Rules of this file: with a local Kafka the run has a folder below the data folder, emptied first, and a broker of its
 own in it that ends with the run. With a Kafka that is given, the run has a namespace of its own on it. One run of a
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def beside(
+def sandbox(
     settings: Settings, name: str, mark: str, say: Callable[[str], None], jit: Literal["quick", "full"] = "quick"
 ) -> Iterator[Settings]:
     """Settings of a running Kafka with empty topics; `name` is the folder's, `mark` makes the namespace unique.

@@ -160,7 +160,7 @@ class Sender:
         if error is not None:
             self._failures.append(error.str())
             return
-        place = (message.topic(), message.partition())
+        topic_partition = (message.topic(), message.partition())
         offset = message.offset() + 1
-        if offset > self.next_offsets.get(place, 0):
-            self.next_offsets[place] = offset
+        if offset > self.next_offsets.get(topic_partition, 0):
+            self.next_offsets[topic_partition] = offset

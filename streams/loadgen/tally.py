@@ -19,7 +19,7 @@ from schemas.enums import AlertKind, EntryKind, EntryReason, RejectReason
 HOLDS, REFUSED_HOLDS = "holds", "holds refused"
 TOPUPS, LIMITS, CORRECTIONS, EXPIRIES = "top-ups", "limits", "corrections", "expiries"
 
-TOLD_BY_KIND = pa.array([EntryKind.HOLD_RELEASE.value, EntryKind.CORRECTION.value, EntryKind.EXPIRY.value])
+COUNTED_KINDS = pa.array([EntryKind.HOLD_RELEASE.value, EntryKind.CORRECTION.value, EntryKind.EXPIRY.value])
 
 READ = ("kind", "reason", "hold_id", "amount_nanos", "correlation_id", "details")
 
@@ -53,9 +53,9 @@ class Tally:
 
     def take(self, entries: pa.RecordBatch) -> None:
         """Count a batch of ledger entries."""
-        told = pc.is_in(entries.column("kind"), value_set=TOLD_BY_KIND)
+        needed_by_kind = pc.is_in(entries.column("kind"), value_set=COUNTED_KINDS)
         failed = pc.equal(entries.column("reason"), EntryReason.PURCHASE_FAILED.value)
-        wanted = pc.or_(pc.or_(told, pc.is_valid(entries.column("hold_id"))), pc.fill_null(failed, False))
+        wanted = pc.or_(pc.or_(needed_by_kind, pc.is_valid(entries.column("hold_id"))), pc.fill_null(failed, False))
         few = entries.select(list(READ)).filter(wanted)
         for entry in few.to_pylist():
             for line, words in self._words(entry):

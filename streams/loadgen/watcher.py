@@ -104,10 +104,14 @@ class Watcher:
         """Return when the ledger has committed what everything before `ends` caused. Raises `StalledError`."""
 
         def behind() -> dict[tuple[str, int], int]:
-            return {place: end for place, end in ends.items() if self._next_offsets.get(place, 0) < end}
+            return {
+                topic_partition: end
+                for topic_partition, end in ends.items()
+                if self._next_offsets.get(topic_partition, 0) < end
+            }
 
         def missing() -> str:
-            left = sum(end - self._next_offsets.get(place, 0) for place, end in behind().items())
+            left = sum(end - self._next_offsets.get(topic_partition, 0) for topic_partition, end in behind().items())
             return f"{left:,} records of {', '.join(sorted({topic for topic, _ in behind()}))} are not read"
 
         self._wait(lambda: not behind(), missing, tick)

@@ -325,7 +325,7 @@ class LocalBroker:
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         if done.returncode != 0:
             raise BrokerError(
-                f"cannot format {self.home / 'data'}: {_telling_line((done.stdout + done.stderr).splitlines())}",
+                f"cannot format {self.home / 'data'}: {_error_line((done.stdout + done.stderr).splitlines())}",
                 "check that the folder is writable and the disk has room, or set CREDITS_DATA_DIR",
             )
 
@@ -341,7 +341,7 @@ class LocalBroker:
         from confluent_kafka.admin import AdminClient
 
         def ended() -> BrokerError:
-            return BrokerError(f"the broker ended while starting: {self._last_words()}", f"see {self.log_path}")
+            return BrokerError(f"the broker ended while starting: {self._last_lines()}", f"see {self.log_path}")
 
         while not _port_answers(self.port):
             if self.running() is None or (self._child is not None and self._child.poll() is not None):
@@ -365,12 +365,12 @@ class LocalBroker:
         if metadata.cluster_id != self._cluster_id():
             raise BrokerError(f"another Kafka answers on port {self.port}", "set CREDITS_BROKER_PORT to a free port")
 
-    def _last_words(self) -> str:
+    def _last_lines(self) -> str:
         try:
             lines = self.log_path.read_text(errors="replace").splitlines()
         except FileNotFoundError:
             return "it logged nothing"
-        return _telling_line(lines)
+        return _error_line(lines)
 
     def _remember(self, pid: int, port: int) -> None:
         started, owner_started = _process_started(pid), _process_started(os.getpid())
@@ -413,10 +413,10 @@ class LocalBroker:
             yield
 
 
-def _telling_line(lines: list[str]) -> str:
+def _error_line(lines: list[str]) -> str:
     """The line of a Java program's last words that says what went wrong."""
-    telling = [line for line in lines[-200:] if "Exception" in line or "ERROR" in line or "rror:" in line]
-    return (telling or lines or ["it said nothing"])[-1].strip()[:300]
+    error_lines = [line for line in lines[-200:] if "Exception" in line or "ERROR" in line or "rror:" in line]
+    return (error_lines or lines or ["it printed nothing"])[-1].strip()[:300]
 
 
 def _process_started(pid: int) -> str:

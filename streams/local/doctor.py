@@ -246,10 +246,10 @@ def _dead_letters(settings: Settings, admin: AdminClient | None) -> Check:
     # No record of the last minute: the answer is below 0.
     lately = sum(ends[place] - since[place] for place in places if since[place] >= 0)
     if lately > settings.dead_letters_per_minute_max:
-        told = f"about {lately:,} within a minute, the limit is {settings.dead_letters_per_minute_max:,}"
+        rate = f"about {lately:,} within a minute, the limit is {settings.dead_letters_per_minute_max:,}"
         flood = "their input is paused" if settings.dead_letter_flood == "pause" else "workers stop"
         remedy = "find the producer in `credits dead-letters list`"
-        return Check("dead letters", Verdict.FAILED, f"{told}: {flood}", remedy)
+        return Check("dead letters", Verdict.FAILED, f"{rate}: {flood}", remedy)
     return Check("dead letters", Verdict.OK, f"about {lately:,} within the last minute")
 
 

@@ -361,7 +361,7 @@ def problem_of(part: Part) -> str:
     error = next((found[1] for line in reversed(lines) if (found := ERROR.search(line))), None)
     status = part.status
     how = f"killed by signal {-status}" if status is not None and status < 0 else f"status {status}"
-    return f"{error or (lines[-1] if lines else 'it said nothing')} ({how})"
+    return f"{error or (lines[-1] if lines else 'it printed nothing')} ({how})"
 
 
 def _failed(name: str, part: Part) -> OperatorError:

@@ -1,7 +1,7 @@
-"""Asking something of the broker for many callers at once, and not too often.
+"""One call to the broker on behalf of many threads, rate limited.
 
-Rules of this file: who asks gets an answer that was asked for after the call, so it is as new as the caller needs. All
-who wait meanwhile share the next question; questions begin at least `interval_s` apart.
+Rules of this file: a caller gets a result that was requested after its own call, so it is as fresh as the caller needs.
+All callers that wait meanwhile share the next call. Calls begin at least `interval_s` apart.
 """
 
 from __future__ import annotations
@@ -10,47 +10,47 @@ import threading
 from collections.abc import Callable
 
 
-class SharedAsk:
-    """One question, shared by the threads that want its answer."""
+class CoalescedCall:
+    """One blocking call, shared by the threads that need its result."""
 
-    def __init__(self, ask: Callable[[], None], pause: Callable[[float], object], clock: Callable[[], float]) -> None:
-        """`ask` blocks until the answer is there and may raise; `pause` waits so many seconds; `clock` in seconds."""
-        self._ask = ask
-        self._pause = pause
+    def __init__(self, call: Callable[[], None], sleep: Callable[[float], object], clock: Callable[[], float]) -> None:
+        """`call` blocks until the answer is there and may raise; `sleep` waits so many seconds; `clock` in seconds."""
+        self._call = call
+        self._sleep = sleep
         self._clock = clock
         self._changed = threading.Condition()
         self.waiting = 0
         """How many callers wait for the question that is open, to ask or share the next one."""
-        self._begun = 0
-        self._answered = 0
+        self._started = 0
+        self._finished = 0
         """Number of the latest question that has an answer."""
-        self._asking = False
-        self._began_at: float | None = None
+        self._calling = False
+        self._started_at: float | None = None
 
-    def after_now(self, interval_s: float) -> None:
-        """Return when a question that began after this call has been answered. Raises what `ask` raises."""
+    def refresh(self, interval_s: float) -> None:
+        """Return when a call that began after this one has finished. Raises what `call` raises."""
         with self._changed:
-            enough = self._begun + 1
+            enough = self._started + 1
             self.waiting += 1
-            while self._asking and self._answered < enough:
+            while self._calling and self._finished < enough:
                 self._changed.wait()
             self.waiting -= 1
-            if self._answered >= enough:
+            if self._finished >= enough:
                 return
-            self._asking = True
+            self._calling = True
         try:
-            if self._began_at is not None:
-                wait_s = self._began_at + interval_s - self._clock()
+            if self._started_at is not None:
+                wait_s = self._started_at + interval_s - self._clock()
                 if wait_s > 0:
-                    self._pause(wait_s)
+                    self._sleep(wait_s)
             with self._changed:
-                self._begun += 1
-                number = self._begun
-            self._began_at = self._clock()
-            self._ask()
+                self._started += 1
+                number = self._started
+            self._started_at = self._clock()
+            self._call()
             with self._changed:
-                self._answered = number
+                self._finished = number
         finally:
             with self._changed:
-                self._asking = False
+                self._calling = False
                 self._changed.notify_all()

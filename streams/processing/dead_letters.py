@@ -29,7 +29,7 @@ from streams.kafka.inbound import Headers, Inbound
 MESSAGE_CHARACTERS_MAX: Final = 500
 """Of the sentence in a dead letter's header."""
 
-Told = dict[str, str]
+ErrorHeaders = dict[str, str]
 """Headers that the ledger adds."""
 
 
@@ -37,7 +37,7 @@ def dead_letter(topic: str, inbound: Inbound, index: int, code: DeadLetterCode, 
     """What goes to `topic`, the dead letters', for record `index` of a batch that could not be booked."""
     key, value = inbound.keys[index], inbound.values[index]
     headers = inbound.headers[index] if inbound.headers else ()
-    told = {
+    error_headers = {
         TOPIC_HEADER: inbound.topic,
         PARTITION_HEADER: str(inbound.partition),
         OFFSET_HEADER: str(inbound.offsets[index]),
@@ -46,23 +46,23 @@ def dead_letter(topic: str, inbound: Inbound, index: int, code: DeadLetterCode, 
         CODE_HEADER: code.value,
     }
     if record_bytes(key, value, headers) > WHOLE_BYTES_MAX:
-        value = _cut(value, VALUE_KEPT_BYTES, VALUE_PREFIX, told)
-        key = _cut(key, KEY_KEPT_BYTES, KEY_PREFIX, told)
-        headers = _first(headers, told)
-    added = [(name, text.encode()) for name, text in told.items()]
+        value = _cut(value, VALUE_KEPT_BYTES, VALUE_PREFIX, error_headers)
+        key = _cut(key, KEY_KEPT_BYTES, KEY_PREFIX, error_headers)
+        headers = _first(headers, error_headers)
+    added = [(name, text.encode()) for name, text in error_headers.items()]
     return Keyed(topic=topic, key=key, value=value, headers=[*headers, *added], partition=inbound.partition)
 
 
-def _cut(part: bytes | None, kept: int, prefix: str, told: Told) -> bytes | None:
+def _cut(part: bytes | None, kept: int, prefix: str, error_headers: ErrorHeaders) -> bytes | None:
     """The first `kept` bytes; tells what the whole was, when that is less."""
     if part is None or len(part) <= kept:
         return part
-    told[f"{prefix}bytes"] = str(len(part))
-    told[f"{prefix}sha256"] = sha256(part).hexdigest()
+    error_headers[f"{prefix}bytes"] = str(len(part))
+    error_headers[f"{prefix}sha256"] = sha256(part).hexdigest()
     return part[:kept]
 
 
-def _first(headers: Headers, told: Told) -> Headers:
+def _first(headers: Headers, error_headers: ErrorHeaders) -> Headers:
     """The headers for which there is room; tells how many there are more."""
     kept: list[tuple[str, bytes]] = []
     size = 0
@@ -72,6 +72,6 @@ def _first(headers: Headers, told: Told) -> Headers:
             break
         kept.append(header)
     if len(kept) < len(headers):
-        told[f"{HEADERS_PREFIX}bytes"] = str(record_bytes(None, None, headers))
-        told[f"{HEADERS_PREFIX}left_out"] = str(len(headers) - len(kept))
+        error_headers[f"{HEADERS_PREFIX}bytes"] = str(record_bytes(None, None, headers))
+        error_headers[f"{HEADERS_PREFIX}left_out"] = str(len(headers) - len(kept))
     return kept

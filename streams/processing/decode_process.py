@@ -149,7 +149,7 @@ class DecodeProcess:
             raise self._ended(process, error) from error
         with pa.ipc.open_stream(answer.batch) as stream:
             batch = stream.read_next_batch()
-        failures = [Undecodable(position, DeadLetterCode(code), told) for position, code, told in answer.failures]
+        failures = [Undecodable(position, DeadLetterCode(code), message) for position, code, message in answer.failures]
         return DecodedBatch(request.record, batch, answer.positions, failures, None)
 
     def _started(self, texts: Any) -> subprocess.Popen[bytes]:

@@ -33,7 +33,7 @@ from schemas.encoding import FRAME
 from schemas.records import AvroSchema
 from schemas.writer_safety import BodyBounds, SchemaFaultError, UnreadableSchema, bounds_of
 from streams.engine.ports import UnavailableError
-from streams.kafka.registry import Kept, NotAskedError
+from streams.kafka.registry import CachedRegistry, SchemaNotCachedError
 from streams.processing.decode_process import DecodeProcess, parts_of, values_bound
 
 ASKED_AT_ONCE: Final = 200
@@ -54,7 +54,7 @@ Values = tuple[str, Sequence[bytes | None]]
 class Decoder:
     """Decodes for all partitions of a worker."""
 
-    def __init__(self, registry: Kept) -> None:
+    def __init__(self, registry: CachedRegistry) -> None:
         self._registry = registry
         self._asking = ThreadPoolExecutor(max_workers=1, thread_name_prefix="registry")
         self._looking = ThreadPoolExecutor(max_workers=1, thread_name_prefix="decoding")
@@ -71,8 +71,8 @@ class Decoder:
 
     def _at_once(self, record: str, values: Sequence[bytes | None]) -> DecodedBatch | None:
         try:
-            return decode_clean(record, values, self._registry.remembered)
-        except NotAskedError:
+            return decode_clean(record, values, self._registry.cached_schemas)
+        except SchemaNotCachedError:
             return None
 
     async def _with_care(self, record: str, values: Sequence[bytes | None]) -> DecodedBatch:
@@ -129,8 +129,8 @@ class Decoder:
     async def _answers(self, ids: Sequence[int]) -> _Answers:
         """The schemas with these ids, from memory where they are all in it."""
         try:
-            return _Answers({schema_id: self._registry.recall(schema_id) for schema_id in ids})
-        except NotAskedError:
+            return _Answers({schema_id: self._registry.cached_writer(schema_id) for schema_id in ids})
+        except SchemaNotCachedError:
             pass
         loop = asyncio.get_running_loop()
         answers: dict[int, WriterSchema | None] = {}

@@ -69,10 +69,10 @@ class Log:
 
     def ends(self, topic: str, number: int | None = None) -> tuple[int, int]:
         """(first offset, offset after the last) as of the first time that this is asked."""
-        place = topic, self.number if number is None else number
-        if place not in self._ends:
-            self._ends[place] = self._reader.ends(*place)
-        return self._ends[place]
+        index = topic, self.number if number is None else number
+        if index not in self._ends:
+            self._ends[index] = self._reader.ends(*index)
+        return self._ends[index]
 
     def records(
         self, topic: str, start: int | None = None, end: int | None = None, number: int | None = None
@@ -133,7 +133,7 @@ def arrived_at(message: Message) -> int:
 
 
 @dataclass(slots=True)
-class Named:
+class SourceOffsets:
     """The records of one input topic that entries or dead letters name, in this partition.
 
     `last`: the highest offset. `retained`: how many of them Kafka still has.
@@ -181,12 +181,12 @@ class Booked:
 def booked_rows(batch: pa.RecordBatch, messages: Sequence[Message], rows: SourceRows) -> Booked:
     """What these rows of a batch of entries say of the records that they name."""
     orgs, names = batch.column("org_id").to_pylist(), batch.column("event_id").to_pylist()
-    places = rows.rows.tolist()
+    indexes = rows.rows.tolist()
     return Booked(
         rows.offsets,
         batch.column("recorded_at").to_numpy()[rows.rows],
-        np.array([offset_of(messages[place]) for place in places], np.int64),
-        np.array([hash((orgs[place], names[place])) for place in places], np.int64),
+        np.array([offset_of(messages[index]) for index in indexes], np.int64),
+        np.array([hash((orgs[index], names[index])) for index in indexes], np.int64),
     )
 
 
@@ -202,7 +202,7 @@ class History:
     """Org to due time (0: never) and state."""
     entries: int = 0
     clock_at: int = 0
-    named: dict[str, Named] = field(default_factory=dict)
+    named: dict[str, SourceOffsets] = field(default_factory=dict)
     times: list[tuple[int, int]] = field(default_factory=list)
     dead_offsets: dict[str, list[int]] = field(default_factory=dict)
     legs: list[Booked] = field(default_factory=list)
@@ -246,12 +246,12 @@ def _fold(log: Log, topics: Topics, history: History) -> None:
         history.times.append((offset_of(messages[0]), history.clock_at))
         history.last_records[ledger] = messages[-1]
         for topic, rows in sources_of(batch, log.number).items():
-            _note_sources(history.named.setdefault(topic, Named()), rows, log.ends(topic)[0])
+            _note_sources(history.named.setdefault(topic, SourceOffsets()), rows, log.ends(topic)[0])
             if topic == topics.name("transfer_legs"):
                 history.legs.append(booked_rows(batch, messages, rows))
 
 
-def _note_sources(named: Named, rows: SourceRows, first: int) -> None:
+def _note_sources(named: SourceOffsets, rows: SourceRows, first: int) -> None:
     rejected = int(rows.rejected.sum())
     named.rejected += rejected
     named.entries += len(rows.offsets) - rejected
@@ -302,7 +302,7 @@ def _read_dead_letters(log: Log, topics: Topics, history: History) -> None:
             if topic not in inputs or number != log.number:
                 strangers += 1
                 continue
-            named = history.named.setdefault(topic, Named())
+            named = history.named.setdefault(topic, SourceOffsets())
             named.dead_letters += 1
             named.note(np.array([offset], np.int64), log.ends(topic)[0])
             history.dead_offsets.setdefault(topic, []).append(offset)
@@ -318,7 +318,7 @@ def _read_judged_prices(log: Log, topics: Topics, history: History) -> None:
     judged = [record.judged for record in records if record is not None]
     offsets = [offset for _, number, offset in judged if number == log.number]
     if offsets:
-        named = history.named.setdefault(topics.name("prices"), Named())
+        named = history.named.setdefault(topics.name("prices"), SourceOffsets())
         named.last = max(named.last, *offsets)
 
 
@@ -351,8 +351,8 @@ def _is_older(row: Mapping[str, Any], history: History, number: int) -> bool:
         )
     if row["seq"] < account.seq:
         return True
-    said = {wallet["unit"]: (wallet["settled_nanos"], wallet["held_nanos"]) for wallet in row["wallets"]}
-    if said != {unit: (wallet.settled, wallet.held) for unit, wallet in account.wallets.items()}:
+    published = {wallet["unit"]: (wallet["settled_nanos"], wallet["held_nanos"]) for wallet in row["wallets"]}
+    if published != {unit: (wallet.settled, wallet.held) for unit, wallet in account.wallets.items()}:
         raise StateLostError(
             f"the published balance of {org!r} differs from the ledger at entry {account.seq}", RESTORE
         )

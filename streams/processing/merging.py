@@ -27,7 +27,7 @@ from streams.engine.ports import Keyed, Output, Processor
 from streams.engine.rebuild import refuse_while_working
 from streams.errors import OperatorError
 from streams.kafka.reader import committed_ends, read_range
-from streams.kafka.registry import Kept, connect_registry
+from streams.kafka.registry import CachedRegistry, connect_registry
 from streams.ledger.account import Account, encode_account, new_account
 from streams.ledger.entry import Entry
 from streams.ledger.evolve import evolve
@@ -129,7 +129,7 @@ def moving_records(second: AccountMerge, now: int) -> list[tuple[InputKind, dict
     return records
 
 
-def _encoded(kind: InputKind, fields: Mapping[str, Any], registry: Kept) -> bytes:
+def _encoded(kind: InputKind, fields: Mapping[str, Any], registry: CachedRegistry) -> bytes:
     record = INPUTS[kind].from_record(dict(fields)).to_record()
     return encode_one(kind.value, record, registry.schema_id(INPUT_TOPICS[kind]))
 

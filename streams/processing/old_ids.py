@@ -84,7 +84,7 @@ def _uuid_prefix(at: int) -> np.uint64:
 
 
 def _ulid_prefix(at: int) -> np.uint64:
-    return _as_number("".join(_CROCKFORD_DIGITS[at // 1_000 >> 5 * place & 31] for place in reversed(range(10))))
+    return _as_number("".join(_CROCKFORD_DIGITS[at // 1_000 >> 5 * index & 31] for index in reversed(range(10))))
 
 
 def _as_number(text: str) -> np.uint64:

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from schemas.codec import batch_of, encode_columns
 from schemas.enums import DeadLetterCode
-from schemas.kept_prices import place_headers
+from schemas.kept_prices import position_headers
 from schemas.topics import ALERT_TOPICS, Topics
 from streams.engine.ports import Keyed, NoticeName, OutcomeName, Output
 from streams.kafka.inbound import Inbound
@@ -90,7 +90,7 @@ class Outbound:
         """What was judged of the price topic, by price id."""
         topic = self._topics.name("kept_prices")
         for price_id, kept in prices.items():
-            key, headers = price_id.encode(), place_headers(kept.published, kept.judged)
+            key, headers = price_id.encode(), position_headers(kept.published, kept.judged)
             headers += seal_headers(seals, key, kept.published, kept.judged, kept.value)
             self._keyed.append(Keyed(topic, key, kept.value, headers, partition))
 

@@ -41,7 +41,7 @@ from streams.kafka.live import LiveTopics
 from streams.ledger.price_log import PriceLog, Publication, Published
 from streams.ledger.rating import Price
 from streams.ledger.refusals import DeadLetter
-from streams.processing.coalesced_call import SharedAsk
+from streams.processing.coalesced_call import CoalescedCall
 from streams.processing.validation import deleted_price_id
 from streams.seals import NO_SEALS, Seals
 from streams.settings import Settings
@@ -60,7 +60,7 @@ ASK_INTERVAL_S: Final = 0.05
 """Usage that nobody has priced, in every batch, then costs a worker 20 questions a second and its partition 50 ms."""
 
 
-class Unjudged(NamedTuple):
+class PendingPrice(NamedTuple):
     """A record of the price topic that can be read and that the ledger has not kept yet."""
 
     published: Published
@@ -68,7 +68,7 @@ class Unjudged(NamedTuple):
     value: bytes | None
 
 
-class Kept(NamedTuple):
+class AcceptedPrice(NamedTuple):
     """What the ledger has kept of a price id."""
 
     published: Published
@@ -88,8 +88,8 @@ class PriceRecords:
         self._topic = topics.name("prices")
         self._kept_records = KeptRecords(topics.name("kept_prices"), partitions, seals)
         self._writers = writers
-        self.kept: Mapping[str, Kept] = {}
-        self.unjudged: Mapping[str, tuple[Unjudged, ...]] = {}
+        self.kept: Mapping[str, AcceptedPrice] = {}
+        self.unjudged: Mapping[str, tuple[PendingPrice, ...]] = {}
         """By price id, in the order of publication."""
         self.log = PriceLog()
 
@@ -122,7 +122,7 @@ class PriceRecords:
             for record in records:
                 yield record.published, price_id, record.price
 
-    def _kept(self, message: Message) -> tuple[str, Kept] | None:
+    def _kept(self, message: Message) -> tuple[str, AcceptedPrice] | None:
         """None: no worker wrote it."""
         record = self._kept_records.of(message)
         if record is None:
@@ -133,9 +133,9 @@ class PriceRecords:
             self._kept_records.pass_over(message.partition(), message.offset(), str(error))
             return None
         published, judged = Published(*record.published), Published(*record.judged)
-        return record.price_id, Kept(published, judged, price, record.value, record.sealed)
+        return record.price_id, AcceptedPrice(published, judged, price, record.value, record.sealed)
 
-    def _published(self, message: Message) -> tuple[str, Unjudged] | None:
+    def _published(self, message: Message) -> tuple[str, PendingPrice] | None:
         """None: its owner makes it a dead letter (`streams.processing.rows`)."""
         key, value = message.key(), message.value()
         published = Published(message.timestamp()[1], message.partition(), message.offset())
@@ -143,13 +143,13 @@ class PriceRecords:
             if key is not None and partition_of(key, self._partitions) != message.partition():
                 raise DeadLetter(DeadLetterCode.WRONG_PARTITION, "it is not in its key's partition")
             if value is None:
-                return deleted_price_id(key), Unjudged(published, None, None)
+                return deleted_price_id(key), PendingPrice(published, None, None)
             price = self._price_of(key, value)
         except (UndecodableError, ValidationError, DeadLetter) as error:
             place = {"topic": self._topic, "partition": message.partition(), "offset": message.offset()}
             log.warning("price_ignored", **place, error=str(error))
             return None
-        return price.price_id, Unjudged(published, price, value)
+        return price.price_id, PendingPrice(published, price, value)
 
     def _price_of(self, key: bytes | None, value: bytes) -> Price:
         """The price in a value; raises what says that it is none, or another key's."""
@@ -190,7 +190,7 @@ class PriceReader:
         self._live = LiveTopics(settings, [self._topic, topics.name("kept_prices")], self._take, name="prices")
         self._read_to_end_at_s = -STALE_MAX_S
         self._looking = threading.Thread(target=self._look_for_the_end, name="prices-end", daemon=True)
-        self._end = SharedAsk(self._read_to_end, self._live.stopping.wait, time.monotonic)
+        self._end = CoalescedCall(self._read_to_end, self._live.stopping.wait, time.monotonic)
         self.records = PriceRecords(settings.partitions, writers, topics, Seals.of(settings))
 
     def start(self) -> None:
@@ -209,7 +209,7 @@ class PriceReader:
 
     def catch_up(self) -> None:
         """Return when every price that was committed before this call is in `records`. Raises `UnavailableError`."""
-        self._end.after_now(ASK_INTERVAL_S)
+        self._end.refresh(ASK_INTERVAL_S)
 
     def current(self) -> bool:
         """See `PriceSource`."""

@@ -6,7 +6,7 @@ this very batch wrote is taken from the batch. Where in the ledger to look is kn
 2. from the refund, which may name the time (`target_recorded_at`): however far back that is;
 3. not at all: among the last entries of the partition (`engine.ledger_lookup.PASS_RECORDS_MAX`), in one pass for all
    of a batch. What lies beyond is unknown.
-What was looked for in vain is not looked for again at once (`missed`).
+What was looked for in vain is not looked for again at once (`negative_cache`).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from streams.ledger.price_log import PriceLog
 from streams.ledger.rating import PriceList
 from streams.ledger.usage_batch_rating import Kinds
 from streams.ledger.usage_rows import revisions
-from streams.processing.negative_cache import Missed
+from streams.processing.negative_cache import NegativeCache
 
 Wanted = tuple[str, str]
 """Org and event id of a usage."""
@@ -143,9 +143,11 @@ def times_named(decoded: Iterable[DecodedBatch]) -> dict[int, set[Wanted]]:
 class Finder:
     """Finds in the ledger of one partition what a batch refers to."""
 
-    def __init__(self, entries: EntrySource, missed: Missed, writers: WriterSchemas, partition: Partition) -> None:
+    def __init__(
+        self, entries: EntrySource, negative_cache: NegativeCache, writers: WriterSchemas, partition: Partition
+    ) -> None:
         self._entries = entries
-        self._missed = missed
+        self._negative_cache = negative_cache
         self._writers = writers
         self._partition = partition
 
@@ -172,21 +174,21 @@ class Finder:
         order = sorted(wanted)
         known = seen.lookup(digests([id_of(*pair) for pair in order], self._partition.seed))
         number, at = self._partition.number, self._partition.clock_at
-        for place in np.flatnonzero(known.known).tolist():
-            (org, event_id), hint = order[place], int(known.hints[place])
-            if not self._missed.worth_asking((number, hint, order[place]), at):
+        for index in np.flatnonzero(known.known).tolist():
+            (org, event_id), hint = order[index], int(known.hints[index])
+            if not self._negative_cache.should_search((number, hint, order[index]), at):
                 continue
             value = await self._entries.find(number, hint, org.encode(), _IsUsage(event_id, self._writers))
             if value is None:  # what was remembered came to no usage: a void of something unknown
-                self._missed.note([(number, hint, order[place])], at)
+                self._negative_cache.note([(number, hint, order[index])], at)
             else:
                 found[org, event_id] = read_entry(value, self._writers)
-        return {order[place] for place in np.flatnonzero(~known.known).tolist()}
+        return {order[index] for index in np.flatnonzero(~known.known).tolist()}
 
     async def _search(self, since: int | None, pairs: AbstractSet[Wanted], found: dict[Wanted, Entry]) -> None:
         """Find what is not remembered: from `since` on, or among the last entries."""
         number, at = self._partition.number, self._partition.clock_at
-        asked = [pair for pair in pairs if self._missed.worth_asking((number, since, pair), at)]
+        asked = [pair for pair in pairs if self._negative_cache.should_search((number, since, pair), at)]
         if not asked:
             return
         matches = {pair: (pair[0].encode(), _IsUsage(pair[1], self._writers)) for pair in asked}
@@ -195,7 +197,7 @@ class Finder:
         else:
             values = await self._entries.find_since(number, since, self._recorded_at, matches)
         found.update({pair: read_entry(value, self._writers) for pair, value in values.items()})
-        self._missed.note([(number, since, pair) for pair in asked if pair not in values], at)
+        self._negative_cache.note([(number, since, pair) for pair in asked if pair not in values], at)
 
     def _recorded_at(self, value: bytes) -> int:
         return read_entry(value, self._writers).recorded_at

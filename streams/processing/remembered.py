@@ -38,7 +38,7 @@ from streams.processing.history import (
     History,
     Int64s,
     Log,
-    Named,
+    SourceOffsets,
     SourceRows,
     arrived_at,
     booked_rows,
@@ -86,7 +86,7 @@ def find_positions(
     reached = Reached(passed_at=history.clock_at)
     for topic in topics.inputs:
         low, high = log.ends(topic)
-        named = history.named.get(topic, Named())
+        named = history.named.get(topic, SourceOffsets())
         position = named.last + 1
         if topic == topics.name("transfer_legs"):
             position = _after_answered(log, topics, position)
@@ -131,8 +131,8 @@ def _after_answered(log: Log, topics: Topics, position: int) -> int:
     for messages in log.records(legs, position):
         for message, leg in zip(messages, _legs(log, legs, messages), strict=True):
             if leg is not None and leg.kind is LegKind.CREDIT:
-                place = offset_of(message), arrived_at(message)
-                waiting.setdefault((leg.source_org_id, leg.transfer_id), []).append(place)
+                sent = offset_of(message), arrived_at(message)
+                waiting.setdefault((leg.source_org_id, leg.transfer_id), []).append(sent)
     if not waiting:
         return position
     for number in range(log.partitions):
@@ -150,10 +150,10 @@ def _legs(log: Log, topic: str, messages: Sequence[Message]) -> list[Leg | None]
     """The transfer legs in these records; None for what is none."""
     decoded = log.decoded_partly("leg", messages)
     legs: list[Leg | None] = [None] * len(messages)
-    places = range(len(messages)) if decoded.positions is None else decoded.positions
-    for place, row in zip(places, rows_of(decoded.batch), strict=True):
+    indexes = range(len(messages)) if decoded.positions is None else decoded.positions
+    for index, row in zip(indexes, rows_of(decoded.batch), strict=True):
         try:
-            legs[place] = Leg.from_record(row)
+            legs[index] = Leg.from_record(row)
         except msgspec.ValidationError:
             continue
     return legs
@@ -269,10 +269,10 @@ class _Remembering:
     def _remember_records(self, topic: str, messages: Sequence[Message], offsets: Int64s, booked: Booked) -> None:
         wanted, firsts = np.unique(booked.offsets, return_index=True)
         booked = Booked(*(getattr(booked, name)[firsts] for name in Booked.__slots__))
-        places = np.minimum(np.searchsorted(offsets, wanted), len(offsets) - 1)
-        if (offsets[places] != wanted).any():
-            raise self._made_again(topic, int(wanted[offsets[places] != wanted][0]))
-        chosen = [messages[place] for place in places.tolist()]
+        indexes = np.minimum(np.searchsorted(offsets, wanted), len(offsets) - 1)
+        if (offsets[indexes] != wanted).any():
+            raise self._made_again(topic, int(wanted[offsets[indexes] != wanted][0]))
+        chosen = [messages[index] for index in indexes.tolist()]
         kind = self._kinds[topic]
         decoded = self._log.decoded(kind.value, topic, chosen)
         names, ids = _ids_of_records(kind, chosen, decoded)
@@ -339,15 +339,15 @@ class _Remembering:
 
     def _remember_leg(self, memory: SeenMemory, unique: bytes, value: bytes, at: int, entry: int) -> None:
         if at >= self._remembered_from(self._topics.name("transfer_legs")):
-            ids, said = digests([unique], self._seed), contents([value], self._seed)
-            memory.add(ids, said, entry - entry % ENTRIES_PER_HINT, np.array([at], np.int64))
+            ids, hashes = digests([unique], self._seed), contents([value], self._seed)
+            memory.add(ids, hashes, entry - entry % ENTRIES_PER_HINT, np.array([at], np.int64))
 
     def _note_clock(self, messages: Sequence[Message]) -> None:
         self._found.clock_at = max(self._found.clock_at, arrived_at(messages[-1]))
 
     def _count(self, topic: str, records: int) -> None:
         """How the records of a topic ended: what nothing names was a duplicate; of a price, was taken."""
-        named = self._history.named.get(topic, Named())
+        named = self._history.named.get(topic, SourceOffsets())
         unnamed = records - named.retained
         if unnamed < 0:
             raise StateLostError(
@@ -363,7 +363,7 @@ class _Remembering:
         self._found.counters[topic] = {name: count for name, count in ends.items() if count}
 
     def _count_legs(self, topic: str, ends: Mapping[OutcomeName, int]) -> None:
-        named = self._history.named.get(topic, Named())
+        named = self._history.named.get(topic, SourceOffsets())
         counted: dict[OutcomeName, int] = {
             "entries": named.entries + ends.get("entries", 0),
             "rejected": named.rejected,

@@ -25,7 +25,15 @@ from streams.kafka.registry import Registry, connect_registry
 from streams.verify.clickhouse import AskPage, compare
 from streams.verify.fold import HOUR_US, Difference, Differences, LedgerFold, UnitSum, Windows, added_up
 from streams.verify.misplaced import Misplaced, SplitAccount
-from streams.verify.sources import POSITION_KEY, InputCount, Named, Positions, Retained, TopicCount, positions_of
+from streams.verify.sources import (
+    POSITION_KEY,
+    InputCount,
+    Positions,
+    Retained,
+    SourceOffsets,
+    TopicCount,
+    positions_of,
+)
 
 if TYPE_CHECKING:
     from streams.settings import Settings
@@ -89,8 +97,8 @@ class _Audit:
         self.advance = advance
         self.differences = Differences()
         self.report = Report()
-        self.ledger_sources = Named()
-        self.dead_sources = Named()
+        self.ledger_sources = SourceOffsets()
+        self.dead_sources = SourceOffsets()
 
     def run(self, clickhouse: AskPage | None) -> Report:
         """1. ledger end; 2. positions, balances; 3. ledger; 4. dead letters, alerts; 5. inputs; 6. ClickHouse."""

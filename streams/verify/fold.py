@@ -297,7 +297,7 @@ class LedgerFold:
             case EntryKind.HOLD:
                 if hold is not None:
                     self.differences.add("hold_twice", place, f"hold {hold_id} is placed while it is open")
-                aside = _told(details, "amount_nanos")
+                aside = _stated_amount(details, "amount_nanos")
                 if aside is None:
                     aside = held - org.wallets[unit].held
                 org.holds[hold_id] = OpenHold(unit, aside)
@@ -357,11 +357,11 @@ class LedgerFold:
                 self.differences.add("grant_negative", place, f"grant {grant_id} would have {left} left")
         if moved != amount:
             self.differences.add("slices", place, f"grants less slices make {moved}, the amount is {amount}")
-        told = _told(details, "spent_nanos") if returns else None
-        if told is not None:
-            if not 0 <= told <= amount:
-                self.differences.add("spent", place, f"{amount} come back, of which {told} are said to be spent")
-            spent = -told
+        stated = _stated_amount(details, "spent_nanos") if returns else None
+        if stated is not None:
+            if not 0 <= stated <= amount:
+                self.differences.add("spent", place, f"{amount} come back, of which {stated} are said to be spent")
+            spent = -stated
         if kind in SPENT or returns:
             wallet.lifetime_spent += spent
         elif kind in (EntryKind.PURCHASE, EntryKind.TRANSFER_IN) or (kind == EntryKind.ADJUSTMENT and amount > 0):
@@ -474,7 +474,7 @@ def _on_the_way(org: OrgFold, wallet: WalletFold, transfer_id: str, kind: str, a
         wallet.on_the_way -= amount
 
 
-def _told(details: str | None, name: str) -> int | None:
+def _stated_amount(details: str | None, name: str) -> int | None:
     """A number that the details of an entry give; None where they do not."""
     if details is None:
         return None

@@ -72,8 +72,8 @@ class Misplaced:
             names.append(name)
             self._last_events[name] = event_id
             causes.append(hash((org_id, event_id)))
-        place = batch.schema.get_field_index("org_id")
-        self.fold.add(batch.set_column(place, batch.schema.field(place), pa.array(names, pa.string())))
+        index = batch.schema.get_field_index("org_id")
+        self.fold.add(batch.set_column(index, batch.schema.field(index), pa.array(names, pa.string())))
 
     def finish(self, differences: Differences) -> list[SplitAccount]:
         """The second accounts; those that are not merged are differences."""

@@ -93,7 +93,7 @@ class TopicCount:
         return self.records - self.ledger - self.dead_letters - self.duplicates
 
 
-class Named:
+class SourceOffsets:
     """Places of input records that some output names, by topic."""
 
     def __init__(self) -> None:
@@ -138,8 +138,8 @@ class InputCount:
         self,
         topics: Topics,
         positions: Mapping[int, Positions],
-        ledger: Named,
-        dead: Named,
+        ledger: SourceOffsets,
+        dead: SourceOffsets,
         causes: array[int],
         writers: WriterSchemas,
         differences: Differences,

@@ -126,16 +126,16 @@ def changes(value: Any) -> st.SearchStrategy[Any]:
 @given(data=st.data())
 def test_columns_and_models_agree(record: str, data: st.DataObject) -> None:
     good = full(record)
-    said = []
+    documents = []
     for _ in range(data.draw(st.integers(1, 4))):
         names = data.draw(st.lists(st.sampled_from(sorted(good)), max_size=2, unique=True))
-        said.append({**good, **{name: data.draw(changes(good[name])) for name in names}})
+        documents.append({**good, **{name: data.draw(changes(good[name])) for name in names}})
     try:
-        batch = batch_of(record, said)
+        batch = batch_of(record, documents)
     except ValueError:  # a number beyond the column's 32 bits never gets out of the codec
         return
     expected = []
-    for row, fields in enumerate(said):
+    for row, fields in enumerate(documents):
         try:
             model_of(record).from_record(fields)
         except ValidationError as error:

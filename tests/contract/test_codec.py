@@ -92,14 +92,14 @@ def test_columns_write_and_read_what_fastavro_does(record: str, name: str, field
 @pytest.mark.parametrize("record", record_names())
 @given(data=st.data())
 def test_any_record_the_same_both_ways(record: str, data: st.DataObject) -> None:
-    said = data.draw(st.lists(rows(record), min_size=1, max_size=5))
-    values = [reference(record, fields) for fields in said]
-    assert encode_columns(record, batch_of(record, said), bundled_id(record)) == values
-    assert [encode_one(record, fields, bundled_id(record)) for fields in said] == values
+    records = data.draw(st.lists(rows(record), min_size=1, max_size=5))
+    values = [reference(record, fields) for fields in records]
+    assert encode_columns(record, batch_of(record, records), bundled_id(record)) == values
+    assert [encode_one(record, fields, bundled_id(record)) for fields in records] == values
     decoded = decode_columns(record, values, BUNDLED)
     assert decoded.positions is None
-    assert rows_of(decoded.batch) == said
-    assert [decode_one(record, value, BUNDLED) for value in values] == said
+    assert rows_of(decoded.batch) == records
+    assert [decode_one(record, value, BUNDLED) for value in values] == records
 
 
 def test_times_are_microseconds() -> None:

@@ -22,8 +22,8 @@ BUNDLED = BundledSchemas()
 USAGE_ID = bundled_id("usage")
 
 
-def contents(*said: dict[str, Any]) -> list[bytes]:
-    return decode_columns("usage", [encode_one("usage", fields, USAGE_ID) for fields in said], BUNDLED).contents()
+def contents(*documents: dict[str, Any]) -> list[bytes]:
+    return decode_columns("usage", [encode_one("usage", fields, USAGE_ID) for fields in documents], BUNDLED).contents()
 
 
 def test_the_usual_content_is_the_body_that_came() -> None:
@@ -33,31 +33,31 @@ def test_the_usual_content_is_the_body_that_came() -> None:
 
 def test_the_order_of_attributes_does_not_count() -> None:
     pairs = [("b", "1"), ("a", "2"), ("Ü", "3"), ("c", "4")]
-    said = [{**full("usage"), "attributes": dict(order)} for order in itertools.permutations(pairs)]
-    assert len(set(contents(*said))) == 1
+    documents = [{**full("usage"), "attributes": dict(order)} for order in itertools.permutations(pairs)]
+    assert len(set(contents(*documents))) == 1
 
 
 @pytest.mark.parametrize("name", [field["name"] for field in avro_schema("usage")["fields"]])
 def test_every_field_counts(name: str) -> None:
     """A record that differs in one field only has another content."""
     other: dict[Any, Any] = {str: "other", int: 5, bool: False, dict: {"request_id": "r-2"}}
-    said = full("usage")
-    changed = {**said, name: other[type(said[name])]}
-    assert changed != said
-    first, second = contents(said, changed)
+    documents = full("usage")
+    changed = {**documents, name: other[type(documents[name])]}
+    assert changed != documents
+    first, second = contents(documents, changed)
     assert first != second
 
 
-@given(said=st.lists(rows("usage"), min_size=1, max_size=6), shuffle=st.randoms(use_true_random=False))
-def test_content_tells_equal_from_different(said: list[dict[str, Any]], shuffle: Any) -> None:
+@given(documents=st.lists(rows("usage"), min_size=1, max_size=6), shuffle=st.randoms(use_true_random=False))
+def test_content_tells_equal_from_different(documents: list[dict[str, Any]], shuffle: Any) -> None:
     again = []
-    for fields in said:
+    for fields in documents:
         pairs = list(fields["attributes"].items())
         shuffle.shuffle(pairs)
         again.append({**fields, "attributes": dict(pairs)})
-    found = contents(*said, *again)
-    for one, content in zip([*said, *again], found, strict=True):
-        for other, other_content in zip([*said, *again], found, strict=True):
+    found = contents(*documents, *again)
+    for one, content in zip([*documents, *again], found, strict=True):
+        for other, other_content in zip([*documents, *again], found, strict=True):
             assert (content == other_content) == (one == other)
 
 
@@ -67,10 +67,10 @@ def test_content_does_not_change_when_a_field_is_added() -> None:
     second = copy.deepcopy(first)
     second["fields"].insert(4, {"name": "region", "type": ["null", "string"], "default": None})
     arrow = pyruhvro.avro_to_arrow_schema(json.dumps(second))
-    said = [{**full("usage"), "region": region} for region in (None, "eu", "us")]
+    documents = [{**full("usage"), "region": region} for region in (None, "eu", "us")]
     columns = []
     for field in arrow:
-        values = [fields[field.name] for fields in said]
+        values = [fields[field.name] for fields in documents]
         columns.append(pa.array([list(v.items()) if isinstance(v, dict) else v for v in values], field.type))
     batch = pa.RecordBatch.from_arrays(columns, schema=arrow)
     silent, europe, america = Content(first, second).of(batch, None)

@@ -33,7 +33,7 @@ class Writers(BundledSchemas):
         return self.other if schema_id == 20_000 else super().writer(schema_id)
 
 
-def told(value: bytes, writers: BundledSchemas | None = None) -> str:
+def fault(value: bytes, writers: BundledSchemas | None = None) -> str:
     """The same sentence both ways."""
     writers = writers or BundledSchemas()
     with pytest.raises(UndecodableError) as refused:
@@ -70,7 +70,7 @@ def container_file() -> bytes:
     ],
 )
 def test_what_is_no_framed_avro_is_recognised(value: bytes, sentence: str, seen: Callable[[str], None]) -> None:
-    assert sentence in told(value)
+    assert sentence in fault(value)
     seen("each was recognised by its kind")
 
 
@@ -111,7 +111,7 @@ def without(name: str) -> AvroSchema:
     ],
 )
 def test_a_writer_that_cannot_be_read_is_told_by_field(schema: Any, sentence: str, seen: Callable[[str], None]) -> None:
-    message = told(frame(20_000) + OWN[FRAME_BYTES:], Writers(schema))
+    message = fault(frame(20_000) + OWN[FRAME_BYTES:], Writers(schema))
     assert message.startswith("schema 20000 cannot be read as usage: ")
     assert sentence in message
     assert len(message) <= 500, "what a dead letter's header holds"

@@ -114,12 +114,12 @@ def test_one_part_that_fails_fails_the_check(checkout: Path) -> None:
     installed(checkout)
     python = checkout / ".venv" / "bin" / "python"
     for failing in ("mypy", "tests/unit", "tests/integration"):
-        told = checkout / "told"
-        told.unlink(missing_ok=True)
-        python.write_text(f'#!/bin/sh\necho "$@" >> {told}\ncase "$*" in *{failing}*) exit 1;; esac\n')
+        calls = checkout / "told"
+        calls.unlink(missing_ok=True)
+        python.write_text(f'#!/bin/sh\necho "$@" >> {calls}\ncase "$*" in *{failing}*) exit 1;; esac\n')
         python.chmod(0o755)
         assert make(checkout, "check").returncode != 0, failing
-        assert len(told.read_text().splitlines()) == 5
+        assert len(calls.read_text().splitlines()) == 5
     python.write_text("#!/bin/sh\n")
     assert make(checkout, "check").returncode == 0
 

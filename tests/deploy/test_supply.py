@@ -52,7 +52,7 @@ def test_images_and_jars_have_versions() -> None:
     holds="the audit names the line",
 )
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "fault_text"),
     [
         (f"fastavro>=1 \\\n    {HASH}\n", "no single version"),
         ("fastavro @ https://example.org/fastavro.whl\n", "no single version"),
@@ -61,12 +61,12 @@ def test_images_and_jars_have_versions() -> None:
     ],
 )
 def test_a_lock_that_lets_something_else_in_is_a_fault(
-    tmp_path: Path, line: str, said: str, seen: Callable[[str], None]
+    tmp_path: Path, line: str, fault_text: str, seen: Callable[[str], None]
 ) -> None:
     lock = tmp_path / "run.txt"
     lock.write_text(f"aiohttp==3.14.5 ; python_version < '4' \\\n    {HASH}\n{line}")
     (fault,) = lock_faults(lock)
-    assert said in fault
+    assert fault_text in fault
     seen("each line was named as a fault of the lock")
 
 
@@ -123,13 +123,13 @@ def osv() -> Iterator[str]:
 def test_a_known_vulnerability_fails_the_audit(
     osv: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (told,) = vulnerable(osv)
-    assert told.startswith("h11 ")
-    assert told.endswith(": X-1")
+    (finding,) = vulnerable(osv)
+    assert finding.startswith("h11 ")
+    assert finding.endswith(": X-1")
     monkeypatch.setattr(audit, "offline_faults", list)
     monkeypatch.setattr(audit, "vulnerable", lambda: vulnerable(osv))
     assert audit.main([]) == 1
-    assert told in capsys.readouterr().out
+    assert finding in capsys.readouterr().out
 
 
 def test_what_could_not_be_asked_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

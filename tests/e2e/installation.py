@@ -87,20 +87,20 @@ class Installation:
             start_new_session=True,
         )
         lines: list[str] = []
-        told: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        output: queue.SimpleQueue[str | None] = queue.SimpleQueue()
 
         def read() -> None:
             assert process.stdout is not None
             for line in process.stdout:
                 lines.append(line)
-                told.put(line)
-            told.put(None)
+                output.put(line)
+            output.put(None)
 
         reader = threading.Thread(target=read, daemon=True)
         reader.start()
         try:
             deadline = time.monotonic() + READY_TIMEOUT_S
-            while (line := told.get(timeout=max(0.1, deadline - time.monotonic()))) is not None:
+            while (line := output.get(timeout=max(0.1, deadline - time.monotonic()))) is not None:
                 if line.startswith("ready"):
                     break
             else:

@@ -147,8 +147,8 @@ def test_alerts_are_told(installation: Installation) -> None:
             shown = settled(installation, "spent")
 
     def depleted() -> set[str]:
-        told = installation.run("tail", "alerts", "--no-follow", "--json", "-n", "100").stdout.splitlines()
-        alerts = [json.loads(line) for line in told]
+        lines = installation.run("tail", "alerts", "--no-follow", "--json", "-n", "100").stdout.splitlines()
+        alerts = [json.loads(line) for line in lines]
         return {alert["org_id"] for alert in alerts if alert["kind"] == "credit_balance_depleted"}
 
     until("the alert", depleted)

@@ -107,7 +107,9 @@ class Grants(Lines):
             wallet.debt -= paid
             rest = piece.amount - paid
             if lot is not None:
-                lot.told = lot.told or bool(rest and not lot.left and lot.expires_at and lot.expires_at - WEEK_US <= at)
+                lot.notified = lot.notified or bool(
+                    rest and not lot.left and lot.expires_at and lot.expires_at - WEEK_US <= at
+                )
                 lot.left += rest
                 lot.over = lot.over or bool(rest and lot.expires_at is not None and lot.expires_at <= at)
             elif rest:

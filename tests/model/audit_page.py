@@ -54,8 +54,8 @@ class Page:
         drawn: Counter[str] = Counter()
         for draw in draws:
             drawn["overdraft" if draw.lot is None else draw.lot.kind] += draw.amount
-        told = tuple(sorted(drawn.items()))
-        self.lines.append(Line(name, kind, wallet.unit, amount, wallet.balance, wallet.held, reason, told))
+        drawn_slices = tuple(sorted(drawn.items()))
+        self.lines.append(Line(name, kind, wallet.unit, amount, wallet.balance, wallet.held, reason, drawn_slices))
 
     def _refuse(self, name: str, unit: str, reason: str) -> None:
         wallet = self.look(name, unit)

@@ -77,7 +77,7 @@ class Time(Grants):
                 self._expire(name, wallet, when)
             case 2:
                 lot = next(lot for lot in wallet.order() if lot.tells_at == when)
-                lot.told = True
+                lot.notified = True
                 self.alarms.append(Alarm(name, wallet.unit, "credits_expiring", known_as(lot)))
                 self._watch(name, wallet, when)
             case 3:

@@ -38,7 +38,7 @@ class Lot:
     created: int
     monthly: bool = False
     current: bool = False
-    told: bool = False
+    notified: bool = False
     """That it ends in a week has been said, or it is too late to say."""
     over: bool = False
     """Its end has passed: what is left is kept for holds, or goes at once."""
@@ -46,7 +46,7 @@ class Lot:
     @property
     def tells_at(self) -> int | None:
         """When to say that it ends in a week: of credits that were there before, and of no month's own allowance."""
-        if self.told or self.monthly or self.over or self.expires_at is None:
+        if self.notified or self.monthly or self.over or self.expires_at is None:
             return None
         at = self.expires_at - WEEK_US
         return at if at > self.created else None

@@ -41,8 +41,8 @@ class Price:
     def rank(self) -> tuple[bool, int]:
         """An org's own price first, then the one that names more."""
         named = (self.model, self.tier, self.category, self.provider)
-        said = sum(name is not None for name in named) + (self.operation != "*") + (self.direction != "any")
-        return self.own, said
+        fields_named = sum(name is not None for name in named) + (self.operation != "*") + (self.direction != "any")
+        return self.own, fields_named
 
 
 @dataclass(frozen=True)

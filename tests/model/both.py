@@ -141,9 +141,9 @@ class Both:
         self._compare(step, entries)
 
     def _compare_doing(self, step: Step) -> None:
-        told = self._do(step, f"n{self.number}", self.world.at)
-        if told is not None:
-            ledger, auditor = told
+        effects = self._do(step, f"n{self.number}", self.world.at)
+        if effects is not None:
+            ledger, auditor = effects
             assert _dead_letter(ledger) == _dead_letter(auditor), step
 
     def finish(self) -> None:
@@ -342,8 +342,8 @@ class Both:
     def _compare(self, step: Step, entries: Sequence[Entry]) -> None:
         world, auditor = self.world, self.auditor
         alerts, decisions = self._new("alerts", world.alerts), self._new("decisions", world.decisions)
-        told = Told(entries, alerts, decisions, self._new("requests", world.topup_requests))
-        compare(auditor, told, step)
+        effects = Effects(entries, alerts, decisions, self._new("requests", world.topup_requests))
+        compare(auditor, effects, step)
         for alarm in auditor.alarms:
             if alarm.kind == "budget_reached":
                 found = auditor.org(alarm.org).budget(alarm.rule or "")
@@ -420,7 +420,7 @@ class Both:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Told:
+class Effects:
     """What the ledger said, in its order."""
 
     entries: Sequence[Entry]
@@ -429,19 +429,19 @@ class Told:
     requests: Sequence[TopupRequest]
 
 
-def compare(auditor: Auditor, told: Told, about: object) -> None:
+def compare(auditor: Auditor, effects: Effects, about: object) -> None:
     """The ledger said what stands on the auditor's page; `about`: named when it did not."""
-    said = Counter(line for entry in told.entries if (line := _line(entry)) is not None)
+    booked = Counter(line for entry in effects.entries if (line := _line(entry)) is not None)
     predicted = Counter(auditor.lines)
     if any(line.reason == NOTHING_LEFT for line in auditor.lines):
-        said, predicted = (Counter(map(_nothing_left, lines.elements())) for lines in (said, predicted))
-    assert said == predicted, (about, said - predicted, predicted - said)
-    alarms = Counter(map(_alarm, told.alerts))
+        booked, predicted = (Counter(map(_nothing_left, lines.elements())) for lines in (booked, predicted))
+    assert booked == predicted, (about, booked - predicted, predicted - booked)
+    alarms = Counter(map(_alarm, effects.alerts))
     raised = Counter(auditor.alarms)
     assert alarms == raised, (about, alarms - raised, raised - alarms)
-    for decision, answer in zip(told.decisions, auditor.decisions, strict=True):
+    for decision, answer in zip(effects.decisions, auditor.decisions, strict=True):
         assert _answered(decision, answer), (about, decision, answer)
-    assert Counter(map(_request, told.requests)) == Counter(auditor.requests), about
+    assert Counter(map(_request, effects.requests)) == Counter(auditor.requests), about
 
 
 def compare_wallets(auditor: Auditor, account: Account, about: object) -> None:
@@ -533,7 +533,7 @@ def _line(entry: Entry) -> Line | None:
     if entry.amount_nanos < 0 and entry.kind is not EntryKind.EXPIRY:
         for part in entry.slices:
             drawn[part.kind.value] += part.amount_nanos
-    told = entry.kind in (EntryKind.REJECTED, EntryKind.EXPIRY, EntryKind.HOLD_RELEASE)
+    effects = entry.kind in (EntryKind.REJECTED, EntryKind.EXPIRY, EntryKind.HOLD_RELEASE)
     return Line(
         entry.org_id,
         entry.kind.value,
@@ -541,7 +541,7 @@ def _line(entry: Entry) -> Line | None:
         entry.amount_nanos,
         entry.balance_nanos,
         entry.held_nanos,
-        str(entry.reason) if told else None,
+        str(entry.reason) if effects else None,
         tuple(sorted(drawn.items())),
     )
 
@@ -567,10 +567,10 @@ def _alarm(alert: Alert) -> Alarm:
 
 def _answered(decision: HoldDecision, predicted: Decision) -> bool:
     code = decision.code.value
-    said = (decision.org_id, decision.hold_id, decision.action.value, code)
+    decided = (decision.org_id, decision.hold_id, decision.action.value, code)
     named = {decision.limit_id} if decision.limit_id is not None else set()
     return (
-        said == (predicted.org, predicted.hold, predicted.action, predicted.code)
+        decided == (predicted.org, predicted.hold, predicted.action, predicted.code)
         and (decision.granted_nanos, decision.available_nanos) == (predicted.granted, predicted.available)
         and decision.allowed is (decision.code is DecisionCode.OK)
         and bool(named) is bool(predicted.limits)

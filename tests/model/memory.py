@@ -20,7 +20,7 @@ from streams.agents.processor import LedgerProcessor
 from streams.engine.ports import EntryMatch, Output, Partition, TimeOf
 from streams.engine.seen import SeenMemory
 from streams.kafka.inbound import Inbound
-from streams.kafka.registry import Kept
+from streams.kafka.registry import CachedRegistry
 from streams.ledger.account import Account, decode_account
 from streams.ledger.price_log import Published
 from streams.ledger.rating import Price
@@ -33,11 +33,11 @@ NOW_US = 1_780_000_000_000_000
 TOPICS = Topics()
 
 
-class FixedSchemas(Kept):
+class FixedSchemas(CachedRegistry):
     """The released schemas under their fixed ids, as the built-in registry has them."""
 
     def __init__(self) -> None:
-        super().__init__(_Released(), ask_interval_s=0.0)
+        super().__init__(_Released(), fetch_interval_s=0.0)
 
 
 class _Released(BundledSchemas):

@@ -22,7 +22,7 @@ from zoneinfo import ZoneInfo
 from schemas.amounts import format_amount, parse_amount
 from schemas.enums import AlertKind, EntryKind, GrantKind
 from schemas.times import format_time, parse_time, to_datetime
-from tests.products.scenario import HERE, Results, Row, Told, json_lines
+from tests.products.scenario import HERE, MonthRun, Results, Row, json_lines
 
 INTERNAL = "credits.internal."
 AMOUNTS = {"amount": "amount_nanos", "balance": "balance_nanos", "available": "available_nanos", "held": "held_nanos"}
@@ -73,9 +73,9 @@ class Step:
         """Does the entry only say that a time has come, or that a transfer has arrived?"""
         entry = self.entry
         caused = entry["source_topic"] and not entry["source_topic"].startswith(INTERNAL)
-        told = entry["kind"] in (EntryKind.HOLD, EntryKind.HOLD_RELEASE, EntryKind.REJECTED)
+        run = entry["kind"] in (EntryKind.HOLD, EntryKind.HOLD_RELEASE, EntryKind.REJECTED)
         moved = entry["amount_nanos"] != 0 or entry["slices"] or entry["grants"]
-        return not caused and not moved and not told
+        return not caused and not moved and not run
 
     @property
     def quiet(self) -> bool:
@@ -91,9 +91,9 @@ def load(name: str) -> Expected:
     return Expected(lines, json.loads((HERE / name / "expected.json").read_text(encoding="utf-8")))
 
 
-def differences(expected: Expected, told: Told) -> list[str]:
+def differences(expected: Expected, run: MonthRun) -> list[str]:
     """Every difference, in words; none when all is as the rules say."""
-    results = told.results
+    results = run.results
     sometime = list(expected.rest.get("sometime", ()))
     found: list[str] = []
     orgs = {row["org_id"] for row in results.ledger} | set(expected.lines)
@@ -104,7 +104,7 @@ def differences(expected: Expected, told: Told) -> list[str]:
     found += [f"never came: {wanted}" for wanted in sometime]
     found += _dead_letters(expected.rest.get("dead_letters", []), results)
     for name, looks in expected.rest["looks"].items():
-        balances = told.looks.get(name, {}) if name != "end" else results.balances
+        balances = run.looks.get(name, {}) if name != "end" else results.balances
         found += [f"look {name}: {text}" for text in _balances(looks, balances)]
     for org, wallets in expected.rest.get("statements", {}).items():
         zone = ZoneInfo(expected.rest.get("time_zones", {}).get(org, "UTC"))

@@ -82,7 +82,7 @@ class Scenario:
 
 
 @dataclass(frozen=True)
-class Told:
+class MonthRun:
     """What came out: at the end, and the balances at each `look`."""
 
     results: Results
@@ -105,7 +105,7 @@ def load(name: str) -> Scenario:
     )
 
 
-def run(scenario: Scenario, port: Port) -> Told:
+def run(scenario: Scenario, port: Port) -> MonthRun:
     """Send prices, settings and the month's lines through the port."""
     begin = min(setting["occurred_at"] for setting in scenario.settings)
     for price in scenario.prices:
@@ -120,7 +120,7 @@ def run(scenario: Scenario, port: Port) -> Told:
             looks[line.fields["name"]] = port.results().balances
         else:
             port.send(InputKind(line.kind), _record(line, port), line.at)
-    return Told(port.results(), looks)
+    return MonthRun(port.results(), looks)
 
 
 def json_lines(path: Path) -> list[Row]:

@@ -39,7 +39,7 @@ from streams.client import PURCHASE_PRESETS
 from tests.products import expectation, scenario
 from tests.products.expectation import Expected
 from tests.products.memory_port import MemoryPort
-from tests.products.scenario import PRODUCTS, Row, Told
+from tests.products.scenario import PRODUCTS, MonthRun, Row
 
 WAYS = {
     "one by one": (1, False),
@@ -81,7 +81,7 @@ CLOSED_SETS: dict[type[StrEnum], tuple[str, tuple[str, ...]]] = {
 
 
 @cache
-def month(product: str, way: str) -> Told:
+def month(product: str, way: str) -> MonthRun:
     """A product's month, run one way."""
     batch_records, timers_first = WAYS[way]
     return scenario.run(scenario.load(product), MemoryPort(batch_records, timers_first))
@@ -102,9 +102,9 @@ def test_every_way_writes_the_same(product: str, way: str) -> None:
     Only when they were written may differ: `recorded_at`, and when an alert was raised.
     """
 
-    def written(told: Told) -> list[Row]:
-        by_org = sorted(told.results.ledger, key=lambda row: (row["org_id"], row["seq"]))
-        alerts = sorted(told.results.alerts, key=lambda row: (row["org_id"], row["entry_seq"], row["alert_id"]))
+    def written(run: MonthRun) -> list[Row]:
+        by_org = sorted(run.results.ledger, key=lambda row: (row["org_id"], row["seq"]))
+        alerts = sorted(run.results.alerts, key=lambda row: (row["org_id"], row["entry_seq"], row["alert_id"]))
         return [{**row, "recorded_at": None} for row in by_org] + [{**alert, "occurred_at": None} for alert in alerts]
 
     assert written(month(product, way)) == written(month(product, "one by one"))
@@ -113,15 +113,15 @@ def test_every_way_writes_the_same(product: str, way: str) -> None:
 @pytest.mark.parametrize("product", PRODUCTS)
 def test_an_expectation_that_is_not_met_is_told(product: str) -> None:
     """Each line counts: without it, or with an alert more, there is one difference more at least."""
-    told = month(product, "one by one")
+    run = month(product, "one by one")
     whole = expectation.load(product)
-    before = len(expectation.differences(whole, told))
+    before = len(expectation.differences(whole, run))
     for org, lines in whole.lines.items():
         for place, line in enumerate(lines):
             extra = {**line, "alerts": [*line.get("alerts", []), {"kind": "credit_purchase_failed", "rule": "nobody"}]}
             for changed in ([], [extra]):
                 other = {**whole.lines, org: [*lines[:place], *changed, *lines[place + 1 :]]}
-                assert len(expectation.differences(Expected(other, whole.rest), told)) > before, (org, line)
+                assert len(expectation.differences(Expected(other, whole.rest), run)) > before, (org, line)
 
 
 def test_every_preset_is_bought_in_a_month() -> None:

@@ -128,9 +128,9 @@ class Cuts:
                 for offset, record in enumerate(log):
                     if record is None:
                         continue
-                    place = topic, number, offset
-                    ends = [name for name, places in sources.items() for _ in range(places[place])]
-                    assert len(ends) <= 1, f"{place} ended as {ends}"
+                    position = topic, number, offset
+                    ends = [name for name, places in sources.items() for _ in range(places[position])]
+                    assert len(ends) <= 1, f"{position} ended as {ends}"
                     if ends:
                         ended[ends[0]] += 1
                         booked.add(record.value)
@@ -142,7 +142,7 @@ class Cuts:
                         ended["entries"] += 1
                         booked.add(record.value)
                     else:
-                        assert record.value in booked, f"{place} ended as nothing"
+                        assert record.value in booked, f"{position} ended as nothing"
                         ended["duplicates"] += 1
                 counted = self.positions[number].counters.get(topic, {})
                 assert ended == Counter(counted), f"{topic}/{number}: {dict(ended)}, counted as {counted}"
@@ -154,16 +154,16 @@ class Cuts:
         rejected: Counter[Any] = Counter()
         for row in self.entries:
             if row["source_topic"]:
-                place = row["source_topic"], row["source_partition"], row["source_offset"]
-                (rejected if row["kind"] == "rejected" else entries)[place] += 1
+                position = row["source_topic"], row["source_partition"], row["source_offset"]
+                (rejected if row["kind"] == "rejected" else entries)[position] += 1
         dead: Counter[Any] = Counter()
         for letter in self.world.kafka.committed(TOPICS.name("dead_letters")):
-            place = source_in(letter)
-            dead[place] += 1
-            record = self.world.kafka.logs[place[0], place[1]][place[2]]
+            position = source_in(letter)
+            dead[position] += 1
+            record = self.world.kafka.logs[position[0], position[1]][position[2]]
             assert record is not None
             assert (record.key, record.value) == (letter.key, letter.value), (
-                f"{place} is not what the dead letter holds"
+                f"{position} is not what the dead letter holds"
             )
         return {"entries": entries, "rejected": rejected, "dead_letters": dead}
 
@@ -180,8 +180,8 @@ def account_in(record: Record) -> Account:
 
 def source_in(letter: Record) -> Source:
     """The place of the record that a dead letter is of."""
-    told = {name.removeprefix("__streams.errors."): text.decode() for name, text in letter.headers}
-    return told["topic"], int(told["partition"]), int(told["offset"])
+    headers = {name.removeprefix("__streams.errors."): text.decode() for name, text in letter.headers}
+    return headers["topic"], int(headers["partition"]), int(headers["offset"])
 
 
 def rows(key: str, records: Sequence[Record]) -> list[Row]:

@@ -36,13 +36,15 @@ class DatedAuditor(Auditor):
 
     def rated(self) -> tuple[int, str] | None:
         """What the usage at hand costs, and in which wallet; None: nobody priced it."""
-        said, org = self.record, self.org(self.record["org_id"])
-        if said["cost_nanos"] is not None:
-            return said["cost_nanos"], said["wallet"] or next(iter(org.wallets), "USD")
-        tokens = said["input_tokens"] or 0, said["output_tokens"] or 0
-        dimensions = said["category"], said["provider"]
-        work = Work(said["operation"], said["model"], *tokens, said["quantity_nanos"], said["replicas"], *dimensions)
-        return rate([*self.prices, *org.prices.values()], said["occurred_at"], work, org.tier)
+        fields, org = self.record, self.org(self.record["org_id"])
+        if fields["cost_nanos"] is not None:
+            return fields["cost_nanos"], fields["wallet"] or next(iter(org.wallets), "USD")
+        tokens = fields["input_tokens"] or 0, fields["output_tokens"] or 0
+        dimensions = fields["category"], fields["provider"]
+        work = Work(
+            fields["operation"], fields["model"], *tokens, fields["quantity_nanos"], fields["replicas"], *dimensions
+        )
+        return rate([*self.prices, *org.prices.values()], fields["occurred_at"], work, org.tier)
 
     def capture(self, name: str, hold: str, unit: str, amount: int, at: int) -> None:
         """As ever; one that arrived before the end of its hold comes before that end."""
@@ -91,11 +93,11 @@ class DatedAuditor(Auditor):
                 prices[f"{old.name} of {old.valid_from}"] = replace(old, valid_to=ends_at)
 
     def _is_free(self, org: Org, work: Work, at: int) -> bool:
-        said = self.record
-        whole = replace(work, category=said["category"], provider=said["provider"])
-        return super()._is_free(org, whole, said["occurred_at"])
+        fields = self.record
+        whole = replace(work, category=fields["category"], provider=fields["provider"])
+        return super()._is_free(org, whole, fields["occurred_at"])
 
 
-def scope(said: Fields) -> Scope:
+def scope(fields: Fields) -> Scope:
     """The dimensions that budgets know."""
-    return frozenset((name, said[name]) for name in SCOPE if said[name] is not None)
+    return frozenset((name, fields[name]) for name in SCOPE if fields[name] is not None)

@@ -24,11 +24,11 @@ from streams.engine.positions import POSITION_KEY
 from streams.ledger.entry import Alert, Entry, HoldDecision, TopupRequest
 from tests.model.audit_usage import REFUND_WINDOW_US
 from tests.model.audited import window_of
-from tests.model.both import Told, compare, compare_wallets
+from tests.model.both import Effects, compare, compare_wallets
 from tests.model.memory import TOPICS
 from tests.simulation.checks import NOBODY, PRICES, Row, Source, account_in, rows, source_in
 from tests.simulation.dated_auditor import DatedAuditor, Fields, scope
-from tests.simulation.listed import SCHEMAS, Listed, Place, in_force, read
+from tests.simulation.listed import SCHEMAS, Listed, LogPosition, in_force, read
 from tests.simulation.price_topic import KEPT, Ends
 from tests.simulation.virtual_kafka import Commit, Record
 from tests.simulation.world import HOUR_US, PARTITIONS, START_US, Decided, Ticked, World, lies_far
@@ -51,7 +51,7 @@ class Judge:
         self._clocks = [START_US] * PARTITIONS
         self._asked: dict[tuple[str, str], list[str]] = {}
         self._legs: set[bytes | None] = set()
-        self._lists: dict[Ends, tuple[list[Listed], set[Place]]] = {}
+        self._lists: dict[Ends, tuple[list[Listed], set[LogPosition]]] = {}
 
     def follow(self) -> None:
         """Every transaction, in the order in which they were committed."""
@@ -60,7 +60,7 @@ class Judge:
 
     def _transaction(self, number: int, commit: Commit) -> None:
         auditor, cause = self.auditor, commit.cause
-        told = told_in(commit)
+        published = told_in(commit)
         auditor.forget()
         match cause:
             case Ticked():
@@ -68,40 +68,40 @@ class Judge:
                 for org in cause.orgs:
                     auditor.settle(org, cause.at)
             case Decided():
-                self._decided(commit, cause, told)
+                self._decided(commit, cause, published)
             case _:
                 raise AssertionError(f"a transaction of {cause}")
         about = f"transaction {number}, of {cause.records if isinstance(cause, Decided) else cause}"
-        compare(auditor, told, about)
+        compare(auditor, published, about)
         for record in commit.records[self._changelog]:
             if record.key != POSITION_KEY:
                 compare_wallets(auditor, account_in(record), about)
-        for request in told.requests:
+        for request in published.requests:
             self._asked.setdefault((request.org_id, request.wallet), []).append(request.topup_request_id)
 
-    def _decided(self, commit: Commit, cause: Decided, told: Told) -> None:
+    def _decided(self, commit: Commit, cause: Decided, published: Effects) -> None:
         """Give every record that the ledger took to the auditor."""
         number = commit.partition
-        taken = {source_of(entry) for entry in told.entries if entry.source_topic}
-        settled = {(entry.org_id, entry.recorded_at) for entry in told.entries if not entry.source_topic}
+        taken = {source_of(entry) for entry in published.entries if entry.source_topic}
+        settled = {(entry.org_id, entry.recorded_at) for entry in published.entries if not entry.source_topic}
         dead = dead_letters(commit)
         listed = self._listed(cause.prices_read)
         for topic, offset in cause.records:
-            place = topic, number, offset
+            position = topic, number, offset
             record = self.world.kafka.logs[topic, number][offset]
             assert record is not None
             at = self._clocks[number] = max(self._clocks[number], record.at)
-            if place in taken or (topic == LEGS and record.key == NOBODY and record.value not in self._legs):
+            if position in taken or (topic == LEGS and record.key == NOBODY and record.value not in self._legs):
                 fields = decode_one(KINDS[topic], record.value, SCHEMAS)
                 self.auditor.tell(fields, listed, record.at)
                 self._take(KINDS[topic], fields, at)
             elif topic == PRICES:
-                self._check_price(record, place, dead.get(place), cause)
+                self._check_price(record, position, dead.get(position), cause)
             else:
                 org = (record.key or b"").decode()
                 if (org, at) in settled:  # what was due came before it was refused
                     self.auditor.settle(org, at)
-                if dead.get(place) == "unknown_price":
+                if dead.get(position) == "unknown_price":
                     self._check_unknown_price(record, cause, listed)
             if topic == LEGS:
                 self._legs.add(record.value)
@@ -111,7 +111,7 @@ class Judge:
     def _listed(self, ends: Ends) -> list[Listed]:
         return self._judged(ends)[0]
 
-    def _judged(self, ends: Ends) -> tuple[list[Listed], set[Place]]:
+    def _judged(self, ends: Ends) -> tuple[list[Listed], set[LogPosition]]:
         if ends not in self._lists:
             logs = self.world.kafka.logs
             read, kept = ends[:PARTITIONS], ends[PARTITIONS:]
@@ -121,12 +121,12 @@ class Judge:
             )
         return self._lists[ends]
 
-    def _check_price(self, record: Record, place: Source, code: str | None, cause: Decided) -> None:
+    def _check_price(self, record: Record, position: Source, code: str | None, cause: Decided) -> None:
         """A price is a dead letter when it ties with one that was in force when it was published."""
-        price = None if record.value is None else read(record, *place[1:])
+        price = None if record.value is None else read(record, *position[1:])
         if price is None:
             return
-        refused = price.place in self._judged(cause.prices_read)[1]
+        refused = price.position in self._judged(cause.prices_read)[1]
         self.met["a price that ties"] += refused
         assert code == ("invalid_field" if refused else None), (price, code)
 
@@ -161,105 +161,105 @@ class Judge:
             case _:
                 raise AssertionError(f"no org takes a {kind}")
 
-    def _usage(self, said: Fields, at: int) -> None:
-        with self.auditor.not_ended(said["org_id"], said["hold_id"], at):
-            self._book_usage(said, at)
+    def _usage(self, fields: Fields, at: int) -> None:
+        with self.auditor.not_ended(fields["org_id"], fields["hold_id"], at):
+            self._book_usage(fields, at)
 
-    def _book_usage(self, said: Fields, at: int) -> None:
-        org, event_id = said["org_id"], said["event_id"]
+    def _book_usage(self, fields: Fields, at: int) -> None:
+        org, event_id = fields["org_id"], fields["event_id"]
         self.auditor.settle(org, at)
-        if said["voided"]:
-            self.auditor.correct(org, event_id, said["revision"], said["wallet"] or "", None, at, scope(said))
+        if fields["voided"]:
+            self.auditor.correct(org, event_id, fields["revision"], fields["wallet"] or "", None, at, scope(fields))
             return
         rated = self.auditor.rated()
-        assert rated is not None, f"booked, and nobody priced it: {said}"
+        assert rated is not None, f"booked, and nobody priced it: {fields}"
         cost, unit = rated
-        if said["revision"]:
+        if fields["revision"]:
             self._note_correction(org, event_id, at)
             usage = self.auditor.org(org).usages.get(event_id)
             if usage is not None and usage.at + REFUND_WINDOW_US < at:  # refused before anything is rated
-                unit = said["wallet"] or ""
-            self.auditor.correct(org, event_id, said["revision"], unit, cost, at, scope(said))
+                unit = fields["wallet"] or ""
+            self.auditor.correct(org, event_id, fields["revision"], unit, cost, at, scope(fields))
         else:
-            self._note_rating(said, rated)
-            self.auditor.use(org, event_id, unit, cost, at, scope(said), said["hold_id"])
+            self._note_rating(fields, rated)
+            self.auditor.use(org, event_id, unit, cost, at, scope(fields), fields["hold_id"])
 
-    def _purchase(self, said: Fields, at: int) -> None:
-        asked = self._asked.get((said["org_id"], said["wallet"]), [])
-        request = said["topup_request_id"]
+    def _purchase(self, fields: Fields, at: int) -> None:
+        asked = self._asked.get((fields["org_id"], fields["wallet"]), [])
+        request = fields["topup_request_id"]
         self.auditor.buy(
-            said["org_id"],
-            said["purchase_id"],
-            said["wallet"],
-            said["amount_nanos"],
+            fields["org_id"],
+            fields["purchase_id"],
+            fields["wallet"],
+            fields["amount_nanos"],
             at,
-            said["kind"] or "purchased",
-            said["expires_at"],
-            50 if said["priority"] is None else said["priority"],
-            said["actor"],
+            fields["kind"] or "purchased",
+            fields["expires_at"],
+            50 if fields["priority"] is None else fields["priority"],
+            fields["actor"],
             asked.index(request) + 1 if request in asked else None,
-            said["status"] == "failed",
+            fields["status"] == "failed",
         )
 
-    def _transfer(self, said: Fields, at: int) -> None:
-        names = said["transfer_id"], said["org_id"], said["target_org_id"], said["wallet"]
-        self.auditor.send(*names, said["amount_nanos"], said["actor"], at)
+    def _transfer(self, fields: Fields, at: int) -> None:
+        names = fields["transfer_id"], fields["org_id"], fields["target_org_id"], fields["wallet"]
+        self.auditor.send(*names, fields["amount_nanos"], fields["actor"], at)
 
-    def _refund(self, said: Fields, at: int) -> None:
-        org, target, amount = said["org_id"], said["target_id"], said["amount_nanos"]
-        if said["target"] == "usage":
-            self._note_refund(said, at)
-            self.auditor.refund_usage(org, target, amount, at, said["actor"])
+    def _refund(self, fields: Fields, at: int) -> None:
+        org, target, amount = fields["org_id"], fields["target_id"], fields["amount_nanos"]
+        if fields["target"] == "usage":
+            self._note_refund(fields, at)
+            self.auditor.refund_usage(org, target, amount, at, fields["actor"])
         else:
             self.auditor.refund_purchase(org, target, amount, at)
 
-    def _hold(self, said: Fields, at: int) -> None:
-        org, hold, unit, amount = said["org_id"], said["hold_id"], said["wallet"], said["amount_nanos"]
-        match said["action"]:
+    def _hold(self, fields: Fields, at: int) -> None:
+        org, hold, unit, amount = fields["org_id"], fields["hold_id"], fields["wallet"], fields["amount_nanos"]
+        match fields["action"]:
             case "place":
-                terms = said["operation"], said["on_shortage"] or "reject", said["expires_at"]
-                self.auditor.place(org, hold, unit, amount, at, scope(said), *terms)
+                terms = fields["operation"], fields["on_shortage"] or "reject", fields["expires_at"]
+                self.auditor.place(org, hold, unit, amount, at, scope(fields), *terms)
             case "capture":
                 self.auditor.capture(org, hold, unit, amount, at)
             case _:
                 self.auditor.release(org, hold, unit, at)
 
-    def _setting(self, said: Fields, at: int) -> None:
-        body = json.loads(said["body"])
-        self.auditor.change(said["org_id"], said["kind"], body, said["actor"], said["actor_role"], at)
+    def _setting(self, fields: Fields, at: int) -> None:
+        body = json.loads(fields["body"])
+        self.auditor.change(fields["org_id"], fields["kind"], body, fields["actor"], fields["actor_role"], at)
 
-    def _leg(self, said: Fields, at: int) -> None:
-        match said["kind"]:
+    def _leg(self, fields: Fields, at: int) -> None:
+        match fields["kind"]:
             case "credit":
-                self.auditor.arrive(said["transfer_id"], at)
+                self.auditor.arrive(fields["transfer_id"], at)
             case "return":
-                self.auditor.come_back(said["transfer_id"], at)
+                self.auditor.come_back(fields["transfer_id"], at)
             case _:
-                self.auditor.acknowledged(said["org_id"], at)
+                self.auditor.acknowledged(fields["org_id"], at)
 
     # What the run came to.
 
-    def _note_rating(self, said: Fields, rated: tuple[int, str]) -> None:
+    def _note_rating(self, fields: Fields, rated: tuple[int, str]) -> None:
         """By which price a usage was rated: was it an own one, and would it have been another one now."""
-        org = said["org_id"]
-        if said["cost_nanos"] is not None:
+        org = fields["org_id"]
+        if fields["cost_nanos"] is not None:
             return
         self.met["usage rated by the list"] += 1
         auditor = self.auditor
-        auditor.record = {**said, "occurred_at": self.world.kafka.at}
+        auditor.record = {**fields, "occurred_at": self.world.kafka.at}
         self.met["usage rated as of another price's time"] += auditor.rated() != rated
-        auditor.record = said
+        auditor.record = fields
         if auditor.org(org).prices:
             prices, auditor.org(org).prices = auditor.org(org).prices, {}
             self.met["usage rated by an org's own price"] += auditor.rated() != rated
             auditor.org(org).prices = prices
 
-    def _note_refund(self, said: Fields, at: int) -> None:
-        usage = self.auditor.org(said["org_id"]).usages.get(said["target_id"])
+    def _note_refund(self, fields: Fields, at: int) -> None:
+        usage = self.auditor.org(fields["org_id"]).usages.get(fields["target_id"])
         if usage is not None and at - usage.at > 2 * REMEMBERED_US:
-            named = "its time" if said["target_recorded_at"] is not None else "a look at the end"
+            named = "its time" if fields["target_recorded_at"] is not None else "a look at the end"
             self.met[f"a refund of forgotten usage by {named}"] += 1
-            self.met["a refund of usage far back"] += lies_far(said["target_id"])
+            self.met["a refund of usage far back"] += lies_far(fields["target_id"])
 
     def _note_correction(self, org: str, event_id: str, at: int) -> None:
         usage = self.auditor.org(org).usages.get(event_id)
@@ -270,19 +270,19 @@ class Judge:
                 self.met[f"a correction in another {window}"] += ended
 
 
-def told_in(commit: Commit) -> Told:
+def told_in(commit: Commit) -> Effects:
     """What the ledger said in a transaction."""
 
-    def told(key: str) -> list[Row]:
+    def published(key: str) -> list[Row]:
         return rows(key, commit.records.get(TOPICS.name(key), ()))
 
-    alerts = [row for key in dict.fromkeys(ALERT_TOPICS.values()) for row in told(key)]
+    alerts = [row for key in dict.fromkeys(ALERT_TOPICS.values()) for row in published(key)]
     unsaid = {"used_percent": None, "previous_percent": None}
-    return Told(
-        [Entry.from_record(row) for row in told("ledger")],
+    return Effects(
+        [Entry.from_record(row) for row in published("ledger")],
         [msgspec.convert({**row, **unsaid}, Alert) for row in alerts],
-        [msgspec.convert(row, HoldDecision) for row in told("decisions")],
-        [msgspec.convert(row, TopupRequest) for row in told("topup_requests")],
+        [msgspec.convert(row, HoldDecision) for row in published("decisions")],
+        [msgspec.convert(row, TopupRequest) for row in published("topup_requests")],
     )
 
 

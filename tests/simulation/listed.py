@@ -18,7 +18,7 @@ from tests.model.memory import FixedSchemas
 from tests.simulation.virtual_kafka import Record
 
 SCHEMAS = FixedSchemas()
-Place = tuple[int, int, int]
+LogPosition = tuple[int, int, int]
 """The broker's time, partition, offset: the order of publication."""
 Logs = Sequence[Sequence[Record | None]]
 """The price topic, partition by partition."""
@@ -30,7 +30,7 @@ class Listed:
 
     price: Price
     org: str | None
-    place: Place
+    position: LogPosition
 
     def ties(self, other: Listed) -> bool:
         """Both could be about one usage at one time, and neither says more about it."""
@@ -56,37 +56,39 @@ Judged = Sequence[Sequence[Record | None]]
 """What the owners of partitions have kept of the price topic, partition by partition."""
 
 
-def in_force(logs: Logs, judged: Judged = ()) -> tuple[list[Listed], set[Place]]:
+def in_force(logs: Logs, judged: Judged = ()) -> tuple[list[Listed], set[LogPosition]]:
     """The prices that these records come to, and the places of those that are refused."""
-    kept: dict[str, tuple[Place, Place, Listed | None]] = {}
+    kept: dict[str, tuple[LogPosition, LogPosition, Listed | None]] = {}
     for each in (record for log in judged for record in log if record is not None):
         headers = dict(each.headers)
         published, up_to = (_place(headers[f"credits.price.{name}"]) for name in ("published", "judged"))
         price = None if not each.value else read(each, *published[1:])
-        kept[(each.key or b"").decode()] = published, up_to, price and replace(price, place=published)
-    found: list[tuple[Place, str, Listed | None]] = [(place, name, price) for name, (place, _, price) in kept.items()]
+        kept[(each.key or b"").decode()] = published, up_to, price and replace(price, position=published)
+    found: list[tuple[LogPosition, str, Listed | None]] = [
+        (position, name, price) for name, (position, _, price) in kept.items()
+    ]
     for number, log in enumerate(logs):
         for offset, record in enumerate(log):
             if record is None or record.key is None:
                 continue
-            name, place = record.key.decode("utf-8", "replace"), (record.at // 1_000, number, offset)
+            name, position = record.key.decode("utf-8", "replace"), (record.at // 1_000, number, offset)
             listed = None if record.value is None else read(record, number, offset)
-            judged_already = name in kept and place <= kept[name][1]
+            judged_already = name in kept and position <= kept[name][1]
             if not judged_already and (record.value is None or listed is not None):
-                found.append((place, name, listed))
+                found.append((position, name, listed))
     standing: dict[str, Listed] = {}
-    refused: set[Place] = set()
-    for place, name, listed in sorted(found, key=lambda each: each[0]):
+    refused: set[LogPosition] = set()
+    for position, name, listed in sorted(found, key=lambda each: each[0]):
         if listed is None:
             standing.pop(name, None)
         elif any(listed.ties(other) for other in standing.values()):
-            refused.add(place)
+            refused.add(position)
         else:
             standing[name] = listed
     return list(standing.values()), refused
 
 
-def _place(header: bytes) -> Place:
+def _place(header: bytes) -> LogPosition:
     at_ms, partition, offset = map(int, header.split())
     return at_ms, partition, offset
 

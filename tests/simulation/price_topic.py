@@ -11,7 +11,7 @@ from asyncio import AbstractEventLoop
 from itertools import chain
 
 from streams.engine.ports import UnavailableError
-from streams.kafka.registry import Kept
+from streams.kafka.registry import CachedRegistry
 from streams.ledger.price_log import PriceLog
 from streams.processing.prices import STALE_MAX_S, PriceReader, PriceRecords
 from tests.model.memory import TOPICS
@@ -27,7 +27,7 @@ Ends = tuple[int, ...]
 class FollowedPrices(PriceReader):
     """One worker's reader of prices."""
 
-    def __init__(self, kafka: VirtualKafka, schemas: Kept, loop: AbstractEventLoop) -> None:
+    def __init__(self, kafka: VirtualKafka, schemas: CachedRegistry, loop: AbstractEventLoop) -> None:
         self._kafka = kafka
         self._loop = loop
         self._read_ends: Ends = (0,) * (2 * kafka.partitions)

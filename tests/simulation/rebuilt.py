@@ -51,7 +51,7 @@ def compare_rebuilt(world: World) -> Counter[str]:
 
 def _compare_partition(world: World, number: int, met: Counter[str]) -> None:
     processor = world.workers[0].processor
-    topics = OwnTopics(processor.witness, processor.outputs, processor.seen_windows)
+    topics = OwnTopics(processor.ledger_topic, processor.outputs, processor.seen_windows)
 
     def started() -> Restored:
         return restore(world.settings, number, topics, lambda: True)
@@ -100,7 +100,7 @@ def _same_state(world: World, number: int, live: Restored, made: RebuiltState) -
         oldest = memory.oldest_bucket(made.clock_at)  # nothing that is still to come can ask for older ones
         missing = kept.keys() - found.keys()
         assert all(bucket < oldest for _, bucket, _ in missing), f"partition {number}: ids are missing in {name}"
-        same = all(found[key] == said for key, said in kept.items() if key not in missing)
+        same = all(found[key] == value for key, value in kept.items() if key not in missing)
         assert same, f"partition {number}: other contents in {name}"
         forgotten = memory.oldest_bucket(live.position.clock_at)
         extra = found.keys() - kept.keys()

@@ -71,10 +71,10 @@ def replay(world: World, number: int, batch_records: int) -> MemoryLedger:
         prices = FixedPrices([])
         again = MemoryLedger(prices)
         rest = [
-            (_sent(world, number, *place), commit.cause.prices)
+            (_sent(world, number, *position), commit.cause.prices)
             for commit in world.kafka.commits
             if commit.partition == number and isinstance(commit.cause, Decided)
-            for place in commit.cause.records
+            for position in commit.cause.records
         ]
         while rest:
             passed_at = min(record.at for record, _ in rest)  # one topic may be days behind the others
@@ -96,7 +96,9 @@ class _Moved(PriceLog):
 
     def tie(self, price: Price, published: Published) -> Price | None:
         """As the worker judged it."""
-        return super().tie(price, next(place for place in self._publications if place.at_ms == published.at_ms))
+        return super().tie(
+            price, next(position for position in self._publications if position.at_ms == published.at_ms)
+        )
 
 
 def _first(rest: Sequence[tuple[Sent, PriceLog]], batch_records: int) -> list[Sent]:
@@ -120,18 +122,18 @@ def _told(key: str, records: Sequence[Record]) -> dict[str, list[Any]]:
     by_org: dict[str, list[Any]] = {}
     for row in rows(key, records):
         plain = msgspec.json.decode(msgspec.json.encode(row))
-        told = {name: value for name, value in plain.items() if name not in OF_THE_BATCH.get(key, ())}
-        by_org.setdefault(row["org_id"], []).append(told)
+        compared = {name: value for name, value in plain.items() if name not in OF_THE_BATCH.get(key, ())}
+        by_org.setdefault(row["org_id"], []).append(compared)
     return by_org
 
 
 def _difference(key: str, number: int, first: dict[str, list[Any]], second: dict[str, list[Any]]) -> str:
     for org in sorted(first.keys() | second.keys()):
         ours, theirs = first.get(org, []), second.get(org, [])
-        for place in range(max(len(ours), len(theirs))):
-            one = ours[place] if place < len(ours) else None
-            other = theirs[place] if place < len(theirs) else None
+        for position in range(max(len(ours), len(theirs))):
+            one = ours[position] if position < len(ours) else None
+            other = theirs[position] if position < len(theirs) else None
             if one != other:
                 names = [name for name in one or other or {} if (one or {}).get(name) != (other or {}).get(name)]
-                return f"{key} of {org} (partition {number}), {place}: {names}\n  {one}\n  {other}"
+                return f"{key} of {org} (partition {number}), {position}: {names}\n  {one}\n  {other}"
     return key

@@ -20,7 +20,7 @@ from schemas.partitioner import partition_of
 from tests.simulation.crashes import Faults
 
 Headers = tuple[tuple[str, bytes], ...]
-Place = tuple[str, int]
+TopicAndPartition = tuple[str, int]
 """Topic and partition."""
 
 
@@ -39,7 +39,7 @@ class Transaction:
     """What a producer has handed over. `cause`: what the world was deciding when it began."""
 
     cause: object
-    records: list[tuple[Place, Record]] = field(default_factory=list)
+    records: list[tuple[TopicAndPartition, Record]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +58,8 @@ class VirtualKafka:
         self.partitions = partitions
         self.at = at
         self.faults = faults
-        self.logs: dict[Place, list[Record | None]] = defaultdict(list)
-        self.firsts: dict[Place, int] = defaultdict(int)
+        self.logs: dict[TopicAndPartition, list[Record | None]] = defaultdict(list)
+        self.firsts: dict[TopicAndPartition, int] = defaultdict(int)
         """Where a log begins that something was deleted from."""
         self.epochs: dict[str, int] = {}
         self.commits: list[Commit] = []
@@ -108,8 +108,8 @@ class VirtualKafka:
         """End the open transaction, if there is one, without effect."""
         transaction = self._open.pop(name, None)
         if transaction is not None:
-            for place, _ in transaction.records:
-                self.logs[place].append(None)
+            for topic_partition, _ in transaction.records:
+                self.logs[topic_partition].append(None)
             self._mark(transaction)
 
     def commit(self, name: str) -> None:
@@ -117,16 +117,16 @@ class VirtualKafka:
         transaction = self._open.pop(name)
         own = int(name.rpartition("-")[2])
         by_topic: dict[str, list[Record]] = defaultdict(list)
-        for place, record in transaction.records:
+        for topic_partition, record in transaction.records:
             stamped = Record(record.key, record.value, self.at, record.headers)
-            self.logs[place].append(stamped)
-            by_topic[place[0]].append(stamped)
+            self.logs[topic_partition].append(stamped)
+            by_topic[topic_partition[0]].append(stamped)
         self._mark(transaction)
         self.commits.append(Commit(own, transaction.cause, by_topic))
 
     def _mark(self, transaction: Transaction) -> None:
-        for place in dict.fromkeys(place for place, _ in transaction.records):
-            self.logs[place].append(None)
+        for topic_partition in dict.fromkeys(topic_partition for topic_partition, _ in transaction.records):
+            self.logs[topic_partition].append(None)
 
 
 class VirtualProducer:
@@ -169,11 +169,13 @@ class VirtualProducer:
         number = self._kafka.partition_of(key) if partition is None else partition
         self._add((topic, number), key, value, tuple(headers))
 
-    def _add(self, place: Place, key: bytes | None, value: bytes | None, headers: Headers = ()) -> None:
+    def _add(
+        self, topic_partition: TopicAndPartition, key: bytes | None, value: bytes | None, headers: Headers = ()
+    ) -> None:
         self._kafka.faults.at("produce")
         self._check()
         assert self._transaction is not None, "a record outside a transaction"
-        self._transaction.records.append((place, Record(key, value, 0, headers)))
+        self._transaction.records.append((topic_partition, Record(key, value, 0, headers)))
 
     def commit_transaction(self, _timeout: float) -> None:
         """All or nothing; what is lost may be lost before or after it was decided."""
@@ -204,32 +206,32 @@ class VirtualConsumer:
 
     def __init__(self, kafka: VirtualKafka) -> None:
         self._kafka = kafka
-        self._place: Place | None = None
+        self._topic_partition: TopicAndPartition | None = None
         self._next = 0
 
-    def get_watermark_offsets(self, place: TopicPartition, _timeout: float) -> tuple[int, int]:
+    def get_watermark_offsets(self, topic_partition: TopicPartition, _timeout: float) -> tuple[int, int]:
         """Where the log begins and ends."""
         if self._kafka.faults.away():
             raise _failure(KafkaError._DESTROY)
-        here = place.topic, place.partition
+        here = topic_partition.topic, topic_partition.partition
         return self._kafka.firsts[here], len(self._kafka.logs[here])
 
-    def assign(self, places: list[TopicPartition]) -> None:
+    def assign(self, topic_partitions: list[TopicPartition]) -> None:
         """Read on from there."""
-        (place,) = places
-        self._place, self._next = (place.topic, place.partition), place.offset
+        (topic_partition,) = topic_partitions
+        self._topic_partition, self._next = (topic_partition.topic, topic_partition.partition), topic_partition.offset
 
     def unassign(self) -> None:
         """Read no more."""
-        self._place = None
+        self._topic_partition = None
 
     def consume(self, _records: int, _timeout: float) -> list[Message]:
         """All that is left, and that it was all."""
-        assert self._place is not None
-        log = self._kafka.logs[self._place]
-        found = messages(log, max(self._next, self._kafka.firsts[self._place]), self._place)
+        assert self._topic_partition is not None
+        log = self._kafka.logs[self._topic_partition]
+        found = messages(log, max(self._next, self._kafka.firsts[self._topic_partition]), self._topic_partition)
         self._next = len(log)
-        return [*found, Message(len(log), None, self._place)]
+        return [*found, Message(len(log), None, self._topic_partition)]
 
     def close(self) -> None:
         """Leave."""
@@ -241,14 +243,14 @@ class VirtualAdmin:
     def __init__(self, kafka: VirtualKafka) -> None:
         self._kafka = kafka
 
-    def delete_records(self, places: list[TopicPartition]) -> dict[TopicPartition, Future[None]]:
+    def delete_records(self, topic_partitions: list[TopicPartition]) -> dict[TopicPartition, Future[None]]:
         """The logs begin at these offsets."""
         deleted: dict[TopicPartition, Future[None]] = {}
-        for place in places:
+        for topic_partition in topic_partitions:
             self._kafka.faults.at("delete")
-            self._kafka.firsts[place.topic, place.partition] = place.offset
-            deleted[place] = Future()
-            deleted[place].set_result(None)
+            self._kafka.firsts[topic_partition.topic, topic_partition.partition] = topic_partition.offset
+            deleted[topic_partition] = Future()
+            deleted[topic_partition].set_result(None)
         return deleted
 
 
@@ -258,11 +260,11 @@ class Message:
 
     at: int
     record: Record | None
-    place: Place
+    topic_partition: TopicAndPartition
 
     def topic(self) -> str:
         """Of the record."""
-        return self.place[0]
+        return self.topic_partition[0]
 
     def key(self) -> bytes | None:
         """Of the record."""
@@ -278,7 +280,7 @@ class Message:
 
     def partition(self) -> int:
         """Of the record."""
-        return self.place[1]
+        return self.topic_partition[1]
 
     def headers(self) -> Headers:
         """Of the record."""
@@ -293,9 +295,13 @@ class Message:
         return KafkaError(KafkaError._PARTITION_EOF) if self.record is None else None
 
 
-def messages(log: Sequence[Record | None], start: int, place: Place) -> list[Message]:
+def messages(log: Sequence[Record | None], start: int, topic_partition: TopicAndPartition) -> list[Message]:
     """The committed records of a partition's log from `start` on."""
-    return [Message(start + index, record, place) for index, record in enumerate(log[start:]) if record is not None]
+    return [
+        Message(start + index, record, topic_partition)
+        for index, record in enumerate(log[start:])
+        if record is not None
+    ]
 
 
 def _failure(code: int) -> KafkaException:

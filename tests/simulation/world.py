@@ -268,7 +268,7 @@ class Worker:
 
     async def start(self) -> None:
         """Before it owns anything."""
-        await self.processor.start(FarLookup(self.world.settings, self.processor.witness))
+        await self.processor.start(FarLookup(self.world.settings, self.processor.ledger_topic))
         self.background(self._follow_prices())
 
     async def _follow_prices(self) -> None:
@@ -291,7 +291,7 @@ class Worker:
 
     def _restore(self, number: int, wanted: Callable[[], bool]) -> Restored:
         processor = self.processor
-        topics = OwnTopics(processor.witness, processor.outputs, processor.seen_windows)
+        topics = OwnTopics(processor.ledger_topic, processor.outputs, processor.seen_windows)
         return restore(self.world.settings, number, topics, wanted)
 
     async def take(self, number: int) -> bool:
@@ -377,19 +377,19 @@ class Worker:
 
     # What a pump asks of the consumer.
 
-    def hold(self, partition: int) -> None:
+    def pause(self, partition: int) -> None:
         """See `Fetching`."""
         self.world.faults.note("held back")
         self.held.add(partition)
 
-    def release(self, partition: int) -> None:
+    def resume(self, partition: int) -> None:
         """See `Fetching`."""
         self.held.discard(partition)
 
-    def hold_topic(self, partition: int, topic: str) -> None:
+    def pause_topic(self, partition: int, topic: str) -> None:
         """Nothing floods here."""
 
-    def release_topic(self, partition: int, topic: str) -> None:
+    def resume_topic(self, partition: int, topic: str) -> None:
         """Nothing floods here."""
 
     async def seek(self, partition: int, next_offsets: Mapping[str, int]) -> None:

@@ -39,7 +39,7 @@ def fenced_or_ticked(text: str) -> str:
     return "\n".join(found.strip("`") for found in re.findall(r"```.*?```|`[^`\n]+`", text, re.DOTALL))
 
 
-def said(path: Path, text: str) -> str:
+def readable(path: Path, text: str) -> str:
     """What a file says: all of its text; of Python the strings (an enum's member may look like a variable)."""
     if path.suffix != ".py":
         return text
@@ -51,7 +51,7 @@ def test_every_variable_that_is_named_exists() -> None:
     unknown = {
         f"{shown(path)}: {name}"
         for path, text in texts()
-        for name in VARIABLE.findall(said(path, text))
+        for name in VARIABLE.findall(readable(path, text))
         if name not in VARIABLES | BETWEEN_PROCESSES and not f"{name}_".startswith(FOR_TESTS)
     }
     assert not unknown, sorted(unknown)

@@ -79,8 +79,8 @@ class CountingProcessor:
 
     def __init__(self, settings: Settings) -> None:
         self.inputs = dict(zip(input_topics(settings), ("first", "second"), strict=True))
-        self.witness = output_topic(settings)
-        self.outputs = (self.witness,)
+        self.ledger_topic = output_topic(settings)
+        self.outputs = (self.ledger_topic,)
         self._wait_file = Path(os.environ.get("COUNTING_WAIT_FILE", os.devnull + ".none"))
         self._death_file = Path(os.environ.get("COUNTING_DEATH_FILE", os.devnull + ".none"))
 
@@ -157,7 +157,7 @@ class CountingProcessor:
                     messages.append({"key": key, "value": os.urandom(HUGE_BYTES)})
                 ends["entries"] += 1
             output.outcomes[batch.topic] = ends
-        output.records.append((self.witness, messages))
+        output.records.append((self.ledger_topic, messages))
         output.accounts.update({org: state.changed(org) for org in changed})
         return output
 
@@ -169,7 +169,7 @@ class CountingProcessor:
             messages.append({"key": org.encode(), "value": b"tick|%d|%d" % (due_at, at)})
             state.accounts[org] = (count, 0)
         accounts = {org: state.changed(org) for org in orgs}
-        return Output(max(state.partition.clock_at, at), records=[(self.witness, messages)], accounts=accounts)
+        return Output(max(state.partition.clock_at, at), records=[(self.ledger_topic, messages)], accounts=accounts)
 
     def committed(self, state: CountingState, output: Output) -> None:
         """Nothing to bound."""

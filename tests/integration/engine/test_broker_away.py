@@ -52,10 +52,10 @@ def test_a_broker_that_bounces(
                 broker.kill()
             time.sleep(AWAY_S if bounce == "away" else 1.0)
             broker.start()
-            assert worker.process.poll() is None, worker.said
+            assert worker.process.poll() is None, worker.output
         installation.send(2_000)
         wait_for_counts(installation, installation.sent, timeout_s=90)
-        assert worker.process.poll() is None, worker.said
+        assert worker.process.poll() is None, worker.output
         until(lambda: installation.position(0) is not None, 10, "a position")
     finally:
         installation.stop()

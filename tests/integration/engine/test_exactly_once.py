@@ -47,8 +47,8 @@ def test_two_workers_share_and_hand_over(installation: Installation) -> None:
     installation.send(3_000)
     second = installation.ready_worker()
     installation.send(3_000)
-    assert "serves partitions [0, 1, 2, 3]" in first.said
-    assert "serves partitions [0, 1, 2, 3]" not in second.said
+    assert "serves partitions [0, 1, 2, 3]" in first.output
+    assert "serves partitions [0, 1, 2, 3]" not in second.output
     wait_for_counts(installation, installation.sent)
     installation.send(2_000)
     first.signal(signal.SIGTERM)
@@ -56,7 +56,7 @@ def test_two_workers_share_and_hand_over(installation: Installation) -> None:
     assert first.ends_with(20) == 0
     installation.send(2_000)
     wait_for_counts(installation, installation.sent)
-    assert "serves partitions [0, 1, 2, 3]" in second.said
+    assert "serves partitions [0, 1, 2, 3]" in second.output
 
 
 @pytest.mark.fault(
@@ -86,5 +86,5 @@ def test_a_worker_that_was_paused_past_its_session_is_fenced(
     second.kill()
     installation.send(1_000)
     wait_for_counts(installation, installation.sent)
-    assert first.process.poll() is None, first.said
+    assert first.process.poll() is None, first.output
     seen("each record was counted once")

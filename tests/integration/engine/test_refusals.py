@@ -19,9 +19,9 @@ from tests.integration.engine.workers import Installation, audit, until, wait_fo
 def stopped_saying(installation: Installation, sentence: str, **environment: str) -> str:
     """Start a worker that must stop by itself with code 1, and what it says."""
     worker = installation.worker(**environment)
-    assert worker.ends_with(60) == 1, worker.said
-    assert sentence in worker.said
-    return worker.said
+    assert worker.ends_with(60) == 1, worker.output
+    assert sentence in worker.output
+    return worker.output
 
 
 @pytest.mark.fault(
@@ -35,8 +35,8 @@ def test_a_wrong_number_of_partitions_refuses_and_names_the_setting(
     installation: Installation, seen: Callable[[str], None]
 ) -> None:
     installation.create_topics()
-    said = stopped_saying(installation, "set CREDITS_PARTITIONS=4", CREDITS_PARTITIONS="3")
-    assert "Traceback" not in said
+    output = stopped_saying(installation, "set CREDITS_PARTITIONS=4", CREDITS_PARTITIONS="3")
+    assert "Traceback" not in output
     seen("the worker ended with code 1 and said: set CREDITS_PARTITIONS=4")
 
 
@@ -67,7 +67,7 @@ def test_a_bug_stops_before_anything_of_the_batch_is_committed(installation: Ins
     wait_for_counts(installation, 500)
     installation.send_values([("o1", b"before", installation.inputs[0]), ("o1", POISON, installation.inputs[0])])
     assert worker.ends_with(30) == 1
-    assert "ValueError: poison" in worker.said
+    assert "ValueError: poison" in worker.output
     # And again: the record is still there, and still nothing of it gets through.
     stopped_saying(installation, "ValueError: poison")
     assert audit(installation).counted in (500, 501)  # `before` may have been in a batch of its own
@@ -88,7 +88,7 @@ def test_a_record_that_no_topic_takes_stops_and_is_not_skipped(
     worker = installation.ready_worker()
     installation.send_values([("o1", HUGE, installation.inputs[0])])
     assert worker.ends_with(30) == 1
-    assert "MSG_SIZE_TOO_LARGE" in worker.said
+    assert "MSG_SIZE_TOO_LARGE" in worker.output
     assert audit(installation).counted == 0
     seen("the worker ended with code 1 and MSG_SIZE_TOO_LARGE; nothing was committed")
 
@@ -114,8 +114,8 @@ def test_records_deleted_before_they_were_read_stop_the_worker(
     admin = AdminClient(admin_config(installation.settings))
     for future in admin.delete_records([TopicPartition(topic, 2, -1)]).values():
         future.result(30)
-    said = stopped_saying(installation, "are gone, but were never read")
-    assert f"{topic}/2" in said
+    output = stopped_saying(installation, "are gone, but were never read")
+    assert f"{topic}/2" in output
     seen("the worker ended with code 1 and named the topic and partition")
 
 
@@ -165,14 +165,14 @@ def test_copies_of_different_age_stop_the_worker(installation: Installation, see
     worker.kill()
     new_changelog = installation.copy(changelog)
     put_back(installation, changelog, old_changelog, changelog_config())
-    said = stopped_saying(installation, "the changelog is an older copy, or has lost its end")
-    assert f"but {installation.output}/" in said
-    assert "`credits rebuild --accounts`" in said
+    output = stopped_saying(installation, "the changelog is an older copy, or has lost its end")
+    assert f"but {installation.output}/" in output
+    assert "`credits rebuild --accounts`" in output
     put_back(installation, changelog, new_changelog, changelog_config())
     put_back(installation, installation.output, old_output, {})
-    said = stopped_saying(installation, "it is an older copy, or has lost its end")
-    assert f"{installation.output}/" in said
-    assert "`credits rebuild --accounts`" in said
+    output = stopped_saying(installation, "it is an older copy, or has lost its end")
+    assert f"{installation.output}/" in output
+    assert "`credits rebuild --accounts`" in output
     assert audit(installation).counted == 500
     seen("both starts were refused with the name of the topic that is behind; nothing was written")
 
@@ -214,11 +214,11 @@ def remake(installation: Installation, topic: str, config: dict[str, str]) -> No
 
 def test_a_thread_that_dies_stops_the_worker_with_its_error(installation: Installation, tmp_path: Path) -> None:
     installation.create_topics()
-    told = tmp_path / "die"
-    worker = installation.ready_worker(COUNTING_DEATH_FILE=str(told))
-    told.touch()
-    assert worker.ends_with(30) == 1, worker.said
-    assert "Thread mortal has ended" in worker.said
-    assert "ArithmeticError: the thread's own bug" in worker.said
+    death_file = tmp_path / "die"
+    worker = installation.ready_worker(COUNTING_DEATH_FILE=str(death_file))
+    death_file.touch()
+    assert worker.ends_with(30) == 1, worker.output
+    assert "Thread mortal has ended" in worker.output
+    assert "ArithmeticError: the thread's own bug" in worker.output
     # Also while the worker starts, and waits for what the thread will never bring.
-    stopped_saying(installation, "ArithmeticError: the thread's own bug", COUNTING_DEATH_FILE=str(told))
+    stopped_saying(installation, "ArithmeticError: the thread's own bug", COUNTING_DEATH_FILE=str(death_file))

@@ -43,11 +43,11 @@ def test_a_large_state_is_served_soon_and_fits(settings: Settings, tmp_path: Pat
         write_state(settings, processor)
         started_s = time.monotonic()
         worker = installation.worker()
-        until(lambda: "Worker is ready" in worker.said, 120, "a ready worker")
+        until(lambda: "Worker is ready" in worker.output, 120, "a ready worker")
         ready_s = time.monotonic() - started_s
         rss_mib = psutil.Process(worker.process.pid).memory_info().rss / 2**20
         print(f"ready after {ready_s:.1f} s with {rss_mib:.0f} MiB")
-        assert worker.said.count(f"{ACCOUNTS // PARTITIONS} accounts, {ids_per_partition()} ids") == PARTITIONS
+        assert worker.output.count(f"{ACCOUNTS // PARTITIONS} accounts, {ids_per_partition()} ids") == PARTITIONS
         assert ready_s < READY_S_MAX
         assert rss_mib < RSS_MIB_MAX
     finally:

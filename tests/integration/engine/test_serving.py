@@ -57,7 +57,7 @@ def test_while_it_cannot_ask_it_waits_and_loses_nothing(installation: Installati
     wait_file.touch()
     worker = installation.ready_worker(COUNTING_WAIT_FILE=str(wait_file))
     installation.send(500)
-    until(lambda: "waits: the wait file exists" in worker.said, 20, "its waiting")
+    until(lambda: "waits: the wait file exists" in worker.output, 20, "its waiting")
     asked = wait_file.with_suffix(ASKED_SUFFIX)
     often = len(installation.inputs) * installation.settings.partitions + 1
     until(lambda: asked.stat().st_size >= often, 30, "asking again")
@@ -73,7 +73,7 @@ def test_a_waiting_worker_still_stops_when_told(installation: Installation, tmp_
     wait_file.touch()
     worker = installation.ready_worker(COUNTING_WAIT_FILE=str(wait_file))
     installation.send(500)
-    until(lambda: "waits: the wait file exists" in worker.said, 20, "its waiting")
+    until(lambda: "waits: the wait file exists" in worker.output, 20, "its waiting")
     worker.signal(signal.SIGTERM)
     assert worker.ends_with(30) == 0
 
@@ -108,7 +108,7 @@ def test_two_installations_on_one_broker_do_not_meet(
         other.send(700)
         wait_for_counts(installation, 1_000)
         wait_for_counts(other, 700)
-        assert "fenced" not in one.said + two.said
+        assert "fenced" not in one.output + two.output
     finally:
         other.stop()
     seen("1,000 and 700 records were counted, each by its own; nobody was fenced")

@@ -57,8 +57,8 @@ def test_a_worker_whose_topic_is_deleted_stops_within_seconds(
     until(lambda: livez(port) != 200, SECONDS_MAX, "a red /livez")
     red_after_s = time.monotonic() - deleted_s
     assert worker.ends_with(30) == 1
-    assert f"The worker stops: topic {installation.inputs[1]} was deleted while the worker ran" in worker.said
-    assert "restore it from a copy" in worker.said
+    assert f"The worker stops: topic {installation.inputs[1]} was deleted while the worker ran" in worker.output
+    assert "restore it from a copy" in worker.output
     assert red_after_s < SECONDS_MAX
     seen(f"/livez no longer green within {SECONDS_MAX} s, exit status 1, the topic named")
 

@@ -142,7 +142,7 @@ def test_held_partitions_rest_and_go_on_at_once(settings: Settings, topic: str, 
     async def test() -> None:
         async with reading(settings, topic) as (app, batches):
             await until(lambda: reached(batches, 0) == 7 and reached(batches, 1) == 2)
-            app.consumer.hold([TP(topic, 0)])
+            app.consumer.pause([TP(topic, 0)])
             plain = Producer(producer_config(settings))
             plain.produce(topic, b"later", b"key", partition=0)
             plain.produce(topic, b"now", b"key", partition=1)

@@ -49,7 +49,7 @@ class Worker:
     log: Path
 
     @property
-    def said(self) -> str:
+    def output(self) -> str:
         """Everything it has logged."""
         return self.log.read_text(errors="replace")
 
@@ -122,7 +122,7 @@ class Installation:
     def ready_worker(self, **environment: str) -> Worker:
         """Start one more worker and wait until it serves."""
         worker = self.worker(**environment)
-        until(lambda: "Worker is ready" in worker.said, 40, f"a ready worker:\n{worker.said}")
+        until(lambda: "Worker is ready" in worker.output, 40, f"a ready worker:\n{worker.output}")
         return worker
 
     def send(self, records: int, orgs: int = 50, duplicates: int = 0) -> None:

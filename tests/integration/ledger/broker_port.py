@@ -127,7 +127,7 @@ class BrokerPort:
         deadline = time.monotonic() + TIMEOUT_S
         while not self._progress.dealt_with(self._ends):
             worker = self.installation.workers[0]
-            assert worker.process.poll() is None, worker.said
+            assert worker.process.poll() is None, worker.output
             assert time.monotonic() < deadline, f"not dealt with: {self._progress.missing(self._ends)}"
 
     def _decoded(self, key: str, messages: list[Message]) -> list[Row]:

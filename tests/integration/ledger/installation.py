@@ -95,8 +95,8 @@ class LedgerInstallation:
     def ready_worker(self, **more: str) -> Worker:
         """Start one more worker and wait until it serves."""
         worker = self.worker(**more)
-        until(lambda: READY in worker.said or worker.process.poll() is not None, 60, "a ready worker")
-        assert READY in worker.said, worker.said
+        until(lambda: READY in worker.output or worker.process.poll() is not None, 60, "a ready worker")
+        assert READY in worker.output, worker.output
         return worker
 
     def wait_until_booked(self, timeout_s: float = 90.0) -> None:

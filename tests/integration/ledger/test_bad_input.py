@@ -242,10 +242,10 @@ def test_wrong_amounts_are_refused_by_the_client_and_nothing_is_sent(
         with pytest.raises(SystemExit) as ended:
             main(["produce", "purchase", "--file", str(tmp_path / f"{place}.jsonl")])
         assert ended.value.code == 1, amount
-        told = capsys.readouterr().err
-        assert "line 2" in told, amount
-        assert "amount" in told, amount
-        assert "Traceback" not in told, amount
+        error = capsys.readouterr().err
+        assert "line 2" in error, amount
+        assert "amount" in error, amount
+        assert "Traceback" not in error, amount
     ends = committed_ends(installation.settings, [installation.topics.name("purchases")])
     assert sum(ends.values()) == 0
     seen("every file was refused with line 2 named; the topic is empty")
@@ -257,9 +257,9 @@ def test_more_dead_letters_than_can_be_an_accident_stop_the_worker(installation:
     for _ in range(20):
         installation.send_bytes("usage", b"acme", b"no record")
     assert worker.ends_with(30) == 1
-    assert "dead letters" in worker.said
-    assert "CREDITS_DEAD_LETTERS_PER_MINUTE_MAX" in worker.said
-    assert "Traceback" not in worker.said
+    assert "dead letters" in worker.output
+    assert "CREDITS_DEAD_LETTERS_PER_MINUTE_MAX" in worker.output
+    assert "Traceback" not in worker.output
     assert len(installation.dead_letters()) <= 5
     installation.ready_worker()  # told that they are expected
     installation.wait_until_booked()
@@ -283,8 +283,8 @@ def test_a_flood_of_dead_letters_pauses_its_topic_alone(
     for _ in range(20):
         installation.send_bytes("usage", b"acme", b"no record")
     within = time.monotonic() + 30
-    while "is paused for" not in worker.said:
-        assert time.monotonic() < within, worker.said
+    while "is paused for" not in worker.output:
+        assert time.monotonic() < within, worker.output
         time.sleep(0.05)
     ready = httpx.get(f"http://127.0.0.1:{port}/readyz", trust_env=False)
     assert ready.status_code == 503
@@ -293,11 +293,11 @@ def test_a_flood_of_dead_letters_pauses_its_topic_alone(
     assert [line for line in metrics.splitlines() if line.startswith("credits_input_paused{") and line.endswith(" 1.0")]
     installation.send(InputKind.PURCHASE, [purchase("p1", "acme", NANOS)])
     while not [row for row in installation.rows("ledger") if row["event_id"] == "p1"]:
-        assert time.monotonic() < within, worker.said
+        assert time.monotonic() < within, worker.output
         time.sleep(0.2)
-    line = next(line for line in worker.said.splitlines() if "is paused for" in line)
-    told = line[line.index("Partition") :][:140]
-    seen(f"a purchase of the same organisation was booked during the pause; said: {told}")
+    line = next(line for line in worker.output.splitlines() if "is paused for" in line)
+    resumed_line = line[line.index("Partition") :][:140]
+    seen(f"a purchase of the same organisation was booked during the pause; said: {resumed_line}")
 
 
 def asked_in_vain(url: str, times: int) -> None:
@@ -349,9 +349,9 @@ def test_a_registry_that_is_away_is_waited_for(settings: Settings, tmp_path: Pat
         value = encoded(usage("waits", "acme", model="m1", input_tokens=1_000_000))
         installation.send_bytes("usage", b"acme", b"\0" + newer_id.to_bytes(4, "big") + value[5:] + b"\x02\x04eu")
         installation.send(InputKind.USAGE, [usage("behind", "acme", model="m1", input_tokens=1_000)])
-        until(lambda: "waits: " in worker.said, 30, "its waiting")
+        until(lambda: "waits: " in worker.output, 30, "its waiting")
         asked_in_vain(server.url, 3)
-        assert worker.process.poll() is None, worker.said
+        assert worker.process.poll() is None, worker.output
         assert not installation.dead_letters()
         assert [row["event_id"] for row in installation.rows("ledger")] == ["before"]
         server.start()
@@ -372,12 +372,12 @@ def test_a_worker_started_while_the_registry_is_away_serves_when_it_is_back(sett
         installation.send(InputKind.USAGE, sent)
         server.stop()
         worker = installation.worker()
-        until(lambda: "The worker waits: " in worker.said, 30, "its waiting")
-        assert worker.process.poll() is None, worker.said
-        assert READY not in worker.said
+        until(lambda: "The worker waits: " in worker.output, 30, "its waiting")
+        assert worker.process.poll() is None, worker.output
+        assert READY not in worker.output
         server.start()
-        until(lambda: READY in worker.said or worker.process.poll() is not None, 30, "a ready worker")
-        assert READY in worker.said, worker.said
+        until(lambda: READY in worker.output or worker.process.poll() is not None, 30, "a ready worker")
+        assert READY in worker.output, worker.output
         installation.wait_until_booked()
         booked = [row["event_id"] for row in installation.rows("ledger")]
         assert sorted(booked) == sorted(["p1", *(each["event_id"] for each in sent)])
@@ -477,8 +477,8 @@ def test_schemas_that_expand_without_bound_are_dead_letters(
         installation.wait_until_booked()
         assert worker.process.poll() is None
         letters = installation.dead_letters()
-        for told, letter in zip(bombs, sorted(letters, key=lambda letter: letter.source_offset), strict=True):
-            assert told in letter.message, letter.message
+        for expected, letter in zip(bombs, sorted(letters, key=lambda letter: letter.source_offset), strict=True):
+            assert expected in letter.message, letter.message
             assert letter.code == DeadLetterCode.UNDECODABLE
         assert len(installation.rows("ledger")) == 2 * len(bombs)
         assert installation.report().ok

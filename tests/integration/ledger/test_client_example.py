@@ -25,8 +25,8 @@ def example(containing: str) -> str:
     return str(found)
 
 
-@pytest.mark.parametrize(("bought", "said"), [("100", ""), ("2", "credits_not_available 402 None\n")])
-def test_a_service_holds_and_captures(installation: LedgerInstallation, bought: str, said: str) -> None:
+@pytest.mark.parametrize(("bought", "output"), [("100", ""), ("2", "credits_not_available 402 None\n")])
+def test_a_service_holds_and_captures(installation: LedgerInstallation, bought: str, output: str) -> None:
     installation.ready_worker()
     installation.send(InputKind.PURCHASE, [purchase("p1", "acme", int(bought) * 10**9)])
     installation.wait_until_booked()
@@ -39,12 +39,12 @@ def test_a_service_holds_and_captures(installation: LedgerInstallation, bought: 
         timeout=180,
         check=True,
     )
-    assert done.stdout == said, done.stderr
-    installation.sent += 1 if said else 2
+    assert done.stdout == output, done.stderr
+    installation.sent += 1 if output else 2
     installation.wait_until_booked()
     booked = [(row["kind"], row["amount_nanos"]) for row in installation.rows("ledger")][1:]
     taken = [("hold", 0), ("usage", -1_750_000_000), ("hold_release", 0)]
-    assert booked == ([("rejected", 0)] if said else taken)
+    assert booked == ([("rejected", 0)] if output else taken)
 
 
 def test_a_subscriber_prints_alerts(installation: LedgerInstallation) -> None:

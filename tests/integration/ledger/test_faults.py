@@ -241,7 +241,7 @@ def outcome(broker: SharedBroker, tmp_path_factory: pytest.TempPathFactory) -> I
         for some in (setup, sorted(cases, key=lambda case: case.at)):
             send(installation, some, ends)
             until(lambda: progress.dealt_with(ends) or worker.process.poll() is not None, 60, "everything booked")
-            assert worker.process.poll() is None, worker.said
+            assert worker.process.poll() is None, worker.output
         yield Outcome(installation, cases, installation.report(), installation.rows("ledger"))
     finally:
         progress.close()

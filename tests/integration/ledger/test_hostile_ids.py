@@ -78,5 +78,5 @@ def test_nothing_from_outside_paints_a_terminal(
     listed = capsys.readouterr().out
     assert "\\x1b[2J" in listed
     assert "[red]unheard of[/]" in listed
-    assert worker.said.replace("\n", "").isprintable()
+    assert worker.output.replace("\n", "").isprintable()
     seen(f"{shown} outputs and the worker's log: all printable; an id reads \\x1b[2J in the list of dead letters")

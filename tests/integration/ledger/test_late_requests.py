@@ -130,14 +130,14 @@ def test_a_request_that_comes_late_has_no_effect(
     ledger.wait_until_booked()
     proxy.rule = late.rule
     ledger.send(InputKind.PURCHASE, purchases("kept", 2))
-    assert late.ended.wait(WAIT_S), worker.said
+    assert late.ended.wait(WAIT_S), worker.output
     ledger.send(InputKind.PURCHASE, purchases("next", 5))
     until(lambda: late.delivered.is_set() or worker.process.poll() is not None, WAIT_S, "the late request")
     ledger.wait_until_booked()
     report = ledger.report()
     assert report.ok, report.differences
-    assert worker.process.poll() is None, worker.said
-    assert "is restored: a connection was lost during a transaction" in worker.said
+    assert worker.process.poll() is None, worker.output
+    assert "is restored: a connection was lost during a transaction" in worker.output
     if api_key == END_TXN:
         assert EndTxnAnswer.unpack_from(late.answer)[2] in FENCED
     seen(f"the late request had no effect; {report.entries} entries and no difference")

@@ -104,18 +104,18 @@ def test_the_same_events_by_two_partitioners_are_booked_once(
     booked = [row["event_id"] for row in installation.rows("ledger") if row["kind"] == "usage"]
     assert sorted(booked) == sorted(each["event_id"] for each in both + alone if each["event_id"] not in lost)
     assert installation.report().ok, installation.report().differences
-    assert "lie in a partition that is not their key's" in worker.said
-    assert "murmur2_random" in worker.said
+    assert "lie in a partition that is not their key's" in worker.output
+    assert "murmur2_random" in worker.output
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
         lines = answer.read().decode().splitlines()
-    told = next(check for check in examine(installation.settings) if check.name == "partitioners")
+    check = next(check for check in examine(installation.settings) if check.name == "partitioners")
     counted = [line for line in lines if line.startswith("credits_wrong_partition_records_total{")]
     assert sum(float(line.rsplit(" ", 1)[1]) for line in counted) == len(astray)
     assert all(f'topic="{installation.topics.name("usage")}"' in line for line in counted)
 
-    assert told.verdict is Verdict.FAILED
-    assert f"{installation.topics.name('usage')} partition " in told.found
-    assert "murmur2_random" in told.remedy
+    assert check.verdict is Verdict.FAILED
+    assert f"{installation.topics.name('usage')} partition " in check.found
+    assert "murmur2_random" in check.remedy
 
     replayed = credits(installation, "dead-letters", "replay", "--code", "wrong_partition")
     assert replayed["replayed"] == len(astray)
@@ -126,8 +126,8 @@ def test_the_same_events_by_two_partitioners_are_booked_once(
     assert installation.codes() == {DeadLetterCode.WRONG_PARTITION: len(astray)}
     report = installation.report()
     assert report.ok, report.differences
-    told = next(check for check in examine(installation.settings) if check.name == "partitioners")
-    assert told.verdict is Verdict.OK, told
+    check = next(check for check in examine(installation.settings) if check.name == "partitioners")
+    assert check.verdict is Verdict.OK, check
     assert (report.entries, report.orgs) == (len(ORGS) + len(both + alone), len(ORGS))
     seen(
         f"{len(both) * 2 + len(alone)} records of {len(both + alone)} events: {len(astray)} dead letters "
@@ -158,8 +158,8 @@ def older_worker(installation: LedgerInstallation) -> Worker:
         )
     worker = Worker(process, log)
     installation.workers.append(worker)
-    until(lambda: READY in worker.said or process.poll() is not None, 60, "a ready worker")
-    assert READY in worker.said, worker.said
+    until(lambda: READY in worker.output or process.poll() is not None, 60, "a ready worker")
+    assert READY in worker.output, worker.output
     return worker
 
 

@@ -20,18 +20,18 @@ WRITTEN_AT = ("recorded_at", "as_of")
 @pytest.mark.parametrize("product", PRODUCTS)
 def test_a_month_on_the_broker_goes_as_the_rules_say(product: str, port: BrokerPort) -> None:
     month = scenario.load(product)
-    told = scenario.run(month, port)
-    found = expectation.differences(expectation.load(product), told)
+    run = scenario.run(month, port)
+    found = expectation.differences(expectation.load(product), run)
     assert not found, "\n".join([f"{len(found)} differences:", *found])
 
     alone = scenario.run(month, MemoryPort(timers_first=True))
-    assert comparable(told.results) == comparable(alone.results)
-    assert told.looks.keys() == alone.looks.keys()
-    for name, balances in told.looks.items():
+    assert comparable(run.results) == comparable(alone.results)
+    assert run.looks.keys() == alone.looks.keys()
+    for name, balances in run.looks.items():
         assert plain(balances.values()) == plain(alone.looks[name].values()), name
 
     last_at = max(line.at for line in month.lines)
-    assert all(row["recorded_at"] <= last_at for row in told.results.ledger), "some time was not the log's"
+    assert all(row["recorded_at"] <= last_at for row in run.results.ledger), "some time was not the log's"
     report = port.installation.report()
     assert report.ok, report.differences
 

@@ -76,7 +76,7 @@ def live(installation: LedgerInstallation) -> Sent:
 def states(installation: LedgerInstallation) -> list[Restored]:
     """What Kafka holds of every partition's state."""
     processor = make_processor(installation.settings)
-    topics = OwnTopics(processor.witness, processor.outputs, processor.seen_windows)
+    topics = OwnTopics(processor.ledger_topic, processor.outputs, processor.seen_windows)
     found = [restore(installation.settings, n, topics, lambda: True) for n in range(installation.settings.partitions)]
     for each in found:
         each.producer.close()
@@ -91,7 +91,7 @@ def booked(entries: list[Fields]) -> int:
 def stop(worker: Worker) -> None:
     """Stop a worker in order."""
     worker.signal(signal.SIGTERM)
-    assert worker.ends_with(30) == 0, worker.said
+    assert worker.ends_with(30) == 0, worker.output
 
 
 def rebuild(installation: LedgerInstallation, *options: str) -> subprocess.CompletedProcess[str]:
@@ -150,10 +150,10 @@ def records(installation: LedgerInstallation, topic: str) -> list[Message]:
 def refused(installation: LedgerInstallation) -> Worker:
     """A worker that refuses to start: its last line is the operator's."""
     worker = installation.worker()
-    assert worker.ends_with(60) == 1, worker.said
-    last = worker.said.strip().splitlines()[-1]
-    assert REMEDY in last, worker.said
-    assert "Event loop is closed" not in worker.said, worker.said
+    assert worker.ends_with(60) == 1, worker.output
+    last = worker.output.strip().splitlines()[-1]
+    assert REMEDY in last, worker.output
+    assert "Event loop is closed" not in worker.output, worker.output
     return worker
 
 
@@ -198,9 +198,9 @@ def test_lost_state_is_made_again(installation: LedgerInstallation, seen: Callab
 
     lose_topics(installation)
     refused(installation)
-    told: dict[str, Any] = json.loads(done(rebuild(installation, "--json")).stdout)
-    assert told["ok"]
-    assert sum(each["entries"] for each in told["partitions"]) == len(entries)
+    document: dict[str, Any] = json.loads(done(rebuild(installation, "--json")).stdout)
+    assert document["ok"]
+    assert sum(each["entries"] for each in document["partitions"]) == len(entries)
     same(before, states(installation))
 
     installation.ready_worker()

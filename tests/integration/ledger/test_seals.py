@@ -83,8 +83,8 @@ def test_forged_records_are_refused_and_keys_can_be_changed(
     installation.producer.produce_raw(changelog, b"acme", forged)
     installation.producer.flush()
     worker = installation.worker(CREDITS_INTERNAL_KEY=SECOND)
-    assert worker.ends_with(60) == 1, worker.said
-    assert f"{changelog}/{acme.partition()} at offset {newest(installation)[b'acme'].offset()}" in worker.said
-    assert "account 'acme' is refused, it has no checksum" in worker.said
-    assert SECOND not in worker.said
+    assert worker.ends_with(60) == 1, worker.output
+    assert f"{changelog}/{acme.partition()} at offset {newest(installation)[b'acme'].offset()}" in worker.output
+    assert "account 'acme' is refused, it has no checksum" in worker.output
+    assert SECOND not in worker.output
     seen("the leg became a dead letter and moved no credits; the worker refused the account with its place")

@@ -39,7 +39,7 @@ class Serve:
             )
 
     @property
-    def said(self) -> str:
+    def output(self) -> str:
         """Everything it has said."""
         return self._log.read_text()
 

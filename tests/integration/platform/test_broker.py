@@ -76,11 +76,11 @@ def test_another_program_on_the_port_is_named(own_broker: MakeBroker) -> None:
 def test_without_java_three_ways_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("JAVA_HOME", raising=False)
-    with pytest.raises(BrokerError) as told:
+    with pytest.raises(BrokerError) as raised:
         local_broker(tmp_path).start()
     for way in ("Java 17", "CREDITS_KAFKA_BOOTSTRAP_SERVERS", "docker compose up"):
-        assert way in str(told.value)
-    assert "\n" not in str(told.value)
+        assert way in str(raised.value)
+    assert "\n" not in str(raised.value)
 
 
 def test_without_maven_and_jars_three_ways_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,9 +94,9 @@ def test_without_maven_and_jars_three_ways_are_named(tmp_path: Path, monkeypatch
 
 def test_a_broker_that_cannot_start_says_why(own_broker: MakeBroker) -> None:
     broker = own_broker(num_io_threads="none")
-    with pytest.raises(BrokerError) as told:
+    with pytest.raises(BrokerError) as raised:
         broker.start()
-    assert "num.io.threads" in str(told.value)
+    assert "num.io.threads" in str(raised.value)
     assert broker.pid is None
 
 

@@ -50,8 +50,8 @@ def test_it_waits_answers_meanwhile_and_loses_nothing(
         installation.ready_worker()
         until(lambda: serve.waits_for("clickhouse").startswith("waiting for ClickHouse"), SOON_S, "its waiting")
         assert [serve.get(path)[0] for path in ("/livez", "/readyz")] == [200, 503]
-        assert "waiting for ClickHouse" in serve.said
-        assert serve.said.count("ready: ") == 1
+        assert "waiting for ClickHouse" in serve.output
+        assert serve.output.count("ready: ") == 1
         status, document = serve.get("/internal/clickhouse/audit")
         assert (status, document["code"]) == (503, "clickhouse_unavailable")
         until(lambda: serve.get("/v1/orgs/acme/balance")[0] == 200, SOON_S, "a balance without ClickHouse")
@@ -76,9 +76,9 @@ def test_it_waits_answers_meanwhile_and_loses_nothing(
         report = audit(settings, clickhouse=ask_serve(serve.address, tmp_path))
         assert report.ok, report.differences
         assert days(settings) == [10, 30]
-        assert "Traceback" not in serve.said
+        assert "Traceback" not in serve.output
         serve.process.terminate()
-        assert serve.process.wait(10) == 0, serve.said
+        assert serve.process.wait(10) == 0, serve.output
     finally:
         serve.process.kill()
         installation.stop()
@@ -90,11 +90,11 @@ def test_what_waiting_does_not_mend_ends_it_with_a_sentence(settings: Settings, 
     settings = settings.model_copy(update={"clickhouse_url": f"chdb://{folder}", "http_port": free_port()})
     serve = Serve(settings, tmp_path)
     assert serve.process.wait(SOON_S) == 1
-    last = serve.said.splitlines()[-1]
+    last = serve.output.splitlines()[-1]
     assert last.startswith("error: ")
     assert str(folder) in last
     assert "CREDITS_CLICKHOUSE_URL" in last
-    assert "Traceback" not in serve.said
+    assert "Traceback" not in serve.output
 
 
 def days(settings: Settings) -> list[int]:

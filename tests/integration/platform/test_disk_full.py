@@ -56,17 +56,17 @@ def test_the_projection_waits_for_room(settings: Settings, tmp_path: Path, seen:
         installation.send(InputKind.PURCHASE, [purchase("first", "acme", NANOS)])
         installation.ready_worker()
         until(lambda: projected(serve) == 1, SOON_S, "the first entry")
-        with no_room(serve.process.pid, len(serve.said) + 4_096):
+        with no_room(serve.process.pid, len(serve.output) + 4_096):
             installation.send(InputKind.PURCHASE, [purchase(f"p{n}", f"org-{n % 5}", NANOS) for n in range(40)])
             installation.wait_until_booked()
-            until(lambda: "Not written, trying again" in serve.said, SOON_S, "a write that fails")
+            until(lambda: "Not written, trying again" in serve.output, SOON_S, "a write that fails")
             waiting = projected(serve)
             assert waiting in (0, 1)  # 0: it cannot be asked either
         until(lambda: projected(serve) == 41, SOON_S, "the rest")
         report = audit(settings, clickhouse=ask_serve(serve.address, tmp_path))
         assert report.ok, report.differences
-        assert serve.process.poll() is None, serve.said
-        assert "Traceback" not in serve.said
+        assert serve.process.poll() is None, serve.output
+        assert "Traceback" not in serve.output
     finally:
         serve.process.kill()
         installation.stop()
@@ -110,7 +110,7 @@ def test_the_ledger_waits_for_a_broker_without_room(
         installation.wait_until_booked()
         report = installation.report()
         assert report.ok, report.differences
-        assert worker.process.poll() is None, worker.said
+        assert worker.process.poll() is None, worker.output
     finally:
         installation.stop()
     seen("the broker stopped at the first write; started again, it had every purchase booked once")

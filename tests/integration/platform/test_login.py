@@ -110,8 +110,8 @@ def test_aiokafka_and_faust_log_in(sasl_address: str, namespace: str, tmp_path: 
 
 def test_a_refused_login_is_told(sasl_address: str, namespace: str, tmp_path: Path) -> None:
     settings = settings_of(tmp_path, sasl_address, namespace, password="wrong")
-    with pytest.raises(KafkaUnavailableError) as told:
+    with pytest.raises(KafkaUnavailableError) as raised:
         topics_admin.connect(settings, timeout_s=3)
-    assert "login" in str(told.value)
+    assert "login" in str(raised.value)
     with pytest.raises(KafkaException):
         Consumer(consumer_config(settings, "g")).list_topics(timeout=1)

@@ -22,7 +22,7 @@ from schemas.codec import RegistryUnavailableError, decode_one, encode_one, fram
 from schemas.records import BundledSchemas, avro_schema, avro_text, bundled_id, versions
 from schemas.topics import Topics
 from streams.kafka import topics_admin
-from streams.kafka.registry import ConfluentRegistry, Kept, Registry
+from streams.kafka.registry import CachedRegistry, ConfluentRegistry, Registry
 from streams.kafka.registry_topic import DYNAMIC_ID_MIN, IncompatibleSchemaError, TopicRegistry
 from streams.settings import Settings
 from tests.brokers import free_port
@@ -80,8 +80,8 @@ def port(request: pytest.FixtureRequest) -> Registry:
     """Each adapter of the port."""
     served: Served = request.getfixturevalue("served")
     if request.param == "built-in":
-        return Kept(TopicRegistry(served.settings))
-    return Kept(ConfluentRegistry(served.url, Topics(served.settings.namespace)))
+        return CachedRegistry(TopicRegistry(served.settings))
+    return CachedRegistry(ConfluentRegistry(served.url, Topics(served.settings.namespace)))
 
 
 def newer_hold() -> str:
@@ -197,11 +197,11 @@ def test_writers_at_once_agree(registry: TopicRegistry, settings: Settings) -> N
 
     registries = [TopicRegistry(settings) for _ in range(8)]
     with ThreadPoolExecutor(8) as pool:
-        told = list(pool.map(lambda pair: pair[1].register("raced", schema(pair[0])), enumerate(registries)))
+        results = list(pool.map(lambda pair: pair[1].register("raced", schema(pair[0])), enumerate(registries)))
     truth = registry.read()
     assert [each.version for each in truth.versions("raced")] == [1, 2, 3, 4]
     assert len({each.schema_id for each in truth.versions("raced")}) == 4
-    for number, each in enumerate(told):
+    for number, each in enumerate(results):
         assert truth.find("raced", schema(number)) == each
     for each_registry in registries:
         each_registry.close()

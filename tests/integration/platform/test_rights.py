@@ -175,8 +175,8 @@ def test_the_plan_is_the_documented_one() -> None:
             if each.kind == "topic" and each.pattern == "literal" and each.operation in found:
                 found[each.operation].add(next(key for key, topic in BY_KEY.items() if f"n.{topic.name}" == each.name))
         assert (found["read"], found["write"]) == MAY[role], role
-    said = {party for topic in CATALOGUE for text in (topic.read_by, topic.written_by) for party in _parties(text)}
-    assert set(PARTIES) == said
+    output = {party for topic in CATALOGUE for text in (topic.read_by, topic.written_by) for party in _parties(text)}
+    assert set(PARTIES) == output
 
 
 def _parties(text: str) -> list[str]:
@@ -195,8 +195,8 @@ def test_applying_twice_is_applying_once_and_nothing_is_removed_unasked(secured:
 
     stranger = [*principals(), "--principals", "worker=User:stranger"]
     more = secured.command("acl", "apply", *stranger)
-    told = secured.command("acl", "apply", *principals())
-    assert told["not_planned"] == more["created"]
+    raised = secured.command("acl", "apply", *principals())
+    assert raised["not_planned"] == more["created"]
     would = secured.command("acl", "apply", "--remove", "--dry-run", *principals())
     assert would["removed"] == more["created"]
     done = secured.command("acl", "apply", "--remove", *principals())
@@ -240,7 +240,7 @@ def test_each_role_does_what_it_may(secured: Secured, tmp_path: Path, seen: Call
             return bool(answer.json().get("seq", 0) >= 2)
 
         until(lambda: worker.process.poll() is not None or _safe(balance_is_current), SOON_S, "the balance")
-        assert worker.process.poll() is None, worker.said
+        assert worker.process.poll() is None, worker.output
         assert followed(secured, Role.GATEWAY, "decisions") == 1
         assert followed(secured, Role.SUBSCRIBER, "alerts_depletion") >= 1
         assert followed(secured, Role.PAYMENTS, "ledger") >= 1
@@ -333,14 +333,14 @@ def test_each_role_fails_at_what_it_may_not(secured: Secured, role: Role | str, 
         member.close()
     if role != Role.WORKER:
         fencing = Producer(producer_config(settings, transactional_id=f"{settings.app_id}-0", log_level=0))
-        with pytest.raises(KafkaException) as told:
+        with pytest.raises(KafkaException) as raised:
             fencing.init_transactions(15)
-        assert told.value.args[0].code() in DENIED
+        assert raised.value.args[0].code() in DENIED
     admin = AdminClient({**admin_config(settings), "log_level": 0})
     created = admin.create_topics([NewTopic(f"x-{role}", 1, 1)])
-    with pytest.raises(KafkaException) as told:
+    with pytest.raises(KafkaException) as raised:
         created[f"x-{role}"].result(15)
-    assert told.value.args[0].code() in DENIED
+    assert raised.value.args[0].code() in DENIED
     seen(f"{role}: {len(BY_KEY) - len(writes)} topics not written, {len(places)} not read, no topic made")
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from streams.local.broker import LocalBroker
 from streams.settings import Settings
-from streams.stopping import LEAVE_TIMEOUT_S
+from streams.stopping import GROUP_LEAVE_TIMEOUT_S
 from tests.brokers import test_settings
 from tests.integration.engine.workers import until
 from tests.integration.ledger.installation import LedgerInstallation
@@ -27,11 +27,11 @@ def test_while_it_takes_partitions_over(settings: Settings, tmp_path: Path) -> N
     installation = LedgerInstallation(many, tmp_path)
     try:
         worker = installation.worker()
-        until(lambda: "Partition 1 restored" in worker.said, 40, "the first partitions")
+        until(lambda: "Partition 1 restored" in worker.output, 40, "the first partitions")
         worker.signal(signal.SIGTERM)
-        assert worker.ends_with(SOON_S) == 0, worker.said
-        assert "ready" not in worker.said
-        assert "Traceback" not in worker.said
+        assert worker.ends_with(SOON_S) == 0, worker.output
+        assert "ready" not in worker.output
+        assert "Traceback" not in worker.output
     finally:
         installation.stop()
 
@@ -48,9 +48,9 @@ def test_while_the_broker_is_away(own_broker: Callable[..., LocalBroker], tmp_pa
         worker = installation.ready_worker()
         os.kill(pid, signal.SIGSTOP)  # it accepts connections and answers nothing
         worker.signal(signal.SIGTERM)
-        assert worker.ends_with(LEAVE_TIMEOUT_S + SOON_S) == 0, worker.said
-        assert "group could not be left in time" in worker.said
-        assert "Traceback" not in worker.said
+        assert worker.ends_with(GROUP_LEAVE_TIMEOUT_S + SOON_S) == 0, worker.output
+        assert "group could not be left in time" in worker.output
+        assert "Traceback" not in worker.output
     finally:
         os.kill(pid, signal.SIGCONT)
         installation.stop()

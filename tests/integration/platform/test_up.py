@@ -220,10 +220,10 @@ def test_parts_fall_alone(
     (metadata / "credits.sql").write_bytes(b"\x00rubbish\xff" * 10)
     up = Up(settings, environment)
     up.wait_until_ready()
-    said = [line for line in up.lines if line.startswith("serve is down")]
-    assert len(said) == 1, up.lines
-    assert "is damaged" in said[0]
-    assert "`credits rebuild`" in said[0]
+    output = [line for line in up.lines if line.startswith("serve is down")]
+    assert len(output) == 1, up.lines
+    assert "is damaged" in output[0]
+    assert "`credits rebuild`" in output[0]
 
     def buy(number: int) -> None:
         """The ledger books: told by Kafka, not by `serve`."""
@@ -289,5 +289,5 @@ def test_parts_fall_alone(
     assert up.interrupt() == 0, up.lines[-5:]
     seen(
         f"serve was down and came back three times ({kills} kills in the last); the ledger booked each time; "
-        f"said: {said[0][:100]}…"
+        f"said: {output[0][:100]}…"
     )

@@ -8,7 +8,7 @@ import pytest
 from aiokafka.errors import CorruptRecordException
 from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 
-from streams.kafka.header_decoding import KeptRecords
+from streams.kafka.header_decoding import RereadableRecords
 
 
 class RawName(str):
@@ -29,7 +29,7 @@ def kafka_batch(base_offset: int, *headers: list[tuple[str, bytes]], compression
 
 
 def read(raw: bytes) -> list[tuple[int, int, bytes, bytes, list[Any]]]:
-    kept = KeptRecords(raw)
+    kept = RereadableRecords(raw)
     found = []
     while kept.has_next():
         batch = kept.next_batch()
@@ -54,11 +54,11 @@ def test_a_name_that_is_not_utf_8_is_escaped_and_nothing_is_lost(compression: in
 def test_a_batch_that_is_really_broken_is_still_an_error() -> None:
     raw = bytearray(kafka_batch(0, [(RawName("x"), b"1")]))
     raw[-1] = 0xFF
-    kept = KeptRecords(bytes(raw))
+    kept = RereadableRecords(bytes(raw))
     batch = kept.next_batch()
     assert not batch.validate_crc()
     truncated = bytearray(kafka_batch(0, [("a", b"1")]))
     truncated[61] = 0x02  # the length of the first record
-    kept = KeptRecords(bytes(truncated))
+    kept = RereadableRecords(bytes(truncated))
     with pytest.raises(CorruptRecordException):
         kept.records_of(kept.next_batch())

@@ -86,7 +86,7 @@ class Echo:
 
     inputs: Mapping[str, str] = field(default_factory=lambda: {TOPIC: "echo"})
     outputs: Sequence[str] = (OUT,)
-    witness: str = OUT
+    ledger_topic: str = OUT
     seen_windows: Sequence[SeenWindow] = ()
     unavailable: int = 0
     loads: int = 0
@@ -135,19 +135,19 @@ class Fetching:
     caught_up_ago_us: int = 0
     looks: int = 0
 
-    def hold(self, partition: int) -> None:
+    def pause(self, partition: int) -> None:
         """Remember."""
         self.held = True
 
-    def release(self, partition: int) -> None:
+    def resume(self, partition: int) -> None:
         """Remember."""
         self.held = False
 
-    def hold_topic(self, partition: int, topic: str) -> None:
+    def pause_topic(self, partition: int, topic: str) -> None:
         """Remember."""
         self.paused.add(topic)
 
-    def release_topic(self, partition: int, topic: str) -> None:
+    def resume_topic(self, partition: int, topic: str) -> None:
         """Remember."""
         self.paused.discard(topic)
 

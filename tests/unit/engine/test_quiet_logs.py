@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from streams.kafka.quiet_logs import Seldom
+from streams.kafka.quiet_logs import RateLimitedLog
 
 
 def record(sentence: str, *values: object) -> logging.LogRecord:
@@ -13,7 +13,7 @@ def record(sentence: str, *values: object) -> logging.LogRecord:
 
 def test_a_sentence_is_let_through_once_in_an_interval() -> None:
     now = [0.0]
-    seldom = Seldom(10.0, lambda: now[0])
+    seldom = RateLimitedLog(10.0, lambda: now[0])
     assert seldom.filter(record("node %s is away", 1))
     assert not seldom.filter(record("node %s is away", 2))
     assert seldom.filter(record("another sentence"))

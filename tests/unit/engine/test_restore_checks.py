@@ -50,11 +50,11 @@ class Log:
             yield found
 
 
-def check(log: Log, ours: int, *, counted: int | None = None, witness: str = TOPIC) -> None:
+def check(log: Log, ours: int, *, counted: int | None = None, ledger_topic: str = TOPIC) -> None:
     """The state's last record is at the offset `ours`; it was counted to be at `counted` at least."""
     end = OutputEnd(ours if counted is None else counted, record_digest(b"k", b"%d" % ours), 7)
     position = PositionRecord(commit=8, outputs={TOPIC: end})
-    _check_outputs(log, witness, "changelog", 3, position, {TOPIC: (log.low, log.high)})  # type: ignore[arg-type]
+    _check_outputs(log, ledger_topic, "changelog", 3, position, {TOPIC: (log.low, log.high)})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -72,14 +72,14 @@ def test_a_topic_that_ends_with_the_states_record_is_right(log: Log, counted: in
     check(log, 6, counted=counted)
 
 
-@pytest.mark.parametrize("witness", [TOPIC, "another topic"])
-def test_a_topic_that_is_too_short_is_behind(witness: str) -> None:
+@pytest.mark.parametrize("ledger_topic", [TOPIC, "another topic"])
+def test_a_topic_that_is_too_short_is_behind(ledger_topic: str) -> None:
     with pytest.raises(StateLostError, match="ends before transaction 7"):
-        check(Log((4, 5), 0, 6), 6, witness=witness)
+        check(Log((4, 5), 0, 6), 6, ledger_topic=ledger_topic)
 
 
 def test_compaction_may_have_taken_the_record_but_not_from_the_ledger() -> None:
-    check(Log((4,), 0, 9), 6, witness="another topic")
+    check(Log((4,), 0, 9), 6, ledger_topic="another topic")
     with pytest.raises(StateLostError, match="ends before transaction 7"):
         check(Log((4,), 0, 9), 6)
 

@@ -33,7 +33,7 @@ def quiet() -> World:
     return world
 
 
-def told(outcome: Outcome) -> list[tuple[AlertKind, str | None]]:
+def alerts_of(outcome: Outcome) -> list[tuple[AlertKind, str | None]]:
     return [(alert.kind, alert.rule_id) for alert in outcome.alerts]
 
 
@@ -59,10 +59,10 @@ def test_on_the_line_counts_and_each_crossing_alerts_once(
 ) -> None:
     world = quiet()
     rules(world, ("r", kind, level))
-    assert told(world.use(before)) == []
+    assert alerts_of(world.use(before)) == []
     (alert,) = world.use(onto).alerts
     assert (alert.kind, alert.rule_id, alert.level, alert.epoch) == (CROSSED, "r", level, 1)
-    assert told(world.use(beyond)) == []
+    assert alerts_of(world.use(beyond)) == []
     world.check()
     seen("one alert, when the line was reached; none beyond it")
 
@@ -84,7 +84,7 @@ def test_a_jump_over_several_lines_reports_each_in_order(seen: Callable[[str], N
         ("u20", "used_percent", "20"),
         ("m70", "month_spend_above", "70"),
     )
-    assert [name for _, name in told(world.use("95"))] == ["u20", "u50", "b40", "m70", "b10"]
+    assert [name for _, name in alerts_of(world.use("95"))] == ["u20", "u50", "b40", "m70", "b10"]
     world.check()
     seen("five alerts from one usage, in the order in which they were reached")
 
@@ -93,8 +93,8 @@ def test_all_lines_of_one_usage_down_to_zero_and_below() -> None:
     world = World()
     world.buy("100")
     rules(world, ("b50", "balance_at_or_below", "50"))
-    assert told(world.use("120")) == [(CROSSED, "b50"), (LOW, "low"), (DEPLETED, "depleted")]
-    assert told(world.use("1")) == []
+    assert alerts_of(world.use("120")) == [(CROSSED, "b50"), (LOW, "low"), (DEPLETED, "depleted")]
+    assert alerts_of(world.use("1")) == []
     world.check()
 
 
@@ -114,8 +114,8 @@ def test_it_rearms_only_when_replenished_above_the_line() -> None:
     world = quiet()
     rules(world, ("r", "balance_at_or_below", "20"))
     (first,) = world.use("85").alerts
-    assert told(world.buy("5")) == []  # at 20: still on the line
-    assert told(world.use("1")) == []
+    assert alerts_of(world.buy("5")) == []  # at 20: still on the line
+    assert alerts_of(world.use("1")) == []
     (resolved,) = world.buy("10").alerts
     assert (resolved.kind, resolved.thresholds_left) == (RESOLVED, ("r",))
     (second,) = world.use("15").alerts
@@ -138,11 +138,11 @@ def test_leaving_several_alarms_raises_one_resolved_that_lists_them() -> None:
 
 def test_depleted_and_restored_take_turns() -> None:
     world = quiet()
-    assert told(world.use("100")) == [(LOW, "low"), (DEPLETED, "depleted")]
-    assert told(world.use("5")) == []
-    assert told(world.buy("5")) == []
-    assert told(world.buy("5")) == [(RESTORED, "depleted"), (RESOLVED, "resolved")]
-    assert told(world.use("5")) == [(LOW, "low"), (DEPLETED, "depleted")]
+    assert alerts_of(world.use("100")) == [(LOW, "low"), (DEPLETED, "depleted")]
+    assert alerts_of(world.use("5")) == []
+    assert alerts_of(world.buy("5")) == []
+    assert alerts_of(world.buy("5")) == [(RESTORED, "depleted"), (RESOLVED, "resolved")]
+    assert alerts_of(world.use("5")) == [(LOW, "low"), (DEPLETED, "depleted")]
     ids = [alert.alert_id for alert in world.alerts]
     assert len(set(ids)) == len(ids)
     world.check()
@@ -151,7 +151,7 @@ def test_depleted_and_restored_take_turns() -> None:
 def test_low_is_at_ten_by_default_and_where_the_wallet_says_otherwise() -> None:
     world = World()
     world.buy("11")
-    assert told(world.use("1")) == [(LOW, "low")]
+    assert alerts_of(world.use("1")) == [(LOW, "low")]
     outcome = world.set(SettingKind.WALLET, {"unit": "USD", "low_balance_threshold": "5"})
     assert [alert.thresholds_left for alert in outcome.alerts] == [("low",)]
     (alert,) = world.use("5").alerts
@@ -164,20 +164,20 @@ def test_low_is_at_ten_by_default_and_where_the_wallet_says_otherwise() -> None:
 def test_a_wallet_that_was_only_set_up_is_not_low() -> None:
     world = World()
     assert world.set(SettingKind.WALLET, {"unit": "USD"}).alerts == ()
-    assert told(world.buy("5")) == [(LOW, "low")]
+    assert alerts_of(world.buy("5")) == [(LOW, "low")]
 
 
 def test_a_changed_rule_is_judged_again_and_has_a_new_version() -> None:
     world = quiet()
     rules(world, ("r", "balance_at_or_below", "20"))
     (first,) = world.use("90").alerts
-    assert told(rules(world, ("r", "balance_at_or_below", "20"))) == []  # unchanged: it stays as it is
+    assert alerts_of(rules(world, ("r", "balance_at_or_below", "20"))) == []  # unchanged: it stays as it is
     (second,) = rules(world, ("r", "balance_at_or_below", "15")).alerts
     assert second.rule_version > first.rule_version
     assert second.alert_id != first.alert_id
     (resolved,) = rules(world, ("r", "balance_at_or_below", "5")).alerts
     assert (resolved.kind, resolved.thresholds_left) == (RESOLVED, ("r",))
-    assert told(world.use("5")) == [(CROSSED, "r")]
+    assert alerts_of(world.use("5")) == [(CROSSED, "r")]
     world.check()
 
 
@@ -195,7 +195,7 @@ def test_a_rule_taken_away_in_alarm_is_left() -> None:
 def test_a_new_rule_that_is_crossed_already_alerts_at_once() -> None:
     world = quiet()
     world.use("90")
-    assert told(rules(world, ("r", "used_percent", "80"))) == [(CROSSED, "r")]
+    assert alerts_of(rules(world, ("r", "used_percent", "80"))) == [(CROSSED, "r")]
 
 
 def test_an_allocation_of_zero_counts_as_all_used() -> None:
@@ -203,20 +203,20 @@ def test_an_allocation_of_zero_counts_as_all_used() -> None:
     world.use("100")
     world.tick(32 * DAY)
     assert world.account().wallets["USD"].allocation == 0
-    assert told(rules(world, ("u", "used_percent", "100"), ("l", "left_percent", "10"))) == [
+    assert alerts_of(rules(world, ("u", "used_percent", "100"), ("l", "left_percent", "10"))) == [
         (CROSSED, "u"),
         (CROSSED, "l"),
     ]
-    assert (RESOLVED, "resolved") in told(world.buy("100"))
+    assert (RESOLVED, "resolved") in alerts_of(world.buy("100"))
 
 
 def test_a_new_month_rearms_what_counts_the_month() -> None:
     world = quiet()
     rules(world, ("m", "month_spend_above", "10"), ("u", "used_percent", "10"), ("b", "balance_at_or_below", "90"))
-    assert [name for _, name in told(world.use("10"))] == ["m", "u", "b"]
+    assert [name for _, name in alerts_of(world.use("10"))] == ["m", "u", "b"]
     world.tick(31 * DAY)
     assert world.alerts[-1].thresholds_left == ("m", "u")
-    assert [name for _, name in told(world.use("10"))] == ["u", "m"]
+    assert [name for _, name in alerts_of(world.use("10"))] == ["u", "m"]
     world.check()
 
 
@@ -225,10 +225,10 @@ def test_purchases_count_in_the_allocation_and_refunds_of_usage_as_not_used() ->
     rules(world, ("u", "used_percent", "50"))
     world.use("49", event_id="u1")
     world.buy("100")
-    assert told(world.use("50")) == []
+    assert alerts_of(world.use("50")) == []
     world.refund(RefundTarget.USAGE, "u1", "20")
-    assert told(world.use("20")) == []
-    assert told(world.use("1")) == [(CROSSED, "u")]
+    assert alerts_of(world.use("20")) == []
+    assert alerts_of(world.use("1")) == [(CROSSED, "u")]
     world.check()
 
 
@@ -307,11 +307,11 @@ def test_an_alert_of_what_fell_due_is_of_the_time_it_fell_due() -> None:
 def test_a_month_arms_a_line_that_a_hold_had_crossed_although_nothing_was_used() -> None:
     world = quiet()
     rules(world, ("left", "left_percent", "20"))
-    assert told(world.hold(HoldAction.PLACE, "h", "85")) == [(CROSSED, "left")]
+    assert alerts_of(world.hold(HoldAction.PLACE, "h", "85")) == [(CROSSED, "left")]
     world.hold(HoldAction.RELEASE, "h")
     world.tick(32 * DAY)
     assert [(alert.kind, alert.thresholds_left) for alert in world.alerts[1:]] == [(RESOLVED, ("left",))]
-    assert told(world.use("85")) == [(CROSSED, "left")]
+    assert alerts_of(world.use("85")) == [(CROSSED, "left")]
     world.check()
 
 

@@ -244,7 +244,7 @@ def own_price(world: World, number: int) -> Outcome:
     return world.set(SettingKind.PRICE_OVERRIDE, body)
 
 
-def place(world: World, number: int) -> Outcome:
+def index(world: World, number: int) -> Outcome:
     name = wide(number, NAME_CHARACTERS_MAX)
     dimensions = {"user_id": name, "project_id": name, "model": name, "tool": name, "operation": name}
     return world.hold(HoldAction.PLACE, wide(number), "0.000000001", **dimensions)
@@ -257,7 +257,7 @@ def full_of_holds() -> World:
     pair(world)
     number = 0
     while refuse_full_account(world.account()) is None:
-        assert place(world, number).decisions[0].allowed
+        assert index(world, number).decisions[0].allowed
         number += 1
     return world
 
@@ -267,7 +267,7 @@ def test_long_texts_fill_an_account_and_what_lets_go_is_never_refused() -> None:
     account = world.account()
     placed = len(account.holds)
     assert FULL_BYTES * 3 // 4 < len(encode_account(account)) <= FULL_BYTES + 64 * 1024
-    refused = place(world, placed).decisions[0]
+    refused = index(world, placed).decisions[0]
     assert (refused.code, refused.limit_id) == (DecisionCode.LIMIT_REACHED, "account_full")
     assert reasons(world.buy("1")) == reasons(world.send("1", "acme", "beta")) == ["account_full"]
     assert reasons(budget(world, 1)) == reasons(own_price(world, 1)) == ["invalid_setting"]
@@ -281,11 +281,11 @@ def test_long_texts_fill_an_account_and_what_lets_go_is_never_refused() -> None:
     for number in range(1, placed // 2):
         assert reasons(world.hold(HoldAction.RELEASE, wide(number))) == []
     assert refuse_full_account(account) is None
-    assert place(world, placed).decisions[0].allowed
+    assert index(world, placed).decisions[0].allowed
     world.check()
 
 
-@pytest.mark.parametrize("grow", [budget, own_price, place])
+@pytest.mark.parametrize("grow", [budget, own_price, index])
 def test_a_full_account_is_far_below_the_largest_message(grow: Callable[[World, int], Outcome]) -> None:
     world = World()
     world.buy("100000")
@@ -294,7 +294,7 @@ def test_a_full_account_is_far_below_the_largest_message(grow: Callable[[World, 
         number += 1
     replace_all(world)
     assert len(encode_account(world.account())) < ACCOUNT_BYTES_MAX * 7 // 8
-    assert reasons(grow(world, number + 1)) == ["limit_reached" if grow is place else "invalid_setting"]
+    assert reasons(grow(world, number + 1)) == ["limit_reached" if grow is index else "invalid_setting"]
 
 
 def replace_all(world: World) -> None:

@@ -45,7 +45,7 @@ def test_what_expires_on_its_way_to_another_org_pays_no_debt_there() -> None:
     world.check()
 
 
-def _told(world: World, before: int) -> list[tuple[AlertKind, str | None]]:
+def _alerts_of(world: World, before: int) -> list[tuple[AlertKind, str | None]]:
     return [(alert.kind, alert.rule_id) for alert in world.alerts[before:]]
 
 
@@ -56,7 +56,7 @@ def test_a_gift_that_has_expired_lifts_no_wallet_over_its_lines() -> None:
     world.use("6")
     before = len(world.alerts)
     world.give("20", purchase_id="g", expires_at=world.at - 1)
-    assert _told(world, before) == [(AlertKind.FREE_EXPIRED, "purchase/g")]
+    assert _alerts_of(world, before) == [(AlertKind.FREE_EXPIRED, "purchase/g")]
     world.check()
 
 
@@ -68,8 +68,8 @@ def test_what_returns_to_an_expired_grant_lifts_no_wallet_over_its_lines() -> No
     world.tick(11 * DAY)
     before = len(world.alerts)
     world.refund(RefundTarget.USAGE, "u", "20")
-    told = [each for each in _told(world, before) if each[0] is not AlertKind.EXPIRING]
-    assert told == [(AlertKind.RESOLVED, "resolved"), (AlertKind.FREE_EXPIRED, "purchase/g")]
+    alerts = [each for each in _alerts_of(world, before) if each[0] is not AlertKind.EXPIRING]
+    assert alerts == [(AlertKind.RESOLVED, "resolved"), (AlertKind.FREE_EXPIRED, "purchase/g")]
     (resolved,) = (alert for alert in world.alerts[before:] if alert.kind is AlertKind.RESOLVED)
     assert resolved.thresholds_left == ("alert_threshold",)  # less was used, though nothing is left of it
     world.check()
@@ -83,10 +83,10 @@ def test_only_what_lasts_of_a_refund_lifts_a_wallet_over_a_line() -> None:
     world.tick(11 * DAY)
     before = len(world.alerts)
     world.refund(RefundTarget.USAGE, "u", "22")
-    assert AlertKind.RESOLVED not in [kind for kind, _ in _told(world, before)]
+    assert AlertKind.RESOLVED not in [kind for kind, _ in _alerts_of(world, before)]
     before = len(world.alerts)
     world.buy("20")
-    assert _told(world, before) == [(AlertKind.RESOLVED, "resolved")]
+    assert _alerts_of(world, before) == [(AlertKind.RESOLVED, "resolved")]
     world.check()
 
 
@@ -98,6 +98,6 @@ def test_an_amendment_that_leaves_expired_credits_lifts_no_wallet_over_a_line() 
     world.tick(11 * DAY)
     before = len(world.alerts)
     world.use("4", event_id="u", revision=1)
-    told = [each for each in _told(world, before) if each[0] is not AlertKind.EXPIRING]
-    assert told == [(AlertKind.FREE_EXPIRED, "purchase/g")]
+    alerts = [each for each in _alerts_of(world, before) if each[0] is not AlertKind.EXPIRING]
+    assert alerts == [(AlertKind.FREE_EXPIRED, "purchase/g")]
     world.check()

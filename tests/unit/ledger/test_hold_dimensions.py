@@ -30,7 +30,7 @@ def answer(outcome: Outcome) -> HoldDecision:
     return only
 
 
-def said(outcome: Outcome) -> list[dict[str, Any]]:
+def dimensions_of(outcome: Outcome) -> list[dict[str, Any]]:
     """The dimensions of each entry, as far as it has any."""
     return [{name: value for name in WORDS if (value := getattr(entry, name)) is not None} for entry in outcome.entries]
 
@@ -56,13 +56,13 @@ def test_a_budget_of_any_field_refuses_a_hold_and_counts_what_is_held_and_captur
 def test_every_entry_of_a_hold_carries_what_it_said() -> None:
     world = rich()
     words = {name: f"{name}-1" for name in WORDS}
-    assert said(world.hold(PLACE, "h1", "10", **words)) == [words]
+    assert dimensions_of(world.hold(PLACE, "h1", "10", **words)) == [words]
     captured = world.hold(CAPTURE, "h1", "4")
     assert [entry.kind for entry in captured.entries] == [EntryKind.USAGE, EntryKind.HOLD_RELEASE]
-    assert said(captured) == [words, words]
+    assert dimensions_of(captured) == [words, words]
     world.hold(PLACE, "h2", "10", **words)
-    assert said(world.hold(RELEASE, "h2")) == [words]
-    assert said(world.hold(PLACE, "h3", "1000", **words)) == [words]  # refused
+    assert dimensions_of(world.hold(RELEASE, "h2")) == [words]
+    assert dimensions_of(world.hold(PLACE, "h3", "1000", **words)) == [words]  # refused
     world.hold(PLACE, "h4", "10", **words)
     (entry,) = world.tick(DAY)
     assert (entry.reason, entry.team, entry.provider) == ("hold_timed_out", "team-1", "provider-1")

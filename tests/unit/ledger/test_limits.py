@@ -29,7 +29,7 @@ from tests.unit.ledger.world import DAY, START, World
 HOUR = DAY // 24
 
 
-def told(outcome: Outcome) -> list[tuple[AlertKind, str | None]]:
+def alerts_of(outcome: Outcome) -> list[tuple[AlertKind, str | None]]:
     return [(alert.kind, alert.rule_id) for alert in outcome.alerts]
 
 
@@ -84,18 +84,18 @@ def test_the_months_limits_are_told_once_each_and_decide_status_and_health() -> 
     world = rich()
     month_limits(world, "80", "100")
     wallet = world.account().wallets["USD"]
-    assert told(world.use("79")) == []
+    assert alerts_of(world.use("79")) == []
     assert (status(world.account(), wallet), health(wallet)) == (WalletStatus.OK, Health.GREEN)
-    assert told(world.use("1")) == [(AlertKind.LIMIT_ALERT, "alert_threshold")]
+    assert alerts_of(world.use("1")) == [(AlertKind.LIMIT_ALERT, "alert_threshold")]
     assert health(wallet) is Health.ORANGE
-    assert told(world.use("20")) == [(AlertKind.LIMIT_REACHED, "allowed_limit")]
+    assert alerts_of(world.use("20")) == [(AlertKind.LIMIT_REACHED, "allowed_limit")]
     assert (status(world.account(), wallet), health(wallet)) == (WalletStatus.LIMIT_REACHED, Health.RED)
-    assert told(world.use("5")) == []  # booked all the same
+    assert alerts_of(world.use("5")) == []  # booked all the same
     world.tick(31 * DAY)
     (resolved,) = [alert for alert in world.alerts if alert.kind is AlertKind.RESOLVED]
     assert resolved.thresholds_left == ("alert_threshold", "allowed_limit")
     assert status(world.account(), wallet) is WalletStatus.OK
-    assert told(world.use("100")) == [
+    assert alerts_of(world.use("100")) == [
         (AlertKind.LIMIT_ALERT, "alert_threshold"),
         (AlertKind.LIMIT_REACHED, "allowed_limit"),
     ]
@@ -108,7 +108,7 @@ def test_a_limit_that_is_raised_is_left_and_one_that_is_lowered_is_judged_at_onc
     world.use("100")
     (alert,) = month_limits(world, None, "200").alerts
     assert (alert.kind, alert.thresholds_left) == (AlertKind.RESOLVED, ("allowed_limit",))
-    assert told(month_limits(world, None, "50")) == [(AlertKind.LIMIT_REACHED, "allowed_limit")]
+    assert alerts_of(month_limits(world, None, "50")) == [(AlertKind.LIMIT_REACHED, "allowed_limit")]
     world.check()
 
 
@@ -119,13 +119,13 @@ def test_a_limit_that_is_raised_is_left_and_one_that_is_lowered_is_judged_at_onc
 def test_a_budget_is_reached_once_a_window(window: str, days: int) -> None:
     world = rich()
     budget(world, "10", window, user_id="ann")
-    assert told(world.use("9.999999999", user_id="ann")) == []
-    assert told(world.use("50", user_id="bob")) == []
-    assert told(world.use("50")) == []
-    assert told(world.use("0.000000001", user_id="ann")) == [(AlertKind.BUDGET_REACHED, "b")]
-    assert told(world.use("1", user_id="ann")) == []
+    assert alerts_of(world.use("9.999999999", user_id="ann")) == []
+    assert alerts_of(world.use("50", user_id="bob")) == []
+    assert alerts_of(world.use("50")) == []
+    assert alerts_of(world.use("0.000000001", user_id="ann")) == [(AlertKind.BUDGET_REACHED, "b")]
+    assert alerts_of(world.use("1", user_id="ann")) == []
     world.tick(days * DAY - 1)
-    assert told(world.use("1", user_id="ann")) == []
+    assert alerts_of(world.use("1", user_id="ann")) == []
     world.tick(1)
     (resolved,) = [alert for alert in world.alerts if alert.kind is AlertKind.RESOLVED]
     assert resolved.thresholds_left == ("b",)
@@ -138,8 +138,8 @@ def test_a_budget_is_reached_once_a_window(window: str, days: int) -> None:
 def test_every_field_may_be_the_scope_of_a_budget(field: str) -> None:
     world = rich()
     budget(world, "10", **{field: "x"})
-    assert told(world.use("20", **{field: "y"})) == []
-    assert told(world.use("10", **{field: "x"})) == [(AlertKind.BUDGET_REACHED, "b")]
+    assert alerts_of(world.use("20", **{field: "y"})) == []
+    assert alerts_of(world.use("10", **{field: "x"})) == [(AlertKind.BUDGET_REACHED, "b")]
     world.check()
 
 
@@ -148,7 +148,7 @@ def test_a_budget_of_two_fields_needs_both() -> None:
     budget(world, "10", user_id="ann", model="gpt")
     world.use("20", user_id="ann")
     world.use("20", user_id="ann", model="mini")
-    assert told(world.use("10", user_id="ann", model="gpt")) == [(AlertKind.BUDGET_REACHED, "b")]
+    assert alerts_of(world.use("10", user_id="ann", model="gpt")) == [(AlertKind.BUDGET_REACHED, "b")]
     world.check()
 
 
@@ -167,10 +167,10 @@ def test_an_org_wide_budget_decides_the_status_and_knows_the_month() -> None:
     world = rich()
     world.use("30")
     budget(world, "40")
-    assert told(world.use("10")) == [(AlertKind.BUDGET_REACHED, "b")]
+    assert alerts_of(world.use("10")) == [(AlertKind.BUDGET_REACHED, "b")]
     assert status(world.account(), world.account().wallets["USD"]) is WalletStatus.LIMIT_REACHED
-    assert told(budget(world, "60")) == [(AlertKind.RESOLVED, "resolved")]
-    assert told(world.use("20")) == [(AlertKind.BUDGET_REACHED, "b")]
+    assert alerts_of(budget(world, "60")) == [(AlertKind.RESOLVED, "resolved")]
+    assert alerts_of(world.use("20")) == [(AlertKind.BUDGET_REACHED, "b")]
     world.check()
 
 
@@ -321,7 +321,7 @@ def test_a_user_of_role_none_may_not_spend_and_its_usage_is_booked() -> None:
     for shortage in OnShortage:
         held = world.hold(HoldAction.PLACE, f"h-{shortage}", "1", user_id="noa", on_shortage=shortage)
         assert [(entry.kind, entry.reason) for entry in held.entries] == [("rejected", "not_authorized")]
-        assert [(said.code, said.http_status) for said in held.decisions] == [("not_authorized", 403)]
+        assert [(decision.code, decision.http_status) for decision in held.decisions] == [("not_authorized", 403)]
     world.set(SettingKind.MEMBER, {"user_id": "noa", "role": "member"})
     assert ask(world, user_id="noa").allowed
 
@@ -369,7 +369,7 @@ def test_the_negative_limit_stops_once_and_is_paid_back() -> None:
     wallet = world.account().wallets["USD"]
     assert status(world.account(), wallet) is WalletStatus.BLOCKED
     assert ask(world).code is DecisionCode.BLOCKED
-    assert told(world.use("5")) == []
+    assert alerts_of(world.use("5")) == []
     left = world.buy("10").alerts
     assert [(alert.kind, alert.thresholds_left) for alert in left] == [(AlertKind.RESOLVED, ("negative_limit",))]
     assert wallet.settled == -45 * NANOS
@@ -389,7 +389,7 @@ def test_a_negative_limit_of_zero_is_none() -> None:
 def test_a_budget_of_nothing_stays_reached_when_its_window_ends() -> None:
     world = World()
     world.buy("100")
-    assert told(budget(world, "0", "day")) == [(AlertKind.BUDGET_REACHED, "b")]
+    assert alerts_of(budget(world, "0", "day")) == [(AlertKind.BUDGET_REACHED, "b")]
     before = len(world.alerts)
     for _ in range(3):
         world.tick(DAY)

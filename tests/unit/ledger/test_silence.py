@@ -18,7 +18,7 @@ RULES = [
 ]
 
 
-def told(alerts: list[Alert] | tuple[Alert, ...]) -> list[str | None]:
+def alerts_of(alerts: list[Alert] | tuple[Alert, ...]) -> list[str | None]:
     return [alert.rule_id for alert in alerts]
 
 
@@ -37,11 +37,11 @@ def test_rules_are_silent_until_there_were_credits(seen: Callable[[str], None]) 
     world.tick(40 * DAY)
     world.use("5")
     assert world.alerts == []
-    assert told(world.buy("110").alerts) == []
-    assert told(world.use("78.999999999").alerts) == ["left"]
-    assert told(world.use("0.000000001").alerts) == ["used"]
-    assert told(world.use("6").alerts) == ["balance"]
-    assert told(world.use("20").alerts) == ["low", "depleted"]
+    assert alerts_of(world.buy("110").alerts) == []
+    assert alerts_of(world.use("78.999999999").alerts) == ["left"]
+    assert alerts_of(world.use("0.000000001").alerts) == ["used"]
+    assert alerts_of(world.use("6").alerts) == ["balance"]
+    assert alerts_of(world.use("20").alerts) == ["low", "depleted"]
     world.check()
     seen("no alert before the first purchase; after it each line once, as it was reached")
 
@@ -51,7 +51,7 @@ def test_the_first_credits_are_judged_like_any() -> None:
     world = World()
     world.use("5")
     assert world.alerts == []
-    assert told(world.buy("3").alerts) == ["low", "depleted"]
+    assert alerts_of(world.buy("3").alerts) == ["low", "depleted"]
     world.check()
 
 
@@ -66,7 +66,7 @@ def test_credits_that_were_gone_when_they_came_are_none() -> None:
 def test_an_allowance_and_a_transfer_are_credits() -> None:
     world = World()
     world.set(SettingKind.THRESHOLDS, {"unit": "USD", "rules": RULES[2:3]})
-    assert told(world.set(SettingKind.WALLET, {"unit": "USD", "allowance": "15"}).alerts) == ["balance"]
+    assert alerts_of(world.set(SettingKind.WALLET, {"unit": "USD", "allowance": "15"}).alerts) == ["balance"]
     for org in ("acme", "beta"):
         world.set(SettingKind.ORG, {"administrators": ["alice"]}, org)
     world.set(SettingKind.THRESHOLDS, {"unit": "USD", "rules": RULES[2:3]}, "beta")
@@ -90,5 +90,5 @@ def test_what_is_measured_by_usage_is_told_all_the_same(kind: str, body: dict[st
     """An organisation that pays afterwards has limits and budgets, and no credits."""
     world = World()
     world.set(SettingKind(kind), {"unit": "USD", **body})
-    assert told(world.use("5").alerts) == [alert]
+    assert alerts_of(world.use("5").alerts) == [alert]
     world.check()

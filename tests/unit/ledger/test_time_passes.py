@@ -16,7 +16,7 @@ def follow(world: World, days: str) -> None:
     world.set(SettingKind.THRESHOLDS, {"unit": "USD", "rules": rules})
 
 
-def told(world: World) -> list[AlertKind]:
+def alerts_of(world: World) -> list[AlertKind]:
     return [alert.kind for alert in world.alerts]
 
 
@@ -29,9 +29,9 @@ def test_days_left_are_judged_by_the_usage_of_complete_days() -> None:
     world.buy("100")
     follow(world, "5")
     world.use("15")
-    assert told(world) == []  # the day is not over
+    assert alerts_of(world) == []  # the day is not over
     assert reasons(world.tick(DAY)) == [(EntryKind.ROLLOVER, "day_ended")]
-    assert told(world) == []  # 85 left at 15 a day
+    assert alerts_of(world) == []  # 85 left at 15 a day
     (alert,) = world.use("10").alerts  # 75 at 15 a day: on the line
     assert (alert.kind, alert.rule_id, alert.level, alert.channels) == (AlertKind.DAYS_LEFT, "d", "5", ("email",))
     world.check()
@@ -43,7 +43,7 @@ def test_a_purchase_does_not_distort_the_rate_and_arms_it_again() -> None:
     follow(world, "5")
     world.use("15")
     world.tick(DAY)
-    assert told(world) == [AlertKind.DAYS_LEFT]
+    assert alerts_of(world) == [AlertKind.DAYS_LEFT]
     (resolved,) = world.buy("1000").alerts
     assert resolved.thresholds_left == ("d",)
     wallet = world.account().wallets["USD"]
@@ -88,7 +88,7 @@ def test_an_expiry_is_told_a_week_before_and_again_when_it_comes() -> None:
     (alert,) = world.alerts
     assert (alert.kind, alert.rule_id, alert.level) == (AlertKind.EXPIRING, "purchase/g", "20")
     world.tick(EXPIRING_NOTICE_MICROS)
-    assert told(world)[1:] == [AlertKind.FREE_EXPIRED, AlertKind.BALANCE_LOW, AlertKind.BALANCE_DEPLETED]
+    assert alerts_of(world)[1:] == [AlertKind.FREE_EXPIRED, AlertKind.BALANCE_LOW, AlertKind.BALANCE_DEPLETED]
     world.check()
 
 
@@ -106,7 +106,7 @@ def test_twenty_rules_and_no_more() -> None:
 
 
 @pytest.mark.parametrize(
-    ("days", "told"),
+    ("days", "expected"),
     [
         (22, [AlertKind.EXPIRING]),
         (23, []),  # a week before its end, to the microsecond
@@ -116,7 +116,7 @@ def test_twenty_rules_and_no_more() -> None:
 )
 @pytest.mark.parametrize("forgotten", [False, True])
 def test_credits_that_come_back_in_the_last_week_of_their_grant_are_not_said_to_expire_in_a_week(
-    days: int, told: list[AlertKind], forgotten: bool
+    days: int, expected: list[AlertKind], forgotten: bool
 ) -> None:
     world = World()
     world.give("20", purchase_id="g", expires_at=world.at + 30 * DAY)
@@ -126,7 +126,7 @@ def test_credits_that_come_back_in_the_last_week_of_their_grant_are_not_said_to_
     world.tick(days * DAY)
     world.refund(RefundTarget.USAGE, "u", "20")
     world.tick(40 * DAY)
-    assert [alert.kind for alert in world.alerts if alert.kind is AlertKind.EXPIRING] == told
+    assert [alert.kind for alert in world.alerts if alert.kind is AlertKind.EXPIRING] == expected
     assert "grant_expired" in [entry.reason for entry in world.entries["acme"]]
     if not forgotten:
         world.check()

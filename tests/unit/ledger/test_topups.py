@@ -29,7 +29,7 @@ def answer(world: World, request: TopupRequest, status: PurchaseStatus = Purchas
     return world.buy("50", status=status, topup_request_id=request.topup_request_id)
 
 
-def told(outcome: Outcome) -> list[AlertKind]:
+def alerts_of(outcome: Outcome) -> list[AlertKind]:
     return [alert.kind for alert in outcome.alerts]
 
 
@@ -40,11 +40,11 @@ def test_it_asks_once_at_the_threshold_and_waits_for_the_answer() -> None:
     (request,) = outcome.topup_requests
     assert (request.amount_nanos, request.wallet, request.reason) == (50 * NANOS, "USD", TopupReason.BELOW_THRESHOLD)
     assert (request.entry_seq, request.occurred_at) == (outcome.entries[0].seq, world.at)
-    assert told(outcome) == [AlertKind.BALANCE_LOW]
+    assert alerts_of(outcome) == [AlertKind.BALANCE_LOW]
     assert world.use("5").topup_requests == ()
     assert world.use("50").topup_requests == ()
     booked = answer(world, request)
-    assert AlertKind.AUTO_RECHARGE_TRIGGERED in told(booked)
+    assert AlertKind.AUTO_RECHARGE_TRIGGERED in alerts_of(booked)
     assert booked.topup_requests != ()  # at 5 again: below the threshold still
     assert booked.topup_requests[0].topup_request_id != request.topup_request_id
     world.check()
@@ -54,11 +54,11 @@ def test_the_line_of_a_low_balance_is_the_thresholds_while_it_is_on() -> None:
     world = World()
     world.buy("100")
     topup(world, threshold="40")
-    assert told(world.use("60")) == [AlertKind.BALANCE_LOW]
+    assert alerts_of(world.use("60")) == [AlertKind.BALANCE_LOW]
     off = topup(world, enabled=False)
     assert [alert.thresholds_left for alert in off.alerts] == [("low",)]
-    assert told(world.use("25")) == []
-    assert told(world.use("5")) == [AlertKind.BALANCE_LOW]
+    assert alerts_of(world.use("25")) == []
+    assert alerts_of(world.use("5")) == [AlertKind.BALANCE_LOW]
     world.check()
 
 
@@ -77,7 +77,7 @@ def test_a_failed_charge_backs_off_and_wakes_up_by_itself() -> None:
     world = ready()
     (first,) = world.use("95").topup_requests
     failed = answer(world, first, PurchaseStatus.FAILED)
-    assert told(failed) == [AlertKind.PURCHASE_FAILED]
+    assert alerts_of(failed) == [AlertKind.PURCHASE_FAILED]
     assert failed.topup_requests == ()
     assert world.use("1").topup_requests == ()
     before = len(world.topup_requests)
@@ -88,7 +88,7 @@ def test_a_failed_charge_backs_off_and_wakes_up_by_itself() -> None:
     retry = world.topup_requests[-1]
     assert (retry.reason, len(world.topup_requests)) == (TopupReason.RETRY, before + 1)
     assert retry.topup_request_id != first.topup_request_id
-    assert AlertKind.AUTO_RECHARGE_TRIGGERED in told(answer(world, retry))
+    assert AlertKind.AUTO_RECHARGE_TRIGGERED in alerts_of(answer(world, retry))
     world.check()
 
 
@@ -118,12 +118,12 @@ def test_the_monthly_cap_stops_it_with_one_alert_until_the_next_month() -> None:
 
 def test_the_cap_is_told_again_only_when_it_or_the_amount_changes() -> None:
     world = ready(cap="40")
-    assert AlertKind.AUTO_RECHARGE_CAPPED in told(world.use("95"))
-    assert told(topup(world, cap="40")) == []
-    assert told(topup(world, cap="40", enabled=False)) == []
-    assert told(topup(world, cap="40", threshold="12")) == [AlertKind.BALANCE_LOW]
-    assert told(topup(world, cap="40", threshold="12", amount="45")) == [AlertKind.AUTO_RECHARGE_CAPPED]
-    assert told(topup(world, cap="41", threshold="12", amount="45")) == [AlertKind.AUTO_RECHARGE_CAPPED]
+    assert AlertKind.AUTO_RECHARGE_CAPPED in alerts_of(world.use("95"))
+    assert alerts_of(topup(world, cap="40")) == []
+    assert alerts_of(topup(world, cap="40", enabled=False)) == []
+    assert alerts_of(topup(world, cap="40", threshold="12")) == [AlertKind.BALANCE_LOW]
+    assert alerts_of(topup(world, cap="40", threshold="12", amount="45")) == [AlertKind.AUTO_RECHARGE_CAPPED]
+    assert alerts_of(topup(world, cap="41", threshold="12", amount="45")) == [AlertKind.AUTO_RECHARGE_CAPPED]
     assert len(topup(world, cap="45", threshold="12", amount="45").topup_requests) == 1
     world.check()
 
@@ -141,7 +141,7 @@ def test_a_charge_that_comes_after_its_failure_counts_and_is_told() -> None:
     world = ready(cap="50")
     (first,) = world.use("95").topup_requests
     answer(world, first, PurchaseStatus.FAILED)
-    assert AlertKind.AUTO_RECHARGE_TRIGGERED in told(answer(world, first))
+    assert AlertKind.AUTO_RECHARGE_TRIGGERED in alerts_of(answer(world, first))
     outcome = world.use("50")
     world.tick(3600 * SECOND)
     assert len(world.topup_requests) == 1
@@ -156,7 +156,7 @@ def test_a_second_charge_for_one_request_counts_too() -> None:
     world = ready(cap="100")
     (request,) = world.use("95").topup_requests
     for _ in range(2):
-        assert AlertKind.AUTO_RECHARGE_TRIGGERED in told(answer(world, request))
+        assert AlertKind.AUTO_RECHARGE_TRIGGERED in alerts_of(answer(world, request))
     world.use("100")
     assert len(world.topup_requests) == 1
     assert answer(world, request, PurchaseStatus.FAILED).topup_requests == ()  # a failure takes no second charge back
@@ -171,7 +171,7 @@ def test_a_late_charge_leaves_the_request_in_flight_alone() -> None:
     second = world.topup_requests[-1]
     answer(world, first)
     assert world.use("50").topup_requests == ()
-    assert AlertKind.AUTO_RECHARGE_TRIGGERED in told(answer(world, second))
+    assert AlertKind.AUTO_RECHARGE_TRIGGERED in alerts_of(answer(world, second))
     assert world.use("50").topup_requests == ()
     assert world.account().wallets["USD"].topup.charged == 100 * NANOS  # type: ignore[union-attr]
     world.check()
@@ -186,7 +186,7 @@ def test_requests_long_past_are_forgotten(after: int, known: bool) -> None:
         world.use("50")
     assert len(world.topup_requests) == after
     answer(world, world.topup_requests[-1])
-    assert (AlertKind.AUTO_RECHARGE_TRIGGERED in told(answer(world, world.topup_requests[0]))) is known
+    assert (AlertKind.AUTO_RECHARGE_TRIGGERED in alerts_of(answer(world, world.topup_requests[0]))) is known
 
 
 def test_a_purchase_that_names_nobodys_request_is_no_top_up() -> None:
@@ -194,7 +194,7 @@ def test_a_purchase_that_names_nobodys_request_is_no_top_up() -> None:
     (request,) = world.use("95").topup_requests
     answer(world, request)
     others = world.buy("50", unit="EUR", topup_request_id=request.topup_request_id)
-    assert told(world.buy("50", topup_request_id="topup-else")) == told(others) == []
+    assert alerts_of(world.buy("50", topup_request_id="topup-else")) == alerts_of(others) == []
     world.check()
 
 
@@ -266,6 +266,6 @@ def test_the_failure_of_a_charge_of_last_month_frees_nothing_of_this_months_cap(
     answer(world, first)  # it went through after all: June's 50
     answer(world, second, FAILED)
     world.tick(2 * 3_600 * SECOND)
-    assert told(world.use("50")) == [AlertKind.BALANCE_LOW, AlertKind.AUTO_RECHARGE_CAPPED]
+    assert alerts_of(world.use("50")) == [AlertKind.BALANCE_LOW, AlertKind.AUTO_RECHARGE_CAPPED]
     assert len(world.topup_requests) == 2
     world.check()

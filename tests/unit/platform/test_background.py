@@ -19,20 +19,20 @@ def broken() -> None:
     raise BrokenError
 
 
-async def first(told: asyncio.Queue[BaseException]) -> BaseException:
-    return await asyncio.wait_for(told.get(), 10)
+async def first(failures: asyncio.Queue[BaseException]) -> BaseException:
+    return await asyncio.wait_for(failures.get(), 10)
 
 
 def test_a_thread_that_nobody_has_registered() -> None:
     async def run() -> None:
-        told: asyncio.Queue[BaseException] = asyncio.Queue()
-        with watched_threads(told.put_nowait):
+        failures: asyncio.Queue[BaseException] = asyncio.Queue()
+        with watched_threads(failures.put_nowait):
             threading.Thread(target=broken).start()
-            assert isinstance(await first(told), BrokenError)
+            assert isinstance(await first(failures), BrokenError)
             well = threading.Thread(target=lambda: None)
             well.start()
             await asyncio.to_thread(well.join)
-        assert told.empty()
+        assert failures.empty()
 
     before = threading.excepthook
     asyncio.run(run())
@@ -44,36 +44,36 @@ def test_a_task_that_nobody_awaits() -> None:
         broken()
 
     async def run() -> None:
-        told: asyncio.Queue[BaseException] = asyncio.Queue()
-        failing = watched(asyncio.create_task(fails()), told.put_nowait)
-        assert isinstance(await first(told), BrokenError)
+        failures: asyncio.Queue[BaseException] = asyncio.Queue()
+        failing = watched(asyncio.create_task(fails()), failures.put_nowait)
+        assert isinstance(await first(failures), BrokenError)
         assert failing.done()
-        cancelled = watched(asyncio.create_task(asyncio.Event().wait()), told.put_nowait)
-        ended = watched(asyncio.create_task(asyncio.sleep(0)), told.put_nowait)
+        cancelled = watched(asyncio.create_task(asyncio.Event().wait()), failures.put_nowait)
+        ended = watched(asyncio.create_task(asyncio.sleep(0)), failures.put_nowait)
         await asyncio.sleep(0)
         cancelled.cancel()
         await asyncio.wait([cancelled, ended])
         await asyncio.sleep(0)
-        assert told.empty()
+        assert failures.empty()
 
     asyncio.run(run())
 
 
 def test_work_that_was_handed_to_a_pool() -> None:
     async def run() -> None:
-        told: asyncio.Queue[BaseException] = asyncio.Queue()
-        pool = WatchedPool(told.put_nowait, "test", threads=1)
+        failures: asyncio.Queue[BaseException] = asyncio.Queue()
+        pool = WatchedPool(failures.put_nowait, "test", threads=1)
         pool.submit(int, "7")
         pool.submit(broken)
-        assert isinstance(await first(told), BrokenError)
-        assert told.empty()
+        assert isinstance(await first(failures), BrokenError)
+        assert failures.empty()
         pool.shutdown()
 
     asyncio.run(run())
 
 
 def test_a_death_after_the_loop_has_ended_is_no_second_error() -> None:
-    told: list[BaseException] = []
+    failures: list[BaseException] = []
     released = threading.Event()
 
     def late() -> None:
@@ -83,7 +83,7 @@ def test_a_death_after_the_loop_has_ended_is_no_second_error() -> None:
     thread = threading.Thread(target=late)
 
     async def run() -> contextlib.AbstractContextManager[None]:
-        watching = watched_threads(told.append)
+        watching = watched_threads(failures.append)
         watching.__enter__()
         thread.start()
         return watching
@@ -92,7 +92,7 @@ def test_a_death_after_the_loop_has_ended_is_no_second_error() -> None:
     released.set()
     thread.join(10)
     watching.__exit__(None, None, None)
-    assert told == []
+    assert failures == []
 
 
 class AwayError(Exception):

@@ -39,12 +39,12 @@ def test_openapi_has_the_words_of_the_document() -> None:
     assert list(WalletAnswer.model_fields) == list(document["wallets"][0])
     api = FastAPI()
     api.include_router(balance_router(BalanceReader(Settings(_env_file=None), FixedSchemas())))
-    told = api.openapi()
-    answer = told["paths"]["/v1/orgs/{org}/balance"]["get"]["responses"]["200"]["content"]["application/json"]
+    openapi = api.openapi()
+    answer = openapi["paths"]["/v1/orgs/{org}/balance"]["get"]["responses"]["200"]["content"]["application/json"]
     assert answer["schema"] == {"$ref": "#/components/schemas/BalanceAnswer"}
     assert (
         "not part of settled"
-        in told["components"]["schemas"]["WalletAnswer"]["properties"]["on_the_way"]["description"]
+        in openapi["components"]["schemas"]["WalletAnswer"]["properties"]["on_the_way"]["description"]
     )
 
 

@@ -94,10 +94,10 @@ def test_an_error_is_one_line(arguments: list[str], environment: dict[str, str],
 
 
 def test_produce_lists_the_short_names_of_amounts() -> None:
-    said = " ".join(credits("produce", "--help", COLUMNS="400").stdout.split())
+    output = " ".join(credits("produce", "--help", COLUMNS="400").stdout.split())
     names = sorted({short for kind in InputKind for short in short_names(kind).values()})
     listed = ", ".join(names[:-1]) + f" or {names[-1]}"
-    assert f"may give {listed}: whole units" in said
+    assert f"may give {listed}: whole units" in output
 
 
 def test_produce_names_a_field_as_the_line_does(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def test_it_waits_for_no_answer(tmp_path: Path) -> None:
     async def ask_and_stop() -> object:
         settings = test_settings(tmp_path)
         engine = Engine(settings, CountingProcessor(settings))
-        asking = asyncio.create_task(engine._asked(never_answers, [INPUT]))
+        asking = asyncio.create_task(engine._query_offsets(never_answers, [INPUT]))
         await asyncio.sleep(0)
         await engine.stop()
         return await asyncio.wait_for(asking, timeout=5)

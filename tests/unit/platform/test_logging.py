@@ -21,8 +21,8 @@ def record(name: str, message: str, at: float, level: int = logging.ERROR) -> lo
 
 def test_a_repeated_complaint_is_told_once_and_counted() -> None:
     telling = Telling()
-    told = [telling.filter(record("aiokafka", "cannot reach %s", at=100 + n / 100)) for n in range(50)]
-    assert told == [True] + [False] * 49
+    results = [telling.filter(record("aiokafka", "cannot reach %s", at=100 + n / 100)) for n in range(50)]
+    assert results == [True] + [False] * 49
     next_one = record("aiokafka", "cannot reach %s", at=100 + REPEAT_S)
     assert telling.filter(next_one)
     assert next_one.getMessage() == "cannot reach node (and 49 more like it)"
@@ -65,7 +65,7 @@ if sys.argv[1] == "json":
 """
 
 
-def said(log_format: str) -> list[str]:
+def lines_of(log_format: str) -> list[str]:
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, log_format], capture_output=True, text=True, timeout=60, check=False
     )
@@ -74,7 +74,7 @@ def said(log_format: str) -> list[str]:
 
 
 def test_json_is_one_object_a_line_whoever_logs() -> None:
-    lines = [json.loads(line) for line in said("json")]
+    lines = [json.loads(line) for line in lines_of("json")]
     assert [line["event"] for line in lines] == [
         "Partition 3 restored",
         "waiting for ClickHouse",
@@ -92,7 +92,7 @@ def test_json_is_one_object_a_line_whoever_logs() -> None:
 
 
 def test_text_is_for_people() -> None:
-    lines = said("text")
+    lines = lines_of("text")
     assert "Partition 3 restored" in lines[0]
     assert not lines[0].startswith("{")
 

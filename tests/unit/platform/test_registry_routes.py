@@ -107,13 +107,13 @@ def test_a_409_says_which_field_what_is_expected_and_what_was_found() -> None:
         changed(type="string"): "occurred_at: long (timestamp-micros) is expected, string was found",
         changed(field={"name": "more", "type": "string"}): "more: string is expected, the other has no such field",
     }
-    for schema, told in cases.items():
+    for schema, reason in cases.items():
         refused = OPEN.post(path, json={"schema": schema})
         assert (refused.status_code, refused.json()["error_code"]) == (409, 409)
-        assert told in refused.json()["message"]
+        assert reason in refused.json()["message"]
         asked = OPEN.post(f"/compatibility{path}", json={"schema": schema}).json()
         assert not asked["is_compatible"]
-        assert any(told in message for message in asked["messages"])
+        assert any(reason in message for message in asked["messages"])
 
 
 @pytest.mark.parametrize(

@@ -22,9 +22,9 @@ stopping = Stopping(float(sys.argv[1]))
 HANGS_BEFORE = "print('there', flush=True); threading.Event().wait()"
 IN_ORDER = """
 async def main():
-    told = stopping.in_order()
+    stop = stopping.graceful_stop_event()
     print('there', flush=True)
-    await told.wait()
+    await stop.wait()
     print('told', flush=True)
     {then}
 asyncio.run(main())
@@ -58,8 +58,8 @@ def start() -> Iterator[Start]:
 
 def ended(process: subprocess.Popen[str], within_s: float) -> tuple[int, str]:
     """Its status and what it said to standard error."""
-    _, said = process.communicate(timeout=within_s)
-    return process.returncode, said.strip()
+    _, output = process.communicate(timeout=within_s)
+    return process.returncode, output.strip()
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -80,10 +80,13 @@ def test_what_hangs_is_left_behind_with_a_line_that_names_the_setting(start: Sta
     process = start(IN_ORDER.format(then=hangs))
     told_at = time.monotonic()
     process.send_signal(signal.SIGTERM)
-    status, said = ended(process, GRACE_S + SOON_S)
+    status, output = ended(process, GRACE_S + SOON_S)
     assert time.monotonic() - told_at > GRACE_S - 0.1
     assert status == 1
-    assert said == "Stopping took more than 1.5 s (CREDITS_STOP_GRACE_S); leaving: what was not committed is read again"
+    assert (
+        output
+        == "Stopping took more than 1.5 s (CREDITS_STOP_GRACE_S); exiting now: what was not committed is read again"
+    )
 
 
 def test_told_twice_it_ends_at_once(start: Start) -> None:
@@ -96,7 +99,7 @@ def test_told_twice_it_ends_at_once(start: Start) -> None:
 
 
 def test_a_failure_has_the_same_limit(start: Start) -> None:
-    process = start("print('there', flush=True); stopping.limit(); threading.Event().wait()")
-    status, said = ended(process, GRACE_S + SOON_S)
+    process = start("print('there', flush=True); stopping.start_deadline(); threading.Event().wait()")
+    status, output = ended(process, GRACE_S + SOON_S)
     assert status == 1
-    assert said.startswith("Stopping took more than")
+    assert output.startswith("Stopping took more than")

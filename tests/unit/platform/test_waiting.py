@@ -21,7 +21,7 @@ def test_only_silence_counts() -> None:
     for _ in range(10):
         clock.now_s += 5.0
         silence.check(lambda: "x")
-        silence.heard()
+        silence.progressed()
     clock.now_s += 5.1
     with pytest.raises(NoProgressError, match=r"nothing new for 5 s; missing: the rest.*CREDITS_READ_TIMEOUT_S"):
         silence.check(lambda: "the rest")

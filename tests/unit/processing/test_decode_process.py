@@ -20,7 +20,7 @@ from schemas.enums import DeadLetterCode
 from schemas.records import AvroSchema, avro_schema, bundled_id
 from schemas.writer_safety import VALUES_MAX, bounds_of
 from streams.engine.ports import UnavailableError
-from streams.kafka.registry import Kept
+from streams.kafka.registry import CachedRegistry
 from streams.processing import decode_process, decoding
 from streams.processing.decode_process import (
     PART_AVRO_VALUES_MAX,
@@ -76,11 +76,11 @@ def hurt() -> Iterator[DecodeProcess]:
     process.close()
 
 
-@pytest.mark.parametrize(("how", "told"), [("eats", "memory"), ("faults", "SIGSEGV"), ("raises", "failed")])
-def test_a_record_that_ends_the_process_is_a_dead_letter(hurt: DecodeProcess, how: str, told: str) -> None:
+@pytest.mark.parametrize(("how", "expected"), [("eats", "memory"), ("faults", "SIGSEGV"), ("raises", "failed")])
+def test_a_record_that_ends_the_process_is_a_dead_letter(hurt: DecodeProcess, how: str, expected: str) -> None:
     decoded = hurt.decode("usage", [usage(how)], {FOREIGN_ID: foreign_schema()})
     assert [(each.position, each.code) for each in decoded.failures] == [(0, DeadLetterCode.UNDECODABLE)]
-    assert told in decoded.failures[0].message
+    assert expected in decoded.failures[0].message
     assert decoded.positions == []
 
 
@@ -229,7 +229,7 @@ def test_the_loop_serves_others_while_a_heavy_batch_is_decoded(
             last_s = now_s
 
     async def both() -> tuple[DecodedBatch, float, float]:
-        decoder = Decoder(Kept(Writers()))
+        decoder = Decoder(CachedRegistry(Writers()))
         await decoder.decoded([("usage", values[:1])])  # the process has started
         process = decoder._process._process
         assert process is not None
@@ -259,7 +259,7 @@ def test_the_loop_serves_others_while_a_heavy_batch_is_decoded(
 
 def test_another_partitions_record_waits_for_one_part_only() -> None:
     async def both() -> None:
-        decoder = Decoder(Kept(Writers()))
+        decoder = Decoder(CachedRegistry(Writers()))
         await decoder.decoded([("usage", [heavy(1)])])  # the process has started
         decode = decoder._process.decode
         begun, go_on = threading.Event(), threading.Event()
@@ -289,7 +289,7 @@ def test_another_partitions_record_waits_for_one_part_only() -> None:
 
 def test_finished_parts_are_kept_when_the_process_fails() -> None:
     async def twice() -> None:
-        decoder = Decoder(Kept(Writers()))
+        decoder = Decoder(CachedRegistry(Writers()))
         decode = decoder._process.decode
         asked: list[int] = []
         failing = True

@@ -14,7 +14,7 @@ from schemas.codec import RegistryUnavailableError, decode_columns, encode_one, 
 from schemas.enums import DeadLetterCode
 from schemas.records import AvroSchema, avro_schema
 from streams.engine.ports import UnavailableError
-from streams.kafka.registry import ASK_INTERVAL_S, UNKNOWN_IDS_MAX, Kept, NotAskedError
+from streams.kafka.registry import ASK_INTERVAL_S, UNKNOWN_IDS_MAX, CachedRegistry, SchemaNotCachedError
 from streams.processing.decoding import Decoder
 from tests.contract.samples import minimal
 
@@ -28,10 +28,10 @@ class SlowRegistry:
         self.may_answer = threading.Event()
         self.may_answer.set()
         self.away = False
-        self.asked: list[tuple[int, float, int]] = []
+        self.upstream: list[tuple[int, float, int]] = []
 
     def writer(self, schema_id: int) -> AvroSchema | None:
-        self.asked.append((schema_id, time.monotonic(), threading.get_ident()))
+        self.upstream.append((schema_id, time.monotonic(), threading.get_ident()))
         assert self.may_answer.wait(10)
         if self.away:
             raise RegistryUnavailableError("away")
@@ -54,9 +54,9 @@ def test_the_loop_goes_on_while_the_registry_does_not_answer(slow: SlowRegistry)
     slow.may_answer.clear()
 
     async def turns_meanwhile() -> int:
-        decoding = asyncio.create_task(Decoder(Kept(slow)).decoded([("usage", [usage(), usage(9_999)])]))
+        decoding = asyncio.create_task(Decoder(CachedRegistry(slow)).decoded([("usage", [usage(), usage(9_999)])]))
         turns = 0
-        while not slow.asked or turns < 100:  # had the loop to wait, it would not come here
+        while not slow.upstream or turns < 100:  # had the loop to wait, it would not come here
             await asyncio.sleep(0)
             turns += 1
         assert not decoding.done()
@@ -67,35 +67,35 @@ def test_the_loop_goes_on_while_the_registry_does_not_answer(slow: SlowRegistry)
         return turns
 
     assert asyncio.run(turns_meanwhile()) >= 100
-    assert threading.get_ident() not in {thread for _, _, thread in slow.asked}
+    assert threading.get_ident() not in {thread for _, _, thread in slow.upstream}
 
 
 def test_what_is_known_asks_nobody(slow: SlowRegistry) -> None:
     async def twice() -> None:
-        decoder = Decoder(Kept(slow))
+        decoder = Decoder(CachedRegistry(slow))
         await decoder.decoded([("usage", [usage()])])
         await decoder.decoded([("usage", [usage(), usage()]), ("usage", [usage(), None, b"x"])])
 
     asyncio.run(twice())
-    assert [schema_id for schema_id, _, _ in slow.asked] == [KNOWN]
+    assert [schema_id for schema_id, _, _ in slow.upstream] == [KNOWN]
 
 
 def test_a_flood_of_unknown_ids_is_told_apart_slowly(slow: SlowRegistry) -> None:
     """More ids than are asked in one go, each once, and no two questions closer together than the interval."""
     flood = [usage(30_000 + number) for number in range(250)] * 2
-    (decoded,) = asyncio.run(Decoder(Kept(slow)).decoded([("usage", [usage(), *flood])]))
+    (decoded,) = asyncio.run(Decoder(CachedRegistry(slow)).decoded([("usage", [usage(), *flood])]))
     assert decoded.positions == [0]
     assert Counter(each.code for each in decoded.failures) == {DeadLetterCode.UNKNOWN_SCHEMA: 500}
-    asked = Counter(schema_id for schema_id, _, _ in slow.asked)
+    asked = Counter(schema_id for schema_id, _, _ in slow.upstream)
     assert len(asked) == 251
     assert set(asked.values()) == {1}
-    times = [at for _, at, _ in slow.asked]
+    times = [at for _, at, _ in slow.upstream]
     assert min(after - before for before, after in pairwise(times)) >= ASK_INTERVAL_S * 0.9
 
 
 def test_while_the_registry_is_away_nothing_is_known_about_the_records(slow: SlowRegistry) -> None:
     slow.away = True
-    decoder = Decoder(Kept(slow))
+    decoder = Decoder(CachedRegistry(slow))
 
     async def decode() -> int:
         return len((await decoder.decoded([("usage", [usage(9_999)])]))[0].failures)
@@ -107,22 +107,22 @@ def test_while_the_registry_is_away_nothing_is_known_about_the_records(slow: Slo
 
 
 def test_what_is_in_memory_is_all_that_is_said_without_asking(slow: SlowRegistry) -> None:
-    kept = Kept(slow, ask_interval_s=0.0)
-    with pytest.raises(NotAskedError):
-        kept.remembered.writer(KNOWN)
-    assert not slow.asked
+    kept = CachedRegistry(slow, fetch_interval_s=0.0)
+    with pytest.raises(SchemaNotCachedError):
+        kept.cached_schemas.writer(KNOWN)
+    assert not slow.upstream
     assert kept.writers([KNOWN, 5]) == {KNOWN: avro_schema("usage"), 5: None}
-    assert kept.remembered.writer(KNOWN) == avro_schema("usage")
-    assert kept.remembered.writer(5) is None
+    assert kept.cached_schemas.writer(KNOWN) == avro_schema("usage")
+    assert kept.cached_schemas.writer(5) is None
 
 
 def test_unknown_ids_are_remembered_up_to_a_number(slow: SlowRegistry) -> None:
-    kept = Kept(slow, ask_interval_s=0.0)
+    kept = CachedRegistry(slow, fetch_interval_s=0.0)
     kept.writers(range(UNKNOWN_IDS_MAX + 10))
     assert len(kept._unknown) <= UNKNOWN_IDS_MAX
 
 
 def test_the_ids_of_a_batch_are_those_that_decoding_asks_for(slow: SlowRegistry) -> None:
     values = [usage(), usage(7), None, b"", frame(8), b"\x01" + usage(9)[1:], usage(2**32 - 1)]
-    decode_columns("usage", values, Kept(slow, ask_interval_s=0.0))
-    assert schema_ids(values) == {schema_id for schema_id, _, _ in slow.asked} == {KNOWN, 7, 2**32 - 1}
+    decode_columns("usage", values, CachedRegistry(slow, fetch_interval_s=0.0))
+    assert schema_ids(values) == {schema_id for schema_id, _, _ in slow.upstream} == {KNOWN, 7, 2**32 - 1}

@@ -10,7 +10,7 @@ import pytest
 from schemas.amounts import NANOS
 from schemas.enums import HoldAction, InputKind
 from streams.engine.ports import EntryMatch, TimeOf
-from streams.processing.negative_cache import MISSED_FOR_US, MISSED_MAX, Missed
+from streams.processing.negative_cache import NEGATIVE_CACHE_SIZE_MAX, NEGATIVE_CACHE_US, NegativeCache
 from streams.processing.references import capture_id
 from streams.processing.rows import unique_id
 from tests.model.memory import NOW_US, FixedPrices, MemoryLedger, Sent, sent
@@ -95,8 +95,8 @@ def test_what_was_not_found_is_not_looked_for_with_every_batch() -> None:
     for number in range(5):
         book.feed([refund(f"r{number}", NOW_US, "nobody"), refund(f"s{number}", NOW_US, "none")])
     assert book.searches == [None]
-    book.pass_time(NOW_US + MISSED_FOR_US)
-    book.feed([refund("again", NOW_US + MISSED_FOR_US, "nobody")])
+    book.pass_time(NOW_US + NEGATIVE_CACHE_US)
+    book.feed([refund("again", NOW_US + NEGATIVE_CACHE_US, "nobody")])
     assert book.searches == [None, None]
 
 
@@ -134,9 +134,9 @@ def test_a_capture_is_known_by_the_same_bytes_everywhere() -> None:
 
 
 def test_the_memory_of_searches_is_bounded() -> None:
-    missed = Missed()
-    missed.note(range(MISSED_MAX + 5), 0)
-    assert len(missed) == MISSED_MAX
-    assert missed.worth_asking(0, 1)
-    assert not missed.worth_asking(5, 1)
-    assert missed.worth_asking(5, MISSED_FOR_US)
+    missed = NegativeCache()
+    missed.note(range(NEGATIVE_CACHE_SIZE_MAX + 5), 0)
+    assert len(missed) == NEGATIVE_CACHE_SIZE_MAX
+    assert missed.should_search(0, 1)
+    assert not missed.should_search(5, 1)
+    assert missed.should_search(5, NEGATIVE_CACHE_US)

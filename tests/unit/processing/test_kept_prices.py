@@ -15,7 +15,7 @@ from projections.sink import Sink
 from schemas.amounts import NANOS
 from schemas.codec import encode_one
 from schemas.enums import DeadLetterCode
-from schemas.kept_prices import JUDGED, place_headers
+from schemas.kept_prices import JUDGED, position_headers
 from schemas.partitioner import partition_of
 from schemas.records import bundled_id
 from streams.kafka.inbound import Inbound
@@ -183,7 +183,7 @@ def test_a_record_in_another_keys_partition_is_no_price() -> None:
     assert in_force(records) == {"p": 1}
 
 
-WHERE = place_headers((1, 0, 2), (4, 0, 5))
+WHERE = position_headers((1, 0, 2), (4, 0, 5))
 KEY = "a key of the ledger"
 
 
@@ -196,7 +196,7 @@ FOREIGN = {
     "headers of something else": Message(7, b"p", kept_value("p", model="m"), [("a", b"1")]),
     "two numbers": Message(7, b"p", kept_value("p", model="m"), [("credits.price.published", b"1 2")]),
     "words": Message(7, b"p", kept_value("p", model="m"), [("credits.price.published", b"a b c")]),
-    "a place beyond 64 bits": Message(7, b"p", b"", place_headers((1, 0, 2), (4, 0, 10**20))),
+    "a place beyond 64 bits": Message(7, b"p", b"", position_headers((1, 0, 2), (4, 0, 10**20))),
     "headers that are no text": Message(7, b"p", b"", [("credits.price.published", b"\xff")]),
     "a null without headers": Message(7, b"p", None),
     "another schema": Message(7, b"p", b"\x00\x00\x00\x00\x01zz", WHERE),
@@ -228,7 +228,9 @@ def projected(messages: Sequence[Message], partitions: int = 1, seals: Seals = N
 
 @pytest.mark.parametrize("kind", FOREIGN)
 def test_a_record_that_no_worker_wrote_stops_nobody_and_changes_nothing(kind: str) -> None:
-    own = Message(3, b"p", kept_value("p", model="m", unit_price_nanos=3 * NANOS), place_headers((1, 0, 1), (1, 0, 1)))
+    own = Message(
+        3, b"p", kept_value("p", model="m", unit_price_nanos=3 * NANOS), position_headers((1, 0, 1), (1, 0, 1))
+    )
     records = PriceRecords(1, SCHEMAS, TOPICS)
     with structlog.testing.capture_logs() as logged:
         records.take((), [own, FOREIGN[kind]])
@@ -243,7 +245,7 @@ def test_a_record_that_no_worker_wrote_stops_nobody_and_changes_nothing(kind: st
 
 def test_a_kept_price_counts_in_the_partition_of_its_key_alone() -> None:
     key = next(name for name in map(str, range(100)) if partition_of(name.encode(), 4) == 1)
-    foreign = Message(7, key.encode(), kept_value(key, model="m"), place_headers((1, 1, 2), (4, 0, 5)))
+    foreign = Message(7, key.encode(), kept_value(key, model="m"), position_headers((1, 1, 2), (4, 0, 5)))
     own = replace(foreign, its_partition=1)
     records = PriceRecords(4, SCHEMAS, TOPICS)
     records.take((), [foreign])
@@ -252,7 +254,7 @@ def test_a_kept_price_counts_in_the_partition_of_its_key_alone() -> None:
     records.take((), [own])
     assert in_force(records) == {key: 1}
     home = next(name for name in map(str, range(100)) if partition_of(name.encode(), 4) == 0)
-    at_home = Message(8, home.encode(), None, place_headers((1, 0, 3), (1, 0, 3)))
+    at_home = Message(8, home.encode(), None, position_headers((1, 0, 3), (1, 0, 3)))
     assert history_of([foreign, at_home], 4) == 3
 
 

@@ -24,7 +24,7 @@ def uuid7(at: int, random: int = 0x123456789ABCDEF) -> str:
 def ulid(at: int) -> str:
     """A ULID made at `at` microseconds."""
     number = (at // 1_000) << 80 | 0xABCDEF0123456789
-    return "".join(CROCKFORD[number >> 5 * place & 31] for place in reversed(range(26)))
+    return "".join(CROCKFORD[number >> 5 * index & 31] for index in reversed(range(26)))
 
 
 def count(*ids: str) -> int:

@@ -9,7 +9,7 @@ import pytest
 
 from schemas.amounts import NANOS
 from schemas.enums import DeadLetterCode
-from streams.processing.coalesced_call import SharedAsk
+from streams.processing.coalesced_call import CoalescedCall
 from tests.model.memory import NOW_US, FixedPrices, MemoryLedger, Sent, sent
 from tests.unit.processing.test_step import setting, usage
 
@@ -104,7 +104,7 @@ class Questions:
         self.begun = threading.Semaphore(0)
         self.answer = threading.Semaphore(0)
         self.fails = False
-        self.shared = SharedAsk(self._ask, self._pause, lambda: self.now)
+        self.shared = CoalescedCall(self._ask, self._pause, lambda: self.now)
 
     def _ask(self) -> None:
         self.begun_at.append(self.now)
@@ -117,7 +117,7 @@ class Questions:
         self.now += seconds
 
     def ask(self) -> threading.Thread:
-        thread = threading.Thread(target=self.shared.after_now, args=(0.05,))
+        thread = threading.Thread(target=self.shared.refresh, args=(0.05,))
         thread.start()
         return thread
 
@@ -144,7 +144,7 @@ def test_questions_begin_at_least_an_interval_apart() -> None:
     broker = Questions()
     broker.answer.release(4)
     for _ in range(4):
-        broker.shared.after_now(0.05)
+        broker.shared.refresh(0.05)
     assert broker.begun_at == pytest.approx([0.0, 0.05, 0.1, 0.15])
 
 
@@ -153,8 +153,8 @@ def test_a_question_that_fails_is_told_and_the_next_one_asks_again() -> None:
     broker.fails = True
     broker.answer.release()
     with pytest.raises(TimeoutError):
-        broker.shared.after_now(0.05)
+        broker.shared.refresh(0.05)
     broker.fails = False
     broker.answer.release()
-    broker.shared.after_now(0.05)
+    broker.shared.refresh(0.05)
     assert len(broker.begun_at) == 2

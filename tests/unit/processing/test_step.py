@@ -266,8 +266,8 @@ def test_a_correction_finds_what_was_booked(together: bool) -> None:
     else:
         for record in [*first, amended, voided]:
             book.feed([record])
-    told = [(row["kind"], row["amount_nanos"] // NANOS, row["balance_nanos"] // NANOS) for row in book.rows("ledger")]
-    assert told == [
+    booked = [(row["kind"], row["amount_nanos"] // NANOS, row["balance_nanos"] // NANOS) for row in book.rows("ledger")]
+    assert booked == [
         ("purchase", 10, 10),
         ("usage", -3, 7),
         ("correction", 3, 10),
@@ -289,8 +289,10 @@ def test_a_revision_that_comes_first_is_booked_and_its_original_refused(together
     ]
     for part in [records] if together else [[record] for record in records]:
         book.feed(part)
-    told = [(row["org_id"], row["kind"], row["amount_nanos"] // NANOS, row["revision"]) for row in book.rows("ledger")]
-    assert told == [
+    booked = [
+        (row["org_id"], row["kind"], row["amount_nanos"] // NANOS, row["revision"]) for row in book.rows("ledger")
+    ]
+    assert booked == [
         ("acme", "purchase", 10, 0),
         ("acme", "usage", -6, 1),
         ("acme", "usage", -1, 0),

@@ -84,12 +84,12 @@ def test_the_readme_lists_every_view_with_its_columns(client: Client) -> None:
     usage = {row[0] for row in client.query("DESCRIBE v_usage_hourly").result_rows}
     for view in sorted(views):
         columns = {row[0] for row in client.query(f"DESCRIBE {view}").result_rows}
-        told = set(re.findall(r"`(\w+)`", lines[view]))
+        documented = set(re.findall(r"`(\w+)`", lines[view]))
         if "the rest as above" in lines[view]:
-            told |= usage - {"hour"}
+            documented |= usage - {"hour"}
         if view == "v_ledger":  # "the dimensions and quantities of usage"
-            told |= (usage & columns) | {"unit_of_measure", "replicas"}
-        assert told == columns, view
+            documented |= (usage & columns) | {"unit_of_measure", "replicas"}
+        assert documented == columns, view
 
 
 @pytest.mark.parametrize(

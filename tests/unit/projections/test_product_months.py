@@ -21,7 +21,7 @@ from schemas.records import BundledSchemas
 from schemas.times import parse_time
 from tests.products import expectation
 from tests.products.expectation import movement_name
-from tests.products.scenario import PRODUCTS, Told
+from tests.products.scenario import PRODUCTS, MonthRun
 from tests.products.test_products import month
 from tests.unit.projections.entries import LEDGER, TOPICS, Row, inbound
 
@@ -35,7 +35,7 @@ class Books:
     """What is expected of a product, its ledger, and the projection of it."""
 
     expected: Row
-    told: Told
+    run: MonthRun
     finance: Finance
 
     def statement(self, org: str, name: str) -> Row:
@@ -45,15 +45,15 @@ class Books:
         return found
 
     def orgs(self) -> list[str]:
-        return sorted({row["org_id"] for row in self.told.results.ledger})
+        return sorted({row["org_id"] for row in self.run.results.ledger})
 
 
 @pytest.fixture(params=PRODUCTS)
 def books(client: Client, request: pytest.FixtureRequest) -> Books:
     """A product's month, projected."""
-    told = month(request.param, "one by one")
-    Sink(client, TOPICS, BundledSchemas()).apply([inbound(told.results.ledger, 0)])
-    return Books(expectation.load(request.param).rest, told, Finance(client, LEDGER))
+    run = month(request.param, "one by one")
+    Sink(client, TOPICS, BundledSchemas()).apply([inbound(run.results.ledger, 0)])
+    return Books(expectation.load(request.param).rest, run, Finance(client, LEDGER))
 
 
 def test_statements_are_as_expected(books: Books) -> None:
@@ -77,7 +77,7 @@ def test_each_month_opens_with_what_the_last_one_left(books: Books) -> None:
             for part in books.statement(org, name)["wallets"]:
                 assert part["opening"] == closing.get(part["wallet"], "0"), (org, name)
                 closing[part["wallet"]] = part["closing"]
-        wallets = books.told.results.balances[org]["wallets"]
+        wallets = books.run.results.balances[org]["wallets"]
         assert closing == {wallet["unit"]: format_amount(wallet["settled_nanos"]) for wallet in wallets}, org
 
 

@@ -24,7 +24,7 @@ from projections.rows import DEAD_LETTER_VALUE_BYTES_MAX
 from projections.sink import LedgerGapError, Limits, Sink, UnreadableRecordError
 from projections.verify import TABLES, clickhouse_audit
 from schemas.codec import frame
-from schemas.kept_prices import place_headers
+from schemas.kept_prices import position_headers
 from schemas.partitioner import partition_of
 from schemas.records import BundledSchemas, bundled_id
 from streams.kafka.inbound import Inbound
@@ -103,7 +103,7 @@ def test_batches_applied_together_share_their_buckets_however_many_there_are(cli
     rows = [entry("acme", seq, -1, operation="x", user_id=user) for seq, user in enumerate(users, 1)]
     sink = new_sink(client, SMALL)
     sink.restore([PLACE])
-    sink.apply([inbound([row], 2 * place) for place, row in enumerate(rows)])
+    sink.apply([inbound([row], 2 * index) for index, row in enumerate(rows)])
     for level in LEVELS:
         assert client.command(f"SELECT sum(requests) FROM v_usage_{level.name} WHERE user_id = 'again'") == 2
 
@@ -243,8 +243,8 @@ def test_a_balance_says_what_is_on_the_way(client: Client) -> None:
         found = client.query(f"SELECT org_id, wallet, on_the_way FROM {view} ORDER BY org_id, wallet").result_rows
         assert [tuple(row) for row in found] == wanted, view
     client.command("INSERT INTO ledger (org_id, seq, wallet) VALUES ('acme', 1, 'USD')")
-    (said,) = clickhouse_audit(client, orgs_max=1)["orgs"]
-    assert {unit: each["published"]["on_the_way_nanos"] for unit, each in said["wallets"].items()} == {
+    (figures,) = clickhouse_audit(client, orgs_max=1)["orgs"]
+    assert {unit: each["published"]["on_the_way_nanos"] for unit, each in figures["wallets"].items()} == {
         "EUR": 0,
         "USD": 9 * 10**18,
     }
@@ -307,7 +307,7 @@ def test_what_the_ledger_has_judged_of_a_price_is_what_is_shown(client: Client) 
     kept.keys = [b"a", b"b"]
     kept.next_offset = 3
     assert published.offsets == [0, 2, 4]
-    kept.headers = [place_headers((0, 0, 0), (0, 0, 4)), place_headers((0, 0, 2), (0, 0, 2))]
+    kept.headers = [position_headers((0, 0, 0), (0, 0, 4)), position_headers((0, 0, 2), (0, 0, 2))]
     for batches in ([published, kept], [kept, published]):
         emptied(client)
         new_sink(client).apply(batches)
@@ -354,8 +354,8 @@ def test_entries_of_a_second_account_are_left_out(client: Client) -> None:
 
 def test_a_dead_letter_says_whether_it_was_replayed_and_failed_again(client: Client) -> None:
     def headers(offset: int) -> list[tuple[str, bytes]]:
-        place = {"topic": b"usage", "partition": b"3", "offset": b"%d" % offset}
-        return [(f"__streams.errors.{name}", value) for name, value in place.items()]
+        source = {"topic": b"usage", "partition": b"3", "offset": b"%d" % offset}
+        return [(f"__streams.errors.{name}", value) for name, value in source.items()]
 
     def note(offset: int) -> bytes:
         return b'{"at_ms": 9000, "topic": "usage", "partition": 3, "offset": %d}' % offset

@@ -85,7 +85,7 @@ def shown(client: Client) -> dict[str, Counter[str]]:
 
 
 def audited(client: Client) -> dict[str, Any]:
-    return {name: said for name, said in clickhouse_audit(client).items() if name != "tables"}
+    return {name: figures for name, figures in clickhouse_audit(client).items() if name != "tables"}
 
 
 def test_rows_that_are_there_twice_are_shown_once(filled: Client) -> None:

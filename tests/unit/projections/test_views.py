@@ -240,21 +240,21 @@ WORSE: dict[str, tuple[list[tuple[str, dict[str, Any]]], int, bool]] = {
 
 def test_the_low_badge_beside_a_worse_status(client: Client) -> None:
     """Product rule 29: the badge says that the balance is low (rule 28), whatever else stops the wallet."""
-    wanted = {(said, status): low for said, (_, _, low) in WORSE.items() for status in ("limit_reached", "blocked")}
+    wanted = {(label, status): low for label, (_, _, low) in WORSE.items() for status in ("limit_reached", "blocked")}
     balances = [
-        balance_of({"USD": status}, settled=1_000, available=WORSE[said][1]) | {"org_id": f"{said}: {status}"}
-        for said, status in wanted
+        balance_of({"USD": status}, settled=1_000, available=WORSE[label][1]) | {"org_id": f"{label}: {status}"}
+        for label, status in wanted
     ]
     entries = [
         entry(balance["org_id"], seq, 0, kind="setting", source_topic=SETTINGS,
               details=setting(kind, {"unit": "USD", **body}))
-        for balance, (said, _) in zip(balances, wanted, strict=True)
-        for seq, (kind, body) in enumerate(WORSE[said][0], start=1)
+        for balance, (label, _) in zip(balances, wanted, strict=True)
+        for seq, (kind, body) in enumerate(WORSE[label][0], start=1)
     ]  # fmt: skip
     publish(client, *balances)
     Sink(client, TOPICS, BundledSchemas()).apply([inbound(entries, 0)])
     shown = dict(rows(client, "SELECT org_id, low FROM v_balance_cards"))
-    assert shown == {f"{said}: {status}": low for (said, status), low in wanted.items()}
+    assert shown == {f"{label}: {status}": low for (label, status), low in wanted.items()}
 
 
 def test_the_low_badge_is_the_status_where_that_says_it(client: Client) -> None:

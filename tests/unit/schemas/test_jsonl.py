@@ -231,6 +231,8 @@ def test_a_body_of_the_wrong_shape_is_not_sent(kind: SettingKind, body: Any, nam
     assert named in result.message
 
 
-@pytest.mark.parametrize(("kind", "body", "said"), BROKEN_RULES)
-def test_a_body_that_breaks_a_rule_is_the_ledgers_to_refuse(kind: SettingKind, body: dict[str, Any], said: str) -> None:
+@pytest.mark.parametrize(("kind", "body", "expected"), BROKEN_RULES)
+def test_a_body_that_breaks_a_rule_is_the_ledgers_to_refuse(
+    kind: SettingKind, body: dict[str, Any], expected: str
+) -> None:
     assert json.loads(accepted(InputKind.SETTING, kind=kind.value, body=body).body) == body

@@ -37,11 +37,11 @@ def test_bad_shapes(kind: SettingKind, body: Any, named: str) -> None:
         parse_shape(kind, json.dumps(body))
 
 
-@pytest.mark.parametrize(("kind", "body", "said"), BROKEN_RULES)
-def test_broken_rules(kind: SettingKind, body: dict[str, Any], said: str) -> None:
+@pytest.mark.parametrize(("kind", "body", "expected"), BROKEN_RULES)
+def test_broken_rules(kind: SettingKind, body: dict[str, Any], expected: str) -> None:
     """The shape is right, so a client may send it; the ledger refuses it."""
     assert parse_shape(kind, json.dumps(body)).refusal()
-    with pytest.raises(InvalidSettingError, match=said):
+    with pytest.raises(InvalidSettingError, match=expected):
         parse_body(kind, json.dumps(body))
 
 

@@ -47,7 +47,7 @@ NOON_US = 1_769_860_800_000_000
 
 
 @pytest.mark.parametrize(
-    ("value", "told"),
+    ("value", "expected"),
     [
         (NOON_US // 1_000, "looks like milliseconds since 1970.*multiply by 1,000$"),
         (NOON_US // 1_000_000, "looks like seconds since 1970.*multiply by 1,000,000$"),
@@ -55,8 +55,8 @@ NOON_US = 1_769_860_800_000_000
         ("1970-01-21T11:37:40Z", "looks like milliseconds"),
     ],
 )
-def test_another_unit_is_told(value: Any, told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_another_unit_is_told(value: Any, expected: str) -> None:
+    with pytest.raises(ValueError, match=expected):
         parse_time(value)
 
 

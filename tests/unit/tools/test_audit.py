@@ -17,7 +17,7 @@ from schemas.topics import Topics
 from streams.verify.audit import compare_balances
 from streams.verify.clickhouse import compare
 from streams.verify.fold import Differences, LedgerFold
-from streams.verify.sources import InputCount, Named, Positions, Retained, positions_of
+from streams.verify.sources import InputCount, Positions, Retained, SourceOffsets, positions_of
 from tests.unit.tools.test_fold import true_ledger
 
 USAGE = Topics().name("usage")
@@ -138,11 +138,11 @@ def test_a_projection_that_differs_is_told() -> None:
     wrong_balance["orgs"][0]["wallets"]["USD"]["ledger"]["balance_nanos"] = 1
     assert clickhouse_codes(wrong_balance) == {"clickhouse_balance"}
     for name, codes in {"": set(), "settled_nanos": DIFFERS, "on_the_way_nanos": DIFFERS}.items():
-        said = {"seq": 12, "settled_nanos": 0, "on_the_way_nanos": 0, **({name: 1} if name else {})}
+        published = {"seq": 12, "settled_nanos": 0, "on_the_way_nanos": 0, **({name: 1} if name else {})}
         wrong = page()
-        wrong["orgs"][0]["wallets"]["USD"]["published"] = said
+        wrong["orgs"][0]["wallets"]["USD"]["published"] = published
         assert clickhouse_codes(wrong) == codes
-        said["seq"] = 11  # the balance of an entry before: it is not compared
+        published["seq"] = 11  # the balance of an entry before: it is not compared
         assert clickhouse_codes(wrong) == set()
     missing = page()
     del missing["orgs"][1]
@@ -156,11 +156,11 @@ def test_a_projection_that_differs_is_told() -> None:
 class Message:
     """A record of an input topic."""
 
-    place: int
+    index: int
     body: bytes | None
 
     def offset(self) -> int:
-        return self.place
+        return self.index
 
     def value(self) -> bytes | None:
         return self.body
@@ -183,7 +183,7 @@ def count(
 
     The records before `first` were deleted by retention, and so many of the dead letters.
     """
-    in_ledger, in_dead = Named(), Named()
+    in_ledger, in_dead = SourceOffsets(), SourceOffsets()
     places = list(ledger)
     in_ledger.add_columns(
         pa.array([USAGE] * len(places)), pa.array([0] * len(places), pa.int32()), pa.array(places, pa.int64())
@@ -261,7 +261,9 @@ def test_only_a_compacted_topic_may_have_fewer_records_than_were_counted(
     topics, differences = Topics(), Differences()
     counted = {topics.name(topic): {"entries": 3}}
     positions = {0: Positions({}, {}, counted)}
-    counting = InputCount(topics, positions, Named(), Named(), array("q"), BundledSchemas(), differences)
+    counting = InputCount(
+        topics, positions, SourceOffsets(), SourceOffsets(), array("q"), BundledSchemas(), differences
+    )
     counting.scan(topics.name(topic), 0, [Message(offset, b"") for offset in range(left)])
     counting.finish()
     assert sorted(each.code for each in differences.kept) == codes

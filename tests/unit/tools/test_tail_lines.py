@@ -110,8 +110,8 @@ def test_a_decision_says_the_answer_the_limit_and_the_amounts() -> None:
             allowed=False, code="limit_reached", http_status=402, granted_nanos=0, limit_id="intern", message="No."
         ),
     )
-    said = "2026-01-31 12:00:00  acme             place   allowed 200               granted             40 available"
-    assert allowed.startswith(said)
+    line = "2026-01-31 12:00:00  acme             place   allowed 200               granted             40 available"
+    assert allowed.startswith(line)
     assert allowed.endswith("60  h-1")
     assert refused.index("granted") == allowed.index("granted")
     assert "place   limit_reached 402" in refused

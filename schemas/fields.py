@@ -189,7 +189,7 @@ class Record(Model):
 
     def to_record(self) -> dict[str, Any]:
         """The fields as the codec takes them: words as str, times as int microseconds, parts as dicts."""
-        return {name: _plain(value) for name, value in self.__dict__.items()}
+        return {name: value if type(value) in _PLAIN else _plain(value) for name, value in self.__dict__.items()}
 
     @classmethod
     def from_record(cls, fields: dict[str, Any]) -> Self:
@@ -226,6 +226,10 @@ def _type(avro: Any) -> Any:
     if isinstance(avro, dict) and avro["type"] == "map":
         return dict[str, _type(avro["values"])]  # type: ignore[misc]
     return _TYPES[avro["type"] if isinstance(avro, dict) else avro]
+
+
+_PLAIN = frozenset({str, int, bool, type(None)})
+"""Types whose values are as the codec takes them: most fields, so that they are asked about first."""
 
 
 def _plain(value: Any) -> Any:

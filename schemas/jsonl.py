@@ -8,6 +8,7 @@ reading goes on, so that the caller can check all lines before it sends one. The
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -99,7 +100,8 @@ def parse_fields(kind: InputKind, fields: Mapping[str, Any]) -> Record:
         raise FieldError(spelled[fault.field], fault.message.replace(str(nanos), format_amount(nanos))) from error
 
 
-def short_names(kind: InputKind) -> dict[str, str]:
+@functools.cache
+def short_names(kind: InputKind) -> Mapping[str, str]:
     """Of each field in nanos of that kind of record: the name under which a line may give whole units."""
     return {name: name.removesuffix("_nanos") for name in INPUTS[kind].model_fields if name.endswith("_nanos")}
 

@@ -21,7 +21,7 @@ from schemas.topics import CATALOGUE
 
 
 class Role(StrEnum):
-    """What a program is to the ledger. The words are those of API keys."""
+    """What a program is to the ledger. API keys use the first five (`streams.kafka.api_keys`)."""
 
     PRODUCER = "producer"
     """A service that reports usage."""
@@ -67,6 +67,7 @@ PARTIES: Mapping[str, frozenset[Role]] = MappingProxyType(
         "verify": frozenset({Role.OPERATOR}),
         "`credits dead-letters`": frozenset({Role.OPERATOR}),
         "`credits dead-letters replay`": frozenset({Role.OPERATOR}),
+        "`credits keys`": frozenset({Role.OPERATOR}),
         "everybody who decodes": EVERY_ROLE,
     }
 )

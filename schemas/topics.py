@@ -3,7 +3,7 @@
 Rules of this file: topics, registry subjects and the reference in schemas/README.md are made from `CATALOGUE` and from
 nothing else. Names here are without the installation's namespace; `Topics` puts it in front. Every topic has
 `CREDITS_PARTITIONS` partitions and is keyed by org (prices: by price id) with murmur2, so that an org's records meet in
-one partition; the exception is `schemas`, with one partition.
+one partition; the exceptions are `schemas` and `api_keys`, with one partition.
 """
 
 from __future__ import annotations
@@ -92,30 +92,66 @@ class Topic:
 
 
 CATALOGUE: tuple[Topic, ...] = (
-    Topic("usage", "credits.usage.v1", "usage", 30 * DAY_MS, "delete", "producer services", "the ledger", input=True),
-    Topic("purchases", "credits.purchases.v1", "purchase", None, "delete", "payment service", "the ledger", input=True),
-    Topic("transfers", "credits.transfers.v1", "transfer", None, "delete", "admin tools", "the ledger", input=True),
+    Topic(
+        "usage",
+        "credits.usage.v1",
+        "usage",
+        30 * DAY_MS,
+        "delete",
+        "producer services, the HTTP API",
+        "the ledger",
+        input=True,
+    ),
+    Topic(
+        "purchases",
+        "credits.purchases.v1",
+        "purchase",
+        None,
+        "delete",
+        "payment service, the HTTP API",
+        "the ledger",
+        input=True,
+    ),
+    Topic(
+        "transfers",
+        "credits.transfers.v1",
+        "transfer",
+        None,
+        "delete",
+        "admin tools, the HTTP API",
+        "the ledger",
+        input=True,
+    ),
     Topic(
         "refunds",
         "credits.refunds.v1",
         "refund",
         None,
         "delete",
-        "payment service, support",
+        "payment service, support, the HTTP API",
         "the ledger",
         input=True,
     ),
     Topic(
         "holds", "credits.holds.v1", "hold", 7 * DAY_MS, "delete", "gateways, the HTTP API", "the ledger", input=True
     ),
-    Topic("settings", "credits.settings.v1", "setting", None, "delete", "admin tools", "the ledger", input=True),
+    Topic(
+        "settings",
+        "credits.settings.v1",
+        "setting",
+        None,
+        "delete",
+        "admin tools, the HTTP API",
+        "the ledger, the HTTP API",
+        input=True,
+    ),
     Topic(
         "prices",
         "credits.prices.v1",
         "price",
         None,
         "compact",
-        "admin tools; key = price id",
+        "admin tools, the HTTP API; key = price id",
         "every worker, projections",
         input=True,
         more=PRICES_CONFIGURATION,
@@ -242,6 +278,17 @@ CATALOGUE: tuple[Topic, ...] = (
         record_bytes_max=ACCOUNT_BYTES_MAX,
         internal=True,
         more=CHANGELOG_CONFIGURATION,
+    ),
+    Topic(
+        "api_keys",
+        "credits.internal.api-keys.v1",
+        None,
+        None,
+        "compact",
+        "`credits keys`; key = the API key's id",
+        "the HTTP API",
+        single_partition=True,
+        internal=True,
     ),
     Topic(
         "schemas",

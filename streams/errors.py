@@ -33,11 +33,13 @@ class SettingRefusedError(OperatorError):
     code = "setting_refused"
 
 
-class ApiKeysUnsupportedError(SettingRefusedError):
-    """API keys are set, but nobody is asked for one yet, and none must think so."""
+class NoApiKeysError(SettingRefusedError):
+    """HTTP would listen beyond this machine, and no API key was ever made."""
 
-    def __init__(self) -> None:
+    code = "no_api_keys"
+
+    def __init__(self, host: str) -> None:
         super().__init__(
-            "CREDITS_API_KEYS_FILE is set, and API keys are not supported yet",
-            "unset it, and keep the HTTP port on loopback or behind a proxy that asks for keys",
+            f"CREDITS_HTTP_HOST is {host}, and there is no API key that anybody could be asked for",
+            "run `credits keys create --role admin --name first`, or listen on 127.0.0.1",
         )

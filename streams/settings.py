@@ -52,8 +52,11 @@ class Settings(BaseSettings):
     worker_metrics_host: str = Field("127.0.0.1", description="where a worker's metrics listen")
     api_keys_file: Path | None = Field(
         None,
-        description="reserved: API keys are not supported yet, and `serve`, `up` and `demo` refuse to start when it is "
-        "set; keep the port on loopback, or behind a proxy that asks for keys",
+        description="further API keys beside those of `credits keys`: JSON lines, each as `credits keys create --json` "
+        "prints it under `record`; looked at twice a second",
+    )
+    api_key: SecretStr | None = Field(
+        None, description="the API key that commands present to `serve`; on its own machine they need none"
     )
     internal_key: SecretStr | None = Field(
         None,
@@ -127,6 +130,11 @@ class Settings(BaseSettings):
     def bootstrap_servers(self) -> str:
         """The brokers to talk to: the given ones, or the local one."""
         return self.kafka_bootstrap_servers or f"127.0.0.1:{self.broker_port}"
+
+    @property
+    def http_on_loopback(self) -> bool:
+        """Whether only this machine can ask where HTTP listens."""
+        return self.http_host in ("127.0.0.1", "::1", "localhost")
 
     @property
     def app_id(self) -> str:

@@ -7,15 +7,17 @@ together); they decide nothing.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from schemas.enums import Health, WalletStatus
 from streams.api.paths import ORG, OrgId
-from streams.api.problems import ProblemError
+from streams.api.problems import AsciiJson, ProblemError
 from streams.kafka.balances import BalanceReader, balance_document
+
+MinSeq = Annotated[int, Query(ge=0, le=2**63 - 1, description="wait, a second at most, until this entry is included")]
 
 
 def _credits(description: str) -> Any:
@@ -52,12 +54,19 @@ def balance_router(balances: BalanceReader) -> APIRouter:
     router = APIRouter(prefix="/v1", tags=["balances"])
 
     # The answer itself is the document, as `credits balance --json` prints it: the model only describes it.
-    @router.get(f"/orgs/{ORG}/balance", responses={200: {"model": BalanceAnswer}}, response_model=None)
-    def balance(org: OrgId) -> dict[str, Any]:
-        """The wallets of an organisation; everything committed before the call is in it."""
-        found = balances.balance(org)
+    @router.get(
+        f"/orgs/{ORG}/balance",
+        responses={200: {"model": BalanceAnswer}, 304: {"description": "nothing was booked since If-None-Match"}},
+        response_model=None,
+    )
+    async def balance(request: Request, org: OrgId, min_seq: MinSeq = 0) -> Response:
+        """The wallets of an organisation, from memory; `seq` and `as_of` say which entry they include last."""
+        found = await balances.latest(org, min_seq)
         if found is None:
             raise ProblemError(404, "unknown_org", f"the ledger has no entry of {org!r}")
-        return balance_document(found)
+        headers = {"ETag": f'"{found["seq"]}"'}
+        if headers["ETag"] in request.headers.get("if-none-match", ""):
+            return Response(status_code=304, headers=headers)
+        return AsciiJson(balance_document(found), headers=headers)
 
     return router

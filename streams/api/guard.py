@@ -1,6 +1,7 @@
-"""What stands before every route of `serve`: whose `Host` is answered, how large a body is, how long it may take.
+"""What stands before every route of `serve`: whose `Host` and key is answered, how large a body is, how long it takes.
 
 The rules of this file:
+0. Who has no right to come in (`streams.api.door`) is answered before a byte of the body is read.
 1. A body is read here, whole, before a route sees it, and never beyond its limit. The bytes that come are counted,
    whatever `Content-Length` says; a chunked body has none.
 2. All bodies together have a limit too: `BODIES_AT_ONCE` of the largest, from a body's first byte until its answer is
@@ -19,8 +20,10 @@ from streams.api.problems import problem
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from fastapi.responses import JSONResponse
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+    from streams.api.door import Door
     from streams.api.hosts import HostRule
 
 BODY_TIMEOUT_S = 20.0
@@ -36,10 +39,15 @@ class _GoneError(Exception):
 class _RefusedError(Exception):
     """The request ends here, with a problem document."""
 
-    def __init__(self, status: int, code: str, detail: str, **headers: str) -> None:
-        super().__init__(detail)
-        self.answer = problem(status, code, detail)
-        self.answer.headers.update({name.replace("_", "-"): value for name, value in headers.items()})
+    def __init__(self, answer: JSONResponse) -> None:
+        super().__init__()
+        self.answer = answer
+
+
+def _refused(status: int, code: str, detail: str, **headers: str) -> _RefusedError:
+    answer = problem(status, code, detail)
+    answer.headers.update({name.replace("_", "-"): value for name, value in headers.items()})
+    return _RefusedError(answer)
 
 
 class _Room:
@@ -75,7 +83,7 @@ class _Body:
             if self._size + len(chunk) > self._bytes_max:
                 raise self._too_large()
             if len(chunk) > self._room.left:
-                raise _RefusedError(503, "busy", "too many large requests at once: try again", retry_after=str(RETRY_S))
+                raise _refused(503, "busy", "too many large requests at once: try again", retry_after=str(RETRY_S))
             self._room.left -= len(chunk)
             self._size += len(chunk)
             self._chunks.append(chunk)
@@ -97,17 +105,24 @@ class _Body:
         self._room.left += self._size
 
     def _too_large(self) -> _RefusedError:
-        return _RefusedError(413, "body_too_large", f"a body has at most {self._bytes_max} bytes")
+        return _refused(413, "body_too_large", f"a body has at most {self._bytes_max} bytes")
 
 
 class Guard:
     """The outermost ASGI layer. `body_bytes_max`: of one request; `body_timeout_s`: for all of it to come."""
 
     def __init__(
-        self, app: ASGIApp, hosts: HostRule, *, body_bytes_max: int, body_timeout_s: float = BODY_TIMEOUT_S
+        self,
+        app: ASGIApp,
+        hosts: HostRule,
+        door: Door,
+        *,
+        body_bytes_max: int,
+        body_timeout_s: float = BODY_TIMEOUT_S,
     ) -> None:
         self._app = app
         self._hosts = hosts
+        self._door = door
         self._body_bytes_max = body_bytes_max
         self._body_timeout_s = body_timeout_s
         self._room = _Room(BODIES_AT_ONCE * body_bytes_max)
@@ -121,11 +136,14 @@ class Guard:
         body = _Body(self._body_bytes_max, self._room)
         try:
             self._check_host(headers)
+            refused = self._door.admit(scope)
+            if refused is not None:
+                raise _RefusedError(refused)
             body.announced(headers.get(b"content-length", b""))
             await self._read_in_time(body, receive)
             await self._app(scope, body.again(receive), send)
-        except _RefusedError as refused:
-            await refused.answer(scope, receive, send)
+        except _RefusedError as error:
+            await error.answer(scope, receive, send)
         except _GoneError:
             return
         finally:
@@ -135,7 +153,7 @@ class Guard:
         host = headers.get(b"host")
         if not self._hosts.allows(None if host is None else host.decode("latin-1")):
             detail = "this name is not answered here: the operator can list it in CREDITS_HTTP_ALLOWED_HOSTS"
-            raise _RefusedError(421, "host_not_allowed", detail)
+            raise _refused(421, "host_not_allowed", detail)
 
     async def _read_in_time(self, body: _Body, receive: Receive) -> None:
         try:
@@ -143,4 +161,4 @@ class Guard:
                 await body.read(receive)
         except TimeoutError:
             detail = f"the body did not come within {self._body_timeout_s:g} s"
-            raise _RefusedError(408, "request_timeout", detail) from None
+            raise _refused(408, "request_timeout", detail) from None

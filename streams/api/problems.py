@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 from clickhouse_connect.driver.exceptions import ClickHouseError
@@ -10,6 +11,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from projections.clickhouse import first_line, is_passing
+from schemas.codec import RegistryUnavailableError
 from streams.errors import KafkaUnavailableError, OperatorError
 
 if TYPE_CHECKING:
@@ -20,6 +22,18 @@ TYPE_PREFIX = "urn:credits:problem:"
 
 # Codes for what the web framework refuses by itself.
 CODES = {400: "bad_request", 401: "unauthorized", 403: "forbidden", 404: "not_found", 405: "method_not_allowed"}
+
+
+TRY_AGAIN = (429, 503)
+"""What passes by itself: answered with `Retry-After`."""
+
+
+class AsciiJson(JSONResponse):
+    """JSON in ASCII, so that there is nothing that UTF-8 cannot hold: what a caller sent may come back in it."""
+
+    def render(self, content: object) -> bytes:
+        """See `JSONResponse.render`."""
+        return json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
 
 
 class ProblemError(Exception):
@@ -36,7 +50,7 @@ class ProblemError(Exception):
 def problem(status: int, code: str, detail: str, **members: object) -> JSONResponse:
     """The response for a problem; `members` are added to the document."""
     document = {"type": TYPE_PREFIX + code, "title": code.replace("_", " "), "status": status, "detail": detail}
-    return JSONResponse({**document, "code": code, **members}, status_code=status, media_type=MEDIA_TYPE)
+    return AsciiJson({**document, "code": code, **members}, status_code=status, media_type=MEDIA_TYPE)
 
 
 def install_problems(api: FastAPI) -> None:
@@ -44,7 +58,10 @@ def install_problems(api: FastAPI) -> None:
 
     @api.exception_handler(ProblemError)
     async def _told(_: Request, error: ProblemError) -> JSONResponse:
-        return problem(error.status, error.code, error.detail, **error.members)
+        answer = problem(error.status, error.code, error.detail, **error.members)
+        if error.status in TRY_AGAIN:
+            answer.headers["Retry-After"] = "1"
+        return answer
 
     @api.exception_handler(KafkaUnavailableError)
     async def _away(_: Request, error: KafkaUnavailableError) -> JSONResponse:
@@ -52,9 +69,17 @@ def install_problems(api: FastAPI) -> None:
         answer.headers["Retry-After"] = "1"
         return answer
 
+    @api.exception_handler(RegistryUnavailableError)
+    async def _no_schemas(_: Request, error: RegistryUnavailableError) -> JSONResponse:
+        answer = problem(503, "registry_unavailable", f"the schema registry cannot be asked: {error}")
+        answer.headers["Retry-After"] = "1"
+        return answer
+
     @api.exception_handler(OperatorError)
     async def _broken(_: Request, error: OperatorError) -> JSONResponse:
-        return problem(503, error.code, error.problem)
+        answer = problem(503, error.code, error.problem)
+        answer.headers["Retry-After"] = "1"
+        return answer
 
     @api.exception_handler(ClickHouseError)
     async def _unprojected(_: Request, error: ClickHouseError) -> JSONResponse:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -21,31 +22,38 @@ from schemas.topics import Topics
 from streams.api.app import build_api
 from streams.api.audit_routes import audit_router
 from streams.api.connections import BoundedProtocol
+from streams.api.door import Door
 from streams.api.finance import Desk
 from streams.api.guard import Guard
 from streams.api.hosts import HostRule
+from streams.api.intake import Intake
 from streams.api.invoices import invoices_router
 from streams.api.projection import Projection
+from streams.api.setting_versions import SettingVersions
 from streams.api.statements import statements_router
+from streams.api.write_routes import write_router
 from streams.background import watched_threads
-from streams.errors import ApiKeysUnsupportedError, KafkaUnavailableError, OperatorError
+from streams.errors import KafkaUnavailableError, NoApiKeysError, OperatorError
 from streams.kafka import topics_admin
 from streams.kafka.balances import BalanceReader
+from streams.kafka.key_topic import KeyReader, check_keys_file
 from streams.kafka.registry import connect_registry
 from streams.kafka.registry_topic import TopicRegistry
 from streams.local.api_key import new_local_key
+from streams.processing.price_ties import refuse_ties
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from streams.api.health import Check
+    from streams.kafka.api_keys import Keyring
     from streams.settings import Settings
     from streams.stopping import Stopping
 
 log = structlog.get_logger(__name__)
 
 READER_IDLE_MAX_S = 30.0
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
+KEYS_TIMEOUT_S = 30.0
 
 
 class _Server(uvicorn.Server):
@@ -59,41 +67,66 @@ class _Server(uvicorn.Server):
 async def serve(settings: Settings, announce: Callable[[str], None], stopping: Stopping) -> None:
     """Serve until told to stop.
 
-    1. Take the port. 2. Topics. 3. Balances. 4. HTTP, and beside it ClickHouse and the projection; `announce` is
-    called with the address once it answers, and the projection runs or is known to wait. Raises `OperatorError` where
-    a part cannot be had, or ends by itself; before all of it where API keys are set, which nobody would be asked for.
+    1. Take the port, and look at the file of keys. 2. Topics. 3. API keys. 4. Balances. 5. HTTP, and beside it
+    ClickHouse and the projection; `announce` is called with the address once it answers, and the projection runs or is
+    known to wait. Raises `OperatorError` where a part cannot be had, or ends by itself; `NoApiKeysError` where others
+    than this machine could ask and no key was ever made.
     """
-    if settings.api_keys_file is not None:
-        raise ApiKeysUnsupportedError
     listening = listen(settings.http_host, settings.http_port)
-    if settings.http_host not in LOOPBACK:
-        log.warning("open to the network, and nobody is asked for a key", host=settings.http_host)
+    check_keys_file(settings)
     await asyncio.to_thread(topics_admin.apply, settings)
+    keys = KeyReader(settings)
     registry = None if settings.schema_registry_url else TopicRegistry(settings)
-    balances = BalanceReader(settings, connect_registry(settings))
+    schemas = connect_registry(settings)
+    balances = BalanceReader(settings, schemas)
+    versions = SettingVersions(settings, schemas)
+    intake = Intake(settings, schemas)
     died: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
     try:
         with watched_threads(lambda error: None if died.done() else died.set_result(error)):
-            balances.start()
+            keys.start()
+            await asyncio.to_thread(keys.wait_until_current, KEYS_TIMEOUT_S)
+            check_keys(settings, keys.keyring)
+            for each in (balances, versions, intake):
+                each.start()
+            balances.start_checking()
             projection = Projection(settings)
             people = projection.client()
             desk = Desk(lambda: people, Topics(settings.namespace).name("ledger"), settings.invoice_issuer)
             live, ready = checks(balances, projection)
             key = new_local_key(settings.data_dir)
-            routers = [audit_router(projection.client(), key), invoices_router(desk), statements_router(desk)]
-            api = build_api(balances=balances, registry=registry, live=live, ready=ready, routers=routers)
-            await _run(_Server(server_config(api, settings)), listening, projection, announce, stopping, died)
+            check_prices = functools.partial(refuse_ties, settings)
+            door = Door(lambda: keys.keyring, key, loopback=settings.http_on_loopback)
+            api = build_api(
+                balances=balances,
+                registry=registry,
+                live=live,
+                ready=ready,
+                statements=[invoices_router(desk), statements_router(desk)],
+                others=[audit_router(projection.client(), key), write_router(intake, versions, check_prices)],
+            )
+            await _run(_Server(server_config(api, settings, door)), listening, projection, announce, stopping, died)
     finally:
-        await asyncio.to_thread(balances.close)
+        for part in (intake, keys, versions, balances):
+            await asyncio.to_thread(part.close)
         if registry is not None:
             registry.close()
 
 
-def server_config(api: FastAPI, settings: Settings) -> uvicorn.Config:
+def check_keys(settings: Settings, keyring: Keyring) -> None:
+    """Refuse to listen beyond this machine while no key was ever made; say it where nobody is asked for one."""
+    if len(keyring):
+        return
+    if not settings.http_on_loopback:
+        raise NoApiKeysError(settings.http_host)
+    log.warning("nobody is asked for an API key, until `credits keys create` makes one", host=settings.http_host)
+
+
+def server_config(api: FastAPI, settings: Settings, door: Door) -> uvicorn.Config:
     """How `api` is served: behind the guard, on connections that end, on what the socket says and nothing else."""
     hosts = HostRule(settings.http_host, settings.http_allowed_hosts.split(","))
     return uvicorn.Config(
-        Guard(api, hosts, body_bytes_max=settings.http_body_bytes_max),
+        Guard(api, hosts, door, body_bytes_max=settings.http_body_bytes_max),
         http=BoundedProtocol,
         ws="none",
         proxy_headers=False,  # what a header says of the client is what the client likes
@@ -163,7 +196,9 @@ def listen(host: str, port: int) -> socket.socket:
     """A listening socket; raises `OperatorError` when the port is taken or the host is not ours."""
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listening = socket.socket(family)
+        # Named TCP: only then asyncio sends small writes at once (TCP_NODELAY) on the connections that it accepts. Head
+        # and body are two writes; without it each answer waited 40 ms for the client's delayed acknowledgement.
+        listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         if os.name == "posix":  # a port that was closed a moment ago may be taken again
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((host, port))

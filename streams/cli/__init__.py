@@ -61,6 +61,7 @@ COMMANDS: tuple[Listed, ...] = (
     Listed("dead-letters", "List, show and replay what could not be booked.", CARE),
     Listed("accounts", "Merge second accounts of an organisation.", CARE),
     Listed("topics", "Create and check the topics.", CARE),
+    Listed("keys", "Create, list and revoke API keys.", CARE),
     Listed("acl", "Write who may read and write what into Kafka.", CARE),
     Listed("schemas", "Check the schemas for compatibility.", CARE),
     Listed("asyncapi", "Print the AsyncAPI document of the topics.", CARE),

@@ -9,6 +9,7 @@ import urllib.request
 from typing import TYPE_CHECKING, Any
 
 from streams.errors import OperatorError
+from streams.local.api_key import HEADER, local_key
 
 if TYPE_CHECKING:
     from streams.settings import Settings
@@ -47,13 +48,22 @@ def encoded(part: str) -> str:
     return urllib.parse.quote(part, safe="") if part.strip(".") else part.replace(".", "%2E")
 
 
+def credentials(settings: Settings) -> dict[str, str]:
+    """What a command presents: the API key of the settings, else the key in the data folder when `serve` uses it."""
+    if settings.api_key is not None:
+        return {"Authorization": f"Bearer {settings.api_key.get_secret_value()}"}
+    local = local_key(settings.data_dir)
+    return {} if local is None else {HEADER: local}
+
+
 def get(settings: Settings, path: str, **query: object) -> bytes:
     """What `serve` answers at a path; a parameter that is None is left out. Raises `ServeAwayError`, `RefusedError`."""
     given = urllib.parse.urlencode({name: value for name, value in query.items() if value is not None})
     address = serve_address(settings)
     url = f"{address}{path}?{given}" if given else f"{address}{path}"
     try:
-        with urllib.request.urlopen(url, timeout=ANSWER_TIMEOUT_S) as answer:
+        request = urllib.request.Request(url, headers=credentials(settings))
+        with urllib.request.urlopen(request, timeout=ANSWER_TIMEOUT_S) as answer:
             content: bytes = answer.read()
             return content
     except urllib.error.HTTPError as error:

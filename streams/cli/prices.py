@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,21 +16,11 @@ from streams.errors import OperatorError
 
 if TYPE_CHECKING:
     from schemas.fields import Record
-    from streams.ledger.price_log import PriceLog
-    from streams.settings import Settings
 
 app = typer.Typer(help="Import the price list.", no_args_is_help=True)
 
 TRUE_WORDS = {"true", "yes", "1"}
 FALSE_WORDS = {"false", "no", "0"}
-LAST_MS = 2**62
-"""Later than what was published at any time."""
-
-
-class PriceTieError(OperatorError):
-    """Two prices that could match the same usage equally well; nothing was published."""
-
-    code = "price_tie"
 
 
 @app.callback()
@@ -48,6 +37,7 @@ def import_prices(
     """Publish prices. A tie with another price is refused: every usage has one price."""
     from streams.client import CreditsProducer
     from streams.kafka import topics_admin
+    from streams.processing.price_ties import refuse_ties
 
     records = read_prices(file)
     settings = load_settings()
@@ -92,38 +82,3 @@ def _fields(row: dict[str, str | None]) -> dict[str, object]:
             value = int(text)
         fields[name] = value
     return fields
-
-
-def refuse_ties(settings: Settings, records: Sequence[Record]) -> None:
-    """Raise `PriceTieError` when a price could tie with a published one, or with another of these."""
-    from streams.ledger.price_log import Published
-    from streams.ledger.rating import Price
-
-    prices = [Price.from_record(record.to_record()) for record in records]
-    new = [(Published(LAST_MS, 0, number), price.price_id, price) for number, price in enumerate(prices)]
-    log = published_prices(settings).with_changes(new)
-    for place, price_id, _ in new:
-        other = log.refused.get(place)
-        if other is not None:
-            raise PriceTieError(
-                f"price {price_id} and price {other.price_id} could match the same usage equally well",
-                "nothing was published; narrow one of them, or end its validity with valid_to",
-            )
-
-
-def published_prices(settings: Settings) -> PriceLog:
-    """The published prices, as the workers judge them."""
-    from schemas.topics import Topics
-    from streams.client import committed_ends, read_range
-    from streams.kafka.registry import connect_registry
-    from streams.processing.prices import PriceRecords
-    from streams.seals import Seals
-
-    topics = Topics(settings.namespace)
-    kept = topics.name("kept_prices")
-    records = PriceRecords(settings.partitions, connect_registry(settings), topics, Seals.of(settings))
-    # What the ledger keeps is read last: what was judged meanwhile is then known as judged.
-    for topic in (topics.name("prices"), kept):
-        for batch in read_range(settings, {}, committed_ends(settings, [topic])):
-            records.take(*((), batch) if topic == kept else (batch, ()))
-    return records.log

@@ -41,7 +41,7 @@ def produce(
 
         topics_admin.apply(settings)
         if kind is InputKind.PRICE:
-            from streams.cli.prices import refuse_ties
+            from streams.processing.price_ties import refuse_ties
 
             refuse_ties(settings, records)
         with CreditsProducer(settings) as producer, progress(f"sending {kind.value}", len(records)) as steps:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,11 +12,16 @@ from streams.cli.console import load_settings, note
 from streams.data_folder import prepare
 from streams.local.parent import stop_with_parent
 
+if TYPE_CHECKING:
+    from streams.settings import Settings
+
 app = typer.Typer()
 
 
 @app.command()
-def serve() -> None:
+def serve(
+    first_key: Annotated[bool, typer.Option("--first-key", help="Make an admin key if there is none.")] = False,
+) -> None:
     """Serve HTTP and the registry, and fold the ledger into ClickHouse, until Ctrl-C."""
     settings = load_settings()
 
@@ -27,7 +33,19 @@ def serve() -> None:
     prepare(settings.data_dir)
     stopping = Stopping(settings.stop_grace_s)
     stop_with_parent()
+    if first_key:
+        _make_first_key(settings)
     asyncio.run(run(settings, _announce, stopping))
+
+
+def _make_first_key(settings: Settings) -> None:
+    from streams.kafka import topics_admin
+    from streams.kafka.key_topic import first_admin_key
+
+    topics_admin.apply(settings)
+    token = first_admin_key(settings)
+    if token is not None:
+        note(f"the first admin key, shown this once: {token}")
 
 
 def _announce(address: str) -> None:

@@ -20,9 +20,11 @@ STATUS_OF_SIGNAL = 128
 @app.command()
 def up(
     workers: Annotated[int, typer.Option("--workers", min=1, max=64, help="How many ledger workers.")] = 1,
+    keys: Annotated[bool, typer.Option("--keys", help="Ask for API keys on loopback too.")] = False,
 ) -> None:
     """Run Kafka (unless one is given), the registry, workers, HTTP and the projection, until Ctrl-C.
 
+    Where HTTP listens beyond this machine, API keys are asked for: the first admin key is made and shown, once.
     Everything is kept in the data folder: the next start goes on where this one stopped.
     """
     settings = load_settings()
@@ -44,7 +46,7 @@ def up(
             raise KeyboardInterrupt
 
     started = False
-    with LocalSystem(settings, workers=workers, say=note) as system:
+    with LocalSystem(settings, workers=workers, say=note, keys=keys) as system:
         for each in (signal.SIGINT, signal.SIGTERM):
             signal.signal(each, stop_process)
         system.start()

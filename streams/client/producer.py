@@ -9,6 +9,7 @@ Rules of this file:
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -47,6 +48,45 @@ class DeliveryError(OperatorError):
     code = "not_delivered"
 
 
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A record as Kafka takes it."""
+
+    topic: str
+    """Physical name."""
+    key: bytes
+    value: bytes
+    headers: list[tuple[str, bytes]]
+
+
+class RecordEncoder:
+    """Makes records of models: topic, key, framed Avro, headers. Safe to use from several threads.
+
+    Raises `RegistryUnavailableError` (schemas.codec) from the first record of a kind when the registry cannot be asked.
+    """
+
+    def __init__(self, settings: Settings, registry: Registry) -> None:
+        self._registry = registry
+        self._topics = Topics(settings.namespace)
+
+    def topic(self, kind: InputKind) -> str:
+        """Physical name of the topic that takes this kind."""
+        return self._topics.name(INPUT_TOPICS[kind])
+
+    def schema_id(self, kind: InputKind) -> int:
+        """Id of the schema that this kind is written with."""
+        return self._registry.schema_id(INPUT_TOPICS[kind])
+
+    def encode(self, kind: InputKind, model: InputModel) -> Outgoing:
+        """The record of one model."""
+        record = model.to_record()
+        topic = BY_KEY[INPUT_TOPICS[kind]]
+        assert topic.record is not None
+        value = encode_one(topic.record, record, self.schema_id(kind))
+        key = record["price_id"] if kind is InputKind.PRICE else record["org_id"]
+        return Outgoing(self.topic(kind), key.encode(), value, cloud_event_headers(kind, record))
+
+
 class CreditsProducer:
     """Sends input records of every kind. Not safe for several threads at once; use it as a context manager.
 
@@ -54,8 +94,7 @@ class CreditsProducer:
     """
 
     def __init__(self, settings: Settings, *, registry: Registry | None = None, linger_ms: int = 5) -> None:
-        self._registry = connect_registry(settings) if registry is None else registry
-        self._topics = Topics(settings.namespace)
+        self._encoder = RecordEncoder(settings, connect_registry(settings) if registry is None else registry)
         self._failures: list[str] = []
         self._failed = 0
         self._producer = Producer(
@@ -78,20 +117,16 @@ class CreditsProducer:
 
     def topic(self, kind: InputKind) -> str:
         """Physical name of the topic that takes this kind."""
-        return self._topics.name(INPUT_TOPICS[kind])
+        return self._encoder.topic(kind)
 
     def schema_id(self, kind: InputKind) -> int:
         """Id of the schema that this kind is written with."""
-        return self._registry.schema_id(INPUT_TOPICS[kind])
+        return self._encoder.schema_id(kind)
 
     def produce(self, kind: InputKind, model: InputModel) -> None:
         """Hand one record over; `flush` says whether it arrived."""
-        record = model.to_record()
-        topic = BY_KEY[INPUT_TOPICS[kind]]
-        assert topic.record is not None
-        value = encode_one(topic.record, record, self.schema_id(kind))
-        key = record["price_id"] if kind is InputKind.PRICE else record["org_id"]
-        self._hand_over(self.topic(kind), key.encode(), value, cloud_event_headers(kind, record))
+        out = self._encoder.encode(kind, model)
+        self._hand_over(out.topic, out.key, out.value, out.headers)
 
     def produce_raw(
         self,

@@ -46,9 +46,11 @@ class LiveTopics:
         *,
         name: str,
         fetch_wait_ms: int = 500,
+        partitions: int | None = None,
     ) -> None:
+        """`partitions`: of each topic; None: as the settings say."""
         self._settings = settings
-        self._places = [(topic, number) for topic in topics for number in range(settings.partitions)]
+        self._places = [(topic, number) for topic in topics for number in range(partitions or settings.partitions)]
         self._take = take
         self._config = {
             **consumer_config(settings, f"{settings.app_id}-{name}-reader", enable_partition_eof=True),

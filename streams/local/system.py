@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, TextIO
 from pydantic import SecretStr
 
 from streams.data_folder import prepare
-from streams.errors import ApiKeysUnsupportedError, OperatorError
+from streams.errors import OperatorError
 from streams.local.broker import LocalBroker
 from streams.local.parent import PARENT_VARIABLE
 
@@ -156,8 +156,12 @@ class LocalSystem:
     `say` gets every line of every part; `step` the steps of starting. Use as a context manager, or call `stop`.
     """
 
-    def __init__(self, settings: Settings, *, workers: int = 1, say: Say, step: Say | None = None) -> None:
+    def __init__(
+        self, settings: Settings, *, workers: int = 1, say: Say, step: Say | None = None, keys: bool = False
+    ) -> None:
+        """`keys`: HTTP asks for API keys; it always does where it listens beyond this machine."""
         self.workers = workers
+        self._asks_for_keys = keys or not settings.http_on_loopback
         self.broker: LocalBroker | None = None
         self.parts: dict[str, Part] = {}
         self._given = settings
@@ -198,9 +202,9 @@ class LocalSystem:
         is every worker, or `all_parts` are needed.
         """
         from streams.kafka import topics_admin
+        from streams.kafka.key_topic import check_keys_file
 
-        if self._given.api_keys_file is not None:  # `serve` would refuse too, but only when the broker is up
-            raise ApiKeysUnsupportedError
+        check_keys_file(self._given)
         self._claim_folder()
         try:
             if self._given.kafka_bootstrap_servers is None:
@@ -208,6 +212,7 @@ class LocalSystem:
                 if not self.broker.start():
                     self._step(f"using the Kafka that runs at {self.broker.bootstrap_servers}")
             topics_admin.apply(self.settings)
+            self._make_first_key()
             self._step(f"starting serve and {self.workers} worker{'s' if self.workers != 1 else ''}")
             for name in self.names():
                 self._launch(name)
@@ -215,6 +220,14 @@ class LocalSystem:
         except BaseException:
             self.stop(GIVE_UP_TIMEOUT_S)
             raise
+
+    def _make_first_key(self) -> None:
+        """The key to begin with, said once: nobody can read it again."""
+        from streams.kafka.key_topic import first_admin_key
+
+        token = first_admin_key(self.settings) if self._asks_for_keys else None
+        if token is not None:
+            self._step(f"the first admin key, shown this once: {token}")
 
     def names(self) -> list[str]:
         """The parts, in the order of starting."""

@@ -18,6 +18,7 @@ ALLOWED = {
     "projections.projector.Projector.on_stop": "mode calls it when the service ends",
     "projections.projector.Projector.queued_rows": "a test holds the queue to its bound",
     "streams.api.paths.SegmentConvertor.to_string": "an abstract method of Starlette's; called to make an address",
+    "streams.api.problems.AsciiJson.render": "Starlette calls it for each answer",
     "streams.api.registry_routes.RegistryAnswer.render": "Starlette calls it for each answer",
     "streams.api.server._Server.capture_signals": "uvicorn calls it around serving",
     "streams.engine.health.BoundedServer.service_actions": "socketserver calls it between two connections",

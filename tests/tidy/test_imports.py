@@ -56,7 +56,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "streams.loadgen": TOOLS | {"streams.verify"},
     "streams.demo": TOOLS | {"streams.loadgen", "streams.verify"},
     "streams.bench": TOOLS | {"streams.loadgen", "streams.verify", "streams.engine", "streams.ledger"},
-    "streams.api": TOOLS | {"streams.ledger", "streams.engine", "projections", "streams.verify"},
+    "streams.api": TOOLS | {"streams.ledger", "streams.engine", "projections", "streams.verify", "streams.processing"},
     "streams.app": BELOW | {"streams.kafka", "streams.metrics", "streams.engine"},
     "streams.cli": set(),  # the top: anything
     "streams.__main__": {"streams.cli"},

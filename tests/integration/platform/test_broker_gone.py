@@ -14,6 +14,7 @@ import pytest
 import projections.rebuild
 import streams.client.dead_letters
 import streams.verify.audit
+from schemas.topics import Topics
 from streams.cli import main
 from streams.client import CreditsProducer
 from streams.kafka import topics_admin
@@ -50,7 +51,7 @@ def fill(local: LocalBroker) -> None:
     settings = Settings(kafka_bootstrap_servers=local.bootstrap_servers, partitions=2)
     with CreditsProducer(settings) as producer:
         for key in ("ledger", "dead_letters", "accounts", "balances"):
-            producer.produce_raw(producer._topics.name(key), b"acme", b"x")
+            producer.produce_raw(Topics().name(key), b"acme", b"x")
 
 
 def run(

@@ -43,6 +43,7 @@ INPUTS_OF_OTHERS = {"usage", "purchases", "transfers", "refunds", "holds", "sett
 ALERTS = {"alerts_threshold", "alerts_depletion", "alerts_topup"}
 OUTPUTS = {"ledger", *ALERTS, "topup_requests", "decisions", "balances", "dead_letters"}
 REPLAYS = "replays"
+KEYS = "api_keys"
 INTERNAL = {"transfer_legs", "accounts", "kept_prices"}
 MAY: dict[str, tuple[set[str], set[str]]] = {
     "producer": ({"schemas"}, {"usage"}),
@@ -51,8 +52,11 @@ MAY: dict[str, tuple[set[str], set[str]]] = {
     "admin": ({"schemas"}, {"settings", "prices", "transfers", "refunds"}),
     "subscriber": ({"schemas", "ledger", *ALERTS}, set()),
     "worker": ({"schemas", *OUTPUTS, *INPUTS_OF_OTHERS, *INTERNAL}, {*OUTPUTS, *INTERNAL}),
-    "serve": ({"schemas", *OUTPUTS, "prices", "kept_prices", REPLAYS} - {"topup_requests"}, {"schemas", "holds"}),
-    "operator": (set(BY_KEY), INPUTS_OF_OTHERS | {REPLAYS}),
+    "serve": (
+        {"schemas", *OUTPUTS, "prices", "kept_prices", "settings", REPLAYS, KEYS} - {"topup_requests"},
+        {"schemas", *INPUTS_OF_OTHERS},
+    ),
+    "operator": (set(BY_KEY), INPUTS_OF_OTHERS | {REPLAYS, KEYS}),
 }
 """What each role reads and writes, by itself: the table of docs/operations.md, said once more."""
 

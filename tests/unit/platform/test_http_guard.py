@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import http.client
 import json
@@ -21,11 +22,11 @@ from streams.api.audit_routes import audit_router
 from streams.api.connections import BoundedProtocol
 from streams.api.guard import Guard
 from streams.api.hosts import HostRule
-from streams.api.server import server_config
+from streams.api.server import listen, server_config
 from streams.local.api_key import HEADER, local_key, new_local_key
 from tests.brokers import test_settings
 from tests.tidy.source import ROOT
-from tests.unit.platform.http_server import answer_to, rest, seen_api, serving
+from tests.unit.platform.http_server import answer_to, open_door, rest, seen_api, serving
 
 BODY_MAX = 64 * 1024
 MIB = 1024 * 1024
@@ -45,7 +46,7 @@ class Hasty(BoundedProtocol):
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
     """`serve`'s application and connections, with small limits."""
     settings = test_settings(tmp_path_factory.mktemp("serve"), http_body_bytes_max=BODY_MAX)
-    config = server_config(seen_api(), settings)
+    config = server_config(seen_api(), settings, open_door())
     assert isinstance(config.app, Guard)
     assert config.http is BoundedProtocol
     config.app._body_timeout_s = 0.3
@@ -155,11 +156,11 @@ def test_a_larger_body_is_refused(address: Address, request_: bytes) -> None:
 SERVER = """
 import resource, sys
 from tests.brokers import test_settings
-from tests.unit.platform.http_server import seen_api, serving
+from tests.unit.platform.http_server import open_door, seen_api, serving
 from streams.api.server import server_config
 from pathlib import Path
 def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1 if sys.platform == "linux" else 1024)
-with serving(server_config(seen_api(), test_settings(Path(sys.argv[1])))) as address:
+with serving(server_config(seen_api(), test_settings(Path(sys.argv[1])), open_door())) as address:
     print(address[1], peak(), flush=True)
     sys.stdin.readline()
     print(peak(), flush=True)
@@ -212,7 +213,7 @@ def test_all_bodies_together_have_a_limit(address: Address, monkeypatch: pytest.
     """One client more than fits is told to come again, and does when the others have been answered."""
     half = b'{"a": "' + b"x" * (BODY_MAX - 100)
     with contextlib.ExitStack() as open_:
-        room = Guard(seen_api(), HostRule("127.0.0.1"), body_bytes_max=BODY_MAX, body_timeout_s=30)
+        room = Guard(seen_api(), HostRule("127.0.0.1"), open_door(), body_bytes_max=BODY_MAX, body_timeout_s=30)
         server = open_.enter_context(serving(_config(room)))
         clients = [open_.enter_context(socket.create_connection(server, 10)) for _ in range(guard.BODIES_AT_ONCE)]
         for client in clients:
@@ -323,6 +324,31 @@ def test_a_connection_is_kept_between_requests(address: Address) -> None:
     client.close()
 
 
+# Answers
+
+
+def test_small_writes_are_sent_at_once() -> None:
+    """Head and body are two writes: without TCP_NODELAY the second waits for the client's delayed acknowledgement."""
+
+    async def accepted() -> int:
+        found: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+        class Seen(asyncio.Protocol):
+            def connection_made(self, transport: asyncio.BaseTransport) -> None:
+                connection = transport.get_extra_info("socket")
+                found.set_result(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+
+        server = await asyncio.get_running_loop().create_server(Seen, sock=listen("127.0.0.1", 0))
+        _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        try:
+            return await found
+        finally:
+            writer.close()
+            server.close()
+
+    assert asyncio.run(accepted()) != 0
+
+
 # What is internal
 
 
@@ -342,7 +368,7 @@ def test_internal_routes_ask_for_the_key_in_the_data_folder(tmp_path: Path, seen
     assert new_local_key(tmp_path) != key
     api = seen_api()
     api.include_router(audit_router(Mock(), key))
-    with serving(server_config(api, test_settings(tmp_path))) as address:
+    with serving(server_config(api, test_settings(tmp_path), open_door())) as address:
         for more in ("", f"{HEADER}: \r\n", f"{HEADER}: {key[:-1]}\r\n", "X-Forwarded-For: 127.0.0.1\r\n"):
             asked = f"GET /internal/clickhouse/audit HTTP/1.1\r\nHost: localhost\r\n{more}Connection: close\r\n\r\n"
             assert status(answer_to(address, asked.encode())) == 403

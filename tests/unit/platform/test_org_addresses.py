@@ -17,7 +17,7 @@ from streams.cli.http_client import org_path
 from tests.brokers import test_settings
 from tests.laws import examples
 from tests.tidy.source import ROOT
-from tests.unit.platform.http_server import seen_api, serving
+from tests.unit.platform.http_server import open_door, seen_api, serving
 
 DOCUMENTED = "`GET /v1/orgs/{org}/"
 
@@ -50,7 +50,7 @@ IDS = [
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int]]:
-    with serving(server_config(seen_api(), test_settings(tmp_path_factory.mktemp("serve")))) as found:
+    with serving(server_config(seen_api(), test_settings(tmp_path_factory.mktemp("serve")), open_door())) as found:
         yield found
 
 

@@ -1,0 +1,58 @@
+"""Whether prices could tie with each other, asked before they are published (product rule 7).
+
+Rules of this file: every usage has one price, so a price that could match the same usage equally well as another one is
+refused. Two who publish at the same moment do not see each other: the worker judges again, by the topic's order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from schemas.topics import Topics
+from streams.errors import OperatorError
+from streams.kafka.reader import committed_ends, read_range
+from streams.kafka.registry import connect_registry
+from streams.ledger.price_log import PriceLog, Published
+from streams.ledger.rating import Price
+from streams.processing.prices import PriceRecords
+from streams.seals import Seals
+
+if TYPE_CHECKING:
+    from schemas.fields import Record
+    from streams.settings import Settings
+
+LAST_MS = 2**62
+"""Later than what was published at any time."""
+
+
+class PriceTieError(OperatorError):
+    """Two prices that could match the same usage equally well; nothing was published."""
+
+    code = "price_tie"
+
+
+def refuse_ties(settings: Settings, records: Sequence[Record]) -> None:
+    """Raise `PriceTieError` when a price could tie with a published one, or with another of these."""
+    prices = [Price.from_record(record.to_record()) for record in records]
+    new = [(Published(LAST_MS, 0, number), price.price_id, price) for number, price in enumerate(prices)]
+    log = published_prices(settings).with_changes(new)
+    for place, price_id, _ in new:
+        other = log.refused.get(place)
+        if other is not None:
+            raise PriceTieError(
+                f"price {price_id} and price {other.price_id} could match the same usage equally well",
+                "nothing was published; narrow one of them, or end its validity with valid_to",
+            )
+
+
+def published_prices(settings: Settings) -> PriceLog:
+    """The published prices, as the workers judge them."""
+    topics = Topics(settings.namespace)
+    kept = topics.name("kept_prices")
+    records = PriceRecords(settings.partitions, connect_registry(settings), topics, Seals.of(settings))
+    # What the ledger keeps is read last: what was judged meanwhile is then known as judged.
+    for topic in (topics.name("prices"), kept):
+        for batch in read_range(settings, {}, committed_ends(settings, [topic])):
+            records.take(*((), batch) if topic == kept else (batch, ()))
+    return records.log

@@ -52,7 +52,7 @@ def balance(
 
 
 def show(document: dict[str, Any]) -> None:
-    """Print a balance for people; what is on the way only where something is."""
+    """Print a balance for people; credits in transit only when there are some."""
     say(f"{document['org_id']}, entry {document['seq']:,}, as of {document['as_of']}")
     wallets = document["wallets"]
     moving = any(wallet["on_the_way"] != "0" for wallet in wallets)
@@ -62,6 +62,10 @@ def show(document: dict[str, Any]) -> None:
         [wallet["unit"], *(wallet[name] for name in amounts), wallet["status"], wallet["health"]] for wallet in wallets
     ]
     if rows:
-        print_table([name.replace("_", " ") for name in columns], rows, [name.replace("_", " ") for name in amounts])
+        print_table([_heading(name) for name in columns], rows, [_heading(name) for name in amounts])
     else:
         say("no wallet yet: nothing was bought, given or used")
+
+
+def _heading(name: str) -> str:
+    return "in transit" if name == "on_the_way" else name.replace("_", " ")

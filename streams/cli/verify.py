@@ -130,7 +130,7 @@ def show(report: Report) -> None:
     say(f"{report.entries:,} entries of {report.orgs:,} organisations")
     names = ("added", "spent", "expired", "taken_back", "balances", "on_the_way")
     rows = [[row.unit, *(format_amount(getattr(row, name)) for name in names), row.left_over] for row in report.units]
-    headings = ["unit", *(name.replace("_", " ") for name in names), "left over"]
+    headings = ["unit", "added", "spent", "expired", "taken back", "balances", "in transit", "left over"]
     print_table(headings, rows, headings[1:])
     show_inputs(report.inputs)
     for account in report.split_accounts:

@@ -51,9 +51,9 @@ def test_openapi_has_the_words_of_the_document() -> None:
 def test_the_table_has_a_column_where_something_is_on_the_way(capsys: pytest.CaptureFixture[str]) -> None:
     show(balance_document(balance(EUR=0, USD=2 * 10**9)))
     _, head, *lines = capsys.readouterr().out.splitlines()
-    assert "held  available  on the way  month spent" in head
+    assert "held  available  in transit  month spent" in head
     assert [line.split()[4] for line in lines] == ["0", "2"]
     show(balance_document(balance(EUR=0, USD=0)))
     _, head, *lines = capsys.readouterr().out.splitlines()
-    assert "on the way" not in head
+    assert "in transit" not in head
     assert [len(line.split()) for line in lines] == [9, 9]

@@ -1,7 +1,7 @@
 """May this work begin? The answer before the work, and the first limit in its way (product rules 11-13, 15, 17, 18).
 
 Rules of this file:
-- Reads only. Guards in order, the first that says no decides: the org is closed; the user may not spend (403
+- Reads only. Guards in order, the first that refuses decides: the org is closed; the user may not spend (403
   `not_authorized`); the model is not allowed (403); free work is let through; the wallet is at its negative limit; the
   month's allowed limit; budgets, those of the whole org first (402 `limit_reached`, with its name); new work below the
   low-credit limit; the balance (402 `credits_not_available`, or `credits_held`).
@@ -184,7 +184,7 @@ def _month_end(account: Account, wallet: Wallet, at: int) -> int:
 
 def _of_budget(account: Account, budget: Budget, at: int) -> _Limit:
     spent, ends_at = budget.spent, budget.ends_at
-    if at >= ends_at:  # nobody has used anything of it since
+    if at >= ends_at:  # nothing was used of it since
         spent, zone = 0, account.time_zone
         ends_at = window_starts_at(budget.window, window_of(budget.window, at, zone) + 1, zone)
     return _Limit(budget.budget_id, budget.window, ends_at, budget.limit, budget.limit - spent - budget.held)

@@ -76,7 +76,7 @@ def decide(account: Account, command: Command, context: Context) -> Outcome:
 
 
 def _decide_usage(account: Account, usage: Usage, context: Context, outcome: Outcome) -> bool:
-    """Book a usage; True: nothing can have become due by it, for it went into one grant without a word."""
+    """Book a usage; True: nothing can have become due by it, for it drew on one grant and raised no alert."""
     hold = None if usage.hold_id is None else account.holds.get(usage.hold_id)
     unit = None if hold is None else hold.wallet
     if usage.voided or usage.revision or usage.event_id in account.corrected:
@@ -125,7 +125,7 @@ def _decide_setting(journal: Journal, setting: Setting) -> None:
 
 
 def _accepted_body(account: Account, setting: Setting) -> Body | Refusal:
-    """What a setting says, if it is well formed, its actor may say it, and the account takes it."""
+    """The body of a setting that is well formed, that its actor may set, and that the account has room for."""
     try:
         body = parse_body(setting.kind, setting.body)
     except InvalidSettingError as error:

@@ -2,7 +2,7 @@
 
 Rules of this file: guards in this order: validity, authority, what is referred to, limits, those of growth (`bounds`)
 last; then the range of amounts; then the entry, which nothing refuses any more. A refund of more than is left to
-refund, or than the wallet has beside what is held, is refused whole; when a purchase's id was used again after its 35
+refund, or than the wallet has that is not held, is refused whole; when a purchase's id was used again after its 35
 days, a refund is about the latest. What a refund of usage gives back goes to the grants it was drawn from, the last
 drawn first, so that the grants stand as if less had been used; partial refunds add up, at most to the usage.
 """

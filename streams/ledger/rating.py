@@ -6,10 +6,10 @@ Rules of this file:
   (operation unless `*`, category, model, tool, provider, tier, direction unless `any`). `credits prices` publishes none
   that could tie with another (`could_tie`), and of two that do only the one published first is in force (`price_log`).
   Should two meet here all the same, as a listed price and a setting of one org may, the later `valid_from` wins, then
-  the greater `price_id`, so that every worker says the same.
+  the greater `price_id`, so that every worker gives the same answer.
 - Token units: input and output tokens, each with the price of its direction. Other units: `quantity_nanos` (nano-units
   of the billing unit), 1 unit when absent; times `replicas` where the unit is a time.
-  Usage priced in tokens that says no number of tokens, not even 0, is `invalid_field`: it is not taken for nothing.
+  Usage priced in tokens without a number of tokens, not even 0, is `invalid_field`: it is not booked as free.
 - The cost is rounded once, half up to a nano-credit. A free price costs 0. Nothing priced is `unknown_price`, never 0.
 
 `PriceList` is immutable in meaning; `plan` remembers what it compiled, at most `PLANS_MAX` of them.
@@ -28,7 +28,8 @@ from schemas.enums import BillingUnit, DeadLetterCode, Direction
 from streams.ledger.refusals import DeadLetter
 
 PLANS_MAX = 65_536
-"""Compiled plans kept per price list: beyond it the memory starts anew. A plan is about 1 KiB, so 64 MiB at most."""
+"""Compiled plans kept per price list; beyond it all are dropped, and compiled again when needed. A plan is about 1 KiB,
+so 64 MiB at most."""
 
 ANY_OPERATION = "*"
 
@@ -82,7 +83,7 @@ class Price(msgspec.Struct, frozen=True):
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Price:
-        """From a decoded Avro record; raises msgspec.ValidationError for wrong types or unknown words."""
+        """From a decoded Avro record; raises msgspec.ValidationError for wrong types or unknown values."""
         return msgspec.convert({name: value for name, value in record.items() if value is not None}, cls)
 
     @property
@@ -104,7 +105,7 @@ class Price(msgspec.Struct, frozen=True):
 
 
 class Overrides(msgspec.Struct, array_like=True, frozen=True):
-    """Prices of one org by its settings, and a digest of them, by which plans made with them are told apart."""
+    """Prices of one org by its settings, and a digest of them, which tells plans made with them from others."""
 
     version: int
     prices: dict[str, Price]

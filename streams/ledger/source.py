@@ -1,6 +1,7 @@
 """Where a command comes from, and what it is decided with.
 
-Rules of this file: data only. Time, prices and looked-up entries are gathered by the caller; the ledger asks nobody.
+Rules of this file: data only. Time, prices and looked-up entries are gathered by the caller; the ledger makes no
+requests.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from streams.ledger.rating import PriceList
 
 
 class Source(msgspec.Struct, frozen=True):
-    """The place of a record in the log: topic, partition, offset."""
+    """Where a record lies in the log: topic, partition, offset."""
 
     topic: str
     partition: int
@@ -26,7 +27,7 @@ TIME = Source("", -1, -1)
 
 
 class Context(msgspec.Struct, frozen=True):
-    """What a decision needs beside the account and the command."""
+    """What a decision needs besides the account and the command."""
 
     at: int
     """The ledger's time: becomes `recorded_at`; never goes back within an account."""

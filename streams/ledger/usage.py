@@ -41,7 +41,7 @@ _USAGE = EntryKind.USAGE
 
 
 class Booking(msgspec.Struct, frozen=True, gc=False):
-    """What the entry of a booked usage says about money. Nano-units."""
+    """The amounts of a booked usage's entry. Nano-units."""
 
     seq: int
     amount: int
@@ -56,7 +56,7 @@ class Booking(msgspec.Struct, frozen=True, gc=False):
 
 def scope_of(usage: Usage) -> Scope:
     """What budgets know a usage by."""
-    return (  # type: ignore[return-value]  # a plain tuple is made in a third of the time, and read by place as well
+    return (  # type: ignore[return-value]  # a plain tuple is made in a third of the time, and read by index as well
         usage.user_id,
         usage.project_id,
         usage.model,
@@ -170,7 +170,7 @@ def apply_usage(
     hold_id: str | None = None,
     known: CorrectedUsage | None = None,
 ) -> tuple[Alert, ...]:
-    """The fold of a usage entry: the slow way, also taken by `evolve`. A usage that names a hold takes from it.
+    """The fold of a usage entry: the slow path, also taken by `evolve`. A usage that names a hold takes from it.
 
     `known`: what the account knew of it, where this is a further revision; what that gave back is judged with it.
     """

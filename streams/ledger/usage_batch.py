@@ -198,7 +198,7 @@ class _Booking:
         self._ratings = ratings
         self._shared = shared_ids(rows)
         self._classes = classify(rows, accounts, ratings)
-        """By itself; `dispositions` is what the row comes to beside the others."""
+        """Of each row by itself; `dispositions` takes the other rows into account."""
         self.dispositions = self._classes.copy()
         for row in self._shared:
             self.dispositions[row] = Disposition.SHARES_ID
@@ -237,7 +237,7 @@ class _Booking:
             ratings.units,
             strict=True,
         ):
-            if disposition is not book and not self._stands_for_itself(row, at):
+            if disposition is not book and not self._is_booked_by_cost(row, at):
                 continue
             account = accounts[org]
             wallet = account.wallets.get(unit)
@@ -251,10 +251,10 @@ class _Booking:
             else:
                 self._book_slowly(row, account, unit, cost, at)
 
-    def _stands_for_itself(self, row: int, at: int) -> bool:
+    def _is_booked_by_cost(self, row: int, at: int) -> bool:
         """Whether a row is to be booked by its cost; all others have come to their end after this."""
         if self.dispositions[row] is Disposition.SHARES_ID:
-            self.dispositions[row] = self._among_its_like(row)
+            self.dispositions[row] = self._among_same_id(row)
         match self.dispositions[row]:
             case Disposition.BOOK:
                 return True
@@ -268,7 +268,7 @@ class _Booking:
                 assert_never(disposition)
         return False
 
-    def _among_its_like(self, row: int) -> Disposition:
+    def _among_same_id(self, row: int) -> Disposition:
         """Of rows that share an id the first that can be booked counts. Later ones are duplicates or dead letters."""
         event_id, contents = self._shared[row], self._rows.contents
         earlier = self._tried.get(event_id)

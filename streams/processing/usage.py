@@ -61,14 +61,14 @@ class UsageIntake:
         if decoded.positions is not None:
             numbers = np.asarray(decoded.positions, np.int64)
             keys = [keys[number] for number in decoded.positions]
-        usages, said = decoded.batch, decoded.contents()
+        usages, content = decoded.batch, decoded.contents()
         faults = usage_faults(self._state.own_keys, self._window, usages, keys, stamps[numbers])
         if faults:
             for row, fault in faults.items():
                 self._refuse(int(numbers[row]), fault)
             right = [row for row in range(len(keys)) if row not in faults]
             usages, numbers = usages.take(pa.array(right, pa.int64())), numbers[right]
-            keys, said = [keys[row] for row in right], [said[row] for row in right]
+            keys, content = [keys[row] for row in right], [content[row] for row in right]
         seed = self._state.partition.seed
         return UsageRows(
             usages=usages,
@@ -81,7 +81,7 @@ class UsageIntake:
             arrived=stamps[numbers],
             clocks=clocks[numbers],
             ids=digests(usage_ids(keys, usages), seed),  # type: ignore[arg-type]
-            contents=contents(said, seed),
+            contents=contents(content, seed),
         )
 
     def _new(self, rows: UsageRows) -> UsageRows:

@@ -3,8 +3,8 @@
 Rules of this file:
 - The guards, in this order: the record is under its owner's key; the key belongs to the partition; the fields are
   valid; the record lies inside its time window. The first that refuses says why, and the record is a dead letter.
-- Usage is judged in columns, everything else record by record. A record that is judged alone is read first, so what is
-  wrong with its fields goes before its key.
+- Usage is judged in columns, everything else record by record. A single record is read first, so what is wrong with its
+  fields goes before its key.
 - Columns vouch only for rows that are certainly right. Every other row is judged by the guard of a single record, so
   the two ways give the same messages.
 - The age of a record is the broker's time less the record's own time, so it does not depend on when a worker gets to

@@ -13,11 +13,11 @@ import pytest
 
 from tests.tidy.source import modules
 
-LINES_MAX = 56
-"""`streams.ledger.usage.usage_entry`, which lists the fields of an entry. Who splits the longest lowers this."""
+LINES_MAX = 47
+"""`streams.engine.restore.restore`. Splitting the longest function lowers this."""
 
-WHOLE_LINES_MAX = 56
-"""With the functions inside it."""
+WHOLE_LINES_MAX = 53
+"""With the functions inside it: `streams.cli.tail.tail`."""
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 

@@ -7,7 +7,8 @@ The rules of this file:
 2. Every claim has a key of its own, so that compaction takes none away.
 3. Released schemas are not in the topic: they come with the code, under the ids of `schemas/ids.json`. Ids in the
    topic begin at `DYNAMIC_ID_MIN`.
-4. A new version must be compatible with all before it, in both directions (FULL_TRANSITIVE). Nothing is deleted.
+4. A new version must be compatible with all before it, in both directions (FULL_TRANSITIVE), and its records must be
+   read. A claim of one that is not counts for nothing, whoever wrote it into the topic. Nothing is deleted.
 5. Over HTTP nothing is registered unless `CREDITS_REGISTRY_READ_ONLY` is false: who may write a version decides what
    every reader of the topic gets. `credits schemas register` is for operators, who may write the topic itself.
 """
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
 DYNAMIC_ID_MIN = 10_001
 SUBJECT_CHARS_MAX = 300
 SCHEMAS_MAX = 10_000
+ID_GAP_MAX = 10_000
+"""How far an id may be beyond the next one: `propose` leaves no gap, except where a claim was refused. 10,000 schemas
+with such gaps reach 100,000,000. So no claim uses up the ids, which are four bytes in the frame of a value."""
 KAFKA_TIMEOUT_S = 10.0
 ATTEMPTS_MAX = 20
 RETRY_S = 0.2
@@ -86,10 +90,14 @@ class Claims:
                 self._add(claim, _released_meaning(record, version))
 
     def fold(self, claim: Registered) -> bool:
-        """Take one claim of the topic; False when an earlier one (or a released schema) contradicts it."""
+        """Take one claim of the topic.
+
+        False when an earlier one (or a released schema) contradicts it, or when `register` would not have written it.
+        """
         try:
+            self.check(claim.subject, claim.schema)
             meaning = meaning_of(claim.schema)
-        except InvalidSchemaError:
+        except (InvalidSchemaError, IncompatibleSchemaError):
             return False
         versions = self._subjects.get(claim.subject, [])
         if claim.version != len(versions) + 1 or meaning in self._meanings.get(claim.subject, ()):
@@ -97,10 +105,23 @@ class Claims:
         known = self._ids.get(meaning)
         if known is not None and known != claim.schema_id:
             return False
-        if known is None and (claim.schema_id in self._by_id or claim.schema_id < DYNAMIC_ID_MIN):
+        if known is None and not self._may_be_new(claim.schema_id):
             return False
         self._add(claim, meaning)
         return True
+
+    def _may_be_new(self, schema_id: int) -> bool:
+        return schema_id not in self._by_id and DYNAMIC_ID_MIN <= schema_id <= self._dynamic_id_next + ID_GAP_MAX
+
+    def check(self, subject: str, schema: str) -> None:
+        """Raise `InvalidSchemaError` or `IncompatibleSchemaError` unless it may be the subject's next version."""
+        if not 0 < len(subject) <= SUBJECT_CHARS_MAX or not subject.isprintable():
+            raise InvalidSchemaError(f"a subject has 1 to {SUBJECT_CHARS_MAX} printable characters")
+        if len(self) >= SCHEMAS_MAX:
+            raise InvalidSchemaError(f"the registry holds {SCHEMAS_MAX} schemas and takes no more")
+        reasons = incompatibilities(schema, [each.schema for each in self._subjects.get(subject, ())])
+        if reasons:
+            raise IncompatibleSchemaError(reasons)
 
     def propose(self, subject: str, schema: str) -> Registered:
         """The claim to write for a schema that the subject does not have."""
@@ -219,13 +240,7 @@ class TopicRegistry:
                 found = self._claims.find(subject, schema)
                 if found is not None:
                     return found
-                if not 0 < len(subject) <= SUBJECT_CHARS_MAX or not subject.isprintable():
-                    raise InvalidSchemaError(f"a subject has 1 to {SUBJECT_CHARS_MAX} printable characters")
-                if len(self._claims) >= SCHEMAS_MAX:
-                    raise InvalidSchemaError(f"the registry holds {SCHEMAS_MAX} schemas and takes no more")
-                reasons = incompatibilities(schema, [each.schema for each in self._claims.versions(subject)])
-                if reasons:
-                    raise IncompatibleSchemaError(reasons)
+                self._claims.check(subject, schema)
                 self._write(self._claims.propose(subject, schema))
         raise RegistryUnavailableError(f"{ATTEMPTS_MAX} other schemas were registered meanwhile; try again")
 
@@ -280,9 +295,14 @@ class TopicRegistry:
     def _claims_of(self, value: bytes | None) -> None:
         try:
             claim = Registered(**json.loads(value or b""))
-        except (ValueError, TypeError):  # not ours: somebody wrote something else into the topic
+        except (ValueError, TypeError, RecursionError):  # not ours: somebody wrote something else into the topic
             return
-        if isinstance(claim.subject, str) and isinstance(claim.schema, str) and type(claim.schema_id) is int:
+        if (
+            isinstance(claim.subject, str)
+            and isinstance(claim.schema, str)
+            and type(claim.schema_id) is int
+            and type(claim.version) is int
+        ):
             self._claims.fold(claim)
 
     def _write(self, claim: Registered) -> None:

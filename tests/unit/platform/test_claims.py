@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,18 @@ from hypothesis import strategies as st
 
 from schemas.records import avro_text, bundled_id
 from schemas.topics import Topics
-from streams.kafka.registry_topic import DYNAMIC_ID_MIN, Claims, InvalidSchemaError, Registered, meaning_of
+from streams.kafka.registry_topic import (
+    DYNAMIC_ID_MIN,
+    ID_GAP_MAX,
+    SCHEMAS_MAX,
+    SUBJECT_CHARS_MAX,
+    Claims,
+    InvalidSchemaError,
+    Registered,
+    TopicRegistry,
+    meaning_of,
+)
+from tests.brokers import test_settings
 
 
 def record(name: str, *fields: str) -> str:
@@ -23,6 +35,12 @@ def record(name: str, *fields: str) -> str:
             "fields": [{"name": field, "type": "string", "default": ""} for field in fields],
         }
     )
+
+
+IN_MILLISECONDS = avro_text("usage").replace("timestamp-micros", "timestamp-millis")
+NEVER_READ = json.dumps(
+    {"type": "record", "name": "A", "fields": [{"name": "x", "type": {"type": "array", "items": "null"}}]}
+)
 
 
 def claims() -> Claims:
@@ -60,14 +78,63 @@ def test_the_first_claim_wins_and_the_loser_leaves_no_trace() -> None:
         Registered("a", 1, DYNAMIC_ID_MIN, "{"),
         Registered("ns.credits.usage.v1-value", 1, DYNAMIC_ID_MIN, record("usage", "x")),
         Registered("ns.credits.usage.v1-value", 2, bundled_id("usage"), avro_text("usage")),
+        Registered("a", 1, 10**20, record("A", "x")),
+        Registered("a", 1, 2**31 - 1, record("A", "x")),
+        Registered("", 1, DYNAMIC_ID_MIN, record("A", "x")),
+        Registered("a" * (SUBJECT_CHARS_MAX + 1), 1, DYNAMIC_ID_MIN, record("A", "x")),
+        Registered("\ud800", 1, DYNAMIC_ID_MIN, record("A", "x")),
+        Registered("ns.credits.usage.v1-value", 2, DYNAMIC_ID_MIN, IN_MILLISECONDS),
+        Registered("ns.credits.usage.v1-value", 2, DYNAMIC_ID_MIN, record("Usage", "x")),
+        Registered("a", 1, DYNAMIC_ID_MIN, NEVER_READ),
     ],
-    ids=["gap", "zero", "bundled id", "reserved id", "no schema", "version of a release", "a release again"],
+    ids=[
+        "gap",
+        "zero",
+        "bundled id",
+        "reserved id",
+        "no schema",
+        "version of a release",
+        "a release again",
+        "an id that no frame can hold",
+        "the last id",
+        "no subject",
+        "a subject too long",
+        "a subject that is no text",
+        "milliseconds",
+        "incompatible",
+        "records that are not read",
+    ],
 )
 def test_a_claim_that_contradicts_is_ignored(claim: Registered) -> None:
     folded = claims()
     before = (folded.subjects(), len(folded), folded.versions(claim.subject))
     assert not folded.fold(claim)
     assert (folded.subjects(), len(folded), folded.versions(claim.subject)) == before
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        b"[" * 200_000,
+        b"{",
+        b"\xff",
+        b"[]",
+        json.dumps({"subject": "a", "version": [1], "schema_id": DYNAMIC_ID_MIN, "schema": '"string"'}).encode(),
+        json.dumps({"subject": "a", "version": 1, "schema_id": DYNAMIC_ID_MIN, "schema": "[" * 200_000}).encode(),
+    ],
+    ids=["null", "nested deep", "no JSON", "no text", "a list", "a version that is none", "a schema nested deep"],
+)
+def test_what_is_no_claim_stops_nobody(value: bytes | None, tmp_path: Path) -> None:
+    registry = TopicRegistry(test_settings(tmp_path))
+    before = len(registry._claims)
+    registry._claims_of(value)
+    assert len(registry._claims) == before
+    assert registry._claims.propose("a", '"string"').schema_id == DYNAMIC_ID_MIN
+
+
+def test_ids_are_never_used_up() -> None:
+    assert DYNAMIC_ID_MIN + (SCHEMAS_MAX + 1) * (ID_GAP_MAX + 1) < 2**31
 
 
 def test_the_same_schema_elsewhere_has_the_same_id() -> None:

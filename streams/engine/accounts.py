@@ -31,6 +31,11 @@ def frame_account(due_at: int, state: bytes, commit: int = 0) -> bytes:
     return _HEAD.pack(due_at | _NUMBERED, commit) + state
 
 
+def is_frame(value: bytes) -> bool:
+    """Whether a value is long enough for an account's frame."""
+    return len(value) >= (_HEAD.size if value[:1] >= b"\x80" else _DUE.size)
+
+
 def frame_commit(framed: bytes) -> int:
     """The number of the transaction that wrote a frame; 0: it was an older program."""
     return int(_HEAD.unpack_from(framed)[1]) if framed[0] & 0x80 else 0

@@ -30,17 +30,25 @@ class PositionError(ValueError):
     """Bytes under `POSITION_KEY` that this code cannot read."""
 
 
+class PositionVersionError(PositionError):
+    """A position record of another version of the program."""
+
+
 class OutputEnd(msgspec.Struct, frozen=True, array_like=True):
     """The last record that a partition wrote to one output topic, in its own partition of it.
 
     `offset`: the record is at this offset or after it. Offsets are not known before the commit: this one is counted
     from the end of the log at the last restore, with one marker a transaction, and Kafka may only add markers.
     `digest`: `record_digest` of its key and value. `commit`: the number of the transaction that wrote it.
+    `deleted`: it has no value, so that compaction may take it. `shared`: records of others in the topic are passed
+    over by its readers, and may follow it.
     """
 
     offset: int
     digest: bytes
     commit: int
+    deleted: bool = False
+    shared: bool = False
 
 
 def record_digest(key: bytes | None, value: bytes | None) -> bytes:
@@ -125,5 +133,7 @@ def decode_position(value: bytes) -> PositionRecord:
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
         raise PositionError(f"the position record cannot be read: {error}") from error
     if record.version not in POSITION_VERSIONS_READ:
-        raise PositionError(f"the position record has version {record.version}, this program reads {POSITION_VERSION}")
+        raise PositionVersionError(
+            f"the position record has version {record.version}, this program reads {POSITION_VERSION}"
+        )
     return record

@@ -153,7 +153,11 @@ class Pump:
             accounts_checksum=restored.accounts_checksum,
         )
         self._output_ends = dict(restored.output_ends)
-        self._stale = list(restored.stale_seals)
+        stale = restored.stale_seals
+        # Each part comes with the position record: an empty one, where that alone is to be sealed again.
+        self._stale = [stale[start : start + TICK_ORGS_MAX] for start in range(0, len(stale), TICK_ORGS_MAX)]
+        if restored.stale_position and not self._stale:
+            self._stale = [()]
         self._arrived_at: dict[str, int] = {}
         self._forgotten: dict[str, int] = {}
         self._state = self._setup.processor.load(self._partition)
@@ -396,9 +400,12 @@ class Pump:
                 await self._commit(output, {})
 
     async def _reseal(self) -> None:
-        """Write some accounts again that have an older key's checksum, or none, so that the old key can be dropped."""
+        """Write again what has an older key's checksum, or none, so that the old key can be dropped.
+
+        Some accounts at a time, the position record with each.
+        """
         async with self._busy:
-            orgs, self._stale = self._stale[:TICK_ORGS_MAX], self._stale[TICK_ORGS_MAX:]
+            orgs = self._stale.pop(0)
             states = {org: state for org in orgs if (state := self._accounts.get(org)) is not None}
             accounts = {org: (self._accounts.due_at(org), state) for org, state in states.items()}
             await self._commit(Output(self._position.clock_at, accounts=accounts), {})
@@ -507,6 +514,12 @@ class Pump:
                 last = messages[-1]
                 digest = record_digest(last.get("key"), last["value"])
                 ends[topic] = OutputEnd(next_offsets[topic] - 1, digest, commit)
+        for record in output.keyed:
+            if record.partition == self.number:  # dead letters and kept prices; a leg's partition has other writers
+                topic = record.topic
+                next_offsets[topic] = next_offsets.get(topic, self._output_ends.get(topic, 0)) + 1
+                digest = record_digest(record.key, record.value)
+                ends[topic] = OutputEnd(next_offsets[topic] - 1, digest, commit, record.value is None, shared=True)
         return ends
 
     async def _recover(self, lost: PartitionLostError) -> None:

@@ -194,7 +194,8 @@ def _keys(reader: CommittedReader, topic: str, number: int) -> set[bytes]:
     for records in reader.read(topic, number, *reader.ends(topic, number)):
         for record in records:
             key = record.key()
-            assert isinstance(key, bytes)
+            if not isinstance(key, bytes):
+                continue  # no account's, and no restore believes it
             if record.value() is None:
                 keys.discard(key)
             else:

@@ -6,10 +6,12 @@ The rules of this file:
 3. What Kafka holds must agree with itself: a position record where the ledger has entries; exactly the accounts and
    the seen ids that the position record counts; each output topic ends with the record that the position record names.
    Where it does not, `StateLostError`: never a silent zero.
+4. What cannot be read is `StateLostError` with its offset. Nothing under no key is believed or missed: no account is.
 """
 
 from __future__ import annotations
 
+import logging
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +19,7 @@ from dataclasses import dataclass, field
 
 from confluent_kafka import Message
 
-from streams.engine.accounts import Accounts, accounts_checksum, frame_commit
+from streams.engine.accounts import Accounts, accounts_checksum, frame_commit, is_frame
 from streams.engine.failures import StateLostError
 from streams.engine.internal_topics import changelog_topic, seen_topic
 from streams.engine.ports import Partition, SeenWindow
@@ -27,6 +29,7 @@ from streams.engine.positions import (
     OutputEnd,
     PositionError,
     PositionRecord,
+    PositionVersionError,
     decode_position,
     record_digest,
 )
@@ -35,6 +38,8 @@ from streams.engine.transaction import PartitionProducer
 from streams.kafka.reader import CommittedReader
 from streams.seals import SealError, Seals, position_owner
 from streams.settings import Settings
+
+log = logging.getLogger(__name__)
 
 # Of an output topic that goes on beyond the state so many records are read, to say how far.
 TAIL_RECORDS_MAX = 10_000
@@ -47,7 +52,7 @@ class Restored:
 
     `changelog_end`: the offset after the last one of its changelog. `accounts_checksum`: of the accounts as read.
     `output_ends`: per output topic, the end of the partition's log. `stale_seals`: accounts that are not sealed as they
-    would be written now.
+    would be written now. `stale_position`: the same of the position record.
     """
 
     partition: Partition
@@ -60,6 +65,7 @@ class Restored:
     accounts_checksum: int = 0
     output_ends: Mapping[str, int] = field(default_factory=dict)
     stale_seals: Sequence[str] = ()
+    stale_position: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +90,7 @@ def restore(settings: Settings, number: int, topics: OwnTopics, wanted: Callable
     producer = PartitionProducer.open(settings, number, wanted)
     reader = CommittedReader(settings, "restore", wanted)
     try:
-        framed, position, changelog_end, stale = _read_changelog(reader, changelog, number, seals)
+        framed, position, changelog_end, stale, stale_position = _read_changelog(reader, changelog, number, seals)
         ranges = {topic: reader.ends(topic, number) for topic in topics.outputs}
         if position is None:
             if framed or _has_record(reader, topics.ledger_topic, number, *ranges[topics.ledger_topic]):
@@ -94,7 +100,7 @@ def restore(settings: Settings, number: int, topics: OwnTopics, wanted: Callable
                     REBUILD,
                 )
             position = PositionRecord(seed=secrets.randbits(63), outputs={})
-        _check_outputs(reader, topics.ledger_topic, changelog, number, position, ranges)
+        _check_outputs(reader, changelog, number, position, ranges)
         checksum = _check_accounts(changelog, number, framed, position)
         seen = {
             window.name: _read_seen(reader, seen_topic(settings.app_id, window.name), number, window, position, seals)
@@ -125,48 +131,76 @@ def restore(settings: Settings, number: int, topics: OwnTopics, wanted: Callable
         accounts_checksum=checksum,
         output_ends={topic: end for topic, (_, end) in ranges.items()},
         stale_seals=stale,
+        stale_position=stale_position,
     )
 
 
 def _read_changelog(
     reader: CommittedReader, topic: str, number: int, seals: Seals
-) -> tuple[dict[str, bytes], PositionRecord | None, int, list[str]]:
-    """The frames of the accounts, the position record, the end of the log, and the accounts to seal again."""
+) -> tuple[dict[str, bytes], PositionRecord | None, int, list[str], bool]:
+    """The frames of the accounts, the position record, the end of the log; and what is to be sealed again: which
+    accounts, and whether the position record is. Only the last record of each key counts."""
     low, high = reader.ends(topic, number)
-    framed: dict[str, bytes] = {}
-    offsets: dict[str, int] = {}
-    position: bytes | None = None
-    position_offset = 0
+    newest: dict[bytes, bytes | None] = {}
+    offsets: dict[bytes, int] = {}
+    """Of those that may have to be named: all where there are seals, else those that can be no account."""
     for records in reader.read(topic, number, low, high):
         for record in records:
-            key, value = record.key(), record.value()
-            assert isinstance(key, bytes)
-            if key == POSITION_KEY:
-                assert isinstance(value, bytes)
-                position, position_offset = value, record.offset() or 0
-            elif value is None:
-                framed.pop(key.decode(), None)
+            key, value = _bytes(record.key()), _bytes(record.value())
+            if key is None:
+                log.warning("Passed over: a record without a key in %s/%s at offset %s", topic, number, record.offset())
+                continue
+            newest[key] = value
+            if seals.checks or key == POSITION_KEY or not value or not is_frame(value) or not _is_org(key):
+                offsets[key] = record.offset() or 0
             else:
-                assert isinstance(value, bytes)
-                framed[key.decode()] = value
-                if seals.checks:
-                    offsets[key.decode()] = record.offset() or 0
+                offsets.pop(key, None)
+    has_position, position = POSITION_KEY in newest, newest.pop(POSITION_KEY, None)
     if position == REBUILDING:
         raise StateLostError(
             f"the state of partition {number} was being made again, and that was not finished",
             "run `credits rebuild --accounts` to its end",
         )
-    stale = _open_accounts(framed, topic, number, offsets, seals)
-    if position is None:
-        return framed, None, high, stale
+    framed = {}
+    for key, value in newest.items():
+        if value is None:
+            continue
+        if not _is_org(key):
+            raise _unreadable(topic, number, offsets.get(key), f"its key {key!r} is no organisation's")
+        framed[key.decode()] = value
+    by_org = {key.decode(): offset for key, offset in offsets.items() if _is_org(key)}
+    stale = _open_accounts(framed, topic, number, by_org, seals)
+    if not has_position:
+        return framed, None, high, stale, False
+    record, sealed = _open_position(position, topic, number, offsets.get(POSITION_KEY), seals)
+    return framed, record, high, stale, not sealed
+
+
+def _open_position(
+    value: bytes | None, topic: str, number: int, offset: int | None, seals: Seals
+) -> tuple[PositionRecord, bool]:
+    """The position record, and whether it is sealed as it would be written now."""
+    if value is None:
+        raise _unreadable(topic, number, offset, "the position record has no value")
     try:
-        return framed, decode_position(seals.open("position", position_owner(number), position)[0]), high, stale
+        bare, sealed = seals.open("position", position_owner(number), value)
+        return decode_position(bare), sealed
     except SealError as error:
-        raise _not_ours(topic, number, position_offset, "the position", error) from error
-    except PositionError as error:
+        raise _not_ours(topic, number, offset, "the position", error) from error
+    except PositionVersionError as error:
         raise StateLostError(
             f"partition {number}: {error}", "start the version of this program that wrote it"
         ) from error
+    except PositionError as error:
+        raise _unreadable(topic, number, offset, str(error)) from error
+
+
+def _is_org(key: bytes) -> bool:
+    """Whether a key may be an organisation's id."""
+    try:
+        return bool(key.decode())
+    except UnicodeDecodeError:
+        return False
 
 
 def _open_accounts(
@@ -179,15 +213,24 @@ def _open_accounts(
             framed[org_id], current = seals.open("account", org_id.encode(), value)
         except SealError as error:
             raise _not_ours(topic, number, offsets.get(org_id), f"account {org_id!r}", error) from error
+        if not is_frame(framed[org_id]):
+            raise _unreadable(topic, number, offsets.get(org_id), f"the value of account {org_id!r} is too short")
         if not current:
             stale.append(org_id)
     return stale
 
 
+def _unreadable(topic: str, number: int, offset: int | None, error: str) -> StateLostError:
+    return StateLostError(f"{_place(topic, number, offset)}: {error}", REBUILD)
+
+
+def _place(topic: str, number: int, offset: int | None) -> str:
+    return f"{topic}/{number}" if offset is None else f"{topic}/{number} at offset {offset}"
+
+
 def _not_ours(topic: str, number: int, offset: int | None, what: str, error: SealError) -> StateLostError:
-    place = f"{topic}/{number}" if offset is None else f"{topic}/{number} at offset {offset}"
     return StateLostError(
-        f"{place}: the record of {what} is refused, {error}",
+        f"{_place(topic, number, offset)}: the record of {what} is refused, {error}",
         "set CREDITS_INTERNAL_KEY to the keys it was written with (several: commas between); if somebody else wrote "
         "it, find out who, then `credits rebuild --accounts`",
     )
@@ -195,7 +238,6 @@ def _not_ours(topic: str, number: int, offset: int | None, what: str, error: Sea
 
 def _check_outputs(
     reader: CommittedReader,
-    ledger_topic: str,
     changelog: str,
     number: int,
     position: PositionRecord,
@@ -203,7 +245,8 @@ def _check_outputs(
 ) -> None:
     """Every output topic ends with the record that the position record names.
 
-    Retention may have taken it, and compaction of a topic that is long enough; but not of the ledger (`ledger_topic`).
+    Retention may have taken it: then the log begins behind it. Compaction keeps the newest record of each key, so the
+    only one that it may have taken is a record without a value.
     """
     for topic, ours in (position.outputs or {}).items():
         if topic not in ranges:
@@ -217,9 +260,15 @@ def _check_outputs(
         if high <= ours.offset:
             raise behind
         found = _tail(reader, topic, number, max(low, ours.offset), high)
-        if not found and low <= ours.offset and topic == ledger_topic:
+        if low > ours.offset or ours.deleted:
+            missing = False
+        elif ours.shared:
+            missing = not any(_is(record, ours) for record in found)
+        else:
+            missing = not found
+        if missing:
             raise behind
-        if not found or _is(found[-1], ours):
+        if not found or ours.shared or _is(found[-1], ours):
             continue
         if any(_is(record, ours) for record in found) or low > ours.offset:
             raise StateLostError(
@@ -295,8 +344,9 @@ def _read_seen(
     last_commit = 0
     for records in reader.read(topic, number, low, high):
         for record in records:
-            value = record.value()
-            assert isinstance(value, bytes)
+            value = _bytes(record.value())
+            if value is None:
+                raise _unreadable(topic, number, record.offset(), "a record of ids has no value")
             try:
                 blob = Blob.decode(seals.open("seen", position_owner(number), value)[0])
             except SealError as error:

@@ -48,7 +48,8 @@ def _first_kept(reader: CommittedReader, topic: str, number: int, low: int, high
     with contextlib.closing(reader.read(topic, number, low, high)) as batches:
         for record in (record for batch in batches for record in batch):
             value = record.value()
-            assert isinstance(value, bytes)
+            if not isinstance(value, bytes):
+                raise BlobError("a record of ids has no value")
             if Blob.decode(unsealed(value)).bucket >= oldest_bucket:
                 return int(record.offset() or 0)
     return high

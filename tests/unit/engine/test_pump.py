@@ -22,13 +22,14 @@ from streams.engine.limits import DeadLetterLimit
 from streams.engine.ports import (
     EngineMetrics,
     EntrySource,
+    Keyed,
     OutcomeName,
     Output,
     Partition,
     SeenWindow,
     UnavailableError,
 )
-from streams.engine.positions import POSITION_KEY, PositionRecord, decode_position
+from streams.engine.positions import POSITION_KEY, OutputEnd, PositionRecord, decode_position, record_digest
 from streams.engine.pump import Pump, PumpSetup
 from streams.engine.restore import Restored
 from streams.engine.transaction import Writes
@@ -504,3 +505,33 @@ def test_a_timer_behind_the_clock_waits_for_an_answer_that_was_asked_after_its_t
         assert echo.ticks == [DUE_AT]
 
     with_pump(test, tmp_path, echo=echo, now=lambda: now)
+
+
+def test_a_position_that_is_sealed_with_an_older_key_is_written_again_where_there_are_no_accounts(
+    tmp_path: Path,
+) -> None:
+    async def test(bench: Bench) -> None:
+        bench.pump._install(replace(restored(bench.log), stale_position=True), {TOPIC: 0})
+        bench.pump._wake.set()
+        await until(lambda: bench.log.position.commit == 1)
+        bench.pump.offer(inbound(0, 1))
+        await until(lambda: bench.log.values == numbers(1))
+        assert bench.log.commits == 2, "once, and the record"
+
+    with_pump(test, tmp_path)
+
+
+def test_the_ends_of_the_outputs_include_single_records_of_the_own_partition(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        keyed = [
+            Keyed("letters", b"a", b"1", (), 0),
+            Keyed("letters", b"b", b"2", (), 0),
+            Keyed("kept", b"p", None, (), 0),
+            Keyed("legs", b"elsewhere", b"3"),
+        ]
+        assert bench.pump._ends_after(Output(0, keyed=keyed), 7) == {
+            "letters": OutputEnd(1, record_digest(b"b", b"2"), 7, deleted=False, shared=True),
+            "kept": OutputEnd(0, record_digest(b"p", None), 7, deleted=True, shared=True),
+        }
+
+    with_pump(test, tmp_path)

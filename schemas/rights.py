@@ -34,11 +34,13 @@ class Role(StrEnum):
     SUBSCRIBER = "subscriber"
     """Sends alerts on, or follows the ledger."""
     WORKER = "worker"
-    """The ledger."""
+    """The ledger; also `rebuild --accounts` and `accounts merge`, which write in its place."""
     SERVE = "serve"
     """HTTP, the built-in registry, the projection."""
     OPERATOR = "operator"
-    """`verify`, `dead-letters`, `rebuild`, `tail`: reads everything, and sends input records again."""
+    """`verify`, `dead-letters`, `rebuild`, `tail`: reads everything, and sends input records again.
+
+    Not `rebuild --accounts` and `accounts merge`: who may write the state of the ledger is a worker."""
 
 
 Kind = Literal["topic", "group", "transactional_id"]

@@ -155,7 +155,10 @@ def secrets_of(settings: Settings) -> list[str]:
     for name in type(settings).model_fields:
         value = getattr(settings, name)
         if isinstance(value, SecretStr):
-            found.append(value.get_secret_value())
+            secret = value.get_secret_value()
+            found.append(secret)
+            if name == "internal_key":  # a list: each key is a secret by itself
+                found += [key.strip() for key in secret.split(",")]
         elif isinstance(value, str):
             found += secrets_of_address(value)
     return found

@@ -44,7 +44,7 @@ def merge(
     settings = load_settings()
     topics_admin.connect(settings)
     if yes:
-        refuse_while_working(settings)
+        refuse_while_working(settings, lambda seconds: note(f"waiting up to {seconds:.0f} s for workers to leave"))
     found = find_second_accounts(settings, org)
     if yes:
         for second in found:

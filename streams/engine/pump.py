@@ -513,7 +513,7 @@ class Pump:
                 next_offsets[topic] = next_offsets.get(topic, self._output_ends.get(topic, 0)) + len(messages)
                 last = messages[-1]
                 digest = record_digest(last.get("key"), last["value"])
-                ends[topic] = OutputEnd(next_offsets[topic] - 1, digest, commit)
+                ends[topic] = OutputEnd(next_offsets[topic] - 1, digest, commit, last["value"] is None)
         for record in output.keyed:
             if record.partition == self.number:  # dead letters and kept prices; a leg's partition has other writers
                 topic = record.topic

@@ -270,6 +270,8 @@ def _check_outputs(
             raise behind
         if not found or ours.shared or _is(found[-1], ours):
             continue
+        if ours.deleted and not any(_is(record, ours) for record in found):
+            continue
         if any(_is(record, ours) for record in found) or low > ours.offset:
             raise StateLostError(
                 f"{changelog}/{number} ends at transaction {position.commit}, but {topic}/{number} has later records, "

@@ -237,6 +237,7 @@ def _refused(error: KafkaError, settings: Settings) -> CommitRefusedError:
         remedy = "raise max.message.bytes of the topic to 8 MiB, or message.max.bytes of the brokers"
     else:
         remedy = (
-            f"give the ledger's Kafka user the rights to write its topics and transactional ids {settings.app_id}-*"
+            f"give this Kafka user the role `worker` (`credits acl apply`): it must write the ledger's topics, with "
+            f"transactional ids {settings.app_id}-*"
         )
     return CommitRefusedError(f"Kafka refuses the ledger's transaction ({error.name()}: {error.str()})", remedy)

@@ -22,10 +22,11 @@ from schemas.enums import InputKind, PurchaseKind
 from schemas.events import INPUTS
 from schemas.partitioner import partition_of
 from schemas.topics import INPUT_TOPICS, Topics
+from streams.engine.failures import FencedError, PartitionLostError
 from streams.engine.maintenance import book_output
 from streams.engine.ports import Keyed, Output, Processor
-from streams.engine.rebuild import refuse_while_working
-from streams.errors import OperatorError
+from streams.engine.rebuild import WorkerAtWorkError, refuse_while_working
+from streams.errors import KafkaUnavailableError, OperatorError
 from streams.kafka.reader import committed_ends, read_range
 from streams.kafka.registry import CachedRegistry, connect_registry
 from streams.ledger.account import Account, encode_account, new_account
@@ -38,7 +39,6 @@ from streams.processing.state import PartitionState
 if TYPE_CHECKING:
     from streams.settings import Settings
 
-ANSWER_TIMEOUT_S = 15.0
 OPERATION = "account.merge"
 """The operation of usage that moves what a second account owes."""
 
@@ -82,7 +82,10 @@ def find_second_accounts(settings: Settings, org_id: str) -> list[AccountMerge]:
 
 
 def merge(settings: Settings, processor: Processor[PartitionState, Any], second: AccountMerge, now: int) -> None:
-    """Close one second account and send what moves; `now`: microseconds. Raises `OperatorError` while a worker runs."""
+    """Close one second account and send what moves; `now`: microseconds.
+
+    Raises `WorkerAtWorkError` while a worker runs, `KafkaUnavailableError`: run it again.
+    """
     refuse_while_working(settings)
     registry = connect_registry(settings)
     topics = Topics(settings.namespace)
@@ -105,7 +108,17 @@ def merge(settings: Settings, processor: Processor[PartitionState, Any], second:
         output.records.append((topics.name("balances"), [{"key": key, "value": None}]))
         return output
 
-    asyncio.run(book_output(settings, processor, second.partition, decide))
+    try:
+        asyncio.run(book_output(settings, processor, second.partition, decide))
+    except FencedError as error:
+        raise WorkerAtWorkError(
+            "a worker has started while the account was merged", "stop it, and run the command again"
+        ) from error
+    except PartitionLostError as error:
+        raise KafkaUnavailableError(
+            f"whether the merge went through is not known ({error})",
+            "run the command again: it books what is not booked yet",
+        ) from error
 
 
 def moving_records(second: AccountMerge, now: int) -> list[tuple[InputKind, dict[str, Any]]]:

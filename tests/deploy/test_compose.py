@@ -15,8 +15,10 @@ from urllib.parse import urlsplit
 
 import pytest
 import yaml
+from prometheus_client import CollectorRegistry
 
 from streams.cli import COMMANDS
+from streams.metrics import PrometheusMetrics
 from streams.settings import Settings
 from tests.deploy.compose import COMPOSE, SUBSTITUTION, compose, ours, services
 from tests.tidy.source import ROOT
@@ -180,3 +182,21 @@ def test_prometheus_asks_services_that_exist() -> None:
     assert worker["names"] == ["worker"]
     assert worker["port"] == int(environment("worker")["CREDITS_WORKER_METRICS_PORT"])
     assert jobs["serve"]["static_configs"][0]["targets"] == [f"serve:{environment('serve')['CREDITS_HTTP_PORT']}"]
+
+
+def test_the_alerts_name_metrics_that_there_are_and_are_read_by_prometheus() -> None:
+    folder = ROOT / "deploy" / "prometheus"
+    groups = yaml.safe_load((folder / "alerts.yml").read_text(encoding="utf-8"))["groups"]
+    rules = {rule["alert"]: rule["expr"] for group in groups for rule in group["rules"]}
+    assert "CreditsOldIds" in rules
+    registry = CollectorRegistry()
+    PrometheusMetrics(registry)
+    # A counter's name is kept without its ending.
+    known = {name for metric in registry.collect() for name in (metric.name, f"{metric.name}_total")}
+    for expression in rules.values():
+        named = set(re.findall(r"credits_\w+", expression))
+        assert named
+        assert named <= known
+    read = yaml.safe_load((folder / "prometheus.yml").read_text(encoding="utf-8"))["rule_files"]
+    mounted = {str(volume).split(":")[1] for volume in services()["prometheus"]["volumes"]}
+    assert {f"/etc/prometheus/{name}" for name in read} <= mounted

@@ -529,7 +529,9 @@ def test_the_ends_of_the_outputs_include_single_records_of_the_own_partition(tmp
             Keyed("kept", b"p", None, (), 0),
             Keyed("legs", b"elsewhere", b"3"),
         ]
-        assert bench.pump._ends_after(Output(0, keyed=keyed), 7) == {
+        taken_away: list[dict[str, Any]] = [{"key": b"k", "value": b"1"}, {"key": b"k", "value": None}]
+        assert bench.pump._ends_after(Output(0, [("balances", taken_away)], keyed), 7) == {
+            "balances": OutputEnd(1, record_digest(b"k", None), 7, deleted=True),
             "letters": OutputEnd(1, record_digest(b"b", b"2"), 7, deleted=False, shared=True),
             "kept": OutputEnd(0, record_digest(b"p", None), 7, deleted=True, shared=True),
         }

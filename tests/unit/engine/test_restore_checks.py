@@ -90,6 +90,8 @@ def test_a_record_that_is_not_there_was_lost_in_every_topic(log: Log, shared: bo
 
 def test_compaction_may_have_taken_a_record_without_a_value() -> None:
     check(Log((4,), 0, 9), 6, deleted=True, shared=True)
+    check(Log((4,), 0, 9), 6, deleted=True)
+    check(Log((4,), 0, 9), 6, counted=4, deleted=True)
     with pytest.raises(StateLostError, match="ends before transaction 7"):
         check(Log((4,), 0, 6), 6, deleted=True, shared=True)
 

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
+from confluent_kafka import KafkaError, KafkaException
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.amounts import NANOS
 from schemas.codec import batch_of
 from schemas.enums import EntryReason
+from streams.engine import rebuild
+from streams.engine.failures import FencedError, PartitionLostError
+from streams.engine.rebuild import WorkerAtWorkError
+from streams.errors import KafkaUnavailableError, OperatorError
 from streams.ledger.account import Account, new_account
 from streams.ledger.entry import Entry, Outcome
 from streams.ledger.evolve import evolve
 from streams.ledger.merges import WalletMerge, close_second_account, closed, merge_of
+from streams.processing import merging
 from streams.processing.merging import AccountMerge, moving_records
 from streams.verify.fold import Differences, LedgerFold
+from tests.brokers import test_settings
 from tests.model.memory import NOW_US, FixedPrices, MemoryLedger, Sent, sent
 from tests.unit.processing.test_step import purchase, setting, usage
 
@@ -139,3 +150,44 @@ def test_home_and_what_moves_are_the_sum_of_each_cause_once(there: list[Sent], h
             causes[entry.kind, entry.event_id] = entry.amount_nanos
     moved = moves(there, home).get("USD", 0) if there else 0
     assert sum(entry.amount_nanos for entry in at_home) + moved == sum(causes.values())
+
+
+def second_account() -> AccountMerge:
+    return AccountMerge("acme", 1, 0, 3, [], 0, 0)
+
+
+def run_merge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    """A merge whose transaction ends so."""
+
+    async def book_output(*_arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr(merging, "book_output", book_output)
+    merging.merge(test_settings(tmp_path), None, second_account(), NOW_US)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("lost", "failure"),
+    [
+        (PartitionLostError("a commit took 5.1 s"), KafkaUnavailableError),
+        (FencedError("another producer"), WorkerAtWorkError),
+    ],
+)
+def test_a_merge_of_which_it_is_not_known_whether_it_went_through_is_to_be_run_again(
+    lost: Exception, failure: type[OperatorError], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(merging, "refuse_while_working", lambda _settings: None)
+    with pytest.raises(failure) as told:
+        run_merge(tmp_path, monkeypatch, lost)
+    assert "run the command again" in told.value.remedy
+
+
+def test_a_group_that_cannot_be_asked_for_is_not_taken_for_one_without_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer: Future[None] = Future()
+    answer.set_exception(KafkaException(KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED)))
+    admin = SimpleNamespace(describe_consumer_groups=lambda groups, **_options: dict.fromkeys(groups, answer))
+    monkeypatch.setattr(rebuild, "AdminClient", lambda _config: admin)
+    with pytest.raises(KafkaUnavailableError, match="cannot be asked for"):
+        run_merge(tmp_path, monkeypatch, AssertionError("nothing may be written"))

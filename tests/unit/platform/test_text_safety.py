@@ -173,3 +173,11 @@ def test_time_is_linear(part: str) -> None:
 def test_short_names_are_secrets_in_the_query_of_an_address_and_in_a_header(text: str, shown: str) -> None:
     assert redacted(text) == shown
     assert text_safety.secrets_of_address("http://h/?key=abc") == ["abc"]
+
+
+def test_each_key_of_a_list_is_hidden_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_safety, "_concealed", set())
+    keys = ("the-first-key-of-the-test", "the-second-key-of-the-test")
+    conceal(secrets_of(Settings(_env_file=None, internal_key=SecretStr(f"{keys[0]}, {keys[1]},none"))))
+    for key in keys:
+        assert redacted(f"a record sealed with {key} or none") == "a record sealed with *** or none"

@@ -33,7 +33,7 @@ AWARE: Final = "aware"
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 # Server conditions that pass: too many queries or parts, no memory, no disk, time-outs, network, Keeper, read-only.
-# Everything else (unknown column, type mismatch) is a bug and must stop the sink instead of being tried for ever.
+# Everything else (unknown column, type mismatch) is a bug and must stop the sink instead of being retried without end.
 PASSING_ERROR_CODES = frozenset({3, 159, 164, 202, 203, 209, 210, 225, 236, 241, 242, 243, 252, 285, 319, 394, 999})
 
 

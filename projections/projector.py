@@ -4,10 +4,10 @@ Rules of this file:
 1. Where to read on is what ClickHouse says (`positions`), after every rebalance. Group offsets are written afterwards,
    for lag displays, and decide nothing.
 2. What waits to be written is bounded; when it is too much, fetching pauses and the backlog stays in Kafka.
-3. ClickHouse or the registry away: the same batches are tried again, with pauses, for ever; nothing is dropped.
+3. ClickHouse or the registry away: the same batches are retried, with pauses, until they succeed; nothing is dropped.
    Anything else that goes wrong crashes the app, before a position is written.
 4. After a rebalance everything that waits is forgotten; it is read again from the positions.
-5. The ledger's entries must be there from the position on: where retention took them, or the topic was made anew, the
+5. The ledger's entries must be there from the position on: where retention took them, or the topic was recreated, the
    app stops and names the gap. The other topics may lose old records to their retention.
 6. What people read lags by a second or two, and the positions say as of when it is true (product rule 34).
 """
@@ -193,7 +193,7 @@ class Projector(Service):
             if position > ends[tp]:
                 raise LedgerGapError(
                     f"ClickHouse has {tp.topic}/{tp.partition} up to offset {position}, but the topic ends at"
-                    f" {ends[tp]}: it was made anew; run `credits rebuild`"
+                    f" {ends[tp]}: it was recreated; run `credits rebuild`"
                 )
 
     async def _restored(self, topic_partitions: list[tuple[str, int]]) -> dict[tuple[str, int], int] | None:

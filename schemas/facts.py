@@ -1,4 +1,4 @@
-"""The output records as models: what the ledger says, for whoever reads its topics.
+"""The output records as models: what the ledger writes, for the readers of its topics.
 
 Rules of this file: fields, order and defaults are those of the newest Avro record (a test holds them together). Facts
 are read far more often than checked, so words stay closed sets and amounts stay whole numbers, but texts have no limit

@@ -108,7 +108,7 @@ def arrow_schema(record: str) -> pa.Schema:
 
 @functools.cache
 def bundled_ids() -> dict[tuple[str, int], int]:
-    """Ids of the released schemas in the built-in registry (ids.json): fixed for ever, below `BUNDLED_ID_MAX`."""
+    """Ids of the released schemas in the built-in registry (ids.json): fixed permanently, below `BUNDLED_ID_MAX`."""
     ids: dict[str, int] = json.loads(_PACKAGE.joinpath("ids.json").read_text(encoding="utf-8"))
     bundled: dict[tuple[str, int], int] = {}
     for name, schema_id in ids.items():

@@ -61,7 +61,7 @@ class Topic:
     record: str | None
     """Avro record of the values; None: not Avro."""
     retention_ms: int | None
-    """None: for ever."""
+    """None: kept permanently."""
     cleanup: Cleanup
     written_by: str
     read_by: str

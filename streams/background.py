@@ -1,4 +1,4 @@
-"""What runs in the background never dies silently: whoever put the process together is told, and stops it (fault 6).
+"""A background task never dies silently: its error goes to the owner of the process, which stops it (fault 6).
 
 Rules of this file:
 1. A task or future that nobody awaits is given to `watched`. A pool that work is only handed to is a `WatchedPool`.

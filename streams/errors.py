@@ -1,4 +1,4 @@
-"""The failures that an operator can mend: one sentence what is wrong, one what to do.
+"""The failures that an operator can fix: one sentence says what is wrong, one what to do.
 
 Commands print such an error as one line, without a traceback, and exit 1. Everything else that is raised is
 either a refusal by rule (data of the ledger) or a bug.

@@ -1,7 +1,7 @@
 """The ledger as the engine runs it: all agents together, gathered for at once and committed at once.
 
-`gather` decodes, reads prices on when a usage has none, and looks up the entries that refunds refer to. Whoever must be
-asked for that is asked in a thread: the loop serves other partitions and the group's heartbeats meanwhile. `step` is
+`gather` decodes, reads prices on when a usage has none, and looks up the entries that refunds refer to. It asks
+Kafka and the registry in a thread, so the loop serves other partitions and the group's heartbeats meanwhile. `step` is
 pure: (accounts, decoded batch, prices) → (entries, alerts, balances, accounts); each batch is decided by the agent of
 its topic. `tick` lets time pass. No rule about money stands here; they are in `streams.ledger`.
 """

@@ -43,7 +43,7 @@ WRITES: Final[Mapping[InputKind, frozenset[KeyRole]]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Whoever sent a request, as far as the door knows."""
+    """The sender of a request, as far as the API knows it."""
 
     name: str
     """`key:<id>`, `local` (a command of this machine) or `anybody` (no keys are asked for)."""

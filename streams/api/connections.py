@@ -1,7 +1,7 @@
 """Connections of `serve`: uvicorn's HTTP/1.1, with an end to what it waits for without one.
 
 Uvicorn closes a connection that is idle between two requests (`timeout_keep_alive`) and limits the size of a head (16
-KiB, by h11). It waits for ever for a head that does not come or comes byte by byte, for the rest of a body that was
+KiB, by h11). It waits without end for a head that does not come or comes byte by byte, for the rest of a body that was
 refused, and for a client that does not read its answer; and it takes as many connections as there are.
 
 The rules of this file:

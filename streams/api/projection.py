@@ -2,7 +2,7 @@
 
 The rules of this file:
 1. A ClickHouse server that is away is waited for, for as long as it takes: the ledger and the balances do not need it.
-   What waiting does not mend (a wrong login, a chDB folder of another process) ends `serve`, with a sentence.
+   What waiting does not fix (a wrong login, a chDB folder of another process) ends `serve`, with a sentence.
 2. The projection has a client of its own, and so has each other use: a client runs one statement at a time, and
    questions must not make the projection wait.
 3. Later, ClickHouse may go away and come back: the projection keeps its backlog in Kafka and tries again.

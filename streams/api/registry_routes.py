@@ -247,7 +247,7 @@ def _add_subjects(router: APIRouter, known: Lookup) -> None:
     @router.delete("/subjects/{subject:path}")
     def delete(subject: str) -> Json:
         """Refused: what was written with a schema must stay readable."""
-        raise RegistryProblem(422, 42205, f"'{subject}' cannot be deleted: records written with it stay for ever.")
+        raise RegistryProblem(422, 42205, f"'{subject}' cannot be deleted: records written with it stay permanently.")
 
 
 def _add_schemas(router: APIRouter, known: Lookup) -> None:

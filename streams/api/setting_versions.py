@@ -1,7 +1,7 @@
 """Which version of a setting was sent last: what `ETag` and `If-Match` of settings are about.
 
 The rules of this file:
-1. The version of a setting is that of the last record about it in the settings topic, whoever sent it and whether the
+1. The version of a setting is that of the last record about it in the settings topic, from any sender, and whether the
    ledger has taken it or not: after a refusal a client has to look again, and nothing is overwritten unseen.
 2. Kept in memory are a hash and an offset of each (organisation, kind, subject), about 300 bytes; what the record says
    is read from Kafka when somebody asks.

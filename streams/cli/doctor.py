@@ -41,7 +41,7 @@ def doctor(as_json: JsonFlag = False) -> None:
 
 def _verdict(failed: int, running: bool) -> str:
     if failed:
-        return f"{failed} thing{'s' if failed > 1 else ''} to mend first"
+        return f"{failed} thing{'s' if failed > 1 else ''} to fix first"
     return "all well" if running else "all well; `credits up` starts the system, `credits demo` shows it"
 
 

@@ -21,7 +21,7 @@ LINE_CHARS_MAX = 600
 
 @dataclass(frozen=True)
 class Failure:
-    """What is told about an error. `remedy` may be empty; `bug` is true when only the code can mend it."""
+    """How an error is reported. `remedy` may be empty; `bug` is true when only a change of the code can fix it."""
 
     code: str
     problem: str

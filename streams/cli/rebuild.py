@@ -140,7 +140,7 @@ def _rebuild_tables(settings: Settings, *, yes: bool, as_json: bool) -> None:
     if as_json:
         print_json({"records": records})
     else:
-        say(f"{records:,} records projected anew")
+        say(f"{records:,} records projected again")
 
 
 def _connect(settings: Settings) -> Client:

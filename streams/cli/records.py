@@ -51,7 +51,7 @@ def check_lines(kind: InputKind, lines: Iterable[bytes], name: str) -> list[Reco
         for each in bad[1:BAD_LINES_SHOWN_MAX]:
             note(f"{name}: {each}")
         more = f" ({len(bad):,} lines are wrong)" if len(bad) > 1 else ""
-        raise BadLinesError(f"{name}, {bad[0]}{more}", "nothing was sent; mend the lines and send again")
+        raise BadLinesError(f"{name}, {bad[0]}{more}", "nothing was sent; fix the lines and send again")
     if not records:
         raise OperatorError(f"{name} holds no records", f"write one {kind.value} a line, as JSON")
     return records

@@ -6,7 +6,7 @@ The rules of this file:
    moves when `commit` is called, after what was handed out has been handled. What came while nobody followed under the
    name comes first. Followers of one name share the partitions.
 3. A crash between handling and `commit` costs repeats, never a gap: what was handed out since the last `commit` is
-   handed out again, to whoever follows next under the name. It has the same ids: pass the id on (as the key of the
+   handed out again, to the next follower of the name. It has the same ids: pass the id on (as the key of the
    mail, of the ticket), and the repeat has no effect. `records_max=1` and a `commit` each make it one record at most.
 4. With `id_of`, a record whose id was handed out before is left out: the last `IDS_MAX` ids are remembered, in memory.
    So one process hands out each id once, also when partitions change hands; a new process remembers nothing.

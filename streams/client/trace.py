@@ -1,7 +1,7 @@
 """An LLM request trace as usage events: CSV with TIMESTAMP, ContextTokens, GeneratedTokens.
 
 Rules of this file: pure; the id of an event is made from the org, the model, the row's number and its content, so that
-the same file gives the same events for ever (the second sending is all duplicates), and a file that grew gives the old
+the same file always gives the same events (the second sending is all duplicates), and a file that grew gives the old
 events their old ids. Times are UTC. Moving times is an argument: `shift_us` is added to each.
 """
 

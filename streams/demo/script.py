@@ -222,7 +222,7 @@ def _moves(prefix: str, sample: list[Booked], at: int) -> Phase:
 
 
 def _second_thoughts(prefix: str, sample: list[Booked], at: int) -> Phase:
-    """Corrections of the steady usage; the debtors ask in vain."""
+    """Corrections of the steady usage; the debtors ask and are refused."""
     expected = Expected()
     waves = [wave_of(InputKind.USAGE, corrected(sample, expected))]
     waves.append(wave_of(InputKind.HOLD, asks_again(f"{prefix}-h", at, expected)))

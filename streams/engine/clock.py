@@ -48,13 +48,13 @@ class BrokerClock:
         try:
             self._producer.produce(self._topic, b"", on_delivery=self._answered)
         except (KafkaException, BufferError) as error:
-            log.warning("The broker's time is not known anew: %s", error)
+            log.warning("The broker's time cannot be refreshed: %s", error)
             return
         self._producer.flush(ANSWER_TIMEOUT_S)
 
     def _answered(self, error: Any, message: Any) -> None:
         if error is not None:
-            log.warning("The broker's time is not known anew: %s", error.str())
+            log.warning("The broker's time cannot be refreshed: %s", error.str())
             return
         kind, told_ms = message.timestamp()
         if kind != TIMESTAMP_LOG_APPEND_TIME:

@@ -5,7 +5,7 @@ The rules of this file:
    next generation. Otherwise somebody else may have owned it in between, and it is restored from Kafka.
 2. After a rebalance everything queued is forgotten, and fetching goes on from the positions in the states.
 3. All inputs of a partition belong to the same worker; the engine stops when an assignment says otherwise.
-4. A position that an input topic no longer has (retention) or not yet has (topic made anew) stops the worker.
+4. A position that an input topic no longer has (retention) or not yet has (topic recreated) stops the worker.
 5. The first failure stops the worker: `failed` is set, and nothing more is committed. That includes what runs beside
    the pumps, even what decides nothing: nobody would miss it before it is needed (`streams.background`).
 6. Stopping waits for the end of a rebalance that is under way, which then takes nothing more over: Faust's consumer
@@ -378,7 +378,7 @@ class Engine:
             if offset > ends[tp]:
                 raise PositionBeyondEndError(
                     f"the state has read {tp.topic}/{tp.partition} up to {offset}, but the log ends at {ends[tp]}",
-                    "was the topic made anew? restore it, or use another CREDITS_NAMESPACE",
+                    "was the topic recreated? restore it, or use another CREDITS_NAMESPACE",
                 )
 
     async def _write_group_offsets(self) -> None:

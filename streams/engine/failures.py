@@ -1,4 +1,4 @@
-"""The ways in which the engine stops, or starts a partition anew. None of them commits anything.
+"""The failures that stop the engine, or restart a partition. None of them commits anything.
 
 `PartitionLostError` costs a restore of one partition from Kafka. Everything else here stops the worker: a person has
 to look, and the sentence says at what.
@@ -30,7 +30,7 @@ class RetentionGapError(OperatorError):
 
 
 class PositionBeyondEndError(OperatorError):
-    """The state has read further than the input topic reaches: the topic was made anew or cut."""
+    """The state has read further than the input topic reaches: the topic was recreated or truncated."""
 
     code = "position_beyond_end"
 

@@ -47,7 +47,7 @@ def changelog_config() -> dict[str, str]:
 
 
 def seen_config(window: SeenWindow) -> dict[str, str]:
-    """Kept for ever by Kafka: what has passed the window by the ledger's own clock is deleted by `trim`."""
+    """Kept permanently by Kafka: what has passed the window by the ledger's own clock is deleted by `trim`."""
     bucket_ms = window.window_us // 1000 // BUCKETS_PER_WINDOW
     return {
         "cleanup.policy": "delete",
@@ -103,7 +103,7 @@ def check_partitions(partitions: int, given: Mapping[str, int | None], own: Mapp
                 f"topic {name} has {count} partitions, CREDITS_PARTITIONS says {partitions}",
                 f"set CREDITS_PARTITIONS={count}: all topics must have the number they were created with"
                 if len({*given.values(), *own.values()}) == 1
-                else "the topics disagree with each other; use another CREDITS_NAMESPACE, or create them anew",
+                else "the topics disagree with each other; use another CREDITS_NAMESPACE, or recreate them",
             )
 
 
@@ -127,7 +127,7 @@ def _create(admin: AdminClient, settings: Settings, missing: Mapping[str, dict[s
             future.result(timeout=ANSWER_TIMEOUT_S)
         except KafkaException as failure:
             error = failure.args[0]
-            # Several workers start at once; whoever was first has made the same topic.
+            # Several workers start at once; the first one has created the same topic.
             if error.code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise SettingRefusedError(
                     f"Kafka does not create {name} ({error.str()})", "let the ledger's Kafka user create it"

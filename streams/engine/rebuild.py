@@ -88,7 +88,7 @@ def refuse_while_working(settings: Settings, waits: Callable[[float], None] = la
 
 
 def fence(settings: Settings) -> None:
-    """Take every partition from whoever writes it, and wait until what was left open is aborted or committed."""
+    """Take every partition from its writer, and wait until its open transaction is aborted or committed."""
     for number in range(settings.partitions):
         PartitionProducer.open(settings, number, lambda: True).close()
 

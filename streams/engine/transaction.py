@@ -89,7 +89,7 @@ class PartitionProducer:
     def open(settings: Settings, partition: int, wanted: Callable[[], bool]) -> PartitionProducer:
         """Fence the partition's earlier producers. Blocks; raises `KafkaUnavailableError` or `CommitRefusedError`.
 
-        `wanted` is asked before each try, so that a slow take-over does not fence whoever has got the partition since.
+        `wanted` is asked before each try, so that a slow take-over does not fence a newer owner of the partition.
         """
         connections = _ConnectionLog()
         config = producer_config(

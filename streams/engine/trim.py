@@ -1,7 +1,7 @@
 """Deletes seen ids from Kafka when nobody can need them any more.
 
 Kafka's own retention must not: it goes by its clock, the memory of ids by the ledger's, and a partition without traffic
-or behind by days still needs what Kafka would call old. So the topics are kept for ever, and what the memory has
+or behind by days still needs what Kafka would call old. So the topics are kept permanently, and what the memory has
 forgotten, and the committed state says so, is deleted from the front of the log. Not doing it costs disk, nothing else.
 """
 

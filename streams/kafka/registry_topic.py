@@ -8,7 +8,7 @@ The rules of this file:
 3. Released schemas are not in the topic: they come with the code, under the ids of `schemas/ids.json`. Ids in the
    topic begin at `DYNAMIC_ID_MIN`.
 4. A new version must be compatible with all before it, in both directions (FULL_TRANSITIVE), and its records must be
-   read. A claim of one that is not counts for nothing, whoever wrote it into the topic. Nothing is deleted.
+   read. A claim of one that is not has no effect, from any writer. Nothing is deleted.
 5. Over HTTP nothing is registered unless `CREDITS_REGISTRY_READ_ONLY` is false: who may write a version decides what
    every reader of the topic gets. `credits schemas register` is for operators, who may write the topic itself.
 """

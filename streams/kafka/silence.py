@@ -1,7 +1,7 @@
 """Every wait for Kafka has an end: a read that gets nothing new for too long says what it waits for, and stops.
 
 A broker that goes away in the middle of a read raises nothing by itself: librdkafka tries to connect for as long as it
-is let. So whoever reads a range keeps a `SilenceLimit`, and asks it whenever nothing came.
+is let. So every reader of a range keeps a `SilenceLimit` and checks it when nothing came.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class SilenceLimit:
         self._progress_s = clock()
 
     def progressed(self) -> None:
-        """Something new came, or whoever gets it has taken its time: the limit begins again."""
+        """Something new came, or its consumer took its time: the limit begins again."""
         self._progress_s = self._clock()
 
     @property

@@ -137,7 +137,7 @@ def check_partitions(wanted: Mapping[str, int], found: Mapping[str, int]) -> Non
     if len(counts) == 1 and all(found.get(each, next(iter(counts))) in counts for each in wanted if wanted[each] > 1):
         remedy = f"set CREDITS_PARTITIONS={counts.pop()}: the number is fixed when the topics are created"
     else:
-        remedy = "the topics disagree with each other; use another CREDITS_NAMESPACE, or create them anew"
+        remedy = "the topics disagree with each other; use another CREDITS_NAMESPACE, or recreate them"
     problem = f"topic {name} has {found[name]} partitions, CREDITS_PARTITIONS says {wanted[name]}"
     raise SettingRefusedError(problem, remedy)
 

@@ -8,7 +8,7 @@ Rules of this file:
   expired when they come in lift nothing over a line: the expiry that takes them follows at the same instant.
 - One entry that takes a wallet out of any of its alarms raises one `credit_resolved` that lists the lines left;
   leaving depletion raises `credit_balance_restored` instead.
-- A changed rule is a new version, armed anew and judged at once. An alert's id is a function of org, wallet, kind,
+- A changed rule is a new version: armed again, and evaluated at once. An alert's id is a function of org, wallet, kind,
   rule, version and epoch, so the same crossing has the same id whenever the ledger is folded.
 - Depletion and the negative limit look at the settled balance, limits and budgets at what was booked, everything else
   at the available one.
@@ -437,7 +437,7 @@ def notice(
 
 
 def alert_id(org_id: str, unit: str, kind: AlertKind, rule_id: str, version: int, epoch: int) -> str:
-    """32 hex digits; the same crossing has the same id for ever. Lengths go in, so no two tuples share a text."""
+    """32 hex digits; the same crossing always has the same id. Lengths go in, so no two tuples share a text."""
     parts = (org_id, unit, kind.value, rule_id, str(version), str(epoch))
     text = "".join(f"{len(part)}:{part}" for part in parts)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

@@ -212,7 +212,7 @@ def reset_alerts(book: BudgetBook, time_zone: str, at: int) -> tuple[str, ...]:
 
 
 def _resets_with_window(budget: Budget) -> bool:
-    """It is reached, and will not be when its window ends. A budget of 0 still is: nothing is left, nor told anew."""
+    """It is reached, and will not be when its window ends. A budget of 0 still is: it does not alert again."""
     return budget.alert_state.crossed and budget.limit > 0
 
 

@@ -121,7 +121,7 @@ def _all_due(account: Account) -> Iterator[Due]:
 
 
 def refresh_due(account: Account) -> None:
-    """Work out `due_at` anew; called at the end of every change but the fast one."""
+    """Recompute `due_at`; called at the end of every change but those of the fast path."""
     due = next_due(account)
     account.due_at = None if due is None else due.at
 

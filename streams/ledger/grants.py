@@ -154,7 +154,7 @@ def grants_named(account: Account, family: str, name: str) -> Iterator[tuple[int
 
 
 def give_back(wallet: Wallet, lots: Sequence[Lot], at: int) -> tuple[tuple[Slice, ...], tuple[Lot, ...]]:
-    """How credits return to the grants named by `lots`: (slices, lots to add anew).
+    """How credits return to the grants named by `lots`: (slices, lots to recreate).
 
     A grant the wallet no longer remembers is added again under its id, with what returns to it as its amount; what
     returns to it later, and is more than was drawn from it since, joins it as another lot. What returns to a grant that

@@ -1,7 +1,7 @@
 """Holds as state: credits set aside for work in progress, and how they come free again (product rule 18).
 
 Rules of this file, the fold's part of holds:
-- A hold is active from its entry until all of it is taken or released; then it is resolved, once and for ever.
+- A hold is active from its entry until all of it is taken or released; then it is resolved permanently.
 - Usage that names a hold of its wallet takes from it first: held falls by at most what is held, the rest of the cost
   was not set aside.
 - A capture, a release, or usage that names the hold, and arrived before the hold's end, comes before that end, however

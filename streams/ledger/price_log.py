@@ -5,7 +5,7 @@ Rules of this file:
 - Two prices of which neither would be the more specific for some usage tie. The one that was published first stays. The
   later one is refused: it is a dead letter, and changes nothing. What stood under its own id stays in force.
 - A price replaces the one before it under its id; a record without a value takes that away.
-- A refused price is not judged again. Whoever wants it in force once what it tied with is gone publishes it again.
+- A refused price is not judged again. To put it in force after the price that it tied with is gone, publish it again.
 """
 
 from __future__ import annotations

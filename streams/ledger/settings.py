@@ -231,7 +231,7 @@ def _set_wallet(account: Account, body: WalletBody, entry: Entry) -> list[Alert]
 
 
 def _reset_low_alert(wallet: Wallet, old_level: int, entry: Entry) -> tuple[str, ...]:
-    """The line of a low balance, if it is another now, is watched anew; returns it if it was crossed and is not."""
+    """Reset the low-balance alert if its threshold changed; returns it if it was crossed and no longer is."""
     if low_balance_level(wallet) == old_level:
         return ()
     cleared = (LOW_RULE_ID,) if wallet.low.crossed and wallet.available > low_balance_level(wallet) else ()

@@ -28,7 +28,7 @@ CAP_SUBJECT = "monthly_cap"
 
 ANSWERED_MAX = 64
 """Of so many requests of a wallet, the last ones, a charge is still known that comes after the answer. Their ids are
-worked out anew, a microsecond each, which only such a charge costs."""
+recomputed, a microsecond each, for such a charge only."""
 
 
 def wants_credits(account: Account, wallet: Wallet) -> bool:
@@ -107,7 +107,7 @@ def _answered(account: Account, wallet: Wallet, topup: Topup, request_id: str) -
 
 
 def begin_month(topup: Topup | None) -> None:
-    """The cap counts anew; a charge on its way counts in the month it was asked for, so its failure frees nothing."""
+    """The cap starts at 0; a charge in flight counts in the month of its request, so its failure frees nothing."""
     if topup is not None:
         topup.charged = topup.in_flight_amount = 0
         topup.capped = False

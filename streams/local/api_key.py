@@ -1,7 +1,7 @@
 """The key of `/internal`: a file in the data folder, which only programs of this machine and this user can read.
 
-An address cannot tell: behind a proxy on this machine every request comes from loopback. Whoever can read the file
-could read the chDB folder beside it as well. `serve` makes a new key at each start.
+An address cannot tell: behind a proxy on this machine every request comes from loopback. A user who can read the file
+can also read the chDB folder next to it. `serve` makes a new key at each start.
 """
 
 from __future__ import annotations

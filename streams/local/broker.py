@@ -191,7 +191,7 @@ class LocalBroker:
         return None if running is None else running.pid
 
     def running(self) -> Running | None:
-        """The broker that runs on this data folder, whoever started it; None when there is none."""
+        """The broker that runs on this data folder, started by any process; None when there is none."""
         try:
             known = Running(**json.loads((self.home / "broker.json").read_text()))
         except (FileNotFoundError, ValueError, TypeError):

@@ -27,7 +27,7 @@ class NegativeCache:
         return len(self._until)
 
     def should_search(self, search: Hashable, at: int) -> bool:
-        """Whether the search was not made in vain shortly before `at`."""
+        """False when the search found nothing shortly before `at`."""
         return self._until.get(search, at) <= at
 
     def note(self, searches: Iterable[Hashable], at: int) -> None:

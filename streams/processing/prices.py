@@ -11,7 +11,7 @@ Rules of this file:
 - Nobody waits for prices in the hot path. The end of the topic is asked for once a second beside it, so it is known up
   to which time everything has been read. A batch of usage waits for the reader when that is more than
   `STALE_MAX_S` ago: so long, and no longer, may usage still be rated as if a change had not been published.
-  Whoever needs a change to hold from an instant publishes it before, with that `valid_from`.
+  To make a change hold from an instant, publish it before, with that `valid_from`.
 - When a usage matches none, the worker reads on to the end of the topic as it
   is at that moment, and looks again, before it says `unknown_price`: a price published before the usage is found. The
   end is asked for at most once in `ASK_INTERVAL_S`, for all partitions that wait.

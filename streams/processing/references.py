@@ -6,7 +6,7 @@ this very batch wrote is taken from the batch. Where in the ledger to look is kn
 2. from the refund, which may name the time (`target_recorded_at`): however far back that is;
 3. not at all: among the last entries of the partition (`engine.ledger_lookup.PASS_RECORDS_MAX`), in one pass for all
    of a batch. What lies beyond is unknown.
-What was looked for in vain is not looked for again at once (`negative_cache`).
+A search that found nothing is not repeated at once (`negative_cache`).
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ from streams.processing.own_keys import OwnKeys
 
 HOUR_US: Final = 3_600_000_000
 FUTURE_TOLERANCE_US: Final = 2 * HOUR_US
-"""How far a record's own time may be ahead of the broker's: a clock an hour wrong is borne, a day is not."""
+"""How far a record's own time may be ahead of the broker's: a clock an hour wrong is tolerated, a day is not."""
 
 Int64s = npt.NDArray[np.int64]
 _Times = TypeVar("_Times", int, Int64s)

@@ -31,7 +31,7 @@ GRANTS_MAX = 500
 class Grants(Lines):
     """The parts that every operation is made of."""
 
-    def _no_wallet(self, name: str, unit: str) -> bool:
+    def _refuses_new_wallet(self, name: str, unit: str) -> bool:
         """It would be a wallet too many."""
         wallets = self.org(name).wallets
         return unit not in wallets and len(wallets) >= WALLETS_MAX
@@ -42,9 +42,9 @@ class Grants(Lines):
         away = sum(len(parcel.pieces) for parcel in self.parcels.values() if parcel.source == name)
         return there + away + more > GRANTS_MAX
 
-    def _crowd(self, name: str, unit: str, lots: int) -> str | None:
+    def _limit_reason(self, name: str, unit: str, lots: int) -> str | None:
         """Why the org can take no more of them."""
-        if self._no_wallet(name, unit):
+        if self._refuses_new_wallet(name, unit):
             return "too_many_wallets"
         return "too_many_grants" if self._no_grants(name, lots) else None
 

@@ -58,7 +58,7 @@ class HoldRules(UsageRules):
                 granted = room
             else:
                 granted = None
-        if granted is not None and self._no_wallet(name, unit):
+        if granted is not None and self._refuses_new_wallet(name, unit):
             code, limits, granted = "limit_reached", frozenset({"too_many_wallets"}), None
         if granted is None:
             self._refuse_hold(name, hold, "place", unit, code, limits)

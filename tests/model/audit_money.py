@@ -37,7 +37,7 @@ class MoneyRules(Time):
         org = self.org(name)
         refusal = self._refuse_purchase(name, unit, amount, kind, actor, failed)
         if refusal is None and amount > 0:
-            refusal = self._crowd(name, unit, 0 if failed else 1)
+            refusal = self._limit_reason(name, unit, 0 if failed else 1)
         if refusal is not None:
             self._refuse(name, unit, refusal)
             return

@@ -38,7 +38,7 @@ class SettingRules(Time):
             self._refuse(name, "", "not_authorized")
             return
         org = self.org(name)
-        if "unit" in body and self._no_wallet(name, body["unit"]):
+        if "unit" in body and self._refuses_new_wallet(name, body["unit"]):
             self._refuse(name, "", "invalid_setting")
             return
         match kind:
@@ -111,7 +111,7 @@ class SettingRules(Time):
             self._grant_allowance(name, wallet, wallet.month, at, at)
 
     def _low_line_moved(self, wallet: Wallet, line: int) -> list[str]:
-        """A line that changes is watched anew; the name of one that was crossed and is not any more."""
+        """A threshold that changes is armed again; returns the name of one that was crossed and no longer is."""
         if wallet.low_line == line:
             return []
         left = ["low"] if wallet.low_crossed and wallet.available > wallet.low_line else []

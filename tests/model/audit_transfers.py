@@ -52,9 +52,9 @@ class TransferRules(Time):
                 name, parcel.unit, "not_authorized" if parcel.actor not in org.administrators else "org_closed"
             )
             return False
-        crowd = self._crowd(name, parcel.unit, len(parcel.pieces))
-        if crowd is not None:
-            self._refuse(name, parcel.unit, crowd)
+        limit_reason = self._limit_reason(name, parcel.unit, len(parcel.pieces))
+        if limit_reason is not None:
+            self._refuse(name, parcel.unit, limit_reason)
             return False
         wallet = self._wallet(org, parcel.unit, at)
         lots = [

@@ -50,7 +50,7 @@ class UsageRules(Time):
         """Usage is always booked, into the negative if need be (rule 16); one that names a hold resolves it."""
         self.settle(name, at)
         org = self.org(name)
-        if self._no_wallet(name, unit):
+        if self._refuses_new_wallet(name, unit):
             raise Unbookable("invalid_field")
         found = None if hold is None else org.hold(hold)
         org.timed_out.pop(hold or "", None)
@@ -83,8 +83,8 @@ class UsageRules(Time):
         self.settle(name, at)
         org = self.org(name)
         usage = org.usages.get(event_id)
-        crowded = cost is not None and self._no_wallet(name, unit)
-        if usage is None and crowded:
+        over_limit = cost is not None and self._refuses_new_wallet(name, unit)
+        if usage is None and over_limit:
             raise Unbookable("invalid_field")
         if usage is None and cost is not None:
             self._book(name, event_id, unit, cost, at, scope, None, revision)
@@ -95,7 +95,7 @@ class UsageRules(Time):
             return
         if revision <= usage.revision:
             raise Unbookable("duplicate_with_different_content")
-        if crowded:
+        if over_limit:
             raise Unbookable("invalid_field")
         if self._no_grants(name, _gone(usage.draws)):
             self._refuse(name, usage.unit, "too_many_grants")

@@ -1,4 +1,4 @@
-"""What the auditor keeps of an org: everything, in plain lists, and the sums worked out anew each time.
+"""What the auditor keeps of an org: everything, in plain lists, with the sums recomputed each time.
 
 Shares nothing with the ledger. Windows and months are counted by the calendar of the org's time zone; a budget or a
 month never goes back, whatever the zone is set to.

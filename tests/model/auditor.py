@@ -1,4 +1,4 @@
-"""What the rules say must happen, worked out anew from the rules: a slow, plain model to hold the ledger against.
+"""What the rules say must happen, derived from the rules alone: a slow, plain model to check the ledger against.
 
 It shares no code with the ledger, keeps no clever order, remembers everything and computes with fractions. Product
 rules 1-23, 25-28 and 33 are in it, but for what is told of expiries to come (25). Where the contract is silent it

@@ -5,7 +5,7 @@ clock of that record; after each transaction both must have said the same (`test
 leaves to others it is not asked: whether a record can be read, is in its window and has a new id. Of what is refused
 before an account is asked, it judges `unknown_price` and prices that tie.
 
-Prices are those of the price topic as far as the worker had read them, worked out anew (`listed`), and an org's own by
+Prices are those of the price topic as far as the worker had read them, recomputed (`listed`), and an org's own by
 its settings, with the versions before them; each usage by the price as of its own time (product rule 7). What a worker
 had not read is looked at, too: nothing is `unknown_price` that was priced before it was sent.
 """

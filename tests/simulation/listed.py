@@ -1,4 +1,4 @@
-"""Which prices are in force, worked out anew from the price topic (product rule 7; docs/decisions.md, 20).
+"""Which prices are in force, recomputed from the price topic (product rule 7; docs/decisions.md, 20).
 
 Shares no code with the ledger. Prices are judged in the order of publication: of two that tie the one published first
 stays, and the other one changes nothing. A price replaces the one before it under its key; a record without a value

@@ -139,7 +139,7 @@ class VirtualProducer:
         self._transaction: Transaction | None = None
 
     def init_transactions(self, _timeout: float) -> None:
-        """Fence whoever was before."""
+        """Fence the previous owner."""
         self._kafka.faults.at("open")
         self._epoch = self._kafka.fence(self._name)
 

@@ -93,5 +93,5 @@ def _do(future: Future[Any], act: Callable[..., Any], *args: Any, **named: Any) 
         return
     try:
         future.set_result(act(*args, **named))
-    except Exception as error:  # noqa: BLE001 - whoever waits for the future gets it
+    except Exception as error:  # noqa: BLE001 - the waiter of the future gets it
         future.set_exception(error)

@@ -132,7 +132,7 @@ class World:
         self.near_records = self.random.choice((1, 5, 20_000))
         self.workers: list[Worker] = []
         self.used_again: set[str] = set()
-        """Ids that were sent anew after their window."""
+        """Ids that were sent again after their window."""
         self.failure: BaseException | None = None
 
     def run(self, drive: Callable[[World], Any]) -> None:
@@ -176,7 +176,7 @@ class World:
         return worker
 
     async def give(self, number: int) -> None:
-        """Let a worker take a partition over; whoever had it learns of it later, or when it is fenced."""
+        """Let a worker take a partition over; the previous owner learns of it later, or when it is fenced."""
         while True:
             while not self.workers:  # the next one has not read the prices yet
                 await asyncio.sleep(0.1)

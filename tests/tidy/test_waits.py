@@ -21,7 +21,7 @@ CONSUMERS = ("consume", "poll", "flush")
 
 
 def endless(tree: ast.AST) -> Iterator[tuple[int, str]]:
-    """Calls that may wait for ever."""
+    """Calls that may wait without end."""
     for node in ast.walk(tree):
         if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
             continue

@@ -7,7 +7,7 @@ value seen before is a duplicate. Some values do more:
 - `huge`: writes a record that no topic takes; `poison`: a bug of the processor.
 While the file named in COUNTING_WAIT_FILE exists, `gather` says that it cannot answer, and adds a byte to the file
 beside it that ends in ASKED_SUFFIX. When the one named in COUNTING_DEATH_FILE exists, a thread of the processor dies;
-where it does at the start, `start` waits for the thread for ever. Run as
+where it does at the start, `start` waits for the thread without end. Run as
 `python -m tests.integration.engine.counting` with CREDITS_… in the environment, it is a whole worker.
 """
 

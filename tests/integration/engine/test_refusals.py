@@ -149,7 +149,7 @@ def test_a_lost_account_or_changelog_stops_the_worker(installation: Installation
 @pytest.mark.fault(
     "copies-of-different-age",
     title="The account changelog, or the ledger, is restored from an older copy",
-    provoked="each topic was made anew with the records that it had 500 records before the worker was killed",
+    provoked="each topic was recreated with the records that it had 500 records before the worker was killed",
     holds="the worker refuses to start, says which topic is behind which, and names `credits rebuild --accounts`",
     faults_row=33,
 )
@@ -180,7 +180,7 @@ def test_copies_of_different_age_stop_the_worker(installation: Installation, see
 def put_back(
     installation: Installation, topic: str, records: Sequence[Sequence[Message]], config: dict[str, str]
 ) -> None:
-    """Make a topic anew with these records, partition by partition."""
+    """Recreate a topic with these records, partition by partition."""
     remake(installation, topic, config)
     producer = Producer(producer_config(installation.settings))
     for number, partition in enumerate(records):

@@ -63,7 +63,7 @@ def test_it_knows_when_it_may_have_fallen_behind(own_broker: Callable[..., Local
         until(reader.current, 30, "current prices, without being asked for them")
         published(settings, 2)
         until(lambda: read(reader) == {2}, 30, "the price that was changed")
-        until(lambda: caught_up(reader), 30, "an answer, whoever leads now")
+        until(lambda: caught_up(reader), 30, "an answer from any leader")
     finally:
         os.kill(pid, signal.SIGCONT)
         reader.stop()

@@ -1,4 +1,4 @@
-"""Corrections of usage by revision: unwound, booked anew, the history stays (product rules 21, 23)."""
+"""Corrections of usage by revision: reversed, booked again, the history stays (product rules 21, 23)."""
 
 from __future__ import annotations
 

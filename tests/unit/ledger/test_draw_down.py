@@ -23,7 +23,7 @@ def test_the_order_of_the_rule() -> None:
     world.buy("1", purchase_id="soon", expires_at=START + 2 * DAY)
     world.give("1", purchase_id="free", expires_at=START + 20 * DAY)
     world.buy("1", purchase_id="first", priority=10)
-    world.give("1", purchase_id="free for ever")
+    world.give("1", purchase_id="free always")
     world.at += 1
     world.buy("1", purchase_id="younger")
     world.buy("1", purchase_id="a younger")
@@ -34,7 +34,7 @@ def test_the_order_of_the_rule() -> None:
         "purchase/soon",
         "purchase/free",
         "purchase/later",
-        "purchase/free for ever",
+        "purchase/free always",
         "purchase/never",
         "purchase/a younger",
         "purchase/younger",
@@ -131,7 +131,7 @@ grants = st.lists(
 def test_draw_down_against_a_plain_sort(
     lots: list[tuple[int, int | None, GrantKind, int, int]], costs: list[int]
 ) -> None:
-    """An oracle that sorts all grants anew for each unit drawn."""
+    """An oracle that sorts all grants again for each unit drawn."""
     world = World()
     keys: list[tuple[int, int, bool, int, str]] = []
     remaining: dict[str, int] = {}

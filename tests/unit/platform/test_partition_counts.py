@@ -1,4 +1,4 @@
-"""The number of partitions never changes: what disagrees is refused, and the setting to mend is named."""
+"""The number of partitions never changes: what disagrees is refused, and the setting to fix is named."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The registry's routes, whoever asks and however: Confluent's answers, never a 5xx, nothing taken while read-only."""
+"""The registry's routes, for any client: Confluent's answers, never a 5xx, nothing taken while read-only."""
 
 from __future__ import annotations
 

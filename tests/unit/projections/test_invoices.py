@@ -98,7 +98,7 @@ def test_what_has_an_invoice(client: Client) -> None:
         purchase("acme", 2, "gift", 5 * NANOS, kind="promotional"),
         purchase("acme", 3, "declined", 9 * NANOS, status="failed"),
         purchase("acme", 4, "eve", 9 * NANOS, status="refused"),
-        purchase("acme", 5, "mended", 9 * NANOS, kind="adjustment"),
+        purchase("acme", 5, "fixed", 9 * NANOS, kind="adjustment"),
         entry("acme", 6, -NANOS, operation="chat"),
         purchase("acme", 7, "p2", 10 * NANOS),
         purchase("acme", 8, "p3", 10 * NANOS, wallet="model_credits"),

@@ -62,7 +62,7 @@ def test_another_seed_says_something_else() -> None:
 
 
 def test_the_default_script_is_what_the_documents_say() -> None:
-    """These numbers stand in the README: whoever changes the script changes them there."""
+    """These numbers stand in the README: a change of the script changes them there."""
     total = expected(script(42, 200_000, JUNE))
     assert total.records >= 200_000
     assert total.applied + total.duplicates + total.rejected.total() + total.dead_letters.total() == total.records

@@ -1,4 +1,4 @@
-"""A trace of requests as usage events: ids for ever the same, times to the microsecond, bad lines named."""
+"""A trace of requests as usage events: ids always the same, times to the microsecond, bad lines named."""
 
 from __future__ import annotations
 

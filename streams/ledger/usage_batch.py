@@ -150,9 +150,11 @@ def classify(rows: UsageRows, accounts: Mapping[str, Account], ratings: Ratings)
 
 def needs_command_path(rows: UsageRows, accounts: Mapping[str, Account]) -> set[int]:
     """Rows that are more than a new usage: a revision, a void, what names a hold; and what depends on earlier rows."""
-    named = pc.or_(revisions(rows.usages), pc.is_valid(rows.usages.column("hold_id")))
-    found: set[int] = set(np.flatnonzero(named.to_numpy(zero_copy_only=False)).tolist())
-    return found | _without_wallet(rows, accounts) | _of_revised_usages(rows, accounts)
+    revised = revisions(rows.usages).to_numpy(zero_copy_only=False)
+    named = rows.usages.column("hold_id").is_valid().to_numpy(zero_copy_only=False)
+    found: set[int] = set(np.flatnonzero(revised | named).tolist())
+    of_revised = _of_revised_usages(rows, accounts, np.flatnonzero(revised).tolist())
+    return found | _without_wallet(rows, accounts) | of_revised
 
 
 def _without_wallet(rows: UsageRows, accounts: Mapping[str, Account]) -> set[int]:
@@ -165,11 +167,10 @@ def _without_wallet(rows: UsageRows, accounts: Mapping[str, Account]) -> set[int
     return {row for row, takes_default in enumerate(given.to_pylist()) if takes_default and orgs[row] in new}
 
 
-def _of_revised_usages(rows: UsageRows, accounts: Mapping[str, Account]) -> set[int]:
-    """Rows of usages that have a revision already, or may get one earlier in this batch."""
+def _of_revised_usages(rows: UsageRows, accounts: Mapping[str, Account], revised: Sequence[int]) -> set[int]:
+    """Rows of usages that have a revision already, or may get one in this batch, by the rows `revised`."""
     event_ids = rows.usages.column("event_id")
     known = {org: account.corrected for org, account in accounts.items() if account.corrected}
-    revised = np.flatnonzero(revisions(rows.usages).to_numpy(zero_copy_only=False)).tolist()
     here = {(rows.orgs[row], event_ids[row].as_py()) for row in revised}
     if not known and not here:
         return set()
@@ -393,12 +394,12 @@ def _slice_column(
             for each in ([amount] if part is None else [one.amount_nanos for one in part])
         ]
     grants, of_grant = _distinct(drawn)
-    values = {
-        "grant_id": pa.array([grant and grant.grant_id for grant in grants], pa.string()).take(of_grant),
-        "kind": pa.array([grant and grant.kind for grant in grants], pa.string()).take(of_grant),
-        "amount_nanos": pa.array(amounts, pa.int64()),
-        "expires_at": pa.array([grant and grant.expires_at for grant in grants], pa.int64()).take(of_grant),
+    of_grants = {
+        "grant_id": pa.array([grant and grant.grant_id for grant in grants], pa.string()),
+        "kind": pa.array([grant and grant.kind for grant in grants], pa.string()),
+        "expires_at": pa.array([grant and grant.expires_at for grant in grants], pa.int64()),
     }
+    values = {**_looked_up(of_grants, of_grant), "amount_nanos": pa.array(amounts, pa.int64())}
     fields = list(_SLICES.value_type)
     struct = pa.StructArray.from_arrays([values[f.name] for f in fields], fields=fields)
     offsets = np.concatenate(([0], np.cumsum(counts))).astype(np.int32)
@@ -408,11 +409,18 @@ def _slice_column(
 def _price_columns(tariffs: Sequence[Tariff | None]) -> dict[str, pa.Array]:
     """Unit prices and billing unit of each row."""
     distinct, of_tariff = _distinct(tariffs)
-    return {
-        "unit_price_nanos": pa.array([t and t.unit_price for t in distinct], pa.int64()).take(of_tariff),
-        "output_unit_price_nanos": pa.array([t and t.output_unit_price for t in distinct], pa.int64()).take(of_tariff),
-        "billing_unit": pa.array([t and t.billing_unit for t in distinct], pa.string()).take(of_tariff),
+    of_tariffs = {
+        "unit_price_nanos": pa.array([t and t.unit_price for t in distinct], pa.int64()),
+        "output_unit_price_nanos": pa.array([t and t.output_unit_price for t in distinct], pa.int64()),
+        "billing_unit": pa.array([t and t.billing_unit for t in distinct], pa.string()),
     }
+    return _looked_up(of_tariffs, of_tariff)
+
+
+def _looked_up(columns: Mapping[str, pa.Array], numbers: pa.Array) -> dict[str, pa.Array]:
+    """Of each column the values at `numbers`, by one look-up for all."""
+    found = pa.StructArray.from_arrays(list(columns.values()), names=list(columns)).take(numbers)
+    return {name: found.field(name) for name in columns}
 
 
 def _distinct(values: Sequence[_T]) -> tuple[list[_T], pa.Array]:

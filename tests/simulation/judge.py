@@ -162,6 +162,9 @@ class Judge:
                 raise AssertionError(f"no org takes a {kind}")
 
     def _usage(self, fields: Fields, at: int) -> None:
+        found = self.auditor.org(fields["org_id"]).hold(fields["hold_id"] or "")
+        ended_unread = found is not None and self.auditor.arrived_before(found[1].ends_at) and found[1].ends_at <= at
+        self.met["usage that names a hold, read after its end"] += ended_unread
         with self.auditor.not_ended(fields["org_id"], fields["hold_id"], at):
             self._book_usage(fields, at)
 
@@ -220,6 +223,9 @@ class Judge:
                 terms = fields["operation"], fields["on_shortage"] or "reject", fields["expires_at"]
                 self.auditor.place(org, hold, unit, amount, at, scope(fields), *terms)
             case "capture":
+                late = self.auditor.org(org).timed_out.get(hold)
+                in_time = late is not None and self.auditor.arrived_before(late[1].ends_at)
+                self.met["a capture in time whose hold has timed out"] += in_time
                 self.auditor.capture(org, hold, unit, amount, at)
             case _:
                 self.auditor.release(org, hold, unit, at)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
+from tests.simulation.price_list import MINUTE_US
 from tests.simulation.traffic import DAY_US, REUSED_AFTER_US, Traffic
 from tests.simulation.world import HOUR_US, MILLISECOND_US, SECOND_US, World
 
@@ -31,6 +32,8 @@ async def _drive(world: World) -> None:
         record = traffic.next()
         world.send(record)
         await _wait(world, random)
+        if number == RECORDS // 3:
+            await _resolve_late(world, traffic)
         if number == RECORDS // 2 and world.seed % 3 == 0:
             await _after_a_window(world, traffic)
     await _end(world)
@@ -44,6 +47,21 @@ async def _wait(world: World, random: Random) -> None:
         await world.give(random.randrange(len(world.kafka.epochs)))
     if world.faults.per_mille and not random.randrange(60) and world.workers:
         await world.crash(random.choice(world.workers))
+
+
+async def _resolve_late(world: World, traffic: Traffic) -> None:
+    """Holds are resolved just before they end, and what comes after the end may be read first: in the same org, which
+    ends the hold, or in another one of the partition, which moves the clock."""
+    held = [(org, f"late {number} of {org}") for org in traffic.holds for number in range(4)]
+    for org, name in held:
+        world.send(traffic.short_hold(org, name))
+    await world.sleep(5)
+    world.pass_time(MINUTE_US - SECOND_US)
+    for number, (org, name) in enumerate(held):
+        world.send(traffic.resolve(org, name, by_usage=number % 2 == 1))
+    world.pass_time(2 * SECOND_US)
+    for number, org in enumerate(traffic.holds):
+        world.send(traffic.plain(org, by_purchase=number % 2 == 1))
 
 
 async def _after_a_window(world: World, traffic: Traffic) -> None:

@@ -53,6 +53,7 @@ WRITTEN = {
 JUDGED = {
     *("usage rated by the list", "usage rated as of another price's time", "usage rated by an org's own price"),
     *("an unknown price", "a price that ties"),
+    *("usage that names a hold, read after its end", "a capture in time whose hold has timed out"),
     *("a refund of forgotten usage by its time", "a refund of usage far back"),
     *(f"a correction in another {window}" for window in ("day", "week", "month")),
 }

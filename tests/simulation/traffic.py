@@ -102,6 +102,21 @@ class Traffic:
         """An id that was used long ago: a purchase of its own now."""
         return self._record("purchase", org, purchase_id=name, wallet="USD", amount_nanos=self._amount() + NANOS)
 
+    def short_hold(self, org: str, name: str) -> Sent:
+        """A hold that ends in a minute, granted whatever there is."""
+        terms = {"expires_at": self.kafka.at + MINUTE_US, "on_shortage": "overflow"}
+        return self._record("hold", org, hold_id=name, action="place", wallet="USD", amount_nanos=NANOS, **terms)
+
+    def resolve(self, org: str, name: str, by_usage: bool) -> Sent:
+        """What the hold was for has happened."""
+        if by_usage:
+            return self._usage(org, self._name("u"), hold_id=name, wallet="USD", cost_nanos=NANOS)
+        return self._captured(org, name, NANOS)
+
+    def plain(self, org: str, by_purchase: bool) -> Sent:
+        """A record that resolves nothing."""
+        return self._buy(org) if by_purchase else self._use(org)
+
     # Records of each kind.
 
     def _record(self, record: str, org: str, /, **fields: Any) -> Sent:

@@ -18,7 +18,7 @@ TRACE = "TIMESTAMP,ContextTokens,GeneratedTokens\n" + "".join(
     f"2023-11-16 18:15:{second:02d}.5000000,{1000 + second},{second}\n" for second in range(60)
 )
 
-BALANCES = {"purchase": "0.01", "usage": "-0.028"}
+BALANCES = {"purchase": "1", "usage": "-0.208"}
 """Of the organisation that spends more than it bought."""
 
 
@@ -134,8 +134,8 @@ def test_a_trace_as_lines_is_booked_once_however_often_it_is_sent(installation: 
 def test_alerts_are_told(installation: Installation) -> None:
     """Credits that are used up are told; a debt of an organisation that never had credits is none."""
     for name, changed in (
-        ("purchase", {"purchase_id": "p-spent", "org_id": "spent", "amount": "0.01"}),
-        ("usage", {"event_id": "u-spent", "org_id": "spent"}),
+        ("purchase", {"purchase_id": "p-spent", "org_id": "spent", "amount": "1"}),
+        ("usage", {"event_id": "u-spent", "org_id": "spent", "input_tokens": 480_000}),
     ):
         fields = json.loads((installation.folder / f"{name}.jsonl").read_text()) | changed
         (installation.folder / f"{name}-spent.jsonl").write_text(json.dumps(fields) + "\n")

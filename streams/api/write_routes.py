@@ -71,13 +71,22 @@ def write_router(intake: Intake, versions: SettingVersions, check_prices: CheckP
     """The routes, over an intake and versions that have been started."""
     router = APIRouter(prefix="/v1", tags=["writing"])
     used = UsedKeys()
+    _add_events(router, intake)
+    _add_records(router, intake, used)
+    _add_settings(router, intake, used, versions)
+    _add_prices(router, intake, used, check_prices)
+    return router
 
+
+def _add_events(router: APIRouter, intake: Intake) -> None:
     @router.post("/events", status_code=202, responses=TAKEN, openapi_extra=EVENTS_BODY, response_class=AsciiJson)
     async def events(request: Request, caller: Annotated[Caller, Depends(allowed(ANY_WRITER))]) -> JSONResponse:
         """Usage and other records, as CloudEvents or as a JSON list; a result for each."""
         body = await request.body()
         return await take_events(intake, caller, request.headers.get("content-type"), body)
 
+
+def _add_records(router: APIRouter, intake: Intake, used: UsedKeys) -> None:
     for kind, name in (
         (InputKind.PURCHASE, "purchases"),
         (InputKind.REFUND, "refunds"),
@@ -95,6 +104,8 @@ def write_router(intake: Intake, versions: SettingVersions, check_prices: CheckP
             summary=SUMMARIES[kind],
         )
 
+
+def _add_settings(router: APIRouter, intake: Intake, used: UsedKeys, versions: SettingVersions) -> None:
     @router.put(f"/orgs/{ORG}/settings/{{kind}}", status_code=202, responses=TAKEN | CHANGED, response_class=AsciiJson)
     async def put_setting(
         request: Request, org: OrgId, kind: Kind, caller: Annotated[Caller, Depends(allowed(EVERY_ROLE))]
@@ -145,6 +156,8 @@ def write_router(intake: Intake, versions: SettingVersions, check_prices: CheckP
         document |= {"body": json_of(fields["body"].encode()), "etag": f'"{found.tag}"'}
         return AsciiJson(document, headers={"ETag": document["etag"]})
 
+
+def _add_prices(router: APIRouter, intake: Intake, used: UsedKeys, check_prices: CheckPrices) -> None:
     @router.post("/prices", status_code=202, responses=TAKEN, openapi_extra=PRICES_BODY, response_class=AsciiJson)
     async def prices(
         request: Request, caller: Annotated[Caller, Depends(allowed(WRITES[InputKind.PRICE]))]
@@ -162,8 +175,6 @@ def write_router(intake: Intake, versions: SettingVersions, check_prices: CheckP
 
         answer = {"accepted": len(records), "results": [taken(InputKind.PRICE, record) for record in records]}
         return AsciiJson(await once(used, request, caller, body, answer, send), status_code=202)
-
-    return router
 
 
 def _record_call(intake: Intake, used: UsedKeys, kind: InputKind) -> Callable[..., Any]:

@@ -94,11 +94,7 @@ def restore(settings: Settings, number: int, topics: OwnTopics, wanted: Callable
         ranges = {topic: reader.ends(topic, number) for topic in topics.outputs}
         if position is None:
             if framed or _has_record(reader, topics.ledger_topic, number, *ranges[topics.ledger_topic]):
-                raise StateLostError(
-                    f"partition {number} has entries in {topics.ledger_topic}, "
-                    "but no position in its account changelog",
-                    REBUILD,
-                )
+                raise _position_missing(number, topics.ledger_topic)
             position = PositionRecord(seed=secrets.randbits(63), outputs={})
         _check_outputs(reader, changelog, number, position, ranges)
         checksum = _check_accounts(changelog, number, framed, position)
@@ -132,6 +128,12 @@ def restore(settings: Settings, number: int, topics: OwnTopics, wanted: Callable
         output_ends={topic: end for topic, (_, end) in ranges.items()},
         stale_seals=stale,
         stale_position=stale_position,
+    )
+
+
+def _position_missing(number: int, ledger_topic: str) -> StateLostError:
+    return StateLostError(
+        f"partition {number} has entries in {ledger_topic}, but no position in its account changelog", REBUILD
     )
 
 

@@ -83,7 +83,7 @@ test-all: $(VENV)/dev.stamp ## the default tests and the long ones, and more exa
 
 .PHONY: faults
 faults: $(VENV)/dev.stamp ## provoke every fault of docs/faults.md, and write what was seen
-	@$(BIN)/python -m pytest -m fault -n $(AT_ONCE) --dist loadfile --faults-page docs/faults.md $(ARGS)
+	@$(BIN)/python -m pytest -m fault -n $(AT_ONCE) --dist loadfile --faults-page=docs/faults.md tests $(ARGS)
 
 .PHONY: lint
 lint: $(VENV)/dev.stamp ## ruff and mypy --strict

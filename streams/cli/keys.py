@@ -54,7 +54,7 @@ def create(
     To rotate a key without a gap: create another one with --like, move its clients over, revoke the old one.
     """
     from streams.kafka import topics_admin
-    from streams.kafka.key_topic import create_key, read_keys
+    from streams.kafka.key_topic import KeyTerms, create_key, read_keys
 
     settings = load_settings()
     now = time.time_ns() // 1_000
@@ -78,7 +78,8 @@ def create(
         raise OperatorError("a key needs a role", f"give --role: {', '.join(KeyRole)}")
     if "organisations" not in fields:
         raise OperatorError("a key is for somebody", "give --org ORG (several times), or --every-org")
-    token, key = create_key(settings, now=now, expires_at=None if expires is None else end_of(expires, now), **fields)
+    expires_at = None if expires is None else end_of(expires, now)
+    token, key = create_key(settings, KeyTerms(expires_at=expires_at, **fields), now)
     if as_json:
         print_json({"key": token, "record": key.encode().decode(), **shown(key, now)})
         return

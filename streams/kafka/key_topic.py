@@ -15,6 +15,7 @@ import secrets
 import threading
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -161,27 +162,31 @@ def read_keys(settings: Settings, timeout_s: float = READ_TIMEOUT_S) -> Keyring:
         reader.close()
 
 
-def create_key(
-    settings: Settings,
-    *,
-    now: int,
-    name: str,
-    roles: tuple[KeyRole, ...],
-    organisations: tuple[str, ...] = (EVERY_ORGANISATION,),
-    expires_at: int | None = None,
-    requests_per_s: int | None = None,
-) -> tuple[str, ApiKey]:
+@dataclass(frozen=True, slots=True)
+class KeyTerms:
+    """What a key is to be for."""
+
+    name: str
+    roles: tuple[KeyRole, ...]
+    organisations: tuple[str, ...] = (EVERY_ORGANISATION,)
+    expires_at: int | None = None
+    """Microseconds since 1970; None: it does not expire."""
+    requests_per_s: int | None = None
+    """None: the limit of the settings."""
+
+
+def create_key(settings: Settings, terms: KeyTerms, now: int) -> tuple[str, ApiKey]:
     """Make a key and write it down: what to hand out, and what is written. `now`: microseconds since 1970."""
     token = new_token(secrets.token_bytes(ID_BYTES + SECRET_BYTES))
     key = ApiKey(
         key_id=token.split("_")[1],
         sha256=digest_of(token),
-        name=name,
-        roles=roles,
-        organisations=organisations,
+        name=terms.name,
+        roles=terms.roles,
+        organisations=terms.organisations,
         created_at=now,
-        expires_at=expires_at,
-        requests_per_s=requests_per_s,
+        expires_at=terms.expires_at,
+        requests_per_s=terms.requests_per_s,
     )
     write_keys(settings, [key])
     return token, key
@@ -191,7 +196,7 @@ def first_admin_key(settings: Settings) -> str | None:
     """Make a key that may do everything when no key was ever made, and return it; else None."""
     if len(read_keys(settings)):
         return None
-    return create_key(settings, now=time.time_ns() // 1_000, name="first", roles=(KeyRole.ADMIN,))[0]
+    return create_key(settings, KeyTerms("first", (KeyRole.ADMIN,)), time.time_ns() // 1_000)[0]
 
 
 def write_keys(settings: Settings, keys: Iterable[ApiKey]) -> None:

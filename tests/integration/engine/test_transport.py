@@ -150,7 +150,7 @@ def test_held_partitions_rest_and_go_on_at_once(settings: Settings, topic: str, 
             await until(lambda: b"now" in values(batches, 1))
             await asyncio.sleep(0.5)
             assert b"later" not in values(batches, 0)
-            app.consumer.release([TP(topic, 0)])
+            app.consumer.resume([TP(topic, 0)])
             async with asyncio.timeout(0.8):
                 await until(lambda: b"later" in values(batches, 0))
 

@@ -18,7 +18,7 @@ from streams.client import committed_ends, read_range
 from streams.kafka import topics_admin
 from streams.kafka.api_keys import ApiKey, KeyRefusal, KeyRole
 from streams.kafka.clients import producer_config
-from streams.kafka.key_topic import KeyReader, create_key, first_admin_key, read_keys, write_keys
+from streams.kafka.key_topic import KeyReader, KeyTerms, create_key, first_admin_key, read_keys, write_keys
 from streams.settings import Settings
 
 SOON_S = 1.0
@@ -64,9 +64,9 @@ def test_every_process_knows_a_key_and_its_end_within_a_second(settings: Setting
             each.start()
             each.wait_until_current()
             assert len(each.keyring) == 0
-        old_token, old = create_key(settings, now=now(), name="x", roles=(KeyRole.PRODUCER,), organisations=("acme",))
+        old_token, old = create_key(settings, KeyTerms("x", (KeyRole.PRODUCER,), ("acme",)), now())
         within(SOON_S, lambda: all(each.keyring.find(old_token, now()) == old for each in readers))
-        token, key = create_key(settings, now=now(), name="x", roles=old.roles, organisations=old.organisations)
+        token, key = create_key(settings, KeyTerms("x", old.roles, old.organisations), now())
         within(SOON_S, lambda: all(each.keyring.find(token, now()) == key for each in readers))
         assert all(each.keyring.find(old_token, now()) == old for each in readers)
         write_keys(settings, [old.revoked(now())])
@@ -80,7 +80,7 @@ def test_every_process_knows_a_key_and_its_end_within_a_second(settings: Setting
 
 def test_a_record_that_is_no_key_takes_none_away(settings: Settings) -> None:
     topics_admin.apply(settings)
-    token, key = create_key(settings, now=now(), name="x", roles=(KeyRole.ADMIN,))
+    token, key = create_key(settings, KeyTerms("x", (KeyRole.ADMIN,)), now())
     producer = Producer(producer_config(settings))
     for value in (b"", b"{", None):
         producer.produce(Topics(settings.namespace).name("api_keys"), key=key.key_id.encode(), value=value)
@@ -90,7 +90,7 @@ def test_a_record_that_is_no_key_takes_none_away(settings: Settings) -> None:
 
 def test_a_file_adds_keys_and_the_topic_can_revoke_them(settings: Settings, tmp_path: Any) -> None:
     topics_admin.apply(settings)
-    token, key = create_key(settings.model_copy(), now=now(), name="file", roles=(KeyRole.ANALYST,))
+    token, key = create_key(settings.model_copy(), KeyTerms("file", (KeyRole.ANALYST,)), now())
     other = settings.model_copy(update={"namespace": f"{settings.namespace}other."})
     topics_admin.apply(other)
     file = tmp_path / "keys.jsonl"

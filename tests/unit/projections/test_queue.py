@@ -24,14 +24,14 @@ class Fetching:
     """The consumer, as far as the queue asks it."""
 
     def __init__(self) -> None:
-        self.held: set[TP] = set()
+        self.paused: set[TP] = set()
         self.thread = self
 
-    def hold(self, tps: Collection[TP]) -> None:
-        self.held |= set(tps)
+    def pause(self, tps: Collection[TP]) -> None:
+        self.paused |= set(tps)
 
-    def release(self, tps: Collection[TP]) -> None:
-        self.held -= set(tps)
+    def resume(self, tps: Collection[TP]) -> None:
+        self.paused -= set(tps)
 
 
 def letter(offset: int, key: bytes | None, value: bytes | None, headers: Headers) -> Inbound:
@@ -51,13 +51,13 @@ def test_fetching_pauses_when_the_queue_has_its_bytes(key: bytes | None, value: 
         projector = Projector(cast(faust.App, app), cast(Sink, None), TOPICS, Pace(rows_max=1, queue_bytes_max=1_000))
         projector._intake.restart({LETTERS: 0})
         await projector._offer(letter(0, key, value, headers))
-        assert not fetching.held
+        assert not fetching.paused
         await projector._offer(letter(1, key, value, headers))
-        assert fetching.held == {LETTERS}
+        assert fetching.paused == {LETTERS}
         projector._take()
-        assert fetching.held, "more than half of the bytes are left"
+        assert fetching.paused, "more than half of the bytes are left"
         projector._take()
-        assert not fetching.held
+        assert not fetching.paused
         assert projector._intake.bytes == 0
 
     asyncio.run(run())

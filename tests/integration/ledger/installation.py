@@ -68,6 +68,8 @@ class LedgerInstallation:
         }
         if settings.schema_registry_url is not None:
             variables["CREDITS_SCHEMA_REGISTRY_URL"] = settings.schema_registry_url
+        if settings.internal_key is not None:
+            variables["CREDITS_INTERNAL_KEY"] = settings.internal_key.get_secret_value()
         return variables
 
     def worker(self, **more: str) -> Worker:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from confluent_kafka import Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
+from pydantic import SecretStr
 
 from schemas.amounts import NANOS
 from schemas.enums import InputKind
@@ -186,7 +187,11 @@ def done(run: subprocess.CompletedProcess[str]) -> subprocess.CompletedProcess[s
     holds="no start without them; after the rebuild the same accounts to the byte, duplicates are still duplicates",
     faults_row=13,
 )
-def test_lost_state_is_made_again(installation: LedgerInstallation, seen: Callable[[str], None]) -> None:
+@pytest.mark.parametrize("key", [None, SecretStr("an internal key of the tests")], ids=["open", "sealed"])
+def test_lost_state_is_made_again(
+    installation: LedgerInstallation, seen: Callable[[str], None], key: SecretStr | None
+) -> None:
+    installation.settings = installation.settings.model_copy(update={"internal_key": key})
     worker = installation.ready_worker()
     sent = live(installation)
     running = rebuild(installation)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import pytest
-
 from tests.tidy.test_faults import PAGE, marked
 
 
-@pytest.mark.slow  # until a whole run of `make faults` has written the page
 def test_the_page_lists_every_marked_test() -> None:
     text = PAGE.read_text(encoding="utf-8")
     missing = [each.node_id for each in marked() if f"`{each.node_id}`" not in text]

@@ -41,12 +41,12 @@ from streams.engine.ports import UnavailableError
 
 PART_RECORDS_MAX: Final = 1_024
 PART_BYTES_MAX: Final = 1024 * 1024
-PART_AVRO_VALUES_MAX: Final = 200_000
+PART_AVRO_VALUES_MAX: Final = 60_000
 """A part is at most so much, or one value. Records can be short and hold much: 1 µs for each Avro value that they may
-hold (`values_bound`) makes 0.2 s for a part. Another partition's part waits for no more than one."""
+hold (`values_bound`) makes 0.06 s for a part. Another partition's part waits for no more than one."""
 
 CPU_S: Final = 10
-"""Seconds of the processor for a part, of which ten records at their limit take 0.2 s (`writer_safety.VALUES_MAX`)."""
+"""Seconds of the processor for a part, which takes 0.06 s at its limit: more is a fault of the data."""
 
 MEMORY_BYTES: Final = 1024 * 1024 * 1024
 """What the process may have beyond what it has when it is ready; a part's worst is a tenth of this."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Hashable, MutableMapping
 from typing import TYPE_CHECKING, Any, TextIO
 
 import structlog
@@ -24,6 +24,24 @@ if TYPE_CHECKING:
 OWN = ("streams", "projections", "schemas")
 REPEAT_S = 10.0
 REMEMBERED_MAX = 1_000
+KEYS_MAX = 10_000
+
+
+class OncePerInterval:
+    """Lets each key through once per interval: for lines that would repeat themselves. One thread."""
+
+    def __init__(self, interval_s: float) -> None:
+        self._interval_s = interval_s
+        self._last_s: dict[Hashable, float] = {}
+
+    def is_due(self, key: Hashable, now_s: float) -> bool:
+        """Whether a line for this key may be written at the monotonic time `now_s`; then it counts as written."""
+        if now_s - self._last_s.get(key, -self._interval_s) < self._interval_s:
+            return False
+        if len(self._last_s) >= KEYS_MAX:
+            self._last_s.clear()
+        self._last_s[key] = now_s
+        return True
 
 
 class Telling(logging.Filter):

@@ -16,10 +16,11 @@ from typing import Final
 import structlog
 from prometheus_client import Counter
 
+from streams.logging import OncePerInterval
+
 log = structlog.get_logger(__name__)
 
 LOG_INTERVAL_S: Final = 60.0
-LOGGED_MAX: Final = 10_000
 PATH_CHARACTERS_MAX: Final = 200
 REFUSED = Counter("credits_http_refused", "Requests refused for want of a key or a right, by code.", ["code"])
 
@@ -29,7 +30,7 @@ class RefusalLog:
 
     def __init__(self, clock_s: Callable[[], float] = time.monotonic) -> None:
         self._clock_s = clock_s
-        self._logged: dict[tuple[str, str], float] = {}
+        self._logged = OncePerInterval(LOG_INTERVAL_S)
         self._lock = threading.Lock()
 
     def add(self, code: str, caller: str, path: str) -> None:
@@ -41,12 +42,7 @@ class RefusalLog:
     def _is_due(self, code: str, caller: str) -> bool:
         now_s = self._clock_s()
         with self._lock:
-            if now_s - self._logged.get((code, caller), -LOG_INTERVAL_S) < LOG_INTERVAL_S:
-                return False
-            if len(self._logged) >= LOGGED_MAX:
-                self._logged.clear()
-            self._logged[code, caller] = now_s
-        return True
+            return self._logged.is_due((code, caller), now_s)
 
 
 refusals = RefusalLog()

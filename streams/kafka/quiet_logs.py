@@ -6,6 +6,8 @@ import logging
 import time
 from collections.abc import Callable
 
+from streams.logging import OncePerInterval
+
 REPEAT_INTERVAL_S = 10.0
 LOGGERS = (
     "aiokafka",
@@ -21,18 +23,12 @@ class RateLimitedLog(logging.Filter):
 
     def __init__(self, interval_s: float = REPEAT_INTERVAL_S, now_s: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
-        self._interval_s = interval_s
         self._now_s = now_s
-        self._last_s: dict[tuple[str, str], float] = {}
+        self._written = OncePerInterval(interval_s)
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether to log the record."""
-        sentence = (record.name, str(record.msg))
-        now_s = self._now_s()
-        if now_s - self._last_s.get(sentence, -self._interval_s) < self._interval_s:
-            return False
-        self._last_s[sentence] = now_s
-        return True
+        return self._written.is_due((record.name, str(record.msg)), self._now_s())
 
 
 def silence_repeats() -> None:

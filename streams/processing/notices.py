@@ -12,6 +12,7 @@ from typing import Final, assert_never
 
 from schemas.partitioner import REMEDY
 from streams.engine.ports import NoticeName
+from streams.logging import OncePerInterval
 
 LINE_INTERVAL_S: Final = 60.0
 
@@ -22,7 +23,7 @@ class NoticeLog:
     def __init__(self, log: Logger, usage_window_hours: int) -> None:
         self._log = log
         self._usage_window_hours = usage_window_hours
-        self._logged_at_s: dict[tuple[str, int, NoticeName], float] = {}
+        self._logged = OncePerInterval(LINE_INTERVAL_S)
         self._unlogged: dict[tuple[str, int, NoticeName], int] = {}
 
     def committed(self, partition: int, notices: Mapping[str, Mapping[NoticeName, int]], now_s: float) -> None:
@@ -31,11 +32,10 @@ class NoticeLog:
             for notice, count in counts.items():
                 name = (topic, partition, notice)
                 records = self._unlogged.pop(name, 0) + count
-                if now_s - self._logged_at_s.get(name, -LINE_INTERVAL_S) < LINE_INTERVAL_S:
+                if self._logged.is_due(name, now_s):
+                    self._write(topic, partition, notice, records)
+                else:
                     self._unlogged[name] = records
-                    continue
-                self._logged_at_s[name] = now_s
-                self._write(topic, partition, notice, records)
 
     def _write(self, topic: str, partition: int, notice: NoticeName, records: int) -> None:
         match notice:

@@ -95,7 +95,7 @@ async def serve(settings: Settings, announce: Callable[[str], None], stopping: S
             desk = Desk(lambda: people, Topics(settings.namespace).name("ledger"), settings.invoice_issuer)
             live, ready = checks(balances, projection)
             key = new_local_key(settings.data_dir)
-            check_prices = functools.partial(refuse_ties, settings)
+            check_prices = functools.partial(refuse_ties, settings, schemas)
             door = Door(lambda: keys.keyring, key, loopback=settings.http_on_loopback)
             api = build_api(
                 balances=balances,

@@ -37,12 +37,13 @@ def import_prices(
     """Publish prices. A tie with another price is refused: every usage has one price."""
     from streams.client import CreditsProducer
     from streams.kafka import topics_admin
+    from streams.kafka.registry import connect_registry
     from streams.processing.price_ties import refuse_ties
 
     records = read_prices(file)
     settings = load_settings()
     topics_admin.apply(settings)
-    refuse_ties(settings, records)
+    refuse_ties(settings, connect_registry(settings), records)
     if not dry_run:
         with CreditsProducer(settings) as producer:
             for record in records:

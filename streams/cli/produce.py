@@ -41,9 +41,10 @@ def produce(
 
         topics_admin.apply(settings)
         if kind is InputKind.PRICE:
+            from streams.kafka.registry import connect_registry
             from streams.processing.price_ties import refuse_ties
 
-            refuse_ties(settings, records)
+            refuse_ties(settings, connect_registry(settings), records)
         with CreditsProducer(settings) as producer, progress(f"sending {kind.value}", len(records)) as steps:
             for number, record in enumerate(records, start=1):
                 producer.produce(kind, record)

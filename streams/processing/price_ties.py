@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 from schemas.topics import Topics
 from streams.errors import OperatorError
 from streams.kafka.reader import committed_ends, read_range
-from streams.kafka.registry import connect_registry
 from streams.ledger.price_log import PriceLog, Published
 from streams.ledger.rating import Price
 from streams.processing.prices import PriceRecords
 from streams.seals import Seals
 
 if TYPE_CHECKING:
+    from schemas.codec import WriterSchemas
     from schemas.fields import Record
     from streams.settings import Settings
 
@@ -32,11 +32,11 @@ class PriceTieError(OperatorError):
     code = "price_tie"
 
 
-def refuse_ties(settings: Settings, records: Sequence[Record]) -> None:
+def refuse_ties(settings: Settings, writers: WriterSchemas, records: Sequence[Record]) -> None:
     """Raise `PriceTieError` when a price could tie with a published one, or with another of these."""
     prices = [Price.from_record(record.to_record()) for record in records]
     new = [(Published(LAST_MS, 0, number), price.price_id, price) for number, price in enumerate(prices)]
-    log = published_prices(settings).with_changes(new)
+    log = published_prices(settings, writers).with_changes(new)
     for place, price_id, _ in new:
         other = log.refused.get(place)
         if other is not None:
@@ -46,11 +46,11 @@ def refuse_ties(settings: Settings, records: Sequence[Record]) -> None:
             )
 
 
-def published_prices(settings: Settings) -> PriceLog:
+def published_prices(settings: Settings, writers: WriterSchemas) -> PriceLog:
     """The published prices, as the workers judge them."""
     topics = Topics(settings.namespace)
     kept = topics.name("kept_prices")
-    records = PriceRecords(settings.partitions, connect_registry(settings), topics, Seals.of(settings))
+    records = PriceRecords(settings.partitions, writers, topics, Seals.of(settings))
     # What the ledger keeps is read last: what was judged meanwhile is then known as judged.
     for topic in (topics.name("prices"), kept):
         for batch in read_range(settings, {}, committed_ends(settings, [topic])):

@@ -73,6 +73,7 @@ class BalanceReader(LatestRecords):
     def __init__(self, settings: Settings, writers: WriterSchemas) -> None:
         super().__init__(settings, "balances")
         self._writers = writers
+        self._latest: dict[bytes, bytes] = {}
         self._waiting: dict[bytes, set[asyncio.Event]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._current_at: float | None = None
@@ -113,8 +114,11 @@ class BalanceReader(LatestRecords):
         return found
 
     def _keep(self, message: Message) -> None:
-        super()._keep(message)
-        key = message.key() or b""
+        key, value = message.key() or b"", message.value()
+        if value is None:
+            self._latest.pop(key, None)
+        else:
+            self._latest[key] = value
         if key in self._waiting and self._loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits any more
                 self._loop.call_soon_threadsafe(self._wake, key)

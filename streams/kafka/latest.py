@@ -1,7 +1,7 @@
-"""The latest record of each key of a topic, in memory: a thread reads on and on (`streams.kafka.live`).
+"""A topic whose latest records count, followed in a thread (`streams.kafka.live`). What is kept, each reader says.
 
 The rules of this file:
-1. What is in memory is what was said last, in the partition that is the key's.
+1. A record counts in the partition that is its key's. Records of a key come in the order of that partition.
 2. `wait_until_current` returns when everything that was committed at the call has been read: it asks where the log
    ends, and waits until it has read so far. The end is the one with open transactions, since a commit is decided before
    its markers are written; a transaction that stays open longer than `OPEN_WAIT_S` (its worker died) is not waited for:
@@ -39,7 +39,6 @@ class LatestRecords:
         self._settings = settings
         self._topic = Topics(settings.namespace).name(topic_key)
         self._partitions = 1 if BY_KEY[topic_key].single_partition else settings.partitions
-        self._latest: dict[bytes, bytes] = {}
         self._live = LiveTopics(
             settings,
             [self._topic],
@@ -78,9 +77,5 @@ class LatestRecords:
                 self._keep(message)
 
     def _keep(self, message: Message) -> None:
-        """Take the latest record of a key, in the order of its partition."""
-        key, value = message.key() or b"", message.value()
-        if value is None:
-            self._latest.pop(key, None)
-        else:
-            self._latest[key] = value
+        """Take the latest record of a key. Its value is None where the record deletes it."""
+        raise NotImplementedError

@@ -35,7 +35,7 @@ _NAMED = re.compile(
 _ENDS_SECRET = re.compile(rf"(?i)(?:{_NAMES})\Z")
 # In the query of an address also short names: `?key=`, `?sig=`; a header of ClickHouse's ends in "-key".
 _PARAMETERS = r"key|pass|auth|sig|sas"
-_PARAMETER = re.compile(rf"(?i)(?:(?<=[?&])(?:{_PARAMETERS})=|\bx-[a-z-]*key(?:=|\\*[\"']?:\s*\\*[\"']?))[^\s&#\"'\\]+")
+_PARAMETER = re.compile(rf"(?i)((?<=[?&])(?:{_PARAMETERS})=|\bx-[a-z-]*key(?:=|\\*[\"']?:\s*\\*[\"']?))[^\s&#\"'\\]+")
 # A word as long as "authentication" may follow in a sentence; a token is longer, or stands in a header.
 _SCHEME = re.compile(r"(?i)(authorization\S*\s+\S{0,2}(?:basic|bearer)\s+|\b(?:basic|bearer)\s+(?=\S{16}))\S+")
 _QUOTED = {quote_sign: re.compile(rf"(?s)(?:\\.|[^\\{quote_sign}])*{quote_sign}?") for quote_sign in "\"'"}
@@ -96,7 +96,7 @@ def redacted(text: str) -> str:
     lowered = text.lower()
     if "=" in text or ":" in text:
         text = _without_named(text)
-        text = _PARAMETER.sub(_without_value, text)
+        text = _PARAMETER.sub(rf"\1{HIDDEN}", text)
     if "basic" in lowered or "bearer" in lowered:
         text = _SCHEME.sub(_without_token, text)
     return text
@@ -142,12 +142,6 @@ def _without_user(token: str) -> str:
         return token
     user, colon, _ = token[begin + 3 : end].partition(":")
     return f"{token[: begin + 3]}{user + ':' if colon else ''}{HIDDEN}{token[end:]}"
-
-
-def _without_value(found: re.Match[str]) -> str:
-    name = re.match(r"[^=:]*[=:]\\*\s*\\*[\"']?\\*", found.group())
-    assert name is not None, "the pattern has one of both signs"
-    return name.group() + HIDDEN
 
 
 def _without_token(found: re.Match[str]) -> str:

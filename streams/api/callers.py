@@ -56,7 +56,7 @@ class Caller:
 
     def is_for(self, org_id: str) -> bool:
         """Whether the caller may name this organisation."""
-        return EVERY_ORGANISATION in self.organisations or org_id in self.organisations
+        return self.is_for_all or org_id in self.organisations
 
     @property
     def is_for_all(self) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from schemas.fields import ID_CHARACTERS_MAX
 from streams.cli.console import JsonFlag, describe, load_settings, note, print_json, print_table, say
 from streams.errors import OperatorError
 from streams.kafka.api_keys import (
@@ -140,8 +141,10 @@ def organisations_of(orgs: list[str], *, every_org: bool) -> tuple[str, ...]:
         raise OperatorError(f"a key has at most {ORGANISATIONS_MAX:,} organisations", "use --every-org, or more keys")
     if every_org:
         return (EVERY_ORGANISATION,)
-    if not all(0 < len(org) <= NAME_CHARACTERS_MAX and org.isprintable() and org != EVERY_ORGANISATION for org in orgs):
-        raise OperatorError("an organisation's id has 1 to 128 printable characters", "see --org; all: --every-org")
+    if not all(0 < len(org) <= ID_CHARACTERS_MAX and org.isprintable() and org != EVERY_ORGANISATION for org in orgs):
+        raise OperatorError(
+            f"an organisation's id has 1 to {ID_CHARACTERS_MAX} printable characters", "see --org; all: --every-org"
+        )
     return tuple(dict.fromkeys(orgs))
 
 

@@ -52,22 +52,17 @@ class DeadLetterLimit:
         Returns the topics to pause in this partition: how many dead letters came by them within a minute, and for how
         many seconds to pause.
         """
-        if not any(dead_letters.values()):
-            return {}
         self._forget(now_s)
-        for topic, records in dead_letters.items():
-            if records:
-                self._recent.append((now_s, topic, partition, records))
-                sums = self._sums.setdefault(topic, {})
-                sums[partition] = sums.get(partition, 0) + records
-                self._sum += records
-        if not self._pauses:
-            return {}
         paused = {}
-        for topic in [topic for topic, records in dead_letters.items() if records]:
-            sums = self._sums[topic]
+        for topic, records in dead_letters.items():
+            if not records:
+                continue
+            self._recent.append((now_s, topic, partition, records))
+            self._sum += records
+            sums = self._sums.setdefault(topic, {})
+            sums[partition] = sums.get(partition, 0) + records
             within = sum(sums.values())
-            if within > self._max and sums[partition] * len(sums) >= self._max:
+            if self._pauses and within > self._max and sums[partition] * len(sums) >= self._max:
                 paused[topic] = (within, min(PAUSE_MAX_S, MINUTE_S * within / self._max))
         return paused
 

@@ -87,10 +87,6 @@ class ApiKey:
         """The record's value, and a line of CREDITS_API_KEYS_FILE."""
         return json.dumps(asdict(self), separators=(",", ":")).encode()
 
-    def of(self, org_id: str) -> bool:
-        """Whether it is for this organisation."""
-        return self.organisations == (EVERY_ORGANISATION,) or org_id in self.organisations
-
     def revoked(self, at: int) -> ApiKey:
         """The same, revoked; what was revoked before stays as it is."""
         return self if self.revoked_at is not None else replace(self, revoked_at=at)

@@ -15,11 +15,8 @@ from tests.integration.ledger.installation import LedgerInstallation
 @pytest.fixture
 def installation(settings: Settings, tmp_path: Path) -> Iterator[LedgerInstallation]:
     """Topics, a producer, and no worker yet."""
-    made = LedgerInstallation(settings, tmp_path)
-    try:
+    with LedgerInstallation(settings, tmp_path) as made:
         yield made
-    finally:
-        made.stop()
 
 
 @pytest.fixture

@@ -44,6 +44,12 @@ class LedgerInstallation:
         self.registry = connect_registry(self.settings)
         self.producer = CreditsProducer(self.settings, registry=self.registry)
 
+    def __enter__(self) -> LedgerInstallation:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
     def send(self, kind: InputKind, records: Iterable[Mapping[str, Any]]) -> None:
         """Records of one kind, acknowledged when this returns."""
         for fields in records:

@@ -29,11 +29,8 @@ HOLD_SECONDS = 60
 @pytest.fixture
 def installation(settings: Settings, tmp_path: Path) -> Iterator[LedgerInstallation]:
     """One partition, whose time is its records': nothing has to be waited for."""
-    made = LedgerInstallation(settings.model_copy(update={"partitions": 1, "clock": "log"}), tmp_path)
-    try:
+    with LedgerInstallation(settings.model_copy(update={"partitions": 1, "clock": "log"}), tmp_path) as made:
         yield made
-    finally:
-        made.stop()
 
 
 def send(installation: LedgerInstallation, producer: Producer, kind: InputKind, record: dict[str, Any], s: int) -> None:

@@ -93,8 +93,7 @@ def test_the_ledger_waits_for_a_broker_without_room(
         partitions=2,
         session_timeout_ms=6_000,
     )
-    installation = LedgerInstallation(settings, tmp_path)
-    try:
+    with LedgerInstallation(settings, tmp_path) as installation:
         worker = installation.ready_worker()
         installation.send(InputKind.PURCHASE, [purchase(f"a{n}", f"org-{n % 5}", NANOS) for n in range(20)])
         installation.wait_until_booked()
@@ -111,6 +110,4 @@ def test_the_ledger_waits_for_a_broker_without_room(
         report = installation.report()
         assert report.ok, report.differences
         assert worker.process.poll() is None, worker.output
-    finally:
-        installation.stop()
     seen("the broker stopped at the first write; started again, it had every purchase booked once")

@@ -56,7 +56,7 @@ class Served:
             part.start()
             stack.callback(part.close)
         self.keys.wait_until_current(20)
-        router = write_router(intake, versions, partial(refuse_ties, settings))
+        router = write_router(intake, versions, partial(refuse_ties, settings, registry))
         api = build_api(balances=balances, registry=None, live={}, ready={}, others=[router])
         door = Door(lambda: self.keys.keyring, "local", loopback=True)
         host, port = stack.enter_context(serving(server_config(api, settings, door)))
@@ -80,11 +80,8 @@ def serve() -> Iterator[Callable[[Settings], Served]]:
 @pytest.fixture
 def installation(settings: Settings, tmp_path: Path) -> Iterator[LedgerInstallation]:
     """Topics, and a ledger that the test starts."""
-    made = LedgerInstallation(settings, tmp_path)
-    try:
+    with LedgerInstallation(settings, tmp_path) as made:
         yield made
-    finally:
-        made.stop()
 
 
 def usage(number: int, org: str, occurred_at: str) -> dict[str, Any]:

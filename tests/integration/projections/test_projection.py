@@ -122,9 +122,8 @@ def test_every_topic_is_projected(settings: Settings, client: Client, watching: 
 @pytest.fixture
 def installation(settings: Settings, tmp_path: Path) -> Iterator[LedgerInstallation]:
     """The ledger itself, with no worker yet, where records of its output made by hand are not enough."""
-    made = LedgerInstallation(settings, tmp_path)
-    yield made
-    made.stop()
+    with LedgerInstallation(settings, tmp_path) as made:
+        yield made
 
 
 @pytest.mark.fault(

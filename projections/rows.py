@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -24,6 +25,7 @@ from projections.columns import (
     struct_list,
     text,
 )
+from schemas.codec import batch_of
 from schemas.dead_letters import (
     CODE_HEADER,
     EXCEPTION_HEADER,
@@ -103,7 +105,7 @@ def _by_type(field: pa.Field) -> tuple[str, str, Conversion]:
     return field.name, field.name, numbers if pa.types.is_integer(field.type) else _as_is
 
 
-_KNOWN = {"slices", "grants", *(source for _, source, _ in _DECLARED)}
+_KNOWN = {"slices", "grants", "components", "quantities", *(source for _, source, _ in _DECLARED)}
 _LEDGER = (*_DECLARED, *(_by_type(field) for field in arrow_schema("entry") if field.name not in _KNOWN))
 
 _ACTIVITY_KINDS = (
@@ -119,7 +121,20 @@ _ACTIVITY_KINDS = (
 # What a setting is about, by the fields of its body that tell two settings of the same kind apart.
 _SUBJECT_FIELDS = ("budget_id", "user_id", "price_id", "unit")
 
-_OPTIONAL_PRICE_FIELDS = ("category", "model", "tool", "provider", "direction", "tier", "org_id", "display_name")
+_OPTIONAL_PRICE_FIELDS = (
+    "category",
+    "model",
+    "tool",
+    "provider",
+    "direction",
+    "tier",
+    "org_id",
+    "display_name",
+    "meter",
+    "service_tier",
+)
+
+_OPTIONAL_PRICE_AMOUNTS = ("free_quantity", "package_size", "minimum", "factor")
 
 
 def ledger_rows(batch: Any, partition: int, offsets: Ints) -> Any:
@@ -127,6 +142,8 @@ def ledger_rows(batch: Any, partition: int, offsets: Ints) -> Any:
     columns = {target: convert(batch.column(source)) for target, source, convert in _LEDGER}
     columns["slices"] = _slices(batch.column("slices"))
     columns["grants"] = _grants(batch.column("grants"))
+    columns["components"] = _components(batch.column("components"))
+    columns["quantities"] = _quantities(batch.column("quantities"))
     columns["ledger_partition"] = constant(partition, batch.num_rows, pa.uint32())
     columns["ledger_offset"] = pa.array(offsets)
     return pa.table(columns)
@@ -265,8 +282,8 @@ def balance_rows(batch: Any, offsets: Ints) -> Any:
     )
 
 
-def price_rows(batch: Any, offsets: Ints) -> Any:
-    """Rows of `prices` for published prices."""
+def price_rows(batch: Any, offsets: Ints, deleted: bool = False) -> Any:
+    """Rows of `prices` for published prices; `deleted`: for prices taken off the list."""
     return pa.table(
         {
             "price_id": batch.column("price_id"),
@@ -278,7 +295,11 @@ def price_rows(batch: Any, offsets: Ints) -> Any:
             "valid_to": moments(batch.column("valid_to")),
             **{name: text(batch.column(name)) for name in _OPTIONAL_PRICE_FIELDS},
             "free": batch.column("free"),
-            "deleted": constant(False, batch.num_rows, pa.bool_()),
+            "input_tokens_above": batch.column("input_tokens_above"),
+            "aliases": batch.column("aliases"),
+            "tiers": _price_tiers(batch.column("tiers")),
+            **{name: amounts(batch.column(f"{name}_nanos")) for name in _OPTIONAL_PRICE_AMOUNTS},
+            "deleted": constant(deleted, batch.num_rows, pa.bool_()),
             "version": pa.array(offsets),
         }
     )
@@ -286,23 +307,9 @@ def price_rows(batch: Any, offsets: Ints) -> Any:
 
 def deleted_price_rows(price_ids: Sequence[str], offsets: Sequence[int]) -> Any:
     """Rows of `prices` for prices taken off the list (a null value in the compacted topic)."""
-    rows = len(price_ids)
-    empty = constant("", rows, pa.string())
-    return pa.table(
-        {
-            "price_id": pa.array(price_ids, pa.string()),
-            "operation": empty,
-            "unit_price": amounts(pa.array([0] * rows, pa.int64())),
-            "billing_unit": empty,
-            "wallet": empty,
-            "valid_from": constant(0, rows, pa.int64()).view(MOMENT),
-            "valid_to": pa.nulls(rows, MOMENT),
-            **dict.fromkeys(_OPTIONAL_PRICE_FIELDS, empty),
-            "free": constant(False, rows, pa.bool_()),
-            "deleted": constant(True, rows, pa.bool_()),
-            "version": pa.array(offsets, pa.int64()),
-        }
-    )
+    nothing = {"operation": "", "unit_price_nanos": 0, "billing_unit": "", "wallet": "", "valid_from": 0}
+    batch = batch_of("price", [{"price_id": price_id, **nothing} for price_id in price_ids])
+    return price_rows(batch, np.asarray(offsets, np.int64), deleted=True)
 
 
 def dead_letter_rows(
@@ -401,6 +408,33 @@ def _grants(column: Any) -> Any:
         ("price_paid", amounts(each.field("price_paid_nanos"))),
         ("currency", each.field("currency")),
     ]
+    return struct_list(column, fields)
+
+
+def _components(column: Any) -> Any:
+    each = column.flatten()
+    fields = [
+        ("meter", each.field("meter")),
+        ("quantity", amounts(each.field("quantity_nanos"))),
+        ("unit_price", amounts(each.field("unit_price_nanos"))),
+        ("billing_unit", each.field("billing_unit")),
+        ("price_id", each.field("price_id")),
+        ("amount", amounts(each.field("amount_nanos"))),
+    ]
+    return struct_list(column, fields)
+
+
+def _quantities(column: Any) -> Any:
+    """A map of quantities in nano-units as one of decimals."""
+    offsets = column.offsets.to_numpy()
+    start, count = int(offsets[0]), int(offsets[-1] - offsets[0])
+    keys, items = column.keys.slice(start, count), amounts(column.items.slice(start, count))
+    return pa.MapArray.from_arrays(pa.array(offsets - start, pa.int32()), keys, items)
+
+
+def _price_tiers(column: Any) -> Any:
+    each = column.flatten()
+    fields = [("up_to", amounts(each.field("up_to_nanos"))), ("unit_price", amounts(each.field("unit_price_nanos")))]
     return struct_list(column, fields)
 
 

@@ -24,7 +24,17 @@ from schemas.codec import rows_of
 from schemas.enums import DeadLetterCode, InputKind
 from schemas.events import INPUTS
 from schemas.facts import FACTS
-from schemas.fields import AttributesLimit, Limit, NumberLimit, Record, TextLimit, first_fault, limits_of
+from schemas.fields import (
+    AttributesLimit,
+    Limit,
+    NumberLimit,
+    QuantitiesLimit,
+    Record,
+    TextLimit,
+    first_fault,
+    limits_of,
+)
+from schemas.meters import RESERVED, TOTALS
 from schemas.records import arrow_schema
 
 Doubts = npt.NDArray[np.bool_]
@@ -57,7 +67,9 @@ def invalid_rows(record: str, batch: pa.RecordBatch) -> list[InvalidRow]:
         if found is not None:
             doubts |= found.reshape(len(columns), batch.num_rows).any(axis=0)
     if record == InputKind.PRICE:
-        doubts |= _ends_too_early(batch)
+        doubts |= _has_new_terms(batch) | _ends_too_early(batch)
+    if record == InputKind.USAGE:
+        doubts |= _part_exceeds_total(batch)
     in_doubt = np.flatnonzero(doubts)
     if not len(in_doubt):
         return []
@@ -85,10 +97,13 @@ def _fault(model: type[Record], fields: dict[str, Any]) -> Any:
 
 @functools.cache
 def _checks(record: str) -> tuple[tuple[tuple[str, ...], ColumnCheck], ...]:
-    """The checks of a record, each with the columns that it is about: they have one type."""
+    """The checks of a record, each with the columns that it is about: they have one type. What a list holds is for the
+    model to judge (`_has_new_terms`)."""
     alike: dict[tuple[AnyLimit, pa.DataType], list[str]] = {}
     for name, limit in limits_of(model_of(record)).items():
-        alike.setdefault((limit, arrow_schema(record).field(name).type), []).append(name)
+        column_type = arrow_schema(record).field(name).type
+        if not pa.types.is_list(column_type):
+            alike.setdefault((limit, column_type), []).append(name)
     return tuple((tuple(names), _check(limit)) for (limit, _), names in alike.items())
 
 
@@ -99,11 +114,33 @@ def _check(limit: AnyLimit) -> ColumnCheck:
         return functools.partial(_number_doubts, limit)
     if isinstance(limit, AttributesLimit):
         return functools.partial(_attribute_doubts, limit)
+    if isinstance(limit, QuantitiesLimit):
+        return functools.partial(_quantity_doubts, limit)
     return functools.partial(_word_doubts, pa.array(sorted(limit)))
 
 
 def _ends_too_early(batch: pa.RecordBatch) -> Doubts:
     return _mask(pc.less_equal(batch.column("valid_to"), batch.column("valid_from")))
+
+
+def _has_new_terms(batch: pa.RecordBatch) -> Doubts:
+    """Prices with terms that the model alone compares."""
+    doubts = np.zeros(batch.num_rows, np.bool_)
+    for name in ("meter", "factor_nanos", "package_size_nanos"):
+        doubts |= batch.column(name).is_valid().to_numpy(zero_copy_only=False)
+    for name in ("aliases", "tiers"):
+        doubts |= np.diff(batch.column(name).offsets.to_numpy()) > 0
+    return doubts | _mask(pc.match_substring(batch.column("model"), "*"))
+
+
+def _part_exceeds_total(batch: pa.RecordBatch) -> Doubts:
+    doubts = np.zeros(batch.num_rows, np.bool_)
+    for part, totals in TOTALS.items():
+        count = batch.column(part)
+        if count.null_count < len(count):
+            for total in totals:
+                doubts |= _mask(pc.greater(count, batch.column(total)))
+    return doubts
 
 
 def _mask(doubts: pa.BooleanArray) -> Doubts:
@@ -135,6 +172,23 @@ def _number_doubts(limit: NumberLimit, column: pa.Array) -> Doubts | None:
 
 def _word_doubts(words: pa.Array, column: pa.Array) -> Doubts | None:
     return _mask(pc.and_(pc.invert(pc.is_in(column, value_set=words)), pc.is_valid(column)))
+
+
+def _quantity_doubts(limit: QuantitiesLimit, column: pa.MapArray) -> Doubts | None:
+    offsets = column.offsets.to_numpy()
+    lengths = np.diff(offsets)
+    start, count = int(offsets[0]), int(offsets[-1] - offsets[0])
+    if not count:
+        return None
+    doubts: Doubts = lengths > limit.entries
+    keys, values = column.keys.slice(start, count), column.items.slice(start, count)
+    for found in (_text_doubts(limit.key, keys), _mask(pc.is_in(keys, _RESERVED)), _number_doubts(limit.value, values)):
+        if found is not None:
+            doubts[np.repeat(np.arange(len(lengths)), lengths)[found]] = True
+    return doubts
+
+
+_RESERVED = pa.array(sorted(RESERVED))
 
 
 def _attribute_doubts(limit: AttributesLimit, column: pa.MapArray) -> Doubts | None:

@@ -111,6 +111,9 @@ def encode_one(record: str, fields: Mapping[str, Any], schema_id: int) -> bytes:
     return stream.getvalue()
 
 
+_NO_FIELDS: Mapping[str, Any] = {}
+
+
 @dataclass(frozen=True, slots=True)
 class Exact:
     """Checks what fastavro lets pass: numbers beyond 32 and 64 bits, whole floats, anything for a boolean."""
@@ -118,12 +121,15 @@ class Exact:
     numbers: tuple[tuple[str, int], ...]
     """Integer fields, with the first number that is too large."""
     flags: tuple[str, ...]
+    maps: tuple[str, ...]
+    """Maps of 64-bit numbers."""
     lists: tuple[tuple[str, Exact], ...]
 
     @classmethod
     def of(cls, plain_fields: Sequence[AvroSchema]) -> Exact:
         numbers: list[tuple[str, int]] = []
         flags: list[str] = []
+        maps: list[str] = []
         lists: list[tuple[str, Exact]] = []
         for field in plain_fields:
             for branch in field["type"] if isinstance(field["type"], list) else [field["type"]]:
@@ -131,9 +137,11 @@ class Exact:
                     numbers.append((field["name"], 2**31 if branch == "int" else 2**63))
                 elif branch == "boolean":
                     flags.append(field["name"])
+                elif isinstance(branch, dict) and branch.get("values") == "long":
+                    maps.append(field["name"])
                 elif isinstance(branch, dict) and isinstance(branch.get("items"), dict):
                     lists.append((field["name"], cls.of(branch["items"]["fields"])))
-        return cls(tuple(numbers), tuple(flags), tuple(lists))
+        return cls(tuple(numbers), tuple(flags), tuple(maps), tuple(lists))
 
     def fault(self, fields: Mapping[str, Any]) -> str | None:
         """The first field whose value is not exactly of its type, as a sentence; None when all are. Nulls pass."""
@@ -144,6 +152,10 @@ class Exact:
         for name in self.flags:
             if not isinstance(fields.get(name, False), bool):
                 return f"{name} must be true or false, not {fields[name]!r}"
+        for name in self.maps:
+            for key, number in fields.get(name, _NO_FIELDS).items():
+                if type(number) is not int or not -(2**63) <= number < 2**63:
+                    return f"{name}.{key} must be a whole number of 64 bits, not {number!r}"
         for name, items in self.lists:
             for item in fields.get(name, ()):
                 fault = items.fault(item)

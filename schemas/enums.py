@@ -109,6 +109,9 @@ class BillingUnit(StrEnum):
     HOUR = "hour"
     GPU_HOUR = "gpu_hour"
     UNIT = "unit"
+    THOUSAND_UNITS = "1000_units"
+    MILLION_UNITS = "1000000_units"
+    BILLION_UNITS = "1000000000_units"
 
 
 class Direction(StrEnum):

@@ -8,12 +8,13 @@ entry; everything else that fails here goes to the dead letters as `invalid_fiel
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Final, Self
+from typing import Annotated, Final, Protocol, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from schemas.amounts import NANOS
 from schemas.enums import (
     ActorRole,
     BillingUnit,
@@ -38,11 +39,13 @@ from schemas.fields import (
     Id,
     Name,
     Priority,
+    Quantities,
     Record,
     SmallCount,
     Text,
     Time,
 )
+from schemas.meters import MINIMUM, QUANTITY, TOTALS, dimensions_of
 
 
 class Usage(Record):
@@ -74,6 +77,26 @@ class Usage(Record):
     voided: Flag = False
     hold_id: Id | None = None
     attributes: Attributes = Field(default_factory=dict)
+    cache_read_tokens: Count | None = None
+    cache_write_tokens: Count | None = None
+    cache_write_1h_tokens: Count | None = None
+    output_reasoning_tokens: Count | None = None
+    input_audio_tokens: Count | None = None
+    output_audio_tokens: Count | None = None
+    input_image_tokens: Count | None = None
+    output_image_tokens: Count | None = None
+    quantities: Quantities = Field(default_factory=dict)
+    service_tier: Name | None = None
+
+    @model_validator(mode="after")
+    def _no_part_exceeds_its_total(self) -> Self:
+        for part, totals in TOTALS.items():
+            count = getattr(self, part)
+            for total in totals if count else ():
+                whole = getattr(self, total)
+                if whole is not None and count > whole:
+                    raise FieldError(part, f"{part} ({count}) is part of {total}, which is {whole}")
+        return self
 
 
 PURCHASE_PRESETS: Final = (10, 50, 100, 300, 500, 1_000)
@@ -183,8 +206,53 @@ class Setting(Record):
     body: BodyText
 
 
+class PriceTier(Record):
+    """A part of what an organisation uses in a period, and its price (product rule 38)."""
+
+    up_to_nanos: AmountFromZero | None = None
+    unit_price_nanos: AmountFromZero
+
+
+PRICE_TIERS_MAX: Final = 32
+ALIASES_MAX: Final = 64
+FACTOR_MAX_NANOS: Final = 1_000 * NANOS
+"""A factor beyond a thousand is a slip of the pen."""
+
+
+class TierTerms(Protocol):
+    """A tier, wherever it is said."""
+
+    @property
+    def up_to_nanos(self) -> int | None: ...
+
+
+class PriceTerms(Protocol):
+    """What a price says, wherever it is said."""
+
+    @property
+    def model(self) -> str | None: ...
+    @property
+    def direction(self) -> Direction | None: ...
+    @property
+    def free(self) -> bool: ...
+    @property
+    def meter(self) -> str | None: ...
+    @property
+    def aliases(self) -> Sequence[str]: ...
+    @property
+    def tiers(self) -> Sequence[TierTerms]: ...
+    @property
+    def free_quantity_nanos(self) -> int | None: ...
+    @property
+    def package_size_nanos(self) -> int | None: ...
+    @property
+    def minimum_nanos(self) -> int | None: ...
+    @property
+    def factor_nanos(self) -> int | None: ...
+
+
 class Price(Record):
-    """One line of the price list (product rule 7)."""
+    """One line of the price list (product rules 7, 36-39)."""
 
     price_id: Id
     operation: Id
@@ -202,12 +270,56 @@ class Price(Record):
     free: Flag = False
     org_id: Id | None = None
     display_name: Text | None = None
+    meter: Id | None = None
+    service_tier: Name | None = None
+    input_tokens_above: Count | None = None
+    aliases: Annotated[list[Name], Field(max_length=ALIASES_MAX)] = Field(default_factory=list)
+    tiers: Annotated[list[PriceTier], Field(max_length=PRICE_TIERS_MAX)] = Field(default_factory=list)
+    free_quantity_nanos: AmountFromZero | None = None
+    package_size_nanos: AmountFromZero | None = None
+    minimum_nanos: AmountFromZero | None = None
+    factor_nanos: AmountFromZero | None = None
 
     @model_validator(mode="after")
-    def _ends_after_it_begins(self) -> Self:
+    def _is_one_price(self) -> Self:
         if self.valid_to is not None and self.valid_to <= self.valid_from:
             raise FieldError("valid_to", "must be later than valid_from")
+        if self.factor_nanos is not None and self.org_id is None and self.tier is None:
+            raise FieldError("factor_nanos", "a factor is for an organisation or a plan tier: name org_id or tier")
+        check_price_terms(self)
         return self
+
+
+def check_price_terms(price: PriceTerms) -> None:
+    """Raise FieldError where what a price says does not go together. `price`: of the list, or of a setting."""
+    direction = dimensions_of(price.meter or "").get("direction")
+    if price.meter is not None and price.direction not in (None, Direction.ANY, direction):
+        raise FieldError("direction", f"{price.meter} is not {price.direction}; leave direction out")
+    if price.meter in (QUANTITY, MINIMUM):
+        raise FieldError("meter", f"{price.meter} is no quantity; leave meter out for the work as a whole")
+    if price.aliases and price.model is None:
+        raise FieldError("aliases", "they are further names of a model; name it")
+    for name in (price.model or "", *price.aliases):
+        if "*" in name[:-1]:
+            raise FieldError("model", "* may stand at the end of a name only")
+    if price.package_size_nanos == 0:
+        raise FieldError("package_size_nanos", "must be above 0")
+    _check_tiers(price.tiers)
+    if price.factor_nanos is not None and not 0 < price.factor_nanos <= FACTOR_MAX_NANOS:
+        raise FieldError("factor_nanos", f"must be above 0 and at most {FACTOR_MAX_NANOS // NANOS}")
+
+
+def _check_tiers(tiers: Sequence[TierTerms]) -> None:
+    """Tiers end one after the other, and only the last may be open."""
+    reached = 0
+    for number, tier in enumerate(tiers):
+        if tier.up_to_nanos is None:
+            if number < len(tiers) - 1:
+                raise FieldError("tiers", "only the last tier may be without up_to")
+        elif tier.up_to_nanos <= reached:
+            raise FieldError("tiers", "each tier must end after the one before it")
+        else:
+            reached = tier.up_to_nanos
 
 
 def _above_zero(amount_nanos: int, info: ValidationInfo) -> int:

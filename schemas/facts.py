@@ -47,6 +47,17 @@ class Grant(Record):
     currency: str | None = None
 
 
+class Component(Record):
+    """One part of what a usage costs: a quantity at a price (product rule 39)."""
+
+    meter: str
+    quantity_nanos: Amount
+    unit_price_nanos: Amount
+    billing_unit: str
+    price_id: str
+    amount_nanos: Amount
+
+
 @completed("entry")
 class Entry(Record):
     """One line of the ledger."""
@@ -96,6 +107,17 @@ class Entry(Record):
     correlation_id: str | None = None
     details: str | None = None
     attributes: dict[str, str] = Field(default_factory=dict)
+    cache_read_tokens: Count | None = None
+    cache_write_tokens: Count | None = None
+    cache_write_1h_tokens: Count | None = None
+    output_reasoning_tokens: Count | None = None
+    input_audio_tokens: Count | None = None
+    output_audio_tokens: Count | None = None
+    input_image_tokens: Count | None = None
+    output_image_tokens: Count | None = None
+    quantities: dict[str, StrictInt] = Field(default_factory=dict)
+    service_tier: str | None = None
+    components: list[Component] = Field(default_factory=list)
 
 
 class Alert(Record):

@@ -1,9 +1,9 @@
 """The types of fields that the models share, each with its limits; and the base of the models.
 
 Rules of this file: a limit of a field is written once, here, as a marker (`TextLimit`, `NumberLimit`,
-`AttributesLimit`) in the type; pydantic's validators and the check of whole columns (schemas/checks.py) are both made
-from the marker. Models are frozen, refuse unknown fields, and convert nothing silently: a number is not a string, a
-float is not a number.
+`AttributesLimit`, `QuantitiesLimit`) in the type; pydantic's validators and the check of whole columns
+(schemas/checks.py) are both made from the marker. Models are frozen, refuse unknown fields, and convert nothing
+silently: a number is not a string, a float is not a number.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from pydantic import (
 
 from schemas.amounts import AMOUNT_MAX, AmountOutOfRangeError, check_amount, format_amount, parse_amount
 from schemas.enums import DeadLetterCode
+from schemas.meters import RESERVED
 from schemas.records import avro_schema
 from schemas.times import TIME_DOUBTED_BELOW, TIME_MAX, parse_time
 
@@ -39,6 +40,7 @@ TEXT_CHARACTERS_MAX = 2_000
 BODY_CHARACTERS_MAX = 65_536
 ATTRIBUTES_MAX = 64
 ATTRIBUTE_VALUE_CHARACTERS_MAX = 1_024
+QUANTITIES_MAX = 64
 INT_MAX = 2**31 - 1
 
 
@@ -101,6 +103,29 @@ class AttributesLimit:
         return attributes
 
 
+@dataclass(frozen=True, slots=True)
+class QuantitiesLimit:
+    """How many quantities by name, how long the names are, and how large the quantities."""
+
+    entries: int
+    key: TextLimit
+    value: NumberLimit
+
+    def check(self, quantities: dict[str, int]) -> dict[str, int]:
+        """The quantities themselves; ValueError when there are too many or one is out of its bounds."""
+        if len(quantities) > self.entries:
+            raise ValueError(f"must have at most {self.entries} entries, has {len(quantities)}")
+        for meter, quantity in quantities.items():
+            self.key.check(meter)
+            if meter in RESERVED:
+                raise ValueError(f"{meter} has a field of its own, or means something else")
+            try:
+                self.value.check(quantity)
+            except ValueError as error:
+                raise type(error)(f"{meter} {error}") from error
+        return quantities
+
+
 _ID = TextLimit(1, ID_CHARACTERS_MAX, printable=True)
 _NAME = TextLimit(0, NAME_CHARACTERS_MAX, printable=False)
 _TEXT = TextLimit(0, TEXT_CHARACTERS_MAX, printable=False)
@@ -111,6 +136,7 @@ _COUNT = NumberLimit(0, AMOUNT_MAX)
 _SMALL_COUNT = NumberLimit(0, INT_MAX)
 _PRIORITY = NumberLimit(0, 100)
 _TIME = NumberLimit(0, TIME_MAX, doubted_below=TIME_DOUBTED_BELOW)
+_QUANTITIES = QuantitiesLimit(QUANTITIES_MAX, _ID, _AMOUNT_FROM_ZERO)
 _ATTRIBUTES = AttributesLimit(ATTRIBUTES_MAX, _ID, TextLimit(0, ATTRIBUTE_VALUE_CHARACTERS_MAX, printable=False))
 
 Id = Annotated[str, _ID, AfterValidator(_ID.check)]
@@ -133,6 +159,8 @@ Priority = Annotated[StrictInt, _PRIORITY, AfterValidator(_PRIORITY.check)]
 """Draw-down priority, 0 to 100, lower first (product rule 2)."""
 Attributes = Annotated[dict[str, str], _ATTRIBUTES, AfterValidator(_ATTRIBUTES.check)]
 """Up to 64 texts by name."""
+Quantities = Annotated[dict[str, StrictInt], _QUANTITIES, AfterValidator(_QUANTITIES.check)]
+"""Up to 64 quantities by the name of their meter, in nano-units: at least 0."""
 Time = Annotated[
     StrictInt,
     _TIME,
@@ -147,6 +175,15 @@ Time = Annotated[
     ),
 ]
 """Microseconds since 1970 UTC; accepts ISO 8601 with a zone and aware datetimes."""
+
+
+def parse_quantity(value: object) -> int:
+    """Nano-units of a quantity: whole units as a number, or a decimal string; a float is neither."""
+    if type(value) is int:
+        return parse_amount(value)
+    if isinstance(value, str):
+        return parse_amount(value)
+    raise ValueError('write the quantity as a whole number or a decimal string, such as 3 or "2.5"')
 
 
 def parse_decimal_amount(value: object) -> int:
@@ -168,7 +205,16 @@ DecimalAmount = Annotated[
 ]
 """Nano-units, written as a decimal string."""
 
-Limit = TextLimit | NumberLimit | AttributesLimit
+DecimalQuantity = Annotated[
+    int,
+    BeforeValidator(parse_quantity),
+    AfterValidator(_AMOUNT.check),
+    PlainSerializer(format_amount, return_type=str, when_used="json"),
+    WithJsonSchema({"anyOf": [_DECIMAL_JSON_SCHEMA, {"type": "integer"}]}),
+]
+"""Nano-units, written as a whole number or as a decimal string."""
+
+Limit = TextLimit | NumberLimit | AttributesLimit | QuantitiesLimit
 
 
 class Model(BaseModel):
@@ -255,7 +301,7 @@ def limits_of(model: type[Record]) -> dict[str, Limit | frozenset[str]]:
 
 def _limit_in(metadata: Any, annotation: Any) -> Limit | frozenset[str] | None:
     for marker in metadata:
-        if isinstance(marker, TextLimit | NumberLimit | AttributesLimit):
+        if isinstance(marker, Limit):
             return marker
     if isinstance(annotation, type) and issubclass(annotation, StrEnum):
         return frozenset(word.value for word in annotation)

@@ -1,7 +1,8 @@
 """JSON lines of input records, as `credits produce` takes them.
 
 Rules of this file: a line carries the record's own fields; in place of `amount_nanos` (and every other field in nanos)
-the same name without `_nanos` may stand as a decimal string; the body of a setting may be a JSON object; null counts as
+the same name without `_nanos` may stand as a decimal string; `quantities` are in whole units there, as numbers or
+decimal strings (3 web searches are 3); the body of a setting may be a JSON object; null counts as
 absent. A line that is not right is a `BadLine` that names the line and the field: nothing here raises for data, and
 reading goes on, so that the caller can check all lines before it sends one. The field is named as the line spelled it.
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ from pydantic import ValidationError
 from schemas.amounts import format_amount
 from schemas.enums import InputKind, SettingKind
 from schemas.events import INPUTS, Setting
-from schemas.fields import FieldError, Record, first_fault, parse_decimal_amount
+from schemas.fields import FieldError, Record, first_fault, parse_decimal_amount, parse_quantity
 from schemas.settings_bodies import InvalidSettingError, load_json, parse_shape
 
 LINE_BYTES_MAX = 1024 * 1024
@@ -86,8 +87,13 @@ def parse_fields(kind: InputKind, fields: Mapping[str, Any]) -> Record:
             continue
         if name in plain:
             raise FieldError(short, f"give {short} or {name}, not both")
-        plain[name] = _decimal(short, plain.pop(short))
+        read = parse_quantity if name in _QUANTITIES else parse_decimal_amount
+        plain[name] = _decimal(short, plain.pop(short), read)
         spelled[name] = short
+    if "quantities" in plain:
+        plain["quantities"] = _quantities(plain["quantities"])
+    if "tiers" in plain:
+        plain["tiers"] = _tiers(plain["tiers"])
     if model is Setting:
         plain = _with_body(plain)
     try:
@@ -106,9 +112,35 @@ def short_names(kind: InputKind) -> Mapping[str, str]:
     return {name: name.removesuffix("_nanos") for name in INPUTS[kind].model_fields if name.endswith("_nanos")}
 
 
-def _decimal(field: str, value: object) -> int:
+_QUANTITIES = frozenset({"free_quantity_nanos", "package_size_nanos"})
+"""Fields that may also be written as whole numbers, as quantities are."""
+
+
+def _quantities(value: object) -> object:
+    """The quantities of a usage, each a whole number or a decimal string, in nano-units."""
+    if not isinstance(value, dict):
+        return value  # the model says what is wrong
+    return {meter: _decimal(f"quantities.{meter}", each, parse_quantity) for meter, each in value.items()}
+
+
+def _tiers(value: object) -> object:
+    """The tiers of a price with `up_to` and `unit_price` in nano-units."""
+    if not isinstance(value, list):
+        return value
+    tiers = []
+    for number, tier in enumerate(value):
+        if isinstance(tier, dict):
+            tier = {name: each for name, each in tier.items() if each is not None}
+            for short, read in (("up_to", parse_quantity), ("unit_price", parse_decimal_amount)):
+                if short in tier:
+                    tier[f"{short}_nanos"] = _decimal(f"tiers.{number}.{short}", tier.pop(short), read)
+        tiers.append(tier)
+    return tiers
+
+
+def _decimal(field: str, value: object, read: Callable[[object], int]) -> int:
     try:
-        return parse_decimal_amount(value)
+        return read(value)
     except ValueError as error:
         raise FieldError(field, str(error)) from error
 

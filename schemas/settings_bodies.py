@@ -25,9 +25,12 @@ from pydantic import (
 
 from schemas.amounts import NANOS, format_amount
 from schemas.enums import BillingUnit, BudgetWindow, Channel, Direction, MemberRole, SettingKind, ThresholdType
+from schemas.events import ALIASES_MAX, PRICE_TIERS_MAX, check_price_terms
 from schemas.fields import (
     BODY_CHARACTERS_MAX,
+    Count,
     DecimalAmount,
+    DecimalQuantity,
     FieldError,
     Flag,
     Id,
@@ -57,6 +60,7 @@ def _from_zero(nanos: int) -> int:
 
 
 AmountFromZero = Annotated[DecimalAmount, AfterValidator(_from_zero)]
+QuantityFromZero = Annotated[DecimalQuantity, AfterValidator(_from_zero)]
 Depth = Annotated[DecimalAmount, AfterValidator(abs)]
 """How far below zero, with or without its minus sign."""
 
@@ -247,18 +251,26 @@ class ModelAccessBody(Body):
     """Patterns of those that may not, whatever `allow` says."""
 
 
+class PriceTierBody(Body):
+    """A part of what the organisation uses in a calendar month, and its price."""
+
+    up_to_nanos: QuantityFromZero | None = None
+    """Where the part ends, counted since the month began; null: it does not end."""
+    unit_price_nanos: AmountFromZero
+
+
 class PriceOverrideBody(Body):
-    """A price for this organisation only; like a price of the list, which it goes before (product rules 7 and 9)."""
+    """A price for this organisation only, or a factor on those of the list, which it precedes (product rules 7, 9)."""
 
     price_id: Id
     """Set again, it is the same price with other terms from `valid_from` on; usage before that keeps those before."""
     operation: Id
     """`*`: any."""
-    unit_price_nanos: AmountFromZero
-    """Of one billing unit."""
-    billing_unit: BillingUnit
-    wallet: Id
-    """The unit that it is charged in."""
+    unit_price_nanos: AmountFromZero | None = None
+    """Of one billing unit. Required, like `billing_unit` and `wallet`, unless a factor is given."""
+    billing_unit: BillingUnit | None = None
+    wallet: Id | None = None
+    """The unit that it is charged in; with a factor that of the list's price."""
     valid_from: Time | None = None
     """Null: from when the setting occurred. Terms that were to begin later are taken back by this."""
     valid_to: Time | None = None
@@ -273,11 +285,39 @@ class PriceOverrideBody(Body):
     free: Flag = False
     """It costs nothing, and is counted."""
     display_name: Text | None = None
+    meter: Id | None = None
+    """The quantity that is priced, by its name; null: as `direction` and `billing_unit` say."""
+    service_tier: Name | None = None
+    """Null: `standard`; `*`: every tier that has no price of its own."""
+    input_tokens_above: Count | None = None
+    """Only requests with more input tokens than this, and then for the whole request."""
+    aliases: Annotated[tuple[Name, ...], Field(max_length=ALIASES_MAX)] = ()
+    """Further names of the model; like the model, each may end in `*`."""
+    tiers: Annotated[tuple[PriceTierBody, ...], Field(max_length=PRICE_TIERS_MAX)] = ()
+    """Graduated prices of a calendar month, in order; `unit_price` holds beyond the last one."""
+    free_quantity_nanos: QuantityFromZero | None = None
+    """What is free of charge in a calendar month; tiers count it."""
+    package_size_nanos: QuantityFromZero | None = None
+    """The quantity of each usage is rounded up to whole packages of this size."""
+    minimum_nanos: AmountFromZero | None = None
+    """The least that a usage costs which this price charges for."""
+    factor_nanos: AmountFromZero | None = None
+    """In place of a unit price: the list's times this, such as 0.8."""
 
     @model_validator(mode="after")
-    def _ends_after_it_begins(self) -> Self:
+    def _is_one_price(self) -> Self:
         if self.valid_from is not None and self.valid_to is not None and self.valid_to <= self.valid_from:
             raise FieldError("valid_to", "must be later than valid_from")
+        for name, value in (
+            ("unit_price", self.unit_price_nanos),
+            ("billing_unit", self.billing_unit),
+            ("wallet", self.wallet),
+        ):
+            if value is None and self.factor_nanos is None:
+                raise FieldError(name, "is required, unless a factor is given")
+        if self.unit_price_nanos is not None and self.factor_nanos is not None:
+            raise FieldError("factor", "give unit_price or factor, not both")
+        check_price_terms(self)
         return self
 
 

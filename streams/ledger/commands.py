@@ -60,6 +60,16 @@ class Usage(Command, frozen=True):
     voided: bool = False
     hold_id: str | None = None
     attributes: Mapping[str, str] = msgspec.field(default_factory=dict)
+    cache_read_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    cache_write_1h_tokens: int | None = None
+    output_reasoning_tokens: int | None = None
+    input_audio_tokens: int | None = None
+    output_audio_tokens: int | None = None
+    input_image_tokens: int | None = None
+    output_image_tokens: int | None = None
+    quantities: Mapping[str, int] = msgspec.field(default_factory=dict)
+    service_tier: str | None = None
 
 
 @completed("purchase")

@@ -52,6 +52,17 @@ class Lot(msgspec.Struct, frozen=True):
     currency: str | None = None
 
 
+class Component(msgspec.Struct, frozen=True, gc=False):
+    """One part of what a usage costs: a quantity at a price (product rule 39)."""
+
+    meter: str
+    quantity_nanos: int
+    unit_price_nanos: int
+    billing_unit: BillingUnit
+    price_id: str
+    amount_nanos: int
+
+
 @completed("entry")
 class Entry(msgspec.Struct, frozen=True, gc=False):
     """One line of the ledger: the contract's `entry`."""
@@ -101,6 +112,17 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     correlation_id: str | None = None
     details: str | None = None
     attributes: Mapping[str, str] = msgspec.field(default_factory=dict)
+    cache_read_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    cache_write_1h_tokens: int | None = None
+    output_reasoning_tokens: int | None = None
+    input_audio_tokens: int | None = None
+    output_audio_tokens: int | None = None
+    input_image_tokens: int | None = None
+    output_image_tokens: int | None = None
+    quantities: Mapping[str, int] = msgspec.field(default_factory=dict)
+    service_tier: str | None = None
+    components: tuple[Component, ...] = ()
 
     @property
     def entry_id(self) -> str:

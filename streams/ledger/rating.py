@@ -25,6 +25,7 @@ import msgspec
 
 from schemas.amounts import AMOUNT_MAX, NANOS, div_half_up
 from schemas.enums import BillingUnit, DeadLetterCode, Direction
+from streams.ledger.entry import Component
 from streams.ledger.refusals import DeadLetter
 
 PLANS_MAX = 65_536
@@ -61,6 +62,14 @@ class Work(NamedTuple):
     provider: str | None = None
 
 
+class PriceTier(msgspec.Struct, frozen=True):
+    """A part of what an org uses in a period, and its price (product rule 38)."""
+
+    up_to_nanos: int | None
+    """Where it ends, counted since the period began; None: it does not."""
+    unit_price_nanos: int
+
+
 class Price(msgspec.Struct, frozen=True):
     """One line of the price list: the contract's `price`. Immutable; amounts in nano-units of `wallet`."""
 
@@ -80,6 +89,15 @@ class Price(msgspec.Struct, frozen=True):
     free: bool = False
     org_id: str | None = None
     display_name: str | None = None
+    meter: str | None = None
+    service_tier: str | None = None
+    input_tokens_above: int | None = None
+    aliases: tuple[str, ...] = ()
+    tiers: tuple[PriceTier, ...] = ()
+    free_quantity_nanos: int | None = None
+    package_size_nanos: int | None = None
+    minimum_nanos: int | None = None
+    factor_nanos: int | None = None
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Price:
@@ -129,6 +147,8 @@ class Rated(msgspec.Struct, frozen=True, gc=False):
     """Of one billing unit; of the input tokens where the directions differ. None: rated upstream."""
     output_unit_price: int | None = None
     billing_unit: BillingUnit | None = None
+    components: tuple[Component, ...] = ()
+    """How the cost came to be: they add up to it. None: rated upstream."""
 
 
 class Tariff:
@@ -241,6 +261,7 @@ class RatingPlan:
             tariff.unit_price,
             tariff.output_unit_price,
             tariff.billing_unit,
+            components=(),
         )
 
     def _compile(self, at: int) -> Tariff:

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from schemas.enums import BudgetWindow, Direction, MemberRole, SettingKind, ThresholdType
+from schemas.enums import BillingUnit, BudgetWindow, Direction, MemberRole, SettingKind, ThresholdType
 from schemas.settings_bodies import (
     AutoTopupBody,
     Body,
@@ -67,7 +67,7 @@ from streams.ledger.burn import enter_day, follow
 from streams.ledger.due import change_time_zone, enter_month, refresh_due
 from streams.ledger.entry import Alert, Entry
 from streams.ledger.months import month_starts_at
-from streams.ledger.rating import Price, could_tie, overrides_of
+from streams.ledger.rating import Price, PriceTier, could_tie, overrides_of
 from streams.ledger.refusals import BrokenLedger
 from streams.ledger.setting_fields import MICROS_PER_SECOND, before
 from streams.ledger.topups import consider_topup
@@ -345,9 +345,9 @@ def _override_of(account: Account, body: PriceOverrideBody, occurred_at: int) ->
     return Price(
         body.price_id,
         body.operation,
-        body.unit_price_nanos,
-        body.billing_unit,
-        body.wallet,
+        body.unit_price_nanos or 0,
+        body.billing_unit or BillingUnit.UNIT,
+        body.wallet or "",
         occurred_at if body.valid_from is None else body.valid_from,
         body.valid_to,
         body.category,
@@ -359,6 +359,15 @@ def _override_of(account: Account, body: PriceOverrideBody, occurred_at: int) ->
         body.free,
         account.org_id,
         body.display_name,
+        body.meter,
+        body.service_tier,
+        body.input_tokens_above,
+        body.aliases,
+        tuple(PriceTier(tier.up_to_nanos, tier.unit_price_nanos) for tier in body.tiers),
+        body.free_quantity_nanos,
+        body.package_size_nanos,
+        body.minimum_nanos,
+        body.factor_nanos,
     )
 
 

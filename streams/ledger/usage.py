@@ -248,7 +248,8 @@ def usage_entry(
         rated.output_unit_price,
         rated.billing_unit,
         *_UNSET,
-        usage.attributes,
+        *_attributes_and_parts(usage),
+        rated.components,
     )
     return msgspec.structs.replace(entry, **{name: getattr(usage, name) for name in _APPENDED}) if _APPENDED else entry
 
@@ -256,12 +257,17 @@ def usage_entry(
 _FIELDS = Entry.__struct_fields__
 _dimensions_and_quantities = attrgetter(*_FIELDS[_FIELDS.index("grants") + 1 : _FIELDS.index("revision")])
 _UNSET = (None,) * (_FIELDS.index("attributes") - _FIELDS.index("billing_unit") - 1)
-_APPENDED = tuple(name for name in SHARED if _FIELDS.index(name) > _FIELDS.index("attributes"))
+_attributes_and_parts = attrgetter(*_FIELDS[_FIELDS.index("attributes") : _FIELDS.index("components")])
+_APPENDED = tuple(name for name in SHARED if _FIELDS.index(name) > _FIELDS.index("components"))
 """What later versions of both records have added."""
 
 
 def usage_fields(usage: Usage, rated: Rated) -> dict[str, Any]:
     """The fields of a usage's entry that depend on nothing else, by name: for what is booked as a command."""
     fields = {name: getattr(usage, name) for name in SHARED if name not in ("event_id", "occurred_at")}
-    prices = (rated.unit_price, rated.output_unit_price, rated.billing_unit)
-    return fields | dict(zip(("unit_price_nanos", "output_unit_price_nanos", "billing_unit"), prices, strict=True))
+    return fields | {
+        "unit_price_nanos": rated.unit_price,
+        "output_unit_price_nanos": rated.output_unit_price,
+        "billing_unit": rated.billing_unit,
+        "components": rated.components,
+    }

@@ -20,9 +20,15 @@ WORDS: Mapping[str, Fields] = {
     "refund": {"target": "usage"},
     "hold": {"action": "place", "on_shortage": "cap"},
     "setting": {"actor_role": "owner", "kind": "wallet", "body": '{"unit":"USD"}'},
-    "price": {"billing_unit": "1000000_tokens", "direction": "output", "valid_to": 1_900_000_000_000_000},
+    "price": {
+        "billing_unit": "1000000_tokens",
+        "direction": "output",
+        "meter": "output_tokens",
+        "valid_to": 1_900_000_000_000_000,
+    },
     "entry": {"kind": "usage", "reason": "grant_expired", "billing_unit": "minute", "details": "{}"},
     "slice": {"kind": "purchased"},
+    "component": {"billing_unit": "minute"},
     "grant": {"kind": "promotional", "priority": 50},
     "alert": {"kind": "credit_balance_low", "channels": ["banner", "email"], "level": "12.5"},
     "topup_request": {"reason": "below_threshold"},
@@ -71,6 +77,8 @@ def _value(name: str, kind: Any, size: str) -> Any:
             return [f"{name}-1", "ключ"] if size == "extreme" else [f"{name}-1"]
         case {"type": "array", "items": items}:
             return [_sample(items, size), _sample(items, "full")] if size == "extreme" else [_sample(items, size)]
+        case {"type": "map", "values": "long"}:
+            return {"seiten": LONG_MAX, "b": -LONG_MAX - 1} if size == "extreme" else {"web_searches": 3_000_000_000}
         case {"type": "map"}:
             return {"région": "Île-de-France", "b": ""} if size == "extreme" else {"request_id": "r-1"}
         case "string":
@@ -109,8 +117,8 @@ def _values(kind: Any) -> st.SearchStrategy[Any]:
             return st.lists(_values(items), max_size=2)
         case {"type": "record"}:
             return _records(kind)
-        case {"type": "map"}:
-            return st.dictionaries(TEXTS, TEXTS, max_size=3)
+        case {"type": "map", "values": values}:
+            return st.dictionaries(TEXTS, _values(values), max_size=3)
         case "string":
             return TEXTS
         case "boolean":

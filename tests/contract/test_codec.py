@@ -268,9 +268,10 @@ def test_another_encoding_of_the_same_record_is_read() -> None:
     """Avro lets a writer put maps into blocks with a byte count, as Java's blocking encoder does."""
     value = encode_one("usage", usage(), USAGE_ID)
     plain = b"\x02\x14request_id\x06r-1\x00"
-    assert value.endswith(plain)
+    head, _, rest = value.partition(plain)
+    assert rest
     pair = plain[1:-1]
-    blocked = value[: -len(plain)] + b"\x01" + bytes([len(pair) * 2]) + pair + b"\x00"
+    blocked = head + b"\x01" + bytes([len(pair) * 2]) + pair + b"\x00" + rest
     decoded = decode_columns("usage", [value, blocked], BUNDLED)
     assert decoded.failures == []
     assert rows_of(decoded.batch) == [usage(), usage()]
@@ -489,7 +490,7 @@ def test_hostile_counts_cost_nothing(count: int, tail: bytes) -> None:
     entry_value = encode_one("entry", minimal("entry"), entry_id)
     before_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for record, value in (
-        ("usage", usage_value[:-1] + zigzag(count) + tail),
+        ("usage", usage_value[: usage_value.index(b"\x12hold_id-1") + 10] + zigzag(count) + tail),
         ("usage", frame(USAGE_ID) + zigzag(count) + tail),
         ("entry", entry_value[: entry_value.index(b"\x00\x01\x01") + 3] + zigzag(count) + tail),
     ):

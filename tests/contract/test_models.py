@@ -14,8 +14,8 @@ from pydantic_core import PydanticUndefined
 from schemas.checks import model_of
 from schemas.codec import batch_of, decode_one, encode_one
 from schemas.enums import InputKind
-from schemas.events import ID_FIELDS, INPUTS
-from schemas.facts import FACTS, Grant, Slice, WalletBalance
+from schemas.events import ID_FIELDS, INPUTS, PriceTier
+from schemas.facts import FACTS, Component, Grant, Slice, WalletBalance
 from schemas.fields import Record
 from schemas.records import BundledSchemas, arrow_schema, avro_schema, bundled_id, record_names
 from streams.ledger import entry as ledger_records
@@ -23,7 +23,13 @@ from tests.contract.samples import full, minimal
 
 WRITERS = BundledSchemas()
 MIN, MAX = datetime(1970, 1, 3), datetime(2299, 12, 29)
-PARTS: dict[str, type[Record]] = {"slice": Slice, "grant": Grant, "wallet_balance": WalletBalance}
+PARTS: dict[str, type[Record]] = {
+    "slice": Slice,
+    "grant": Grant,
+    "wallet_balance": WalletBalance,
+    "component": Component,
+    "price_tier": PriceTier,
+}
 
 
 def schemas() -> list[tuple[type[Record], dict[str, Any]]]:
@@ -102,6 +108,7 @@ STRUCTS: list[tuple[type[msgspec.Struct], type[Record]]] = [
     (ledger_records.Entry, FACTS["entry"]),
     (ledger_records.Slice, Slice),
     (ledger_records.Lot, Grant),
+    (ledger_records.Component, Component),
     (ledger_records.Alert, FACTS["alert"]),
     (ledger_records.Leg, FACTS["leg"]),
     (ledger_records.TopupRequest, FACTS["topup_request"]),

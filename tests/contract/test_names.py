@@ -67,13 +67,20 @@ INPUTS = {
 }
 
 # fields added since; all optional
-ADDED = {"refund": "target_recorded_at", "hold": "team department category provider"}
+ADDED = {
+    "usage": "cache_read_tokens cache_write_tokens cache_write_1h_tokens output_reasoning_tokens input_audio_tokens "
+    "output_audio_tokens input_image_tokens output_image_tokens quantities service_tier",
+    "refund": "target_recorded_at",
+    "hold": "team department category provider",
+    "price": "meter service_tier input_tokens_above aliases tiers free_quantity_nanos package_size_nanos minimum_nanos "
+    "factor_nanos",
+}
 
 OUTPUTS = {
     "entry": "org_id seq entry_id kind wallet amount_nanos balance_nanos available_nanos held_nanos occurred_at "
     "recorded_at event_id source_topic source_partition source_offset slices source category project_id user_id team "
     "department model tool provider endpoint deployment input_tokens output_tokens quantity_nanos unit_of_measure "
-    "replicas unit_price_nanos billing_unit reason actor correlation_id details",
+    "replicas unit_price_nanos billing_unit reason actor correlation_id details components",
     "alert": "alert_id org_id wallet kind rule_id rule_version epoch level balance_nanos available_nanos used_percent "
     "previous_percent occurred_at entry_seq channels dismissable message",
     "topup_request": "topup_request_id org_id wallet amount_nanos occurred_at entry_seq reason",
@@ -137,7 +144,7 @@ def test_fields_of_inputs(record: str) -> None:
     assert [field["name"] for field in fields] == required + optional
     assert [field["name"] for field in fields if "default" not in field] == required
     for field in fields:
-        assert field.get("default") in (None, 0, False, {}), f"{field['name']} defaults to neither null nor empty"
+        assert field.get("default") in (None, 0, False, {}, []), f"{field['name']} defaults to neither null nor empty"
 
 
 @pytest.mark.parametrize("record", OUTPUTS)

@@ -20,15 +20,16 @@ import json
 from schemas import records
 
 ADDED = [
-    {"name": "service_tier", "type": ["null", "string"], "default": None},
-    {"name": "cache_read_tokens", "type": ["null", "long"], "default": None},
+    {"name": "region", "type": ["null", "string"], "default": None},
+    {"name": "frame_count", "type": ["null", "long"], "default": None},
 ]
 files, ids = dict(records._files()), dict(records.bundled_ids())
 for number, record in enumerate(("usage", "entry")):
+    following = records.versions(record)[-1] + 1
     schema = records.avro_schema(record)
     schema["fields"] += ADDED
-    files[record, 2] = json.dumps(schema)
-    ids[record, 2] = 900 + number
+    files[record, following] = json.dumps(schema)
+    ids[record, following] = 900 + number
 records.versions.cache_clear()
 records._files = lambda: files
 records.bundled_ids = lambda: ids
@@ -37,8 +38,8 @@ from schemas import events
 from schemas.fields import Count, Name
 
 class Usage(events.Usage):
-    service_tier: Name | None = None
-    cache_read_tokens: Count | None = None
+    region: Name | None = None
+    frame_count: Count | None = None
 
 events.INPUTS = {**events.INPUTS, events.InputKind.USAGE: Usage}
 
@@ -50,7 +51,7 @@ from tests.model.memory import FixedPrices, MemoryLedger, sent
 
 def usage(event_id, tier="batch", **more):
     fields = {"event_id": event_id, "org_id": "acme", "operation": "chat", "cost_nanos": 5, "wallet": "USD"}
-    return sent("usage", {**fields, "service_tier": tier, "cache_read_tokens": 7, **more})
+    return sent("usage", {**fields, "region": tier, "frame_count": 7, **more})
 
 held = {"hold_id": "h1", "org_id": "acme", "wallet": "USD", "action": "place", "amount_nanos": 9}
 book = MemoryLedger(FixedPrices(()))
@@ -66,10 +67,10 @@ for row in rows:
     FACTS["entry"].from_record(row)
 table = ledger_rows(batch_of("entry", rows), 0, np.arange(len(rows)))
 print(json.dumps({
-    "entries": [[row["kind"], row["service_tier"], row["cache_read_tokens"]] for row in rows],
+    "entries": [[row["kind"], row["region"], row["frame_count"]] for row in rows],
     "refused": [str(code) for code, _ in book.dead_letters()],
-    "tiers": table.column("service_tier").to_pylist(),
-    "tokens": table.column("cache_read_tokens").to_pylist(),
+    "tiers": table.column("region").to_pylist(),
+    "tokens": table.column("frame_count").to_pylist(),
 }))
 """
 

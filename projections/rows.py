@@ -38,6 +38,7 @@ from schemas.dead_letters import (
 from schemas.enums import EntryKind, EntryReason
 from schemas.facts import BALANCE_AMOUNTS
 from schemas.records import arrow_schema
+from schemas.times import TIME_MAX
 
 DEAD_LETTER_VALUE_BYTES_MAX = 65_536
 """Bytes of a dead letter's value that its row holds; the topic holds them all."""
@@ -135,6 +136,9 @@ _OPTIONAL_PRICE_FIELDS = (
 )
 
 _OPTIONAL_PRICE_AMOUNTS = ("free_quantity", "package_size", "minimum", "factor")
+
+
+_REFUSED_TEXTS = ("org_id", "actor", "action", "path", "reason", "detail")
 
 
 def ledger_rows(batch: Any, partition: int, offsets: Ints) -> Any:
@@ -343,6 +347,34 @@ def dead_letter_rows(
             ),
             "letter_partition": constant(partition, len(offsets), pa.uint32()),
             "letter_offset": pa.array(offsets, pa.int64()),
+        }
+    )
+
+
+def refused_call_rows(
+    partition: int, offsets: Sequence[int], timestamps_ms: Sequence[int], values: Sequence[bytes | None]
+) -> Any:
+    """Rows of `refused_calls`, from what the HTTP interface recorded; what is no such record is left out."""
+    rows = []
+    for offset, timestamp_ms, value in zip(offsets, timestamps_ms, values, strict=True):
+        call = _json_object((value or b"").decode("utf-8", "replace"))
+        try:
+            texts = [str(call[name]).encode("utf-8", "replace").decode() for name in _REFUSED_TEXTS]
+            occurred_at, repeated = int(call["occurred_at"]), int(call["repeated"])
+        except (KeyError, TypeError, ValueError, OverflowError):
+            continue
+        if 0 <= occurred_at <= TIME_MAX and 0 <= repeated < 2**32:
+            rows.append((*texts, occurred_at, timestamp_ms * 1_000, repeated, offset))
+    columns = list(zip(*rows, strict=True)) or [()] * (len(_REFUSED_TEXTS) + 4)
+    occurred, recorded, repetitions, places = columns[-4:]
+    return pa.table(
+        {name: pa.array(column, pa.string()) for name, column in zip(_REFUSED_TEXTS, columns[:-4], strict=True)}
+        | {
+            "occurred_at": pa.array(occurred, pa.int64()).view(MOMENT),
+            "recorded_at": pa.array(recorded, pa.int64()).view(MOMENT),
+            "repeated": pa.array(repetitions, pa.uint32()),
+            "call_partition": constant(partition, len(rows), pa.uint32()),
+            "call_offset": pa.array(places, pa.int64()),
         }
     )
 

@@ -3,8 +3,8 @@
 Rules of this file:
 1. `apply` has these effects, in this order: rows of every table but the ledger's, the ledger's rows, the positions. A
    crash between two of them is repaired by applying the same records again, in any batches:
-   usage buckets skip what they contain by their version; alerts, balances, prices, dead letters, activity and
-   purchases are the same rows again; entries that are in the ledger table already are left out.
+   usage buckets skip what they contain by their version; alerts, balances, prices, dead letters, activity, purchases
+   and refused calls are the same rows again; entries that are in the ledger table already are left out.
 2. After a failure nothing in memory is trusted: the next `apply` restores positions and buckets from ClickHouse first.
 3. What it holds in memory is bounded: by the batches given, and by `Limits`.
 4. It blocks and belongs to one thread at a time. No Faust, no Kafka, no clock.
@@ -37,6 +37,7 @@ from projections.rows import (
     position_rows,
     price_rows,
     purchase_rows,
+    refused_call_rows,
     replay_rows,
 )
 from schemas.codec import DecodedBatch, WriterSchemas, decode_columns, rows_of
@@ -58,6 +59,7 @@ PROJECTED = (
     "replays",
     "prices",
     "kept_prices",
+    "refused_calls",
 )
 """Keys of the topics that are projected."""
 
@@ -261,6 +263,10 @@ class Sink:
             return newest
         if key == "replays":
             tables.add("replays", replay_rows(batch.keys, batch.values, batch.offsets))
+            return newest
+        if key == "refused_calls":
+            rows = refused_call_rows(batch.partition, batch.offsets, batch.timestamps_ms, batch.values)
+            tables.add("refused_calls", rows)
             return newest
         if key == "kept_prices":
             for each in self._kept_prices(batch):

@@ -275,6 +275,16 @@ CATALOGUE: tuple[Topic, ...] = (
         internal=True,
     ),
     Topic(
+        "refused_calls",
+        "credits.internal.refused-calls.v1",
+        None,
+        retention_ms=90 * DAY_MS,
+        cleanup="delete",
+        written_by="the HTTP API; key = the organisation that the call named",
+        read_by="projections",
+        internal=True,
+    ),
+    Topic(
         "accounts",
         "credits-ledger-accounts-changelog",
         None,

@@ -48,6 +48,13 @@ class Settings(BaseSettings):
     http_body_bytes_max: int = Field(
         1024 * 1024, ge=1024, le=64 * 1024 * 1024, description="the largest body of a request; 16 such at once"
     )
+    http_requests_per_s: int | None = Field(
+        None,
+        ge=1,
+        le=1_000_000,
+        description="requests a second that an API key may make in each process, unless its `--rate` says otherwise; "
+        "unset: any number",
+    )
     worker_metrics_port: int = Field(0, ge=0, le=65535, description="Prometheus metrics of a worker; 0: none")
     worker_metrics_host: str = Field("127.0.0.1", description="where a worker's metrics listen")
     api_keys_file: Path | None = Field(

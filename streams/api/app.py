@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Depends, FastAPI
 
 from streams.api.balance_routes import balance_router
 from streams.api.callers import EVERY_ROLE, READS_BALANCES, READS_STATEMENTS, NotAuthorizedError, allowed
 from streams.api.health import Check, health_router
+from streams.api.openapi import describe
 from streams.api.paths import Segments
 from streams.api.problems import install_problems, problem
-from streams.api.refusals import refusals
+from streams.api.refused_calls import RefusedCalls, add_refused
 from streams.api.registry_routes import RegistryAnswer, RegistryProblem, registry_router
 
 if TYPE_CHECKING:
@@ -24,6 +25,13 @@ if TYPE_CHECKING:
     from streams.kafka.registry_topic import TopicRegistry
 
 
+PROJECTED: dict[int | str, dict[str, Any]] = {
+    404: {"description": "unknown_org"},
+    503: {"description": "clickhouse_unavailable"},
+}
+"""What every call that asks ClickHouse may be answered."""
+
+
 def build_api(
     *,
     balances: BalanceReader,
@@ -32,10 +40,12 @@ def build_api(
     ready: Mapping[str, Check],
     statements: Iterable[APIRouter] = (),
     others: Iterable[APIRouter] = (),
+    refused_calls: RefusedCalls | None = None,
 ) -> FastAPI:
     """The application. `registry` None: another registry is used, and its routes are not served here.
 
     `statements`: routers of what analysts and the payment service read; `others` say themselves who may call them.
+    `refused_calls` None: calls without a right are counted and logged, and not recorded.
     """
     api = FastAPI(
         title="credits",
@@ -45,6 +55,7 @@ def build_api(
         redoc_url=None,
         redirect_slashes=False,  # an address has one form, and a redirect would repeat what `Host` says
     )
+    api.state.refused_calls = refused_calls or RefusedCalls(None)
     api.add_middleware(Segments)
     install_problems(api)
 
@@ -54,15 +65,16 @@ def build_api(
 
     @api.exception_handler(NotAuthorizedError)
     async def _not_authorized(request: Request, error: NotAuthorizedError) -> JSONResponse:
-        refusals.add(error.code, error.caller.name, request.url.path)
+        add_refused(request, error.caller.name, request.path_params.get("org", ""), error.detail)
         return problem(error.status, error.code, error.detail)
 
     api.include_router(health_router(live, ready))
     api.include_router(balance_router(balances), dependencies=[Depends(allowed(READS_BALANCES))])
     for router in statements:
-        api.include_router(router, dependencies=[Depends(allowed(READS_STATEMENTS))])
+        api.include_router(router, dependencies=[Depends(allowed(READS_STATEMENTS))], responses=PROJECTED)
     for router in others:
         api.include_router(router)
     if registry is not None:
         api.include_router(registry_router(registry), dependencies=[Depends(allowed(EVERY_ROLE))])
+    describe(api)
     return api

@@ -56,7 +56,12 @@ def balance_router(balances: BalanceReader) -> APIRouter:
     # The answer itself is the document, as `credits balance --json` prints it: the model only describes it.
     @router.get(
         f"/orgs/{ORG}/balance",
-        responses={200: {"model": BalanceAnswer}, 304: {"description": "nothing was booked since If-None-Match"}},
+        responses={
+            200: {"model": BalanceAnswer},
+            304: {"description": "nothing was booked since If-None-Match"},
+            404: {"description": "unknown_org"},
+            503: {"description": "kafka_unavailable, not_yet"},
+        },
         response_model=None,
     )
     async def balance(request: Request, org: OrgId, min_seq: MinSeq = 0) -> Response:

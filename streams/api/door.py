@@ -7,7 +7,8 @@ The rules of this file:
 2. Without keys a request is let in only where HTTP listens on loopback. That ends by itself when the first key is made,
    and does not come back when the last one is revoked.
 3. Commands of this machine present the key that `serve` writes into its data folder, and may do everything.
-4. A key with a limit has at most two seconds' worth of requests at once, in each process; beyond that, 429.
+4. A key with a limit (its own, else `requests_per_s`) has at most two seconds' worth of requests at once, in each
+   process; beyond that, 429. A bucket is kept for each key that was ever made, and for nothing else.
 5. What is refused is counted and in the log (`streams.api.refusals`).
 """
 
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING, Final
 from streams.api.callers import ANYBODY, LOCAL, SCOPE_NAME, Caller
 from streams.api.problems import problem
 from streams.api.refusals import refusals
-from streams.kafka.api_keys import ApiKey, KeyRefusal, Keyring
+from streams.kafka.api_keys import KeyRefusal, Keyring
 from streams.local.api_key import HEADER
 
 if TYPE_CHECKING:
@@ -62,7 +63,8 @@ class Door:
     """Lets requests in, or says why not.
 
     `keyring` gives the keys as they are now; `local_key` is that of the data folder; `loopback`: whether HTTP listens
-    on loopback only. `wall_us` and `clock_s` are the time, for tests.
+    on loopback only; `requests_per_s`: of a key without a limit of its own (None: any number). `wall_us` and `clock_s`
+    are the time, for tests.
     """
 
     def __init__(
@@ -71,12 +73,14 @@ class Door:
         local_key: str,
         *,
         loopback: bool,
+        requests_per_s: int | None = None,
         wall_us: Callable[[], int] = lambda: time.time_ns() // 1_000,
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._keyring = keyring
         self._local_key = local_key.encode()
         self._loopback = loopback
+        self._requests_per_s = requests_per_s
         self._wall_us = wall_us
         self._clock_s = clock_s
         self._budgets: dict[str, _Budget] = {}
@@ -99,22 +103,21 @@ class Door:
         found = KeyRefusal.UNKNOWN if token is None else keyring.find(token, self._wall_us())
         if isinstance(found, KeyRefusal):
             return self._refused(401, found.value, DETAILS[found], path, "")
-        wait_s = self._budget(found)
+        limit = found.requests_per_s or self._requests_per_s
+        wait_s = None if limit is None else self._budget(found.key_id, limit)
         if wait_s is not None:
-            detail = f"this key may make {found.requests_per_s:,} requests a second"
+            detail = f"this key may make {limit:,} requests a second"
             answer = self._refused(429, "rate_limited", detail, path, found.key_id)
             answer.headers["Retry-After"] = str(max(1, round(wait_s + 0.5)))
             return answer
         scope[SCOPE_NAME] = Caller(f"key:{found.key_id}", frozenset(found.roles), frozenset(found.organisations))
         return None
 
-    def _budget(self, key: ApiKey) -> float | None:
-        if key.requests_per_s is None:
-            return None
+    def _budget(self, key_id: str, per_s: int) -> float | None:
         now_s = self._clock_s()
-        budget = self._budgets.get(key.key_id)
-        if budget is None or budget.per_s != key.requests_per_s:
-            budget = self._budgets[key.key_id] = _Budget(key.requests_per_s, now_s)
+        budget = self._budgets.get(key_id)
+        if budget is None or budget.per_s != per_s:
+            budget = self._budgets[key_id] = _Budget(per_s, now_s)
         return budget.take(now_s)
 
     def _refused(self, status: int, code: str, detail: str, path: str, key_id: str) -> JSONResponse:

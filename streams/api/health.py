@@ -13,6 +13,14 @@ from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 
+NOT_WELL: dict[int | str, dict[str, Any]] = {
+    503: {
+        "description": "a part does not do its work",
+        "content": {"application/json": {"example": {"ok": False, "parts": {"balances": "ok", "kafka": "is away"}}}},
+    }
+}
+METRICS: dict[int | str, dict[str, Any]] = {200: {"content": {"text/plain": {"example": "python_info 1.0"}}}}
+
 
 class Check(Protocol):
     """Looks at one part: None when it is well, else one sentence what is wrong. Must not take long."""
@@ -29,17 +37,17 @@ def health_router(live: Mapping[str, Check], ready: Mapping[str, Check]) -> APIR
         document: dict[str, Any] = {"ok": not faults, "parts": {name: faults.get(name, "ok") for name in checks}}
         return JSONResponse(document, status_code=503 if faults else 200)
 
-    @router.get("/livez")
+    @router.get("/livez", responses=NOT_WELL)
     def livez() -> JSONResponse:
         """200 while every part makes progress, else 503."""
         return answer(live)
 
-    @router.get("/readyz")
+    @router.get("/readyz", responses=NOT_WELL)
     def readyz() -> JSONResponse:
         """200 when answers are complete and current, else 503."""
         return answer({**live, **ready})
 
-    @router.get("/metrics")
+    @router.get("/metrics", response_class=Response, responses=METRICS)
     def metrics() -> Response:
         """Prometheus metrics."""
         return Response(generate_latest(REGISTRY), media_type=CONTENT_TYPE_LATEST)

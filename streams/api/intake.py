@@ -116,6 +116,14 @@ class Intake:
         if delivery.problem is not None:
             raise not_taken(delivery.problem)
 
+    def offer(self, topic: str, key: bytes, value: bytes) -> bool:
+        """Hand a record over that no answer waits for; whether there was room. What Kafka does not take is lost."""
+        try:
+            self._producer.produce(topic, value=value, key=key)
+        except (BufferError, KafkaException):
+            return False
+        return True
+
     def encode(self, records: Sequence[KindAndRecord]) -> list[Outgoing]:
         """The records as Kafka takes them."""
         return [self._encoder.encode(kind, record) for kind, record in records]

@@ -14,6 +14,7 @@ NUMBER_MAX = 2**63 - 1
 PAGE = 100
 
 Number = Annotated[int, Path(ge=1, le=NUMBER_MAX, description="the number, from 1, without gaps")]
+ONE_NUMBER: dict[int | str, dict[str, Any]] = PDF_TOO | {404: {"description": "unknown_org, unknown_number"}}
 After = Annotated[int, Query(ge=0, le=NUMBER_MAX, description="only numbers above this one")]
 Limit = Annotated[int, Query(ge=1, le=PAGE_MAX, description="how many at most")]
 
@@ -27,12 +28,12 @@ def invoices_router(desk: Desk) -> APIRouter:
         """The invoices of an organisation by number, a page at a time: go on with `next_after` until it is null."""
         return desk.ask(org, lambda finance: finance.invoices(org, after, limit))
 
-    @router.get("/invoices/{number}.pdf", response_class=Response, responses=PDF_TOO)
+    @router.get("/invoices/{number}.pdf", response_class=Response, responses=ONE_NUMBER)
     def invoice_paper(org: OrgId, number: Number) -> Response:
         """An invoice as PDF."""
         return _invoice_pdf(desk, org, number)
 
-    @router.get("/invoices/{number}", response_model=None, responses=PDF_TOO)
+    @router.get("/invoices/{number}", response_model=None, responses=ONE_NUMBER)
     def invoice(request: Request, org: OrgId, number: Number) -> dict[str, Any] | Response:
         """One invoice; PDF with `Accept: application/pdf`."""
         if wants_pdf(request):
@@ -44,12 +45,12 @@ def invoices_router(desk: Desk) -> APIRouter:
         """The credit notes of an organisation: each refund of a purchase, with the invoice it is for."""
         return desk.ask(org, lambda finance: finance.credit_notes(org, after, limit))
 
-    @router.get("/credit-notes/{number}.pdf", response_class=Response, responses=PDF_TOO)
+    @router.get("/credit-notes/{number}.pdf", response_class=Response, responses=ONE_NUMBER)
     def credit_note_paper(org: OrgId, number: Number) -> Response:
         """A credit note as PDF."""
         return _credit_note_pdf(desk, org, number)
 
-    @router.get("/credit-notes/{number}", response_model=None, responses=PDF_TOO)
+    @router.get("/credit-notes/{number}", response_model=None, responses=ONE_NUMBER)
     def credit_note(request: Request, org: OrgId, number: Number) -> dict[str, Any] | Response:
         """One credit note; PDF with `Accept: application/pdf`."""
         if wants_pdf(request):

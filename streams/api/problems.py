@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from clickhouse_connect.driver.exceptions import ClickHouseError
+from confluent_kafka import KafkaException
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
@@ -23,9 +24,9 @@ TYPE_PREFIX = "urn:credits:problem:"
 # Codes for what the web framework refuses by itself.
 CODES = {400: "bad_request", 401: "unauthorized", 403: "forbidden", 404: "not_found", 405: "method_not_allowed"}
 
-
 TRY_AGAIN = (429, 503)
 """What passes by itself: answered with `Retry-After`."""
+RETRY_AFTER_S = 1
 
 
 class AsciiJson(JSONResponse):
@@ -48,9 +49,10 @@ class ProblemError(Exception):
 
 
 def problem(status: int, code: str, detail: str, **members: object) -> JSONResponse:
-    """The response for a problem; `members` are added to the document."""
+    """The response for a problem; `members` are added to the document. What passes by itself has `Retry-After`."""
     document = {"type": TYPE_PREFIX + code, "title": code.replace("_", " "), "status": status, "detail": detail}
-    return AsciiJson({**document, "code": code, **members}, status_code=status, media_type=MEDIA_TYPE)
+    headers = {"Retry-After": str(RETRY_AFTER_S)} if status in TRY_AGAIN else None
+    return AsciiJson({**document, "code": code, **members}, status_code=status, headers=headers, media_type=MEDIA_TYPE)
 
 
 def install_problems(api: FastAPI) -> None:
@@ -58,28 +60,19 @@ def install_problems(api: FastAPI) -> None:
 
     @api.exception_handler(ProblemError)
     async def _told(_: Request, error: ProblemError) -> JSONResponse:
-        answer = problem(error.status, error.code, error.detail, **error.members)
-        if error.status in TRY_AGAIN:
-            answer.headers["Retry-After"] = "1"
-        return answer
+        return problem(error.status, error.code, error.detail, **error.members)
 
-    @api.exception_handler(KafkaUnavailableError)
-    async def _away(_: Request, error: KafkaUnavailableError) -> JSONResponse:
-        answer = problem(503, error.code, error.problem)
-        answer.headers["Retry-After"] = "1"
-        return answer
+    @api.exception_handler(KafkaException)
+    async def _failing(_: Request, error: KafkaException) -> JSONResponse:
+        return problem(503, KafkaUnavailableError.code, f"Kafka cannot be asked now: {error.args[0].str()}")
 
     @api.exception_handler(RegistryUnavailableError)
     async def _no_schemas(_: Request, error: RegistryUnavailableError) -> JSONResponse:
-        answer = problem(503, "registry_unavailable", f"the schema registry cannot be asked: {error}")
-        answer.headers["Retry-After"] = "1"
-        return answer
+        return problem(503, "registry_unavailable", f"the schema registry cannot be asked: {error}")
 
     @api.exception_handler(OperatorError)
     async def _broken(_: Request, error: OperatorError) -> JSONResponse:
-        answer = problem(503, error.code, error.problem)
-        answer.headers["Retry-After"] = "1"
-        return answer
+        return problem(503, error.code, error.problem)
 
     @api.exception_handler(ClickHouseError)
     async def _unprojected(_: Request, error: ClickHouseError) -> JSONResponse:
@@ -94,7 +87,9 @@ def install_problems(api: FastAPI) -> None:
 
     @api.exception_handler(HTTPException)
     async def _http(_: Request, error: HTTPException) -> JSONResponse:
-        return problem(error.status_code, CODES.get(error.status_code, "http_error"), str(error.detail))
+        answer = problem(error.status_code, CODES.get(error.status_code, "http_error"), str(error.detail))
+        answer.headers.update(error.headers or {})  # which methods a path has (405)
+        return answer
 
     @api.exception_handler(Exception)
     async def _bug(_: Request, error: Exception) -> JSONResponse:

@@ -3,7 +3,8 @@
 The rules of this file: paths, bodies and error codes are Confluent's, so that its clients in every language work as
 they are. Compatibility is FULL_TRANSITIVE for all subjects and cannot be changed; nothing can be deleted. While the
 registry is read-only, a schema that is there gets its id, and no other is taken. Paths and bodies are anybody's: all of
-them are read here, by hand, and each has an answer below 500.
+them are read here, by hand, and each has an answer below 500. While Kafka is away the answer is 503, with Confluent's
+code and `Retry-After`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse, Response
 
 from schemas.codec import RegistryUnavailableError
+from schemas.records import avro_text
+from streams.api.problems import RETRY_AFTER_S, TRY_AGAIN
 from streams.kafka.registry_topic import (
     Claims,
     IncompatibleSchemaError,
@@ -34,6 +37,28 @@ MODES = {"READWRITE", "READONLY", "READONLY_OVERRIDE", "IMPORT", "FORWARD"}
 NUMBER_MAX = 2**31 - 1
 BODY_BYTES_MAX: Final = 2 * 1024 * 1024
 """A schema of `writer_safety.TEXT_CHARACTERS_MAX`, each character escaped as JSON in JSON."""
+
+_PROBLEM: Final[dict[str, Any]] = {
+    "schema": {
+        "type": "object",
+        "required": ["error_code", "message"],
+        "properties": {"error_code": {"type": "integer"}, "message": {"type": "string"}},
+    }
+}
+PROBLEMS_TOLD: Final[dict[int | str, dict[str, Any]]] = {
+    status: {"description": text, "content": {MEDIA_TYPE: _PROBLEM | {"example": {"error_code": code, "message": why}}}}
+    for status, text, code, why in (
+        (400, "the request is no JSON", 400, "The request is no JSON object."),
+        (404, "no such subject, version or schema", 40401, "Subject 'mine-value' not found."),
+        (409, "incompatible with an earlier version", 409, "Schema being registered is incompatible with an earlier …"),
+        (413, "too large", 413, "A request may have 2,097,152 bytes."),
+        (422, "invalid, or not to be changed", 42201, "Invalid schema: Empty schema"),
+        (503, "Kafka is away: try again", 50002, "the registry's topic cannot be read: timed out"),
+    )
+}
+"""Confluent's own form of a problem. What the door answers is a problem document that has both members too."""
+
+EXAMPLE_RECORD: Final = "hold"
 
 _NUMBER = re.compile("[0-9]{1,10}")
 
@@ -59,7 +84,14 @@ class RegistryProblem(Exception):  # noqa: N818 - named as what it is on the wir
 
     def answer(self) -> RegistryAnswer:
         """The response."""
-        return RegistryAnswer({"error_code": self.code, "message": self.message}, status_code=self.status)
+        headers = {"Retry-After": str(RETRY_AFTER_S)} if self.status in TRY_AGAIN else None
+        document = {"error_code": self.code, "message": self.message}
+        return RegistryAnswer(document, status_code=self.status, headers=headers)
+
+
+def unavailable(error: RegistryUnavailableError, code: int) -> RegistryProblem:
+    """Confluent's code for a store that does not answer, with the status that says: try again."""
+    return RegistryProblem(503, code, str(error))
 
 
 def subject_not_found(subject: str) -> RegistryProblem:
@@ -89,12 +121,22 @@ TAKES_SCHEMA: Final[Json] = {
         "required": True,
         "content": {
             MEDIA_TYPE: {
-                "schema": {"type": "object", "required": ["schema"]},
-                "example": {"schema": '{"type": "record", …}', "schemaType": "AVRO"},
+                "schema": {
+                    "type": "object",
+                    "required": ["schema"],
+                    "properties": {"schema": {"type": "string"}, "schemaType": {"enum": ["AVRO"]}},
+                },
+                "example": {"schema": avro_text(EXAMPLE_RECORD), "schemaType": "AVRO"},
             }
         },
     }
 }
+
+
+def takes(name: str, value: str) -> Json:
+    """What OpenAPI says of a body with one text."""
+    schema = {"type": "object", "required": [name], "properties": {name: {"type": "string"}}}
+    return {"requestBody": {"required": True, "content": {MEDIA_TYPE: {"schema": schema, "example": {name: value}}}}}
 
 
 def number_of(text: str) -> int | None:
@@ -123,7 +165,7 @@ class Lookup:
         try:
             return self._registry.read()
         except RegistryUnavailableError as error:
-            raise RegistryProblem(500, 50002, str(error)) from error
+            raise unavailable(error, 50002) from error
 
     def versions(self, subject: str) -> list[Registered]:
         """The versions of a subject that has some."""
@@ -168,7 +210,7 @@ def invalid_schemas_told() -> Iterator[None]:
 
 def registry_router(registry: TopicRegistry) -> APIRouter:
     """The routes. Handlers are plain functions: they block on Kafka, and run in the server's threads."""
-    router = APIRouter(tags=["schema registry"], default_response_class=RegistryAnswer)
+    router = APIRouter(tags=["schema registry"], default_response_class=RegistryAnswer, responses=PROBLEMS_TOLD)
     known = Lookup(registry)
     _add_registering(router, registry, known)
     _add_subjects(router, known)
@@ -196,7 +238,7 @@ def _add_registering(router: APIRouter, registry: TopicRegistry, known: Lookup) 
             )
             raise RegistryProblem(409, 409, message) from error
         except RegistryUnavailableError as error:
-            raise RegistryProblem(500, 50001, str(error)) from error
+            raise unavailable(error, 50001) from error
         if found is None:
             raise read_only(subject)
         return {"id": found.schema_id}
@@ -244,7 +286,7 @@ def _add_subjects(router: APIRouter, known: Lookup) -> None:
             raise RegistryProblem(404, 40403, "Schema not found")
         return document_of(found)
 
-    @router.delete("/subjects/{subject:path}")
+    @router.delete("/subjects/{subject:path}", status_code=422)
     def delete(subject: str) -> Json:
         """Refused: what was written with a schema must stay readable."""
         raise RegistryProblem(422, 42205, f"'{subject}' cannot be deleted: records written with it stay permanently.")
@@ -307,8 +349,8 @@ def _add_levels(router: APIRouter) -> None:
         """The compatibility of all subjects."""
         return {"compatibilityLevel": LEVEL}
 
-    @router.put("/config")
-    @router.put("/config/{subject:path}")
+    @router.put("/config", openapi_extra=takes("compatibility", LEVEL))
+    @router.put("/config/{subject:path}", openapi_extra=takes("compatibility", LEVEL))
     def set_level(body: SchemaBody, subject: str = "") -> Json:
         """Taken only when it changes nothing."""
         asked = str(body.get("compatibility", LEVEL)).upper()
@@ -330,8 +372,8 @@ def _add_modes(router: APIRouter, registry: TopicRegistry) -> None:
         """Whether schemas are taken, or given only."""
         return {"mode": current_mode}
 
-    @router.put("/mode")
-    @router.put("/mode/{subject:path}")
+    @router.put("/mode", openapi_extra=takes("mode", current_mode))
+    @router.put("/mode/{subject:path}", openapi_extra=takes("mode", current_mode))
     def set_mode(body: SchemaBody, subject: str = "") -> Json:
         """Taken only when it changes nothing."""
         asked = str(body.get("mode", "")).upper()

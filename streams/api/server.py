@@ -29,6 +29,7 @@ from streams.api.hosts import HostRule
 from streams.api.intake import Intake
 from streams.api.invoices import invoices_router
 from streams.api.projection import Projection
+from streams.api.refused_calls import RefusedCalls
 from streams.api.setting_versions import SettingVersions
 from streams.api.statements import statements_router
 from streams.api.write_routes import write_router
@@ -37,6 +38,7 @@ from streams.errors import KafkaUnavailableError, NoApiKeysError, OperatorError
 from streams.kafka import topics_admin
 from streams.kafka.balances import BalanceReader
 from streams.kafka.key_topic import KeyReader, check_keys_file
+from streams.kafka.latest import ASK_TIMEOUT_S
 from streams.kafka.registry import connect_registry
 from streams.kafka.registry_topic import TopicRegistry
 from streams.local.api_key import new_local_key
@@ -92,11 +94,14 @@ async def serve(settings: Settings, announce: Callable[[str], None], stopping: S
             balances.start_checking()
             projection = Projection(settings)
             people = projection.client()
-            desk = Desk(lambda: people, Topics(settings.namespace).name("ledger"), settings.invoice_issuer)
+            topics = Topics(settings.namespace)
+            desk = Desk(lambda: people, topics.name("ledger"), settings.invoice_issuer)
             live, ready = checks(balances, projection)
             key = new_local_key(settings.data_dir)
-            check_prices = functools.partial(refuse_ties, settings, schemas)
-            door = Door(lambda: keys.keyring, key, loopback=settings.http_on_loopback)
+            reading = settings.model_copy(update={"read_timeout_s": ASK_TIMEOUT_S})
+            check_prices = functools.partial(refuse_ties, reading, schemas)
+            limit = settings.http_requests_per_s
+            door = Door(lambda: keys.keyring, key, loopback=settings.http_on_loopback, requests_per_s=limit)
             api = build_api(
                 balances=balances,
                 registry=registry,
@@ -104,6 +109,7 @@ async def serve(settings: Settings, announce: Callable[[str], None], stopping: S
                 ready=ready,
                 statements=[invoices_router(desk), statements_router(desk)],
                 others=[audit_router(projection.client(), key), write_router(intake, versions, check_prices)],
+                refused_calls=RefusedCalls(functools.partial(intake.offer, topics.name("refused_calls"))),
             )
             await _run(_Server(server_config(api, settings, door)), listening, projection, announce, stopping, died)
     finally:

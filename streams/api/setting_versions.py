@@ -5,7 +5,9 @@ The rules of this file:
    ledger has taken it or not: after a refusal a client has to look again, and nothing is overwritten unseen.
 2. Kept in memory are a hash and an offset of each (organisation, kind, subject), about 300 bytes; what the record says
    is read from Kafka when somebody asks.
-3. One process sees its own writes in order. Two processes that write the same setting within the few milliseconds
+3. Requests share the wait for the topic's end, and its failure. A read of Kafka that gets nothing for
+   `ASK_TIMEOUT_S` is given up: while Kafka is away each request is answered within two of them.
+4. One process sees its own writes in order. Two processes that write the same setting within the few milliseconds
    between looking and Kafka's acknowledgement do not see each other: the later record holds.
 """
 
@@ -24,6 +26,7 @@ from schemas.codec import UndecodableError, WriterSchemas, decode_one
 from schemas.enums import SettingKind
 from schemas.settings_bodies import load_json
 from streams.api.problems import ProblemError
+from streams.api.shared_wait import SharedWait
 from streams.kafka.latest import ASK_TIMEOUT_S, LatestRecords
 from streams.kafka.reader import read_range
 
@@ -82,19 +85,21 @@ class SettingVersions(LatestRecords):
     def __init__(self, settings: Settings, writers: WriterSchemas) -> None:
         super().__init__(settings, "settings", fetch_wait_ms=FETCH_WAIT_MS)
         self._writers = writers
+        self._reads_with = settings.model_copy(update={"read_timeout_s": ASK_TIMEOUT_S})
+        self._until_current = SharedWait(self.wait_until_current)
         self._versions: dict[Name, Version] = {}
         self.writing = asyncio.Lock()
         """Held between looking at a version and the acknowledgement of the next one."""
 
-    def current(self, name: Name, timeout_s: float = ASK_TIMEOUT_S) -> Version | None:
-        """The last version of a setting; None when there is none. Raises `KafkaUnavailableError`. Blocks."""
-        self.wait_until_current(timeout_s)
+    async def current(self, name: Name) -> Version | None:
+        """The last version of a setting; None when there is none. Raises `KafkaUnavailableError`."""
+        await self._until_current()
         return self._versions.get(name)
 
     def record(self, version: Version) -> dict[str, Any]:
         """The record of a version, read from Kafka. Blocks; raises `ProblemError` when it is gone."""
         place = (self._topic, version.partition)
-        for batch in read_range(self._settings, {place: version.offset}, {place: version.offset + 1}):
+        for batch in read_range(self._reads_with, {place: version.offset}, {place: version.offset + 1}):
             for message in batch:
                 fields: dict[str, Any] = decode_one("setting", message.value(), self._writers)
                 return fields

@@ -17,6 +17,12 @@ Month = Annotated[str | None, Query(description="such as 2026-05, in the organis
 Wallet = Annotated[str | None, Query(min_length=1, max_length=128, description="one wallet's unit; else all")]
 
 
+ANSWERED: dict[int | str, dict[str, Any]] = PDF_TOO | {
+    404: {"description": "unknown_org, unknown_wallet, month_to_come"},
+    500: {"description": "statement_broken"},
+}
+
+
 def wall_clock() -> int:
     """Now, in microseconds."""
     return time.time_ns() // 1_000
@@ -39,14 +45,14 @@ def statements_router(desk: Desk, clock: Callable[[], int] = wall_clock) -> APIR
         document = asked(org, month, wallet)
         return pdf_answer(statement_pdf(document, desk.issuer), f"statement-{org}-{document['month']}")
 
-    @router.get("/statement", response_model=None, responses=PDF_TOO)
+    @router.get("/statement", response_model=None, responses=ANSWERED)
     def statement(
         request: Request, org: OrgId, month: Month = None, wallet: Wallet = None
     ) -> dict[str, Any] | Response:
         """The month of each wallet; `as_of` says how far the ledger is in it. PDF with `Accept: application/pdf`."""
         return paper(org, month, wallet) if wants_pdf(request) else asked(org, month, wallet)
 
-    @router.get("/statement.pdf", response_class=Response, responses=PDF_TOO)
+    @router.get("/statement.pdf", response_class=Response, responses=ANSWERED)
     def statement_paper(org: OrgId, month: Month = None, wallet: Wallet = None) -> Response:
         """The same as PDF."""
         return paper(org, month, wallet)

@@ -27,16 +27,11 @@ from schemas.events import ID_FIELDS, Price
 from schemas.fields import FieldError, Record
 from schemas.jsonl import parse_fields
 from schemas.times import format_time
-from streams.api.callers import (
-    EVERY_ROLE,
-    WRITES,
-    Caller,
-    NotAuthorizedError,
-    allowed,
-    require_role,
-)
+from streams.api.callers import WRITES, Caller, NotAuthorizedError, allowed
 from streams.api.cloud_events import (
+    BATCH,
     EVENTS_MAX,
+    KINDS,
     ONE,
     PLAIN,
     Given,
@@ -49,11 +44,11 @@ from streams.api.cloud_events import (
 )
 from streams.api.idempotency import UsedKeys, idempotency_key
 from streams.api.intake import Intake
+from streams.api.openapi import record_schema
 from streams.api.paths import ORG, OrgId
 from streams.api.problems import AsciiJson, ProblemError, problem
-from streams.api.refusals import refusals
+from streams.api.refused_calls import add_refused
 from streams.api.setting_versions import SettingVersions, check_version, name_of, tag_of
-from streams.errors import KafkaUnavailableError
 from streams.processing.price_ties import PriceTieError
 
 PRICES_MAX: Final = 1_000
@@ -82,8 +77,7 @@ def _add_events(router: APIRouter, intake: Intake) -> None:
     @router.post("/events", status_code=202, responses=TAKEN, openapi_extra=EVENTS_BODY, response_class=AsciiJson)
     async def events(request: Request, caller: Annotated[Caller, Depends(allowed(ANY_WRITER))]) -> JSONResponse:
         """Usage and other records, as CloudEvents or as a JSON list; a result for each."""
-        body = await request.body()
-        return await take_events(intake, caller, request.headers.get("content-type"), body)
+        return await take_events(intake, caller, request)
 
 
 def _add_records(router: APIRouter, intake: Intake, used: UsedKeys) -> None:
@@ -106,9 +100,15 @@ def _add_records(router: APIRouter, intake: Intake, used: UsedKeys) -> None:
 
 
 def _add_settings(router: APIRouter, intake: Intake, used: UsedKeys, versions: SettingVersions) -> None:
-    @router.put(f"/orgs/{ORG}/settings/{{kind}}", status_code=202, responses=TAKEN | CHANGED, response_class=AsciiJson)
+    @router.put(
+        f"/orgs/{ORG}/settings/{{kind}}",
+        status_code=202,
+        responses=TAKEN | CHANGED,
+        openapi_extra=SETTING_BODY,
+        response_class=AsciiJson,
+    )
     async def put_setting(
-        request: Request, org: OrgId, kind: Kind, caller: Annotated[Caller, Depends(allowed(EVERY_ROLE))]
+        request: Request, org: OrgId, kind: Kind, caller: Annotated[Caller, Depends(allowed(WRITES[InputKind.SETTING]))]
     ) -> JSONResponse:
         """Set a setting: the body is the setting's own, and replaces the one before.
 
@@ -116,9 +116,6 @@ def _add_settings(router: APIRouter, intake: Intake, used: UsedKeys, versions: S
         it is set only if it is at that version.
         """
         body = await request.body()
-        if not caller.may(WRITES[InputKind.SETTING]):
-            await report_try(intake, request, org, kind, body, caller)
-            require_role(caller, WRITES[InputKind.SETTING])
         record = setting_of(request, org, kind, body, caller)
         name = name_of(record.to_record())
         assert name is not None, "the body's shape was checked"
@@ -129,7 +126,7 @@ def _add_settings(router: APIRouter, intake: Intake, used: UsedKeys, versions: S
                 await intake.send([(InputKind.SETTING, record)])
                 return
             async with versions.writing:
-                found = await asyncio.to_thread(versions.current, name)
+                found = await versions.current(name)
                 check_version(found, match, none_match)
                 await intake.send([(InputKind.SETTING, record)])
 
@@ -138,7 +135,7 @@ def _add_settings(router: APIRouter, intake: Intake, used: UsedKeys, versions: S
         answer = await once(used, request, caller, body, tagged, send)
         return AsciiJson(answer, status_code=202, headers={"ETag": answer["etag"]})
 
-    @router.get(f"/orgs/{ORG}/settings/{{kind}}", response_class=AsciiJson, responses={404: {}})
+    @router.get(f"/orgs/{ORG}/settings/{{kind}}", response_class=AsciiJson, responses=SETTING_ANSWERS)
     async def setting(
         org: OrgId,
         kind: Kind,
@@ -147,7 +144,7 @@ def _add_settings(router: APIRouter, intake: Intake, used: UsedKeys, versions: S
     ) -> JSONResponse:
         """The setting that was sent last, with its `ETag`. Whether the ledger has taken it is in the activity log."""
         setting_kind(kind)
-        found = await asyncio.to_thread(versions.current, (org, kind, subject))
+        found = await versions.current((org, kind, subject))
         if found is None:
             raise ProblemError(404, "unknown_setting", f"nobody has sent a setting {kind} of that subject")
         fields = await asyncio.to_thread(versions.record, found)
@@ -226,13 +223,14 @@ async def once(
     return answer
 
 
-async def take_events(intake: Intake, caller: Caller, content_type: str | None, body: bytes) -> JSONResponse:
-    """Send the events of a body that are good, and answer what became of each."""
-    found = await asyncio.to_thread(read_events, content_type, body)
+async def take_events(intake: Intake, caller: Caller, request: Request) -> JSONResponse:
+    """Send the events of a request that are good, and answer what became of each."""
+    body = await request.body()
+    found = await asyncio.to_thread(read_events, request.headers.get("content-type"), body)
     results = [judged(caller, each) for each in found]
     good = [(each.kind, each.record) for each in results if isinstance(each, Given)]
-    if any(isinstance(each, Refused) and each.code == "not_authorized" for each in results):
-        refusals.add("not_authorized", caller.name, "/v1/events")
+    for org_id, detail in without_right(found, results).items():
+        add_refused(request, caller.name, org_id, detail)
     await intake.send(good)
     documents = [
         {"index": index, **(taken(each.kind, each.record) if isinstance(each, Given) else refused(each))}
@@ -267,6 +265,15 @@ def judged(caller: Caller, event: Given | Refused) -> Given | Refused:
     return event
 
 
+def without_right(found: Sequence[Given | Refused], results: Sequence[Given | Refused]) -> dict[str, str]:
+    """Of each organisation whose events the caller may not send, why not."""
+    return {
+        getattr(event.record, "org_id", ""): result.detail
+        for event, result in zip(found, results, strict=True)
+        if isinstance(event, Given) and isinstance(result, Refused)
+    }
+
+
 def record_of(kind: InputKind, org: str, content_type: str | None, body: bytes, key: str | None) -> Record:
     """The record that a call of an organisation makes; raises `ProblemError`."""
     fields = dict(object_of(content_type, body))
@@ -299,19 +306,6 @@ def setting_of(request: Request, org: str, kind: str, body: bytes, caller: Calle
         "body": content,
     }
     return checked(InputKind.SETTING, fields)
-
-
-async def report_try(intake: Intake, request: Request, org: str, kind: str, body: bytes, caller: Caller) -> None:
-    """Send the try of a caller who may not set settings as a member's, which the ledger always refuses.
-
-    So it stands in the organisation's activity log (product rule 33). What is no setting at all does not.
-    """
-    fields = {"actor": caller.name, "actor_role": ActorRole.MEMBER, "setting_id": str(uuid.uuid4())}
-    try:
-        record = setting_of(request, org, kind, body, caller).model_copy(update=fields)
-        await intake.send([(InputKind.SETTING, record)])
-    except (KafkaUnavailableError, ProblemError):
-        refusals.add("not_in_activity", caller.name, request.url.path)
 
 
 def prices_of(content_type: str | None, body: bytes, caller: Caller) -> list[Record]:
@@ -423,22 +417,54 @@ _RECORD_EXAMPLES: Final[Mapping[InputKind, Answer]] = {
 def body_of(kind: InputKind) -> dict[str, Any]:
     """What OpenAPI says of the body of a call that makes one record."""
     example = {**_RECORD_EXAMPLES[kind], "occurred_at": "2026-05-01T12:00:00Z"}
-    return {"requestBody": {"required": True, "content": {PLAIN: {"schema": {"type": "object"}, "example": example}}}}
+    schema = record_schema(kind, optional=(ID_FIELDS[kind], "org_id"))
+    return {"requestBody": {"required": True, "content": {PLAIN: {"schema": schema, "example": example}}}}
 
 
+_EVENT: Final[dict[str, Any]] = {
+    "type": "object",
+    "description": "A CloudEvent 1.0 in JSON; `data` has the record's fields.",
+    "required": ["specversion", "id", "source", "type", "data"],
+    "properties": {
+        "specversion": {"const": "1.0"},
+        "id": {"type": "string", "minLength": 1, "maxLength": 128},
+        "source": {"type": "string", "minLength": 1},
+        "type": {"enum": list(KINDS)},
+        "subject": {"type": "string", "description": "the organisation"},
+        "time": {"type": "string", "format": "date-time"},
+        "datacontenttype": {"const": PLAIN},
+        "data": {"type": "object"},
+    },
+}
 EVENTS_BODY: Final[dict[str, Any]] = {
     "requestBody": {
         "required": True,
         "content": {
-            ONE: {"schema": {"type": "object"}, "example": _EVENT_EXAMPLE},
-            "application/cloudevents-batch+json": {
-                "schema": {"type": "array", "maxItems": EVENTS_MAX, "items": {"type": "object"}},
+            ONE: {"schema": _EVENT, "example": _EVENT_EXAMPLE},
+            BATCH: {
+                "schema": {"type": "array", "minItems": 1, "maxItems": EVENTS_MAX, "items": _EVENT},
                 "example": [_EVENT_EXAMPLE],
             },
             PLAIN: {
-                "schema": {"type": "array", "maxItems": EVENTS_MAX, "items": {"type": "object"}},
+                "schema": {
+                    "type": "array",
+                    "minItems": 1,
+                    "maxItems": EVENTS_MAX,
+                    "items": record_schema(InputKind.USAGE),
+                },
                 "example": [_USAGE_EXAMPLE],
             },
+        },
+    }
+}
+SETTING_BODY: Final[dict[str, Any]] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            PLAIN: {
+                "schema": {"type": "object", "description": "as schemas/json/<kind>.schema.json says"},
+                "example": {"unit": "USD", "allowance": "100", "low_balance_threshold": "10"},
+            }
         },
     }
 }
@@ -447,7 +473,12 @@ PRICES_BODY: Final[dict[str, Any]] = {
         "required": True,
         "content": {
             PLAIN: {
-                "schema": {"type": "array", "maxItems": PRICES_MAX, "items": {"type": "object"}},
+                "schema": {
+                    "type": "array",
+                    "minItems": 1,
+                    "maxItems": PRICES_MAX,
+                    "items": record_schema(InputKind.PRICE),
+                },
                 "example": [
                     {
                         "price_id": "gpt-4o-in",
@@ -465,23 +496,28 @@ PRICES_BODY: Final[dict[str, Any]] = {
     }
 }
 
-_PROBLEM: Final[dict[str, Any]] = {"content": {"application/problem+json": {}}}
 TAKEN: Final[dict[int | str, dict[str, Any]]] = {
-    400: {"description": "not_json, not_an_event", **_PROBLEM},
-    401: {"description": "unauthorized, key_expired, key_revoked", **_PROBLEM},
-    403: {"description": "not_authorized", **_PROBLEM},
-    409: {"description": "idempotency_key_in_use, price_tie", **_PROBLEM},
-    413: {"description": "body_too_large, batch_too_large", **_PROBLEM},
-    415: {"description": "unsupported_media_type", **_PROBLEM},
+    400: {"description": "not_json, not_an_event"},
+    401: {"description": "unauthorized, key_expired, key_revoked"},
+    403: {"description": "not_authorized"},
+    409: {"description": "idempotency_key_in_use, price_tie"},
+    413: {"description": "body_too_large, batch_too_large"},
+    415: {"description": "unsupported_media_type"},
     422: {
         "description": "invalid_field, amount_out_of_range, empty_batch, idempotency_key_reused, "
         "invalid_idempotency_key",
-        **_PROBLEM,
     },
-    429: {"description": "rate_limited; `Retry-After` says when", **_PROBLEM},
-    503: {"description": "kafka_unavailable, busy; `Retry-After` says when: send the same again", **_PROBLEM},
+    429: {"description": "rate_limited; `Retry-After` says when"},
+    503: {
+        "description": "kafka_unavailable, busy, no_progress, registry_unavailable; `Retry-After` says when: send the "
+        "same again"
+    },
 }
 CHANGED: Final[dict[int | str, dict[str, Any]]] = {
-    404: {"description": "unknown_setting_kind", **_PROBLEM},
-    412: {"description": "version_mismatch: the setting is at another version than If-Match says", **_PROBLEM},
+    404: {"description": "unknown_setting_kind"},
+    412: {"description": "version_mismatch: the setting is at another version than If-Match says"},
+}
+SETTING_ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
+    404: {"description": "unknown_setting, unknown_setting_kind"},
+    503: {"description": "kafka_unavailable, no_progress, registry_unavailable"},
 }

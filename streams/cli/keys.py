@@ -42,7 +42,10 @@ def create(
     name: Annotated[str | None, typer.Option("--name", help="Who holds it, for people.")] = None,
     expires: Annotated[str | None, typer.Option("--expires", help="Such as 90d, 12h, 30m, or an ISO time.")] = None,
     requests_per_s: Annotated[
-        int | None, typer.Option("--requests-per-s", min=1, max=RATE_MAX, help="More are refused (429).")
+        int | None,
+        typer.Option(
+            "--rate", "--requests-per-s", min=1, max=RATE_MAX, help="Requests per second; more are refused (429)."
+        ),
     ] = None,
     like: Annotated[
         str | None, typer.Option("--like", help="Take roles, organisations, name and limit of this key: to rotate it.")

@@ -47,6 +47,8 @@ ID_GAP_MAX = 10_000
 """How far an id may be beyond the next one: `propose` leaves no gap, except where a claim was refused. 10,000 schemas
 with such gaps reach 100,000,000. So no claim uses up the ids, which are four bytes in the frame of a value."""
 KAFKA_TIMEOUT_S = 10.0
+ANSWER_TIMEOUT_S = 5.0
+"""For a caller that waits for its answer over HTTP."""
 ATTEMPTS_MAX = 20
 RETRY_S = 0.2
 
@@ -190,7 +192,11 @@ def _without_documentation(schema: Any) -> Any:
 
 
 class TopicRegistry:
-    """The registry over Kafka itself; no other process is needed. Safe to use from several threads."""
+    """The registry over Kafka itself; no other process is needed. Safe to use from several threads.
+
+    While Kafka is away one thread at a time finds out whether it is back. The others get the last failure at once, so
+    that a hundred requests do not wait one after the other.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -202,14 +208,16 @@ class TopicRegistry:
         self._place = (self._topic, 0)
         self._reached: dict[tuple[str, int], int] = {}
         self._lock = threading.RLock()
+        self._failure: str | None = None
+        """Why the topic could not be read last time; None: it could."""
+        self._failures = 0
 
     def writer(self, schema_id: int) -> WriterSchema | None:
         """See `streams.kafka.registry.Registry.writer`; the topic is read only for an id that is not known yet."""
-        with self._lock:
+        text = self._claims.schema(schema_id)
+        if text is None and schema_id >= DYNAMIC_ID_MIN:
+            self.refresh()
             text = self._claims.schema(schema_id)
-            if text is None and schema_id >= DYNAMIC_ID_MIN:
-                self.refresh()
-                text = self._claims.schema(schema_id)
         return None if text is None else readable_schema(text)
 
     def schema_id(self, key: str) -> int:
@@ -220,10 +228,9 @@ class TopicRegistry:
         return max((version, schema_id) for (name, version), schema_id in bundled_ids().items() if name == record)[1]
 
     def read(self) -> Claims:
-        """The claims as of now. Raises `RegistryUnavailableError`."""
-        with self._lock:
-            self.refresh()
-            return self._claims
+        """The claims as of now, within `ANSWER_TIMEOUT_S`. Raises `RegistryUnavailableError`."""
+        self.refresh(ANSWER_TIMEOUT_S)
+        return self._claims
 
     def register(self, subject: str, schema: str) -> Registered:
         """The version of `subject` with this schema; a new one when there is none.
@@ -234,6 +241,7 @@ class TopicRegistry:
 
         Raises `InvalidSchemaError`, `IncompatibleSchemaError`, `RegistryUnavailableError`.
         """
+        self.refresh(ANSWER_TIMEOUT_S)  # before the lock: while Kafka is away, callers do not wait for each other
         with self._lock:
             for _ in range(ATTEMPTS_MAX):
                 self.refresh()
@@ -244,27 +252,41 @@ class TopicRegistry:
                 self._write(self._claims.propose(subject, schema))
         raise RegistryUnavailableError(f"{ATTEMPTS_MAX} other schemas were registered meanwhile; try again")
 
-    def refresh(self) -> None:
+    def refresh(self, timeout_s: float = KAFKA_TIMEOUT_S) -> None:
         """Read the topic to its end. Raises `RegistryUnavailableError` when Kafka does not answer."""
+        failures = self._failures
+        if not self._lock.acquire(blocking=self._failure is None):
+            raise RegistryUnavailableError(f"{self._failure}; it is being tried again")
+        try:
+            if self._failures != failures and self._failure is not None:  # it failed while this thread waited
+                raise RegistryUnavailableError(self._failure)
+            self._read_until(time.monotonic() + timeout_s)
+            self._failure = None
+        except RegistryUnavailableError as error:
+            self._failure = str(error)
+            self._failures += 1
+            raise
+        finally:
+            self._lock.release()
+
+    def _read_until(self, deadline: float) -> None:
         from confluent_kafka import KafkaError, KafkaException
 
-        deadline = time.monotonic() + KAFKA_TIMEOUT_S
-        with self._lock:
-            while True:
-                try:
-                    self._read(deadline)
-                    return
-                except KafkaException as error:
-                    self._close()
-                    passing = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
-                    if error.args[0].code() not in passing or time.monotonic() > deadline:
-                        message = f"the registry's topic cannot be read: {error.args[0].str()}"
-                        raise RegistryUnavailableError(message) from error
-                    time.sleep(RETRY_S)  # a new leader is being chosen
-                except NoProgressError as error:
-                    self._close()
-                    message = f"{self._topic} could not be read to its end in time"
+        while True:
+            try:
+                self._read(deadline)
+                return
+            except KafkaException as error:
+                self._close()
+                passing = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
+                if error.args[0].code() not in passing or time.monotonic() > deadline:
+                    message = f"the registry's topic cannot be read: {error.args[0].str()}"
                     raise RegistryUnavailableError(message) from error
+                time.sleep(RETRY_S)  # a new leader is being chosen
+            except NoProgressError as error:
+                self._close()
+                message = f"{self._topic} could not be read to its end in time"
+                raise RegistryUnavailableError(message) from error
 
     def _read(self, deadline: float) -> None:
         from confluent_kafka import Consumer, TopicPartition

@@ -44,6 +44,7 @@ ALERTS = {"alerts_threshold", "alerts_depletion", "alerts_topup"}
 OUTPUTS = {"ledger", *ALERTS, "topup_requests", "decisions", "balances", "dead_letters"}
 REPLAYS = "replays"
 KEYS = "api_keys"
+REFUSED = "refused_calls"
 INTERNAL = {"transfer_legs", "accounts", "kept_prices"}
 MAY: dict[str, tuple[set[str], set[str]]] = {
     "producer": ({"schemas"}, {"usage"}),
@@ -53,8 +54,8 @@ MAY: dict[str, tuple[set[str], set[str]]] = {
     "subscriber": ({"schemas", "ledger", *ALERTS}, set()),
     "worker": ({"schemas", *OUTPUTS, *INPUTS_OF_OTHERS, *INTERNAL}, {*OUTPUTS, *INTERNAL}),
     "serve": (
-        {"schemas", *OUTPUTS, "prices", "kept_prices", "settings", REPLAYS, KEYS} - {"topup_requests"},
-        {"schemas", *INPUTS_OF_OTHERS},
+        {"schemas", *OUTPUTS, "prices", "kept_prices", "settings", REPLAYS, KEYS, REFUSED} - {"topup_requests"},
+        {"schemas", *INPUTS_OF_OTHERS, REFUSED},
     ),
     "operator": (set(BY_KEY), INPUTS_OF_OTHERS | {REPLAYS, KEYS}),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from schemas.topics import Topics
 from streams.api.app import build_api
 from streams.api.door import Door
 from streams.api.intake import Intake
+from streams.api.refused_calls import RefusedCalls
 from streams.api.server import server_config
 from streams.api.setting_versions import SettingVersions
 from streams.api.write_routes import write_router
@@ -57,7 +59,8 @@ class Served:
             stack.callback(part.close)
         self.keys.wait_until_current(20)
         router = write_router(intake, versions, partial(refuse_ties, settings, registry))
-        api = build_api(balances=balances, registry=None, live={}, ready={}, others=[router])
+        calls = RefusedCalls(partial(intake.offer, Topics(settings.namespace).name("refused_calls")))
+        api = build_api(balances=balances, registry=None, live={}, ready={}, others=[router], refused_calls=calls)
         door = Door(lambda: self.keys.keyring, "local", loopback=True)
         host, port = stack.enter_context(serving(server_config(api, settings, door)))
         self.client = stack.enter_context(httpx.Client(base_url=f"http://{host}:{port}", timeout=30, trust_env=False))
@@ -135,20 +138,29 @@ def test_what_was_answered_202_is_booked_once(
     assert balances == {"acme": (1000 - BATCH - 10 - 5) * 10**9, "glo/bex": (1000 - BATCH + 5) * 10**9}
 
 
-def test_a_setting_without_the_right_is_in_the_ledger_as_refused(
-    installation: LedgerInstallation, serve: Callable[[Settings], Served]
+def test_a_call_without_the_right_is_recorded_for_the_activity_log_and_the_ledger_has_no_part_in_it(
+    settings: Settings, serve: Callable[[Settings], Served]
 ) -> None:
-    token, key = create_key(installation.settings, KeyTerms("x", (KeyRole.ANALYST,), ("acme",)), now_us())
-    served = serve(installation.settings)
+    topics_admin.apply(settings)
+    token, key = create_key(settings, KeyTerms("x", (KeyRole.ANALYST,), ("acme",)), now_us())
+    served = serve(settings)
     bearer: dict[str, Any] = {"Authorization": f"Bearer {token}"}
-    served.write("PUT", "/orgs/acme/settings/wallet", {"unit": "USD", "allowance": "9"}, status=403, **bearer)
-    served.write("PUT", "/orgs/other/settings/wallet", {"unit": "USD", "allowance": "9"}, status=403, **bearer)
-    installation.sent = 1
-    installation.ready_worker()
-    installation.wait_until_booked()
-    [entry] = installation.rows("ledger")
-    assert (entry["org_id"], entry["kind"], entry["reason"]) == ("acme", "rejected", "not_authorized")
-    assert entry["actor"] == f"key:{key.key_id}"
+    for _ in range(20):
+        for org in ("acme", "other"):
+            served.write("PUT", f"/orgs/{org}/settings/wallet", {"unit": "USD"}, status=403, **bearer)
+    topic = Topics(settings.namespace).name("refused_calls")
+
+    def recorded() -> list[tuple[bytes, dict[str, Any]]]:
+        batches = read_range(settings, {}, committed_ends(settings, [topic]))
+        return [(message.key(), json.loads(message.value())) for records in batches for message in records]
+
+    until(lambda: len(recorded()) >= 2, 10)
+    found = {call.decode(): fields for call, fields in recorded()}
+    assert set(found) == {"acme", "other"}
+    assert len(recorded()) == 2
+    assert {fields["actor"] for fields in found.values()} == {f"key:{key.key_id}"}
+    settings_topic = Topics(settings.namespace).name("settings")
+    assert sum(committed_ends(settings, [settings_topic]).values()) == 0
 
 
 def test_two_processes_see_each_other_s_keys_and_settings(

@@ -133,13 +133,14 @@ def test_a_file_of_keys_is_read_whole_or_not_at_all(tmp_path: Path) -> None:
 class Place:
     """The application behind the door, with a clock that the test moves."""
 
-    def __init__(self, keys: list[ApiKey], *, loopback: bool = True) -> None:
+    def __init__(self, keys: list[ApiKey], *, loopback: bool = True, requests_per_s: int | None = None) -> None:
         self.ring = Keyring(keys)
         self.now_s = 0.0
         door = Door(
             lambda: self.ring,
             "local-key",
             loopback=loopback,
+            requests_per_s=requests_per_s,
             wall_us=lambda: NOW + int(self.now_s * SECOND),
             clock_s=lambda: self.now_s,
         )
@@ -278,6 +279,17 @@ def test_a_key_with_a_limit_has_two_seconds_of_requests_at_once() -> None:
     assert place.get(BALANCE, free_token) == SEEN
     place.now_s = 0.2
     assert [place.get(BALANCE, token)[0] for _ in range(2)] == [404, 429]
+
+
+def test_a_key_without_a_limit_of_its_own_has_the_installations() -> None:
+    token, key = made(1)
+    own_token, own = made(2, requests_per_s=2)
+    place = Place([key, own], requests_per_s=1)
+    assert [place.get(BALANCE, token)[0] for _ in range(3)] == [404, 404, 429]
+    assert [place.get(BALANCE, own_token)[0] for _ in range(5)] == [404] * 4 + [429]
+    place.now_s = 1.0
+    assert place.get(BALANCE, token)[0] == 404
+    assert place.get(BALANCE, **{HEADER: "local-key"}) == SEEN  # commands of this machine have none
 
 
 def test_a_refused_key_is_in_the_log_now_and_then() -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from confluent_kafka import KafkaError, KafkaException
 from hypothesis import given
 from hypothesis import strategies as st
 
+from schemas.codec import RegistryUnavailableError
 from schemas.records import avro_text, bundled_id
 from schemas.topics import Topics
 from streams.kafka.registry_topic import (
@@ -131,6 +135,53 @@ def test_what_is_no_claim_stops_nobody(value: bytes | None, tmp_path: Path) -> N
     registry._claims_of(value)
     assert len(registry._claims) == before
     assert registry._claims.propose("a", '"string"').schema_id == DYNAMIC_ID_MIN
+
+
+class Noted:
+    """A lock that says when a thread begins to wait for it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self.waits = threading.Semaphore(0)
+
+    def acquire(self, blocking: bool = True) -> bool:
+        self.waits.release()
+        return self._lock.acquire(blocking)
+
+    def release(self) -> None:
+        self._lock.release()
+
+
+def test_while_kafka_is_away_one_thread_asks_and_the_others_get_its_failure(tmp_path: Path) -> None:
+    """Else each of a hundred requests would wait its own five seconds, one after the other."""
+    registry, lock, go_on, asked = TopicRegistry(test_settings(tmp_path)), Noted(), threading.Event(), []
+
+    def read(deadline: float) -> None:
+        asked.append(deadline)
+        assert go_on.wait(30)
+        raise KafkaException(KafkaError(KafkaError._TRANSPORT))
+
+    registry._read = read  # type: ignore[method-assign]
+    registry._lock = lock  # type: ignore[assignment]
+    with ThreadPoolExecutor(8) as pool:
+        waiting = [pool.submit(registry.read) for _ in range(8)]
+        for _ in waiting:
+            assert lock.waits.acquire(timeout=30)
+        go_on.set()
+        for each in waiting:
+            with pytest.raises(RegistryUnavailableError):
+                each.result(30)
+        assert len(asked) == 1
+        go_on.clear()
+        again = pool.submit(registry.read)
+        assert lock.waits.acquire(timeout=30)
+        with pytest.raises(RegistryUnavailableError, match="it is being tried again"):  # at once
+            registry.read()
+        go_on.set()
+        with pytest.raises(RegistryUnavailableError):
+            again.result(30)
+    registry._read = lambda deadline: None  # type: ignore[method-assign]
+    assert len(registry.read()) == len(claims())
 
 
 def test_ids_are_never_used_up() -> None:

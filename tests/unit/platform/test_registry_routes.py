@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import string
 import time
 from collections.abc import Callable
@@ -10,10 +11,12 @@ from typing import Any
 
 import pytest
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 from hypothesis import given
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
+from schemas.codec import RegistryUnavailableError
 from schemas.records import avro_schema, avro_text, bundled_id
 from schemas.topics import Topics
 from streams.api.registry_routes import BODY_BYTES_MAX, RegistryProblem, registry_router
@@ -52,9 +55,9 @@ class MemoryRegistry:
         return claim
 
 
-def client(*, read_only: bool) -> TestClient:
+def client(*, read_only: bool, registry: type[MemoryRegistry] = MemoryRegistry) -> TestClient:
     api = FastAPI()
-    api.include_router(registry_router(MemoryRegistry(read_only=read_only)))  # type: ignore[arg-type]
+    api.include_router(registry_router(registry(read_only=read_only)))  # type: ignore[arg-type]
 
     @api.exception_handler(RegistryProblem)
     async def answer(_: Any, error: RegistryProblem) -> Any:
@@ -147,6 +150,37 @@ def test_what_is_malformed_has_confluents_answers(method: str, path: str, body: 
     answer = OPEN.request(method, path, content=content)
     assert (answer.status_code, answer.json().get("error_code")) == (status, code)
     assert answer.headers["content-type"] == "application/vnd.schemaregistry.v1+json"
+
+
+class AwayRegistry(MemoryRegistry):
+    """Its topic cannot be read."""
+
+    def read(self) -> Claims:
+        raise RegistryUnavailableError("Kafka is away")
+
+    def register(self, subject: str, schema: str) -> Registered:
+        raise RegistryUnavailableError("Kafka is away")
+
+
+@pytest.mark.parametrize("read_only", [True, False])
+def test_while_kafka_is_away_every_call_that_needs_it_is_503(read_only: bool) -> None:
+    """Of every route that there is; those that need no topic answer as ever."""
+    away = client(read_only=read_only, registry=AwayRegistry)
+    body = {"schema": avro_text("usage"), "compatibility": "FULL_TRANSITIVE", "mode": "READONLY"}
+    values = {"subject:path": "s", "subject": "s", "version": "latest", "schema_id": "1"}
+    found = {}
+    for route in registry_router(AwayRegistry(read_only=read_only)).routes:  # type: ignore[arg-type]
+        assert isinstance(route, APIRoute)
+        path = re.sub("{([^}]+)}", lambda name: values[name[1]], route.path)
+        for method in route.methods or ():
+            answer = away.request(method, path, json=body)
+            found[f"{method} {route.path}"] = answer.status_code
+            if answer.status_code == 503:
+                assert answer.headers["Retry-After"] == "1"
+                assert answer.json()["error_code"] in (50001, 50002)
+    assert {status for status in found.values() if status >= 500} == {503}
+    assert sum(status == 503 for status in found.values()) >= 13, found
+    assert found["GET /config"] == found["GET /mode"] == found["GET /schemas/types"] == 200
 
 
 types = st.recursive(

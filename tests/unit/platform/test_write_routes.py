@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+from confluent_kafka import KafkaError, KafkaException
 from fastapi.testclient import TestClient
 
 from schemas.amounts import NANOS
@@ -21,6 +22,7 @@ from streams.api.hosts import HostRule
 from streams.api.idempotency import KEPT_S, UsedKeys
 from streams.api.intake import BusyError, KindAndRecord, not_taken
 from streams.api.problems import ProblemError
+from streams.api.refused_calls import RefusedCalls
 from streams.api.setting_versions import Name, Version, check_version, name_of, tag_of
 from streams.api.write_routes import PRICES_MAX, write_router
 from streams.kafka.api_keys import ApiKey, Keyring, KeyRole
@@ -75,7 +77,7 @@ class FakeVersions:
         self._intake = intake
         self.writing = asyncio.Lock()
 
-    def current(self, name: Name) -> Version | None:
+    async def current(self, name: Name) -> Version | None:
         found = None
         for offset, (kind, record) in enumerate(self._intake.sent):
             fields = record.to_record()
@@ -97,10 +99,16 @@ class Place:
         versions: Any = FakeVersions(self.intake)
         balances: Any = SeenBalances()
         router = write_router(anything, versions, self._check_prices)
-        api = build_api(balances=balances, registry=None, live={}, ready={}, others=[router])
+        self.recorded: list[dict[str, Any]] = []
+        calls = RefusedCalls(self._record)
+        api = build_api(balances=balances, registry=None, live={}, ready={}, others=[router], refused_calls=calls)
         door = Door(lambda: Keyring(keys), "local", loopback=True, wall_us=lambda: NOW)
         guarded = Guard(api, HostRule("127.0.0.1", ["testserver"]), door, body_bytes_max=BODY_MAX)
         self.client = TestClient(guarded, raise_server_exceptions=False)
+
+    def _record(self, _: bytes, value: bytes) -> bool:
+        self.recorded.append(json.loads(value))
+        return True
 
     def _check_prices(self, _: Sequence[Record]) -> None:
         if self.ties:
@@ -368,21 +376,35 @@ def test_a_key_writes_what_its_roles_allow_and_where() -> None:
     assert place.ids == ["e1"]
 
 
-def test_a_setting_tried_without_the_right_is_sent_for_the_ledger_to_refuse() -> None:
-    """So that it is in the organisation's activity log; for another organisation nothing is sent."""
+def test_each_call_without_the_right_is_recorded_for_the_activity_log() -> None:
+    """Product rule 33: who, what, when; for the organisation that was named. Kafka away changes no answer."""
     token, key = made(1, KeyRole.ANALYST, organisations=("acme",))
     place = Place([key])
     bearer = {"Authorization": f"Bearer {token}"}
-    tried = place.call("PUT", SETTING, WALLET, Credits_Actor="al", Credits_Actor_Role="system", **bearer)
-    assert (tried.status_code, tried.json()["code"]) == (403, "not_authorized")
-    [(_, record)] = place.intake.sent
-    fields = record.to_record()
-    assert (fields["actor"], fields["actor_role"]) == (f"key:{key.key_id}", "member")
-    for path, body in (("/v1/orgs/globex/settings/wallet", WALLET), (SETTING, {"no": 1}), (SETTING, "{")):
-        assert place.call("PUT", path, body, **bearer).status_code == 403
-    assert len(place.intake.sent) == 1
-    place.intake.fault = not_taken("away")
-    assert place.call("PUT", SETTING, WALLET, **bearer).status_code == 403
+    events = [{**EVENT, "subject": org, "id": f"{org}-{number}"} for org in ("acme", "globex") for number in range(2)]
+    calls: list[tuple[str, str, Any, str, str]] = [
+        ("PUT", SETTING, WALLET, "acme", "PUT /v1/orgs/{org}/settings/{kind}"),
+        ("PUT", "/v1/orgs/glo%2Fbex/settings/wallet", "{", "glo/bex", "PUT /v1/orgs/{org}/settings/{kind}"),
+        ("GET", SETTING, "", "acme", "GET /v1/orgs/{org}/settings/{kind}"),
+        ("POST", "/v1/orgs/acme/purchases", PURCHASE, "acme", "POST /v1/orgs/{org}/purchases"),
+        ("POST", "/v1/orgs/acme/refunds", REFUND, "acme", "POST /v1/orgs/{org}/refunds"),
+        ("POST", "/v1/orgs/acme/transfers", TRANSFER, "acme", "POST /v1/orgs/{org}/transfers"),
+        ("GET", "/v1/orgs/globex/balance", "", "globex", "GET /v1/orgs/{org}/balance"),
+        ("POST", "/v1/prices", PRICE, "", "POST /v1/prices"),
+        ("POST", "/v1/events", events, "", "POST /v1/events"),
+    ]
+    for method, path, body, org, action in calls:
+        place.recorded.clear()
+        answer = place.call(method, path, body, Credits_Actor="al", Credits_Actor_Role="system", **bearer)
+        assert (answer.status_code, answer.json()["code"]) == (403, "not_authorized"), path
+        [found] = place.recorded
+        assert (found["actor"], found["org_id"], found["action"]) == (f"key:{key.key_id}", org, action)
+    assert place.intake.sent == []
+    producer_token, producer = made(2, KeyRole.PRODUCER, organisations=("acme",))
+    place = Place([producer])
+    place.call("POST", "/v1/events", events, **{"Authorization": f"Bearer {producer_token}"})
+    assert [(found["org_id"], found["action"]) for found in place.recorded] == [("globex", "POST /v1/events")]
+    assert place.ids == ["acme-0", "acme-1"]
 
 
 def test_a_key_of_one_organisation_publishes_prices_for_it_alone() -> None:
@@ -549,6 +571,14 @@ def test_a_purchase_has_an_id_or_a_key(place: Place) -> None:
     answer = place.call("POST", P, body)
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_field")
     assert "purchase_id" in answer.json()["detail"]
+
+
+def test_prices_while_kafka_cannot_be_asked(place: Place) -> None:
+    """The published prices are read first: what the client raises then is no error of this program."""
+    place.ties.append(KafkaException(KafkaError(KafkaError._TRANSPORT)))
+    answer = place.call("POST", "/v1/prices", PRICE)
+    assert (answer.status_code, answer.json()["code"], answer.headers["Retry-After"]) == (503, "kafka_unavailable", "1")
+    assert place.intake.sent == []
 
 
 def test_too_many_prices(place: Place) -> None:

@@ -166,6 +166,7 @@ def test_clickhouse_away(http: TestClient, client: Client) -> None:
     client.command("DROP VIEW v_invoices")
     answer = http.get("/v1/orgs/acme/invoices")
     assert (answer.status_code, answer.json()["code"]) == (503, "clickhouse_unavailable")
+    assert answer.headers["Retry-After"] == "1"
 
 
 def test_who_did_not_say_who_issues_is_told(client: Client) -> None:

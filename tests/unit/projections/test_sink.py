@@ -375,6 +375,42 @@ def test_a_dead_letter_says_whether_it_was_replayed_and_failed_again(client: Cli
     assert shown == [("1:0", "failed_again", 9000), ("1:2", "replayed", 9000), ("1:4", "open", 0), ("1:6", "open", 0)]
 
 
+def test_calls_without_a_right_are_in_the_activity_log(client: Client) -> None:
+    """Beside what the ledger refused; what is no such record is left out, and read twice it is there once."""
+
+    def call(**changes: Any) -> bytes:
+        fields = {"occurred_at": NOON, "org_id": "acme", "actor": "key:a", "action": "PUT /x/{kind}", "path": "/x/y"}
+        fields |= {"reason": "not_authorized", "detail": "needs admin", "repeated": 3}
+        return json.dumps(fields | changes).encode()
+
+    values: list[bytes | None] = [
+        call(),
+        b"{",
+        call(occurred_at=-1),
+        call(occurred_at=1e400),
+        b"[1]",
+        call(path="\ud800", org_id="globex"),
+    ]
+    places = list(range(len(values)))
+    calls = Inbound(
+        TOPICS.name("refused_calls"), 1, 0, len(values), places, [9] * len(values), [b"acme"] * len(values), values
+    )
+    refused = entry("acme", 2, 0, kind="rejected", reason="not_authorized", actor="bob", details='{"kind": "wallet"}')
+    refused |= {"source_topic": TOPICS.name("settings")}
+    for _ in range(2):
+        new_sink(client).apply([calls, inbound([refused], 0)])
+        client.command("TRUNCATE TABLE positions")
+    shown = client.query(
+        "SELECT org_id, seq, actor, action, subject, refused, reason, JSONExtractString(details, 'repeated')"
+        " FROM v_activity ORDER BY org_id, seq"
+    ).result_rows
+    assert shown == [
+        ("acme", 0, "key:a", "PUT /x/{kind}", "/x/y", 1, "not_authorized", "3"),
+        ("acme", 2, "bob", "wallet", "", 1, "not_authorized", ""),
+        ("globex", 0, "key:a", "PUT /x/{kind}", "?", 1, "not_authorized", "3"),
+    ]
+
+
 def test_alerts_are_shown_once(client: Client) -> None:
     alert = {
         "alert_id": "a1",

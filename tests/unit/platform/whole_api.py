@@ -1,0 +1,143 @@
+"""The whole HTTP application as `serve` has it, behind door and guard, on parts in memory: for tests of all routes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from clickhouse_connect.driver.exceptions import OperationalError
+from confluent_kafka import KafkaError, KafkaException
+from fastapi import FastAPI
+
+from schemas.codec import RegistryUnavailableError
+from schemas.fields import Record
+from streams.api.app import build_api
+from streams.api.door import Door
+from streams.api.finance import Desk
+from streams.api.guard import Guard
+from streams.api.hosts import HostRule
+from streams.api.intake import not_taken
+from streams.api.invoices import invoices_router
+from streams.api.refused_calls import RefusedCalls
+from streams.api.setting_versions import Name, Version
+from streams.api.statements import statements_router
+from streams.api.write_routes import write_router
+from streams.errors import KafkaUnavailableError
+from streams.kafka.api_keys import ApiKey, Keyring
+from streams.kafka.registry_topic import Claims, Registered
+from tests.unit.platform.test_api_keys import NOW
+from tests.unit.platform.test_registry_routes import MemoryRegistry
+from tests.unit.platform.test_write_routes import FakeIntake, FakeVersions
+
+BODY_MAX = 1024 * 1024
+WALLET: dict[str, Any] = {
+    f"{name}_nanos": 50 * 10**9
+    for name in ("settled", "held", "available", "on_the_way", "allocation", "month_spent", "lifetime_added")
+}
+BALANCE: dict[str, Any] = {
+    "org_id": "acme",
+    "seq": 2,
+    "as_of": NOW,
+    "wallets": [{**WALLET, "lifetime_spent_nanos": 0, "unit": "USD", "status": "ok", "health": "green"}],
+}
+
+
+class Balances:
+    """Knows the balance of `acme`."""
+
+    def __init__(self, kafka: Kafka) -> None:
+        self._kafka = kafka
+
+    async def latest(self, org: str, min_seq: int) -> dict[str, Any] | None:
+        self._kafka.check(KafkaUnavailableError("the balances may be outdated", "try again"))
+        return BALANCE if org == "acme" else None
+
+
+class Kafka:
+    """There, or away."""
+
+    away = False
+
+    def check(self, error: Exception) -> None:
+        """Raise what a part raises when Kafka is away."""
+        if self.away:
+            raise error
+
+
+class Intake(FakeIntake):
+    """Takes records while Kafka is there."""
+
+    def __init__(self, kafka: Kafka) -> None:
+        super().__init__()
+        self._kafka = kafka
+
+    async def send(self, records: Sequence[Any]) -> None:
+        if records:
+            self._kafka.check(not_taken("no answer in time"))
+        await super().send(records)
+
+
+class Versions(FakeVersions):
+    """Of the settings that the intake was given."""
+
+    def __init__(self, kafka: Kafka, intake: FakeIntake) -> None:
+        super().__init__(intake)
+        self._kafka = kafka
+
+    async def current(self, name: Name) -> Version | None:
+        self._kafka.check(KafkaUnavailableError("the settings could not be read", "try again"))
+        return await super().current(name)
+
+
+class Registry(MemoryRegistry):
+    """The released schemas; nothing else is registered."""
+
+    def __init__(self, kafka: Kafka) -> None:
+        super().__init__(read_only=True)
+        self._kafka = kafka
+
+    def read(self) -> Claims:
+        self._kafka.check(RegistryUnavailableError("the topic could not be read"))
+        return super().read()
+
+    def register(self, subject: str, schema: str) -> Registered:
+        self._kafka.check(RegistryUnavailableError("the topic could not be read"))
+        return super().register(subject, schema)
+
+
+class WholeApi:
+    """The application. `clickhouse` gives a client, or raises what a server that is away raises."""
+
+    def __init__(self, keys: Sequence[ApiKey] = (), clickhouse: Callable[[], Any] | None = None) -> None:
+        self.kafka = Kafka()
+        self.recorded: list[dict[str, Any]] = []
+        self.intake = Intake(self.kafka)
+        versions: Any = Versions(self.kafka, self.intake)
+        intake: Any = self.intake
+        balances: Any = Balances(self.kafka)
+        registry: Any = Registry(self.kafka)
+        desk = Desk(clickhouse or clickhouse_away, "credits.ledger.v1", "Example Inc.")
+        self.api: FastAPI = build_api(
+            balances=balances,
+            registry=registry,
+            live={"part": lambda: None},
+            ready={},
+            statements=[invoices_router(desk), statements_router(desk)],
+            others=[write_router(intake, versions, self._check_prices)],
+            refused_calls=RefusedCalls(self._record),
+        )
+        door = Door(lambda: Keyring(keys), "local", loopback=True, wall_us=lambda: NOW)
+        self.app = Guard(self.api, HostRule("127.0.0.1", ["testserver"]), door, body_bytes_max=BODY_MAX)
+
+    def _record(self, _: bytes, value: bytes) -> bool:
+        self.recorded.append(json.loads(value))
+        return True
+
+    def _check_prices(self, _: Sequence[Record]) -> None:
+        self.kafka.check(KafkaException(KafkaError(KafkaError._TRANSPORT)))
+
+
+def clickhouse_away() -> Any:
+    """What a client raises while its server is away."""
+    raise OperationalError("ClickHouse has not answered yet")

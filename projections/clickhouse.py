@@ -24,6 +24,7 @@ from clickhouse_connect.driver.exceptions import (
     ProgrammingError,
 )
 from clickhouse_migrations.connection import ClickhouseConnectConnection
+from clickhouse_migrations.defaults import MIGRATIONS_TABLE_DEFAULT_NAME
 from clickhouse_migrations.migration import MigrationStorage
 from clickhouse_migrations.migrator import Migrator
 
@@ -99,8 +100,8 @@ def shown_place(settings: ClickHouseSettings) -> str:
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if parts.netloc else url
 
 
-def connect(settings: ClickHouseSettings) -> Client:
-    """A client of the installation's database, which is made when absent; close it at the end.
+def connect(settings: ClickHouseSettings, *, create: bool = True) -> Client:
+    """A client of the installation's database, which is made when absent, unless `create` is false; close it.
 
     Each client of a chDB folder has its own handle and runs one statement at a time: callers that must not wait for
     each other (API, sink) connect separately, in the same process. Raises `ClickHouseUnavailableError` where nothing
@@ -109,11 +110,12 @@ def connect(settings: ClickHouseSettings) -> Client:
     url = clickhouse_url(settings)
     database = database_name(settings.namespace)
     try:
-        first = _client(url, None)
-        try:
-            first.command(f"CREATE DATABASE IF NOT EXISTS `{database}`")
-        finally:
-            first.close()
+        if create:
+            first = _client(url, None)
+            try:
+                first.command(f"CREATE DATABASE IF NOT EXISTS `{database}`")
+            finally:
+                first.close()
         return _client(url, database)
     except (OperationalError, ProgrammingError) as error:
         folder = chdb_folder(settings)
@@ -133,6 +135,28 @@ def migrate(client: Client) -> list[int]:
     migrator.init_schema()
     applied = migrator.apply_migration(MigrationStorage(MIGRATIONS).migrations(), multi_statement=True)
     return [migration.version for migration in applied]
+
+
+def missing_migrations(settings: ClickHouseSettings) -> list[int]:
+    """The versions that the installation's database lacks, ascending; all of them where there is none. Changes nothing.
+
+    Raises as `connect`.
+    """
+    known = [migration.version for migration in MigrationStorage(MIGRATIONS).migrations()]
+    database = database_name(settings.namespace)
+    try:
+        client = _client(clickhouse_url(settings), None)
+    except (OperationalError, ProgrammingError) as error:
+        raise ClickHouseUnavailableError(f"{shown_place(settings)}: {first_line(error)}") from error
+    try:
+        there = "SELECT count() FROM system.tables WHERE database = {database:String} AND name = {name:String}"
+        names = {"database": database, "name": MIGRATIONS_TABLE_DEFAULT_NAME}
+        if not client.query(there, parameters=names).result_rows[0][0]:
+            return sorted(known)
+        rows = client.query(f"SELECT version FROM `{database}`.`{MIGRATIONS_TABLE_DEFAULT_NAME}`").result_rows
+        return sorted(set(known) - {int(row[0]) for row in rows})
+    finally:
+        client.close()
 
 
 def is_passing(error: ClickHouseError) -> bool:

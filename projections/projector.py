@@ -39,8 +39,6 @@ from streams.seals import Seals
 if TYPE_CHECKING:
     from streams.settings import Settings
 
-APP_NAME = "credits-projection"
-
 FETCH_BYTES_MAX = 4 * 1024 * 1024
 GROUP_OFFSETS_INTERVAL_S = 5.0
 
@@ -69,9 +67,7 @@ def build_projection_app(settings: Settings, client: Client, pace: Pace | None =
     The client must be used by nobody else. The caller starts and stops the app; it ends by itself (`crashed`) when it
     cannot go on.
     """
-    app = faust_app(
-        settings, f"{settings.namespace}{APP_NAME}", folder="faust-projection", fetch_bytes_max=FETCH_BYTES_MAX
-    )
+    app = faust_app(settings, settings.projection_id, folder="faust-projection", fetch_bytes_max=FETCH_BYTES_MAX)
     topics = Topics(settings.namespace)
     sink = Sink(client, topics, connect_registry(settings), None, settings.partitions, Seals.of(settings))
     Projector(app, sink, topics, pace or Pace()).bind()

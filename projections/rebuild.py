@@ -15,7 +15,6 @@ from confluent_kafka import Consumer, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from projections.clickhouse import migrate
-from projections.projector import APP_NAME
 from projections.sink import PROJECTED, Sink, TopicAndPartition, caught_up
 from schemas.topics import Topics
 from streams.kafka.clients import admin_config, consumer_config
@@ -61,7 +60,7 @@ def rebuild(settings: Settings, client: Client, advance: Advance = lambda _recor
 
 def refuse_while_projecting(settings: Settings) -> None:
     """Raises `ProjectionAtWorkError` when the projection's consumer group has members, `KafkaUnavailableError`."""
-    group = f"{settings.namespace}{APP_NAME}"
+    group = settings.projection_id
     # Kept in a variable: a client that is collected never answers.
     admin = AdminClient({**admin_config(settings), "log_level": 0})
     members = group_members(admin, group)
@@ -83,7 +82,7 @@ def refold(settings: Settings, client: Client, advance: Advance = lambda _record
     """Project from the positions in ClickHouse to where the topics end now; returns the number of records."""
     topics = Topics(settings.namespace)
     sink = Sink(client, topics, connect_registry(settings), None, settings.partitions, Seals.of(settings))
-    group = f"{settings.namespace}{APP_NAME}-rebuild"
+    group = f"{settings.projection_id}-rebuild"
     consumer = Consumer({**consumer_config(settings, group, enable_partition_eof=True), "log_level": 0})
     try:
         ends = _ends(consumer, [topics.name(key) for key in PROJECTED])

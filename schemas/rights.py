@@ -36,7 +36,11 @@ class Role(StrEnum):
     WORKER = "worker"
     """The ledger; also `rebuild --accounts` and `accounts merge`, which write in its place."""
     SERVE = "serve"
-    """HTTP, the built-in registry, the projection."""
+    """HTTP, the built-in registry, the projection: `api` and `projector` in one."""
+    API = "api"
+    """HTTP and the built-in registry."""
+    PROJECTOR = "projector"
+    """The projection."""
     OPERATOR = "operator"
     """`verify`, `dead-letters`, `rebuild`, `tail`: reads everything, and sends input records again.
 
@@ -116,7 +120,7 @@ def _of(role: Role, principal: str, namespace: str, app_id: str) -> Iterator[Rig
     yield Right(principal, "describe", "group", f"{namespace}credits-", "prefixed")
     if role in FOLLOWERS:
         yield Right(principal, "read", "group", f"{namespace}credits-follower-", "prefixed")
-    if role is Role.SERVE:
+    if role in (Role.SERVE, Role.PROJECTOR):
         yield Right(principal, "read", "group", f"{namespace}credits-projection", "prefixed")
     if role is Role.OPERATOR:
         # `verify` reads what the workers remember; `rebuild` makes the projection's positions again.

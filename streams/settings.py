@@ -148,6 +148,11 @@ class Settings(BaseSettings):
         """Consumer group and prefix of the ledger's transactional ids."""
         return f"{self.namespace}credits-ledger"
 
+    @property
+    def projection_id(self) -> str:
+        """Consumer group of the projection."""
+        return f"{self.namespace}credits-projection"
+
 
 def shown_value(value: object) -> object:
     """The value of a setting as it may be shown: a secret, and what is secret in an address, is hidden."""

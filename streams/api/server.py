@@ -1,7 +1,8 @@
-"""`serve`: the HTTP application and the projection on one event loop, in one process.
+"""`serve` and `api`: the HTTP application, and beside it what the process has of ClickHouse, on one event loop.
 
-They share a process because one process may own the chDB folder (decision 9, ClickHouse in process, or a server by its
-URL), and a loop because Faust wants its own.
+`serve` has the projection beside HTTP: they share a process because one process may own the chDB folder (decision 9,
+ClickHouse in process, or a server by its URL), and a loop because Faust wants its own. `api` is HTTP alone, as many
+processes as one likes; `streams.api.projector` is the projection alone.
 What blocks (Kafka, ClickHouse) runs in threads. HTTP answers as soon as Kafka does, with ClickHouse or without.
 """
 
@@ -9,53 +10,32 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import os
+import secrets
 import socket
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-import structlog
 import uvicorn
 
-from schemas.topics import Topics
-from streams.api.app import build_api
-from streams.api.audit_routes import audit_router
+from streams.api.clickhouse_clients import ClickHouseClients, NoClickHouse
 from streams.api.connections import BoundedProtocol
 from streams.api.door import Door
-from streams.api.finance import Desk
 from streams.api.guard import Guard
 from streams.api.hosts import HostRule
-from streams.api.intake import Intake
-from streams.api.invoices import invoices_router
-from streams.api.projection import Projection
-from streams.api.refused_calls import RefusedCalls
-from streams.api.setting_versions import SettingVersions
-from streams.api.statements import statements_router
-from streams.api.write_routes import write_router
+from streams.api.http_parts import HttpParts
 from streams.background import watched_threads
-from streams.errors import KafkaUnavailableError, NoApiKeysError, OperatorError
+from streams.errors import OperatorError
 from streams.kafka import topics_admin
-from streams.kafka.balances import BalanceReader
-from streams.kafka.key_topic import KeyReader, check_keys_file
-from streams.kafka.latest import ASK_TIMEOUT_S
-from streams.kafka.registry import connect_registry
-from streams.kafka.registry_topic import TopicRegistry
+from streams.kafka.key_topic import check_keys_file
 from streams.local.api_key import new_local_key
-from streams.processing.price_ties import refuse_ties
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-    from streams.api.health import Check
-    from streams.kafka.api_keys import Keyring
+    from streams.api.clickhouse_clients import ClickHousePart
     from streams.settings import Settings
     from streams.stopping import Stopping
-
-log = structlog.get_logger(__name__)
-
-READER_IDLE_MAX_S = 30.0
-KEYS_TIMEOUT_S = 30.0
 
 
 class _Server(uvicorn.Server):
@@ -67,65 +47,55 @@ class _Server(uvicorn.Server):
 
 
 async def serve(settings: Settings, announce: Callable[[str], None], stopping: Stopping) -> None:
+    """Serve HTTP and fold the ledger into ClickHouse, until told to stop.
+
+    Raises `OperatorError` where a part cannot be had, or ends by itself; `NoApiKeysError` where others than this
+    machine could ask and no key was ever made.
+    """
+    from streams.api.projection import Projection  # Faust, which `api` does without
+
+    await _serve(settings, Projection(settings), announce, stopping, own_folder=True)
+
+
+async def serve_api(settings: Settings, announce: Callable[[str], None], stopping: Stopping) -> None:
+    """Serve HTTP alone, until told to stop. Questions about the past are for a ClickHouse server, if one is set.
+
+    Writes nothing on this machine: commands here present an API key, as from elsewhere. Raises as `serve`.
+    """
+    has_server = settings.clickhouse_url is not None and not settings.clickhouse_url.startswith("chdb:")
+    clickhouse: ClickHousePart = ClickHouseClients(settings) if has_server else NoClickHouse()
+    await _serve(settings, clickhouse, announce, stopping, own_folder=False)
+
+
+async def _serve(
+    settings: Settings,
+    clickhouse: ClickHousePart,
+    announce: Callable[[str], None],
+    stopping: Stopping,
+    *,
+    own_folder: bool,
+) -> None:
     """Serve until told to stop.
 
-    1. Take the port, and look at the file of keys. 2. Topics. 3. API keys. 4. Balances. 5. HTTP, and beside it
-    ClickHouse and the projection; `announce` is called with the address once it answers, and the projection runs or is
-    known to wait. Raises `OperatorError` where a part cannot be had, or ends by itself; `NoApiKeysError` where others
-    than this machine could ask and no key was ever made.
+    1. Take the port, and look at the file of keys. 2. Topics. 3. API keys, then what else is read from Kafka. 4. HTTP,
+    and beside it ClickHouse; `announce` is called with the address once it answers, and ClickHouse does or is known to
+    be away. `own_folder`: the data folder is this process's, and commands of this machine find a key there.
     """
     listening = listen(settings.http_host, settings.http_port)
     check_keys_file(settings)
     await asyncio.to_thread(topics_admin.apply, settings)
-    keys = KeyReader(settings)
-    registry = None if settings.schema_registry_url else TopicRegistry(settings)
-    schemas = connect_registry(settings)
-    balances = BalanceReader(settings, schemas)
-    versions = SettingVersions(settings, schemas)
-    intake = Intake(settings, schemas)
+    parts = HttpParts(settings, clickhouse)
     died: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
     try:
         with watched_threads(lambda error: None if died.done() else died.set_result(error)):
-            keys.start()
-            await asyncio.to_thread(keys.wait_until_current, KEYS_TIMEOUT_S)
-            check_keys(settings, keys.keyring)
-            for each in (balances, versions, intake):
-                each.start()
-            balances.start_checking()
-            projection = Projection(settings)
-            people = projection.client()
-            topics = Topics(settings.namespace)
-            desk = Desk(lambda: people, topics.name("ledger"), settings.invoice_issuer)
-            live, ready = checks(balances, projection)
-            key = new_local_key(settings.data_dir)
-            reading = settings.model_copy(update={"read_timeout_s": ASK_TIMEOUT_S})
-            check_prices = functools.partial(refuse_ties, reading, schemas)
+            await parts.start()
+            key = new_local_key(settings.data_dir) if own_folder else secrets.token_urlsafe(32)
             limit = settings.http_requests_per_s
-            door = Door(lambda: keys.keyring, key, loopback=settings.http_on_loopback, requests_per_s=limit)
-            api = build_api(
-                balances=balances,
-                registry=registry,
-                live=live,
-                ready=ready,
-                statements=[invoices_router(desk), statements_router(desk)],
-                others=[audit_router(projection.client(), key), write_router(intake, versions, check_prices)],
-                refused_calls=RefusedCalls(functools.partial(intake.offer, topics.name("refused_calls"))),
-            )
-            await _run(_Server(server_config(api, settings, door)), listening, projection, announce, stopping, died)
+            door = Door(lambda: parts.keys.keyring, key, loopback=settings.http_on_loopback, requests_per_s=limit)
+            api = parts.build(key if own_folder else None)
+            await _run(_Server(server_config(api, settings, door)), listening, clickhouse, announce, stopping, died)
     finally:
-        for part in (intake, keys, versions, balances):
-            await asyncio.to_thread(part.close)
-        if registry is not None:
-            registry.close()
-
-
-def check_keys(settings: Settings, keyring: Keyring) -> None:
-    """Refuse to listen beyond this machine while no key was ever made; say it where nobody is asked for one."""
-    if len(keyring):
-        return
-    if not settings.http_on_loopback:
-        raise NoApiKeysError(settings.http_host)
-    log.warning("nobody is asked for an API key, until `credits keys create` makes one", host=settings.http_host)
+        await parts.close()
 
 
 def server_config(api: FastAPI, settings: Settings, door: Door) -> uvicorn.Config:
@@ -148,7 +118,7 @@ def server_config(api: FastAPI, settings: Settings, door: Door) -> uvicorn.Confi
 async def _run(
     server: _Server,
     listening: socket.socket,
-    projection: Projection,
+    clickhouse: ClickHousePart,
     announce: Callable[[str], None],
     stopping: Stopping,
     died: asyncio.Future[BaseException],
@@ -159,9 +129,9 @@ async def _run(
     """
     stop_event = stopping.graceful_stop_event()
     serving = asyncio.create_task(server.serve(sockets=[listening]))
-    folding = asyncio.create_task(projection.run())
-    tried = asyncio.create_task(projection.tried.wait())
-    ends: set[asyncio.Future[Any]] = {serving, folding, died, asyncio.create_task(stop_event.wait())}
+    beside = asyncio.create_task(clickhouse.run())
+    tried = asyncio.create_task(clickhouse.tried.wait())
+    ends: set[asyncio.Future[Any]] = {serving, beside, died, asyncio.create_task(stop_event.wait())}
     done, _ = await asyncio.wait({tried, *ends}, return_when=asyncio.FIRST_COMPLETED)
     if done == {tried}:
         while not server.started and not serving.done():
@@ -173,29 +143,12 @@ async def _run(
         stopping.start_deadline()
     server.should_exit = True
     await asyncio.gather(serving, return_exceptions=True)
-    projection.stop()
-    await asyncio.gather(folding, return_exceptions=True)
-    for each in (folding, serving):
+    clickhouse.stop()
+    await asyncio.gather(beside, return_exceptions=True)
+    for each in (beside, serving):
         each.result()
     if died.done():
         raise died.result()
-
-
-def checks(balances: BalanceReader, projection: Projection) -> tuple[dict[str, Check], dict[str, Check]]:
-    """What `/livez` and `/readyz` look at."""
-
-    def reading() -> str | None:
-        idle = balances.idle_s()
-        return None if idle < READER_IDLE_MAX_S else f"the balances reader has not moved for {idle:.0f} s"
-
-    def current() -> str | None:
-        try:
-            balances.wait_until_current()
-        except KafkaUnavailableError as error:
-            return error.problem
-        return None
-
-    return {"balances": reading, "projection": projection.ended}, {"kafka": current, "clickhouse": projection.waits}
 
 
 def listen(host: str, port: int) -> socket.socket:

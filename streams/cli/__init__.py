@@ -48,6 +48,8 @@ COMMANDS: tuple[Listed, ...] = (
     Listed("broker", "Run the local Kafka broker.", RUN),
     Listed("worker", "Run one ledger worker.", RUN),
     Listed("serve", "Run the HTTP interface, the registry and the projection.", RUN),
+    Listed("api", "Run the HTTP interface alone, as often as needed.", RUN),
+    Listed("projector", "Run the projection alone; several share the partitions.", RUN),
     Listed("produce", "Send records of one kind from JSON lines.", EVENTS),
     Listed("trace", "Turn an LLM request trace into usage events.", EVENTS),
     Listed("prices", "Import the price list.", EVENTS),

@@ -24,7 +24,8 @@ def apply(
         typer.Option(
             "--principals",
             metavar="ROLE=User:NAME,…",
-            help="Who has a role: producer, gateway, payments, admin, subscriber, worker, serve, operator. Repeat it.",
+            help="Who has a role: producer, gateway, payments, admin, subscriber, worker, serve, api, projector, "
+            "operator. Repeat it.",
         ),
     ],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,

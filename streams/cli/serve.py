@@ -34,11 +34,12 @@ def serve(
     stopping = Stopping(settings.stop_grace_s)
     stop_with_parent()
     if first_key:
-        _make_first_key(settings)
-    asyncio.run(run(settings, _announce, stopping))
+        make_first_key(settings)
+    asyncio.run(run(settings, announce, stopping))
 
 
-def _make_first_key(settings: Settings) -> None:
+def make_first_key(settings: Settings) -> None:
+    """Make an admin key where there is none, and show it, this once."""
     from streams.kafka import topics_admin
     from streams.kafka.key_topic import first_admin_key
 
@@ -48,10 +49,16 @@ def _make_first_key(settings: Settings) -> None:
         note(f"the first admin key, shown this once: {token}")
 
 
-def _announce(address: str) -> None:
+def announce(address: str) -> None:
+    """Say that HTTP answers there."""
+    announce_ready(f"{address} (OpenAPI at /docs)", address=address)
+
+
+def announce_ready(text: str, **fields: str) -> None:
+    """Say that this process does its work: a line for people, or one of the log with these fields."""
     from streams.logging import logs_json
 
     if logs_json():
-        logging.getLogger(__name__).info("ready", extra={"address": address})
+        logging.getLogger(__name__).info("ready", extra=fields)
     else:
-        note(f"ready: {address} (OpenAPI at /docs)")
+        note(f"ready: {text}")

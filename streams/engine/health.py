@@ -14,7 +14,7 @@ import threading
 import time
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
@@ -23,6 +23,18 @@ if TYPE_CHECKING:
 
 REQUEST_TIMEOUT_S = 10.0
 CONNECTIONS_MAX = 32
+
+
+class Health(Protocol):
+    """Answers for one process: (whether it is so, sentence)."""
+
+    def alive(self) -> tuple[bool, str]:
+        """Every part that must make progress does."""
+        ...
+
+    def ready(self) -> tuple[bool, str]:
+        """It does its work."""
+        ...
 
 
 class WorkerHealth:
@@ -82,7 +94,7 @@ class BoundedServer(ThreadingHTTPServer):
                     request.shutdown(socket.SHUT_RDWR)
 
 
-def serve_health(health: WorkerHealth, port: int, host: str = "127.0.0.1") -> ThreadingHTTPServer:
+def serve_health(health: Health, port: int, host: str = "127.0.0.1") -> ThreadingHTTPServer:
     """Start answering on `host`:`port`; `shutdown()` the server at the end."""
 
     class Handler(BaseHTTPRequestHandler):

@@ -78,6 +78,7 @@ def examine(settings: Settings) -> Iterator[Check]:
     yield _http(settings, serving)
     yield _clickhouse(settings, serving)
     yield _workers(settings, admin)
+    yield _projectors(settings, admin)
     yield _partitioners(settings, admin)
 
 
@@ -254,7 +255,7 @@ def _dead_letters(settings: Settings, admin: AdminClient | None) -> Check:
 
 
 def _serving(settings: Settings) -> dict[str, Any] | None:
-    """What `serve` says of itself; None when nothing answers at its address."""
+    """What `serve` or `api` says of itself; None when nothing answers at its address."""
     host = "127.0.0.1" if settings.http_host in {"0.0.0.0", "::"} else settings.http_host
     host = f"[{host}]" if ":" in host else host
     try:
@@ -265,13 +266,19 @@ def _serving(settings: Settings) -> dict[str, Any] | None:
     return document if isinstance(document, dict) and "parts" in document else None
 
 
+def _has_projection(serving: dict[str, Any]) -> bool:
+    """It is `serve`, not `api`."""
+    return "projection" in serving["parts"]
+
+
 def _http(settings: Settings, serving: dict[str, Any] | None) -> Check:
     place = f"{settings.http_host}:{settings.http_port}"
     if serving is not None:
-        faults = [f"{name}: {state}" for name, state in serving["parts"].items() if state != "ok"]
+        name = "serve" if _has_projection(serving) else "api"
+        faults = [f"{part}: {state}" for part, state in serving["parts"].items() if state != "ok"]
         if faults:
-            return Check("http", Verdict.FAILED, f"serve answers at {place}, {faults[0]}", "see the log of serve")
-        return Check("http", Verdict.OK, f"serve answers at {place} and is ready")
+            return Check("http", Verdict.FAILED, f"{name} answers at {place}, {faults[0]}", f"see the log of {name}")
+        return Check("http", Verdict.OK, f"{name} answers at {place} and is ready")
     if _answers("127.0.0.1", settings.http_port):
         return Check("http", Verdict.FAILED, f"{place} is taken by another program", "set CREDITS_HTTP_PORT")
     return Check("http", Verdict.NOTE, f"{place} is free; serve is not running", "`credits up` starts it")
@@ -282,6 +289,9 @@ def _clickhouse(settings: Settings, serving: dict[str, Any] | None) -> Check:
 
     url = redacted_address(clickhouse_url(settings))
     if serving is not None and url.startswith("chdb:"):
+        if not _has_projection(serving):
+            remedy = "set CREDITS_CLICKHOUSE_URL to the server that `credits projector` writes to"
+            return Check("clickhouse", Verdict.NOTE, "none: api answers no questions about the past", remedy)
         return Check("clickhouse", Verdict.OK, f"in the process of serve, {url}")
     folder = Path(url.removeprefix("chdb://"))
     if url.startswith("chdb:") and not folder.exists():
@@ -299,19 +309,36 @@ def _clickhouse(settings: Settings, serving: dict[str, Any] | None) -> Check:
 
 
 def _workers(settings: Settings, admin: AdminClient | None) -> Check:
-    from streams.kafka.groups import group_members
-
     if admin is None:
         return Check("workers", Verdict.SKIPPED, "no Kafka to ask")
-    try:
-        members = len(group_members(admin, settings.app_id, ANSWER_TIMEOUT_S))
-    except (KafkaUnavailableError, TimeoutError):
-        members = 0
+    members = _members(admin, settings.app_id)
     if members == 0:
         return Check("workers", Verdict.NOTE, "none runs", "`credits up`, or `credits worker`, starts one")
     if members > settings.partitions:
         return Check("workers", Verdict.NOTE, f"{members} run, more than partitions", "the surplus ones idle")
     return Check("workers", Verdict.OK, f"{members} run")
+
+
+def _projectors(settings: Settings, admin: AdminClient | None) -> Check:
+    """Who folds the ledger into ClickHouse: `serve`, or processes of `projector`."""
+    name, start = "projection", "`credits up`, `credits serve` or `credits projector` starts one"
+    if admin is None:
+        return Check(name, Verdict.SKIPPED, "no Kafka to ask")
+    members = _members(admin, settings.projection_id)
+    if members == 0:
+        return Check(name, Verdict.NOTE, "none runs: ClickHouse is not filled", start)
+    if members > settings.partitions:
+        return Check(name, Verdict.NOTE, f"{members} run, more than partitions", "the surplus ones idle")
+    return Check(name, Verdict.OK, f"{members} run")
+
+
+def _members(admin: AdminClient, group: str) -> int:
+    from streams.kafka.groups import group_members
+
+    try:
+        return len(group_members(admin, group, ANSWER_TIMEOUT_S))
+    except (KafkaUnavailableError, TimeoutError):
+        return 0
 
 
 def _partitioners(settings: Settings, admin: AdminClient | None) -> Check:

@@ -17,6 +17,7 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
+from streams.api.projector import check_server
 from streams.cli import COMMANDS
 from streams.metrics import PrometheusMetrics
 from streams.settings import Settings
@@ -40,8 +41,15 @@ def container_ports(name: str) -> set[int]:
 
 
 def test_the_parts_are_there() -> None:
-    assert {"kafka", "schema-registry", "clickhouse", "worker", "serve", "grafana"} <= set(services())
-    assert set(ours()) == {"worker", "serve"}
+    assert {"kafka", "schema-registry", "clickhouse", "worker", "api", "projector", "grafana"} <= set(services())
+    assert set(ours()) == {"worker", "api", "projector"}
+
+
+def test_http_and_the_projection_ask_one_clickhouse_server() -> None:
+    """A folder of chDB would belong to one of them (`streams.api.projector.check_server`)."""
+    given = {environment(name)["CREDITS_CLICKHOUSE_URL"] for name in ("api", "projector")}
+    assert len(given) == 1
+    check_server(Settings.model_validate({"clickhouse_url": given.pop()}))
 
 
 @EACH
@@ -178,10 +186,11 @@ def test_prometheus_asks_services_that_exist() -> None:
     config = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text(encoding="utf-8"))
     jobs: dict[str, dict[str, Any]] = {job["job_name"]: job for job in config["scrape_configs"]}
     assert set(jobs) == set(ours())
-    worker = jobs["worker"]["dns_sd_configs"][0]
-    assert worker["names"] == ["worker"]
-    assert worker["port"] == int(environment("worker")["CREDITS_WORKER_METRICS_PORT"])
-    assert jobs["serve"]["static_configs"][0]["targets"] == [f"serve:{environment('serve')['CREDITS_HTTP_PORT']}"]
+    for name in ("worker", "projector"):
+        found = jobs[name]["dns_sd_configs"][0]
+        assert found["names"] == [name]
+        assert found["port"] == int(environment(name)["CREDITS_WORKER_METRICS_PORT"])
+    assert jobs["api"]["static_configs"][0]["targets"] == [f"api:{environment('api')['CREDITS_HTTP_PORT']}"]
 
 
 def test_the_alerts_name_metrics_that_there_are_and_are_read_by_prometheus() -> None:

@@ -1,4 +1,4 @@
-"""`credits serve` as a process of a test's own, and what it answers."""
+"""`credits serve`, `api` or `projector` as a process of a test's own, and what it answers."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ from streams.settings import Settings
 class Serve:
     """The command, its lines in a file."""
 
-    def __init__(self, settings: Settings, folder: Path) -> None:
+    def __init__(self, settings: Settings, folder: Path, command: str = "serve") -> None:
+        folder.mkdir(parents=True, exist_ok=True)
         self.address = f"http://127.0.0.1:{settings.http_port}"
+        self.metrics_port = settings.worker_metrics_port
         named = (
             "kafka_bootstrap_servers",
             "namespace",
@@ -26,13 +28,14 @@ class Serve:
             "session_timeout_ms",
             "clickhouse_url",
             "http_port",
+            "worker_metrics_port",
         )
         given = settings.model_dump(include=set(named), exclude_none=True)
         environment = {f"CREDITS_{name.upper()}": str(value) for name, value in given.items()}
-        self._log = folder / "serve.log"
+        self._log = folder / f"{command}.log"
         with self._log.open("wb") as out:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "streams", "serve"],
+                [sys.executable, "-m", "streams", command],
                 env={**os.environ, **environment, "CREDITS_DATA_DIR": str(folder)},
                 stdout=out,
                 stderr=subprocess.STDOUT,

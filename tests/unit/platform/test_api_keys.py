@@ -20,8 +20,8 @@ from streams.api.callers import EVERY_ROLE, WRITES, allowed
 from streams.api.door import Door
 from streams.api.guard import Guard
 from streams.api.hosts import HostRule
+from streams.api.http_parts import check_keys
 from streams.api.refusals import LOG_INTERVAL_S, RefusalLog
-from streams.api.server import check_keys
 from streams.cli.keys import end_of, organisations_of
 from streams.errors import NoApiKeysError, OperatorError
 from streams.kafka.api_keys import ApiKey, KeyRefusal, Keyring, KeyRole, decode_key, digest_of, key_id_of, new_token

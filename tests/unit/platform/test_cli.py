@@ -78,6 +78,8 @@ def test_every_command_explains_itself(name: str) -> None:
             "CREDITS_CLICKHOUSE_URL is 'ftp://a:***@c': it must begin",
         ),
         (["serve"], KEYS, 1, "cannot read keys.txt (No such file or directory): set CREDITS_API_KEYS_FILE"),
+        (["projector"], {}, 1, "run `credits serve`, which has HTTP and the projection in one"),
+        (["projector"], {"CREDITS_CLICKHOUSE_URL": "chdb:///x"}, 1, "set CREDITS_CLICKHOUSE_URL=http://"),
         (["up"], KEYS, 1, "cannot read keys.txt (No such file or directory): set CREDITS_API_KEYS_FILE"),
         (["topics", "apply"], {"CREDITS_KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"}, 1, "no Kafka answers at 127.0.0.1:1"),
         (["topics", "apply"], {"CREDITS_KAFKA_SECURITY_PROTOCOL": "TLS"}, 1, "CREDITS_KAFKA_SECURITY_PROTOCOL"),

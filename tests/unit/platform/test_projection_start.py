@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from clickhouse_connect.driver.exceptions import OperationalError
 
-from streams.api import projection
+from streams.api import clickhouse_clients, projection
 from tests.brokers import test_settings
 
 
@@ -32,7 +32,8 @@ def test_a_question_before_the_migrations_are_done_is_answered_as_by_a_server_th
         answers.append("refused")
         return []
 
-    monkeypatch.setattr(projection, "connect", lambda _: Client())
+    for module in (projection, clickhouse_clients):
+        monkeypatch.setattr(module, "connect", lambda _, create=True: Client())
     monkeypatch.setattr(projection, "migrate", migrate)
     assert made._connect() is None
     assert answers == ["refused"]

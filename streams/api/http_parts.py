@@ -1,0 +1,127 @@
+"""What a process that serves HTTP reads from Kafka and writes to it, and the routes over that.
+
+The rules of this file:
+1. Nothing here is state of the process: all of it is read from Kafka at the start, and followed. So there may be as
+   many such processes as one likes.
+2. What the routes need is made here, once, and handed to them. What they ask ClickHouse goes through clients that
+   `clickhouse` lends, one for each use.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from typing import TYPE_CHECKING
+
+import structlog
+
+from schemas.topics import Topics
+from streams.api.app import build_api
+from streams.api.audit_routes import audit_router
+from streams.api.finance import Desk
+from streams.api.intake import Intake
+from streams.api.invoices import invoices_router
+from streams.api.refused_calls import RefusedCalls
+from streams.api.setting_versions import SettingVersions
+from streams.api.statements import statements_router
+from streams.api.write_routes import write_router
+from streams.errors import KafkaUnavailableError, NoApiKeysError
+from streams.kafka.balances import BalanceReader
+from streams.kafka.key_topic import KeyReader
+from streams.kafka.latest import ASK_TIMEOUT_S
+from streams.kafka.registry import connect_registry
+from streams.kafka.registry_topic import TopicRegistry
+from streams.processing.price_ties import refuse_ties
+
+if TYPE_CHECKING:
+    from fastapi import APIRouter, FastAPI
+
+    from streams.api.clickhouse_clients import ClickHousePart
+    from streams.api.health import Check
+    from streams.kafka.api_keys import Keyring
+    from streams.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+READER_IDLE_MAX_S = 30.0
+KEYS_TIMEOUT_S = 30.0
+
+
+class HttpParts:
+    """Start them, build the routes, close them. `clickhouse` runs beside them, and is the caller's."""
+
+    def __init__(self, settings: Settings, clickhouse: ClickHousePart) -> None:
+        self._settings = settings
+        self._clickhouse = clickhouse
+        self.keys = KeyReader(settings)
+        self._registry = None if settings.schema_registry_url else TopicRegistry(settings)
+        self._schemas = connect_registry(settings)
+        self._balances = BalanceReader(settings, self._schemas)
+        self._versions = SettingVersions(settings, self._schemas)
+        self._intake = Intake(settings, self._schemas)
+
+    async def start(self) -> None:
+        """Begin to read; returns when the API keys are known.
+
+        Raises `NoApiKeysError` where others than this machine could ask and no key was ever made.
+        """
+        self.keys.start()
+        await asyncio.to_thread(self.keys.wait_until_current, KEYS_TIMEOUT_S)
+        check_keys(self._settings, self.keys.keyring)
+        for each in (self._balances, self._versions, self._intake):
+            each.start()
+        self._balances.start_checking()
+
+    async def close(self) -> None:
+        """Stop reading, and wait for what is on its way to Kafka."""
+        for part in (self._intake, self.keys, self._versions, self._balances):
+            await asyncio.to_thread(part.close)
+        if self._registry is not None:
+            self._registry.close()
+
+    def build(self, audit_key: str | None) -> FastAPI:
+        """The application. `audit_key`: what commands of this machine present to `/internal`; None: it is not here."""
+        people = self._clickhouse.client()
+        topics = Topics(self._settings.namespace)
+        desk = Desk(lambda: people, topics.name("ledger"), self._settings.invoice_issuer)
+        reading = self._settings.model_copy(update={"read_timeout_s": ASK_TIMEOUT_S})
+        check_prices = functools.partial(refuse_ties, reading, self._schemas)
+        others: list[APIRouter] = [write_router(self._intake, self._versions, check_prices)]
+        if audit_key is not None:
+            others.append(audit_router(self._clickhouse.client(), audit_key))
+        live, ready = checks(self._balances, self._clickhouse)
+        return build_api(
+            balances=self._balances,
+            registry=self._registry,
+            live=live,
+            ready=ready,
+            statements=[invoices_router(desk), statements_router(desk)],
+            others=others,
+            refused_calls=RefusedCalls(functools.partial(self._intake.offer, topics.name("refused_calls"))),
+        )
+
+
+def check_keys(settings: Settings, keyring: Keyring) -> None:
+    """Refuse to listen beyond this machine while no key was ever made; say it where nobody is asked for one."""
+    if len(keyring):
+        return
+    if not settings.http_on_loopback:
+        raise NoApiKeysError(settings.http_host)
+    log.warning("nobody is asked for an API key, until `credits keys create` makes one", host=settings.http_host)
+
+
+def checks(balances: BalanceReader, clickhouse: ClickHousePart) -> tuple[dict[str, Check], dict[str, Check]]:
+    """What `/livez` and `/readyz` look at."""
+
+    def reading() -> str | None:
+        idle = balances.idle_s()
+        return None if idle < READER_IDLE_MAX_S else f"the balances reader has not moved for {idle:.0f} s"
+
+    def current() -> str | None:
+        try:
+            balances.wait_until_current()
+        except KafkaUnavailableError as error:
+            return error.problem
+        return None
+
+    return {"balances": reading, **clickhouse.live}, {"kafka": current, **clickhouse.ready}

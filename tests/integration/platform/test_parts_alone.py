@@ -27,7 +27,7 @@ from tests.integration.ledger.installation import LedgerInstallation
 from tests.integration.platform.clickhouse_server import ClickHouseServer
 from tests.integration.platform.serving import Serve
 
-SOON_S = 60.0
+SOON_S = 240.0
 ORGS = [f"org-{number}" for number in range(24)]
 
 

@@ -2,7 +2,7 @@
 
 ```
 in       prices (keyed by price id, so a partition of its own has each)
-gather   decode; read the prices on: a record is judged beside everything published before it
+gather   decode; read the prices on: a record is judged with everything published before it
 decide   readable → own key → no tie with another price (`streams.ledger.price_log`)
 out      the ledger's own copy of the price list, which all workers read; dead letters
 ```

@@ -135,7 +135,7 @@ class LedgerProcessor:
     ) -> PriceLog:
         """The prices; read on to their end first when an agent of the batch needs that.
 
-        Prices and tiers of an org's own count, but not beside settings of the same batch, which may change them.
+        Prices and tiers of an org's own count, unless the batch has settings, which may change them.
         """
         agents = [self._agents[batch.topic] for batch in inbound]
         account = None if SETTINGS in agents else state.account

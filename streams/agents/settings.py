@@ -1,4 +1,4 @@
-"""The agent of settings: what an org may spend, when it is told, and at which prices, from now on.
+"""The agent of settings: what an org may spend, at which prices, and when it gets alerts, from now on.
 
 ```
 in       settings

@@ -17,6 +17,7 @@ from schemas.enums import ActorRole, BillingUnit, Direction, SettingKind
 from streams.ledger.account import Account, new_account
 from streams.ledger.commands import Purchase, Setting, Usage
 from streams.ledger.decide import Command, Context, Source, decide, settle_due
+from streams.ledger.entry import Outcome
 from streams.ledger.rating import Price, PriceList
 
 AT: Final = 1_777_593_600_000_000
@@ -88,4 +89,5 @@ def _set(account: Account, kind: SettingKind, body: dict[str, Any]) -> None:
 def _do(account: Account, command: Command) -> None:
     settle_due(account, AT)
     outcome = decide(account, command, Context(AT, PRICES, Source("topic", 0, account.seq)))
-    assert not outcome.rejected, "what furnishes the account is in order"
+    assert isinstance(outcome, Outcome)
+    assert not outcome.rejected, "the benchmark's account could not be set up"

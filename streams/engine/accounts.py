@@ -45,7 +45,7 @@ def accounts_checksum(framed: Mapping[str, bytes], seed: int) -> int:
     """64 bits over which transaction wrote each account of a partition, whatever their order.
 
     A sum of hash of the org times number of the transaction, so that a change costs one short hash. It finds copies of
-    different age and torn transactions, not somebody who wants to deceive: that is for `seals`.
+    different age and torn transactions. It is no protection against forgery: `seals` is.
     """
     sums = (xxh3_64_intdigest(org_id.encode(), seed) * frame_commit(frame) for org_id, frame in framed.items())
     return sum(sums) & CHECKSUM_MASK

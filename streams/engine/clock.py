@@ -3,8 +3,9 @@
 The rules of this file:
 1. The host's wall clock is never asked: one that is a day ahead would expire credits for good. A record to a topic
    whose timestamps are the broker's tells the time; the host's monotonic clock carries it on until the next one.
-2. The time told is never ahead of the broker's by more than the monotonic clock drifts in `ASK_INTERVAL_S`.
-3. While nobody answers, time goes on from the last answer; without any answer yet it is 0, and no timer is due.
+2. The clock's time is never ahead of the broker's by more than the monotonic clock drifts in `ASK_INTERVAL_S`.
+3. While the broker does not answer, time goes on from the last answer. Before the first answer it is 0, and no timer is
+   due.
 """
 
 from __future__ import annotations
@@ -34,14 +35,14 @@ class BrokerClock:
         self._monotonic = monotonic
         config = producer_config(settings, linger_ms=0, message_timeout_ms=int(ANSWER_TIMEOUT_S * 1000), log_level=0)
         self._producer = Producer(config)
-        self._told: tuple[int, float] | None = None
+        self._answer: tuple[int, float] | None = None
 
     def now(self) -> int:
-        """Microseconds since the epoch; 0 as long as no broker has told the time."""
-        if self._told is None:
+        """Microseconds since the epoch; 0 until a broker has answered."""
+        if self._answer is None:
             return 0
-        told_at, at_s = self._told
-        return told_at + int((self._monotonic() - at_s) * 1_000_000)
+        answered_at, at_s = self._answer
+        return answered_at + int((self._monotonic() - at_s) * 1_000_000)
 
     def ask(self) -> None:
         """Set the clock by the broker's. Waits `ANSWER_TIMEOUT_S` at most; without an answer nothing changes."""
@@ -56,13 +57,13 @@ class BrokerClock:
         if error is not None:
             log.warning("The broker's time cannot be refreshed: %s", error.str())
             return
-        kind, told_ms = message.timestamp()
+        kind, answered_ms = message.timestamp()
         if kind != TIMESTAMP_LOG_APPEND_TIME:
             log.warning("Timers rest: set message.timestamp.type=LogAppendTime on %s", self._topic)
-            self._told = None
+            self._answer = None
             return
-        self.set(told_ms * 1_000)
+        self.set(answered_ms * 1_000)
 
-    def set(self, told_at: int) -> None:
-        """The broker's time was `told_at`, just now or a moment ago."""
-        self._told = (told_at, self._monotonic())
+    def set(self, answered_at: int) -> None:
+        """The broker's time was `answered_at`, just now or a moment ago."""
+        self._answer = (answered_at, self._monotonic())

@@ -2,12 +2,12 @@
 
 The rules of this file:
 1. A partition's state is kept over a rebalance only when this process was in the group all along: same member id,
-   next generation. Otherwise somebody else may have owned it in between, and it is restored from Kafka.
+   next generation. Otherwise another worker may have owned it in between, and it is restored from Kafka.
 2. After a rebalance everything queued is forgotten, and fetching goes on from the positions in the states.
 3. All inputs of a partition belong to the same worker; the engine stops when an assignment says otherwise.
 4. A position that an input topic no longer has (retention) or not yet has (topic recreated) stops the worker.
-5. The first failure stops the worker: `failed` is set, and nothing more is committed. That includes what runs beside
-   the pumps, even what decides nothing: nobody would miss it before it is needed (`streams.background`).
+5. The first failure stops the worker: `failed` is set, and nothing more is committed. That includes the
+   background tasks, even one that decides nothing: it would not be missed until it is needed (`streams.background`).
 6. Stopping waits for the end of a rebalance that is under way, which then takes nothing more over: Faust's consumer
    waits for the rebalance, and the rebalance asks the consumer, so each would wait for the other.
 """

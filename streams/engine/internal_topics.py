@@ -37,7 +37,7 @@ def seen_topic(app_id: str, window: str) -> str:
 
 
 def clock_topic(app_id: str) -> str:
-    """The topic that workers write to, to be told the broker's time; nobody reads it."""
+    """The topic that workers write to, to learn the broker's time; it is never read."""
     return f"{app_id}-clock"
 
 
@@ -73,7 +73,7 @@ def prepare_topics(
 ) -> int:
     """Check that all topics agree on the number of partitions, create the engine's own; returns that number.
 
-    Raises `SettingRefusedError` where topics are missing or disagree, `KafkaUnavailableError` when nobody answers.
+    Raises `SettingRefusedError` where topics are missing or disagree, `KafkaUnavailableError` when no broker answers.
     """
     admin = AdminClient({**admin_config(settings), "log_level": 0})
     try:

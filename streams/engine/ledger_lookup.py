@@ -2,8 +2,8 @@
 
 Rules of this file:
 1. Only committed records are looked at, and one pass looks at `PASS_RECORDS_MAX` of them at most.
-2. A remembered offset is at or before the entry, and entries of one batch lie close together: such a pass is short.
-3. Without an offset, but with a time, the place in the log is found by halving. The times in the entries decide: they
+2. A remembered offset is at or before the entry, and entries of one batch are close together: such a pass is short.
+3. Without an offset, but with a time, the offset is found by halving. The times in the entries decide: they
    never fall within a partition, whereas Kafka's timestamps of the ledger are those of the workers' hosts.
 4. With neither, the pass is over the end of the log; it takes 3 to 4 s, and the partition waits: not to be asked for
    again and again.
@@ -29,7 +29,7 @@ PASS_RECORDS_MAX = 1_000_000
 """Records of one pass: 3 to 4 s."""
 
 NEAR_RECORDS = 20_000
-"""Halving ends so near to the entry: a pass over so many takes no longer than two more steps."""
+"""Where halving ends: a pass over this many records takes no longer than two more steps."""
 
 Wanted = Mapping[Any, tuple[bytes, EntryMatch]]
 """What to find: by a name of the caller's, the record's key and what tells it from others of that key."""

@@ -6,7 +6,7 @@ The rules of this file:
 3. `pause`: by input topic. A batch that passes the limit is still booked, for its dead letters are right; then its
    partition of the topic is read no further for a while, if it brought at least its share: the limit, divided by the
    number of partitions that brought any. A broken producer is slowed down to about the limit. Other topics go on, and
-   so do partitions with a few dead letters beside a flood elsewhere.
+   so do partitions with a few dead letters while another has a flood of them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PAUSE_MAX_S = 300.0
 
 
 class DeadLetterLimit:
-    """At most so many dead letters in any minute, over all partitions of a worker."""
+    """The limit of dead letters in any minute, over all partitions of a worker."""
 
     def __init__(self, per_minute_max: int, *, pauses: bool = False) -> None:
         self._max = per_minute_max
@@ -33,7 +33,7 @@ class DeadLetterLimit:
         """Of the last minute, by topic and partition."""
 
     def check(self, dead_letters: int, now_s: float) -> None:
-        """Raises `TooManyDeadLettersError` when so many more, at the monotonic time `now_s`, are too many.
+        """Raises `TooManyDeadLettersError` when these, at the monotonic time `now_s`, are too many.
 
         Before they are committed; not where a flood pauses its topic.
         """

@@ -1,6 +1,6 @@
 """What a worker's process does with memory.
 
-Rules: what a restore needed and nobody needs any more is given back; the cyclic collector looks at the restored state
+Rules: memory that only a restore needed is given back; the cyclic collector looks at the restored state
 once, not again and again (a full collection over 100,000 decoded accounts is a pause of a tenth of a second); one
 allocator, with few arenas. This module imports nothing large: `set_up_memory` does most when it comes before Arrow.
 """

@@ -13,7 +13,7 @@ at the same time.
    change the state in place: a commit that fails drops the state, and P is restored from Kafka.
 4. The engine commits the `Output` as one transaction in a worker thread. Meanwhile `gather` and `step` of other
    partitions run; those of P wait.
-5. `committed` on the event loop, when the transaction of an `Output` of P is in Kafka: the place for bounding caches.
+5. `committed` on the event loop, when the transaction of an `Output` of P is in Kafka: caches are trimmed here.
 6. `tick` on the event loop's thread, when accounts of P are due: at the time up to which all inputs of P were read, in
    turns with queued batches; at the broker's time when P is idle.
 
@@ -38,7 +38,7 @@ OutcomeName = Literal["entries", "rejected", "dead_letters", "duplicates"]
 """The four ends of an input record; each record has exactly one."""
 
 NoticeName = Literal["wrong_partition", "old_id"]
-"""What an operator should know of an input record, whatever its end: it lies in a partition that is not its key's; its
+"""What an operator should know of an input record, whatever its end: it is in a partition that is not its key's; its
 id was made longer ago than ids are remembered."""
 
 UInt64s = npt.NDArray[np.uint64]

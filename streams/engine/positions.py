@@ -20,7 +20,7 @@ from streams.engine.ports import OutcomeName
 
 POSITION_KEY = b"\x00partition"
 REBUILDING = b"\x00rebuilding"
-"""Stands in the place of a position record while the partition's state is being made again: no owner may start."""
+"""Stands instead of a position record while the partition's state is being made again: no owner may start."""
 POSITION_VERSION = 2
 POSITION_VERSIONS_READ = (1, 2)
 """Version 1 is of programs that know no frames with a commit number (`accounts`): they must not read ours."""

@@ -90,8 +90,8 @@ class Fetching(Protocol):
     def caught_up_us(self, partition: int, next_offsets: Mapping[str, int]) -> int | None:
         """How long ago the inputs had nothing at or beyond these offsets, not even behind an open transaction.
 
-        Microseconds, rounded up: what the broker has taken since then is not known. None: there is something, or nobody
-        has looked for a while.
+        Microseconds, rounded up: what the broker has taken since then is not known. None: there is something, or
+        the last look is too long ago.
         """
         ...
 
@@ -212,14 +212,14 @@ class Pump:
         self._apply_backpressure()
 
     async def book(self, decide: Callable[[Any], Output]) -> None:
-        """Commit what `decide` makes of the state, in place of `start`: see `maintenance`."""
+        """Commit what `decide` makes of the state, instead of `start`: see `maintenance`."""
         await self._commit(decide(self._state), {})
 
     def offer(self, inbound: Inbound) -> None:
         """Queue what was fetched; seeks back when something before it is missing."""
         if not self.waiting:
             self.progress_at_s = time.monotonic()
-        if inbound.topic in self._paused:  # fetched before it was told to wait, or a rebalance has let go of it
+        if inbound.topic in self._paused:  # fetched before it was paused, or resumed by a rebalance
             self._setup.fetching.pause_topic(self.number, inbound.topic)
             return
         if not self.intake.offer(inbound):
@@ -368,8 +368,8 @@ class Pump:
     def _undecided(self, inbound: Inbound) -> Inbound | None:
         """The part of a batch beyond the position.
 
-        A rebalance may forget the queue while a transaction is open that takes longer than anybody waits for it: then
-        what is in that transaction is fetched and queued a second time.
+        A rebalance may empty the queue while a transaction is open for longer than the rebalance waits. Then the
+        records of that transaction are fetched and queued a second time.
         """
         position = self._position.next_offsets[inbound.topic]
         if inbound.next_offset <= position:
@@ -532,7 +532,7 @@ class Pump:
         if isinstance(lost, FencedError):
             self._count_fence()
         if isinstance(lost, FencedError) or time.monotonic() - self._commit_began_s >= session_s:
-            # Most likely the group has given the partition to somebody else: leave time to be told so.
+            # Most likely the group has given the partition to another worker: leave time for the news.
             until_s = time.monotonic() + session_s
             while time.monotonic() < until_s and not self._closing:
                 await asyncio.sleep(0.1)

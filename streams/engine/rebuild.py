@@ -1,9 +1,9 @@
-"""Writes a partition's rebuilt state in the place of the lost one, so that no half of it is ever used.
+"""Replaces a partition's lost state by the rebuilt one, so that no half of it is ever used.
 
 The rules of this file:
 1. No worker may run: what it has committed since the outputs were read would be lost. `refuse_while_working` asks the
    consumer group; and the partition's transactional id is taken over, so that a worker that was not seen is fenced.
-2. The first thing written is a mark in the place of the position record, the last the new position record. Between the
+2. The first thing written is a mark instead of the position record, the last the new position record. Between the
    two a worker refuses to start, and `credits rebuild --accounts` does it all again.
 3. What was there before goes: seen ids are deleted, since they were hashed with another seed, and accounts that are
    not among the new ones.
@@ -35,7 +35,7 @@ from streams.settings import Settings
 ANSWER_TIMEOUT_S = 30.0
 # One transaction: well within its time-out of 10 s.
 WRITE_BYTES_MAX = 4 * 1024 * 1024
-# A worker with a name leaves its place in the group only when its session has run out.
+# A worker with a name stays a member of the group until its session has run out.
 SESSION_MARGIN_S = 1.0
 ATTEMPTS_MAX = 5
 COMMIT = 1
@@ -68,7 +68,7 @@ class RebuiltState:
 def refuse_while_working(settings: Settings, waits: Callable[[float], None] = lambda _seconds: None) -> None:
     """Raises `WorkerAtWorkError` while the workers' consumer group has members.
 
-    A worker that was stopped may keep its place for as long as a session: that is waited for, and `waits` is told so.
+    A worker that was stopped may stay a member for one session. That is waited for, and `waits` is called.
     """
     session_s = settings.session_timeout_ms / 1000 + SESSION_MARGIN_S
     deadline = time.monotonic() + session_s
@@ -94,7 +94,7 @@ def fence(settings: Settings) -> None:
 
 
 def replace_state(settings: Settings, number: int, reader: CommittedReader, state: RebuiltState) -> None:
-    """Write a partition's state in the place of the old one.
+    """Replace a partition's state.
 
     1. Take the partition over. 2. Mark it as being rebuilt. 3. Delete the old ids. 4. Write the new ids, then the
     accounts, taking away those that are no more. 5. Write the position record. A crash before 5 leaves the mark, with

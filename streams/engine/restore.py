@@ -41,7 +41,7 @@ from streams.settings import Settings
 
 log = logging.getLogger(__name__)
 
-# Of an output topic that goes on beyond the state so many records are read, to say how far.
+# How many records of an output topic that goes on beyond the state are read, to say how far it goes.
 TAIL_RECORDS_MAX = 10_000
 REBUILD = "restore copies of one moment, or make the state again from the ledger with `credits rebuild --accounts`"
 
@@ -233,8 +233,8 @@ def _place(topic: str, number: int, offset: int | None) -> str:
 def _not_ours(topic: str, number: int, offset: int | None, what: str, error: SealError) -> StateLostError:
     return StateLostError(
         f"{_place(topic, number, offset)}: the record of {what} is refused, {error}",
-        "set CREDITS_INTERNAL_KEY to the keys it was written with (several: commas between); if somebody else wrote "
-        "it, find out who, then `credits rebuild --accounts`",
+        "set CREDITS_INTERNAL_KEY to the keys it was written with (several: commas between); if another program "
+        "wrote it, find out which, then `credits rebuild --accounts`",
     )
 
 

@@ -9,7 +9,7 @@ The rules of this file:
    transaction as the effects. `load` of all blobs gives the same memory again.
 4. At most 32 bytes an id: 28 in sorted runs of numpy columns, 1 to 2 in the filter. No Python object per id.
 
-The hash is XXH3-128 with a secret seed per partition: nobody who can choose ids knows which ones collide, and with
+The hash is XXH3-128 with a secret seed per partition: a sender who chooses ids cannot know which ones collide. With
 5·10⁶ ids the chance that any two collide by accident is 10⁻²⁶.
 """
 
@@ -160,9 +160,9 @@ class SeenMemory:
         for bucket in sorted(self._buckets):
             inside = oldest <= bucket
             if inside.any():
-                places = maybe[inside]
+                numbers = maybe[inside]
                 for run in self._buckets[bucket]:
-                    _search(run, ids[places], places, found)
+                    _search(run, ids[numbers], numbers, found)
         return found
 
     def add(self, ids: Digests, hashes: UInt64s, hint: int, at: Int64s) -> None:
@@ -319,8 +319,8 @@ def _run_of_blobs(parts: list[Blob]) -> _Run:
     return _sorted_run(ids, np.concatenate([part.contents for part in parts]), np.concatenate(hints), hint_from)
 
 
-def _search(run: _Run, wanted: Digests, places: npt.NDArray[np.intp], found: Found) -> None:
-    """Marks in `found` (at `places`) which of `wanted` the run holds."""
+def _search(run: _Run, wanted: Digests, numbers: npt.NDArray[np.intp], found: Found) -> None:
+    """Marks in `found` (at `numbers`) which of `wanted` the run holds."""
     at = np.searchsorted(run.first, wanted[:, 0])
     open_ = np.flatnonzero(at < len(run.first))
     while len(open_):
@@ -329,7 +329,7 @@ def _search(run: _Run, wanted: Digests, places: npt.NDArray[np.intp], found: Fou
         hit = same_half & (run.second[here] == wanted[open_, 1])
         if hit.any():
             rows = here[hit]
-            where = places[open_[hit]]
+            where = numbers[open_[hit]]
             found.known[where] = True
             found.contents[where] = run.content[rows]
             found.hints[where] = run.hint[rows].astype(np.int64) + run.hint_from

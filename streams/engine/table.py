@@ -75,7 +75,7 @@ class LedgerConsumer(BatchConsumer):
         return ends
 
     async def earliest_offsets(self, *partitions: TP) -> Mapping[TP, int]:
-        """The beginnings of the logs; of a changelog nobody reads, so any number will do."""
+        """The beginnings of the logs; a changelog is never read, so any number will do."""
         changelogs = self.app.tables.changelog_topics
         asked = [tp for tp in partitions if tp.topic not in changelogs]
         firsts = dict(await super().earliest_offsets(*asked)) if asked else {}

@@ -8,7 +8,7 @@ The rules of this file:
    Only the commit, which waits for the broker, is for another.
 3. After any failure the producer is not used again: whether the transaction went through is read from Kafka, by
    restoring the partition.
-4. The same after a commit that succeeded, but lost a connection on the way or was slow. librdkafka then repeats
+4. The same after a commit that succeeded, but lost a connection meanwhile or was slow. librdkafka then repeats
    requests, and a copy may still be on the network. It does not speak the protocol of KIP-890 (its issue 5423), so the
    broker cannot tell that copy from a request of the next transaction, and would end that one halfway. The next
    producer has a higher epoch, by which the broker refuses the copy.
@@ -125,7 +125,7 @@ class PartitionProducer:
                 return PartitionProducer(settings, partition, producer, connections.lost)
 
     def write(self, writes: Writes) -> None:
-        """Begin a transaction and hand everything over. Waits for nobody; `commit` must follow.
+        """Begin a transaction and hand everything over. Does not block; `commit` must follow.
 
         1. Begin. 2. Hand over the records of the own partition. 3. Hand over keyed records. A crash after any of them
         has no effect: the next owner's `open` aborts what is there.

@@ -1,4 +1,4 @@
-"""Deletes seen ids from Kafka when nobody can need them any more.
+"""Deletes seen ids from Kafka when they cannot be needed any more.
 
 Kafka's own retention must not: it goes by its clock, the memory of ids by the ledger's, and a partition without traffic
 or behind by days still needs what Kafka would call old. So the topics are kept permanently, and what the memory has

@@ -1,4 +1,4 @@
-"""The state of one organisation: its wallets with their grants, its settings, and what is on the way.
+"""The state of one organisation: its wallets with their grants, its settings, and what is in transit.
 
 Rules of this file: data only, with what can be read off it without a decision. Only `evolve` and what it calls change
 an account, so that folding the ledger from an empty account gives the same bytes. Amounts are nano-units, times are
@@ -19,7 +19,7 @@ from streams.ledger.entry import Slice
 from streams.ledger.rating import Overrides
 
 LOW_BALANCE_THRESHOLD_DEFAULT_NANOS = 10 * NANOS
-"""The line of `credit_balance_low` of a wallet that nobody set up (contract, `wallet`)."""
+"""The threshold of `credit_balance_low` of a wallet without settings (contract, `wallet`)."""
 
 TIME_ZONE_DEFAULT = "UTC"
 
@@ -119,7 +119,7 @@ class BudgetBook(msgspec.Struct, array_like=True):
     """The budgets of a wallet, found by the usage they are about."""
 
     by_field: dict[int, dict[str, list[Budget]]] = msgspec.field(default_factory=dict)
-    """By the place in `budgets.Scope` of the first field that they name, and its value."""
+    """By the index in `budgets.Scope` of the first field that they name, and its value."""
     org_wide: list[Budget] = msgspec.field(default_factory=list)
     count: int = 0
     alerting_count: int = 0
@@ -127,7 +127,7 @@ class BudgetBook(msgspec.Struct, array_like=True):
 
 
 class Topup(msgspec.Struct, array_like=True):
-    """Auto top-up of a wallet (product rule 20): its terms, and the charge on its way."""
+    """Auto top-up of a wallet (product rule 20): its terms, and the charge in flight."""
 
     enabled: bool
     threshold: int
@@ -139,7 +139,7 @@ class Topup(msgspec.Struct, array_like=True):
     requested_seq: int = 0
     """`seq` of the entry that caused the last request."""
     in_flight: str | None = None
-    """Id of the request that nobody answered yet."""
+    """Id of the request that has no answer yet."""
     in_flight_amount: int = 0
     """What of `charged` is that request's: 0 from the next month on."""
     charged: int = 0
@@ -286,7 +286,7 @@ class CorrectedUsage(msgspec.Struct, array_like=True):
     occurred_at: int = 0
     billing_unit: BillingUnit | None = None
     rebooking: int = 0
-    """What a correction has given back, when the next entry is the new revision and judges the lines for both."""
+    """What a correction has given back, when the next entry is the new revision and evaluates alerts for both."""
     first_recorded_at: int = 0
     """When its first booking was recorded, which a correction does not change; 0: this is the first."""
 
@@ -350,7 +350,7 @@ class Account(msgspec.Struct, array_like=True):
 
     @property
     def known(self) -> bool:
-        """Somebody set the org up, or it had credits or usage; a refused command alone does not make an org known."""
+        """The org was set up, or had credits or usage; a refused command alone does not make an org known."""
         return self.org is not None or bool(self.wallets) or bool(self.members)
 
     def in_transit_nanos(self, unit: str) -> int:

@@ -18,11 +18,12 @@ from typing import NamedTuple
 import msgspec
 
 from schemas.amounts import format_amount
-from schemas.enums import BudgetWindow, DecisionCode
+from schemas.enums import BudgetWindow, RejectReason
 from streams.ledger.account import Account, Budget, ModelAccess, Wallet
 from streams.ledger.alerts import LIMIT_RULE_ID, NEGATIVE_RULE_ID, STOP_MESSAGE
 from streams.ledger.authority import may_spend
 from streams.ledger.budgets import ANY_SCOPE, Scope, matching
+from streams.ledger.refusals import Refused
 from streams.ledger.usage import wallet_for
 from streams.ledger.windows import window_of, window_starts_at
 
@@ -31,21 +32,9 @@ DEPLOYMENT = "deployment"
 
 LOW_CREDIT_RULE_ID = "low_credit_limit"
 
-HTTP_STATUS = {
-    DecisionCode.OK: 200,
-    DecisionCode.CREDITS_NOT_AVAILABLE: 402,
-    DecisionCode.CREDITS_HELD: 402,
-    DecisionCode.LIMIT_REACHED: 402,
-    DecisionCode.MODEL_NOT_ALLOWED: 403,
-    DecisionCode.NOT_AUTHORIZED: 403,
-    DecisionCode.BLOCKED: 403,
-    DecisionCode.UNKNOWN_HOLD: 404,
-    DecisionCode.ALREADY_RESOLVED: 409,
-}
-
 
 class AdmissionRequest(msgspec.Struct, frozen=True):
-    """What somebody wants to do, and about how much it costs."""
+    """The work that a caller wants to start, and about how much it costs."""
 
     wallet: str
     amount: int
@@ -57,23 +46,15 @@ class AdmissionRequest(msgspec.Struct, frozen=True):
 
 
 class Admission(msgspec.Struct, frozen=True):
-    """The answer. A refusal by a limit names it, its window and when that ends (product rule 13)."""
+    """The answer: allowed unless a rule refuses. A refusal by a limit names it, its window and when that ends."""
 
-    code: DecisionCode
-    grantable: int
-    """Nano-units that could be granted at most; 0 where nothing could."""
-    limit_id: str | None = None
-    limit_window: BudgetWindow | None = None
-    limit_ends_at: int | None = None
-    message: str = ""
+    refused: Refused | None = None
+    grantable: int = 0
+    """Nano-units that could be granted at most, also where the whole amount is refused; 0 where nothing could."""
 
     @property
     def allowed(self) -> bool:
-        return self.code is DecisionCode.OK
-
-    @property
-    def http_status(self) -> int:
-        return HTTP_STATUS[self.code]
+        return self.refused is None
 
 
 class _Limit(NamedTuple):
@@ -89,47 +70,57 @@ class _Limit(NamedTuple):
 def admit(account: Account, request: AdmissionRequest, at: int) -> Admission:
     """Whether the org may do this at `at` (the ledger's time; what is due by then is settled)."""
     wallet = wallet_for(account, request.wallet)
-    if account.closed:
-        return Admission(DecisionCode.BLOCKED, 0, message="The organisation is closed.")
-    if not may_spend(account, request.scope.user_id):
-        message = f"User {request.scope.user_id} is not authorized to use this organisation's credits."
-        return Admission(DecisionCode.NOT_AUTHORIZED, 0, message=message)
-    if not model_allowed(account.access, request.scope.model):
-        return Admission(DecisionCode.MODEL_NOT_ALLOWED, 0, message=f"Model {request.scope.model} is not allowed.")
-    if request.free:
-        return Admission(DecisionCode.OK, 0)
+    refused = _refuse_always(account, request)
+    if refused is not None or request.free:
+        return Admission(refused)
     if beyond_negative_limit(wallet):
-        return Admission(DecisionCode.BLOCKED, 0, NEGATIVE_RULE_ID, message=STOP_MESSAGE)
+        return Admission(Refused(RejectReason.BLOCKED, STOP_MESSAGE, NEGATIVE_RULE_ID))
     spendable = spendable_in(wallet, request.operation)
     limits = _limits(account, wallet, request.scope, at)
     low = is_new_work(request.operation) and wallet.available <= wallet.terms.low_credit_limit
     grantable = 0 if low else max(0, min([spendable, *(limit.remaining for limit in limits)]))
     for limit in limits:
         if limit.remaining <= 0 or request.amount > limit.remaining:
-            message = _passed(limit, request)
-            return Admission(
-                DecisionCode.LIMIT_REACHED, grantable, limit.limit_id, limit.window, limit.ends_at, message
-            )
-    without_holds = spendable + wallet.held
-    if low:
-        held = wallet.held and wallet.terms.low_credit_limit < without_holds >= request.amount
-        code = DecisionCode.CREDITS_HELD if held else DecisionCode.CREDITS_NOT_AVAILABLE
-        message = "Credits are at or below the low-credit limit: no new work is begun."
-        return Admission(code, grantable, LOW_CREDIT_RULE_ID, message=message)
-    if spendable <= 0 or request.amount > spendable:
-        if wallet.held and 0 < without_holds >= request.amount:
-            return Admission(DecisionCode.CREDITS_HELD, grantable, message="The credits are held by other work.")
-        return Admission(DecisionCode.CREDITS_NOT_AVAILABLE, grantable, message="Not enough credits are available.")
-    return Admission(DecisionCode.OK, grantable)
+            return Admission(_refuse_over(limit, request), grantable)
+    refused = _refuse_new_work(wallet, request, spendable) if low else _refuse_short(wallet, request, spendable)
+    return Admission(refused, grantable)
 
 
-def _passed(limit: _Limit, request: AdmissionRequest) -> str:
+def _refuse_always(account: Account, request: AdmissionRequest) -> Refused | None:
+    """What stands against free work too."""
+    user_id, model = request.scope.user_id, request.scope.model
+    if account.closed:
+        return Refused(RejectReason.ORG_CLOSED, "The organisation is closed.")
+    if not may_spend(account, user_id):
+        message = f"User {user_id} is not authorized to use this organisation's credits."
+        return Refused(RejectReason.NOT_AUTHORIZED, message)
+    if not model_allowed(account.access, model):
+        return Refused(RejectReason.MODEL_NOT_ALLOWED, f"Model {model} is not allowed.")
+    return None
+
+
+def _refuse_over(limit: _Limit, request: AdmissionRequest) -> Refused:
     name = f"Limit {limit.limit_id} of {format_amount(limit.level)} {request.wallet} a {limit.window}"
+    remaining, asked = format_amount(limit.remaining), format_amount(request.amount)
+    message = f"{name} would be passed: {remaining} are left, {asked} asked for."
     if limit.remaining <= 0:
-        return f"{name} is reached."
-    return (
-        f"{name} would be passed: {format_amount(limit.remaining)} are left, {format_amount(request.amount)} asked for."
-    )
+        message = f"{name} is reached."
+    return Refused(RejectReason.LIMIT_REACHED, message, limit.limit_id, limit.window, limit.ends_at)
+
+
+def _refuse_new_work(wallet: Wallet, request: AdmissionRequest, spendable: int) -> Refused:
+    without_holds = spendable + wallet.held
+    held = wallet.held and wallet.terms.low_credit_limit < without_holds >= request.amount
+    reason = RejectReason.CREDITS_HELD if held else RejectReason.INSUFFICIENT_CREDITS
+    return Refused(reason, "Credits are at or below the low-credit limit: no new work is begun.", LOW_CREDIT_RULE_ID)
+
+
+def _refuse_short(wallet: Wallet, request: AdmissionRequest, spendable: int) -> Refused | None:
+    if 0 < spendable >= request.amount:
+        return None
+    if wallet.held and 0 < spendable + wallet.held >= request.amount:
+        return Refused(RejectReason.CREDITS_HELD, "The credits are held by other work.")
+    return Refused(RejectReason.INSUFFICIENT_CREDITS, "Not enough credits are available.")
 
 
 def model_allowed(access: ModelAccess | None, model: str | None) -> bool:

@@ -1,20 +1,20 @@
-"""The lines that a wallet is watched for, and the alerts of crossing and leaving them (product rules 25-28).
+"""The thresholds of a wallet, and the alerts of crossing and clearing them (product rules 25-28).
 
 Rules of this file:
-- A line has a distance: how much more can be spent until it is reached; at 0 or below it is crossed ("on the line
-  counts"). So the next line to be reached is the nearest, and a jump over several reports them from near to far.
-- A crossing alerts once. A line is armed again, in a new epoch, only by an entry that replenishes: one that adds
+- A threshold has a distance: how much more can be spent until it is reached. At 0 or below it is crossed: to reach it
+  is enough. So the next threshold to be reached is the nearest, and a jump over several reports them from near to far.
+- A crossing alerts once. A threshold is armed again, in a new epoch, only by an entry that replenishes: one that adds
   credits or begins a month, and leaves the distance above 0. Holds that come and go do not re-arm. Credits that have
-  expired when they come in lift nothing over a line: the expiry that takes them follows at the same instant.
-- One entry that takes a wallet out of any of its alarms raises one `credit_resolved` that lists the lines left;
-  leaving depletion raises `credit_balance_restored` instead.
+  expired when they come in clear no threshold: the expiry that takes them follows at the same instant.
+- One entry that clears some thresholds raises one `credit_resolved` that lists them; clearing depletion raises
+  `credit_balance_restored` instead.
 - A changed rule is a new version: armed again, and evaluated at once. An alert's id is a function of org, wallet, kind,
   rule, version and epoch, so the same crossing has the same id whenever the ledger is folded.
 - Depletion and the negative limit look at the settled balance, limits and budgets at what was booked, everything else
   at the available one.
-- Lines that are measured against credits (a balance, a percentage, days left, low, depleted) are not watched in a
-  wallet that never had any (product rule 26); those of usage (month spend, limits, budgets, the negative limit) are.
-- The line of a low balance is that of the auto top-up while it is on (product rule 28).
+- Thresholds that are measured against credits (a balance, a percentage, days left, low, depleted) are not evaluated in
+  a wallet that never had any (product rule 26); those of usage (month spend, limits, budgets, the negative limit) are.
+- The threshold of a low balance is that of the auto top-up while it is on (product rule 28).
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ STOP_MESSAGE = "You've used all your available credits. Please add more credits 
 
 
 class Figures(NamedTuple):
-    """What lines are measured against, in nano-units of the wallet."""
+    """What thresholds are measured against, in nano-units of the wallet."""
 
     settled: int
     available: int
@@ -75,7 +75,7 @@ def figures(wallet: Wallet) -> Figures:
 
 
 def figures_with(wallet: Wallet, used: int) -> Figures:
-    """The wallet as it stood before `used` was given back: with the revision that an amendment takes the place of."""
+    """The wallet as it stood before `used` was given back: with the revision that an amendment replaces."""
     now = figures(wallet)
     return now._replace(settled=now.settled - used, available=now.available - used, used=now.used + used)
 
@@ -87,7 +87,7 @@ def _figures_after_lapses(wallet: Wallet, at: int) -> Figures:
 
 
 def distance(rule_type: ThresholdType, level: int, now: Figures) -> int:
-    """Nano-units that can be spent until the line is reached; 0 or below: crossed. `level`: see `Rule.level`."""
+    """Nano-units that can be spent until the threshold is reached; 0 or below: crossed. `level`: see `Rule.level`."""
     match rule_type:
         case ThresholdType.BALANCE_AT_OR_BELOW:
             return now.available - level
@@ -217,7 +217,7 @@ def _rule_threshold(wallet: Wallet, rule: Rule, before: Figures) -> _Threshold:
 
 
 class _Transitions:
-    """What an entry did to the lines of a wallet, found line by line."""
+    """What an entry did to the thresholds of a wallet, found one by one."""
 
     def __init__(self, cleared: tuple[str, ...]) -> None:
         self.crossed: list[_Threshold] = []

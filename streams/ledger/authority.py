@@ -3,8 +3,8 @@
 Rules of this file: `system` may do all. A setting needs the role of an owner or an admin, or `billing` where money is
 meant; where the org has members recorded, the actor must also hold such a role there. A purchase or refund without an
 actor comes from the payment service and counts as `system`. A transfer needs an administrator of both orgs. A
-user recorded with the role `none` is no member, and may not begin work that costs; users nobody recorded may, for who
-may ask in an org's name is Kafka's and the API's to know.
+user recorded with the role `none` is no member, and may not begin work that costs. A user without a record may: Kafka
+and the API decide who may ask in an org's name.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def administers(account: Account, actor: str) -> bool:
 
 
 def may_spend(account: Account, user_id: str | None) -> bool:
-    """Whether work may begin for this user; None: nobody is named."""
+    """Whether work may begin for this user; None: no user is named."""
     return user_id is None or account.members.get(user_id) is not MemberRole.NONE
 
 

@@ -65,4 +65,4 @@ CARRIED: Final = tuple(name for name in SHARED if name not in _IDENTITY and _is_
 """Dimensions and quantities of a usage: its entry carries them, and so does the `correction` that takes it back."""
 
 DIMENSIONS: Final = tuple(name for name in CARRIED if _is_text(_USAGE_FIELDS[name]) and name != "unit_of_measure")
-"""What usage is told apart by: also carried by the entry that refunds some of it."""
+"""The dimensions of usage: also carried by the entry that refunds some of it."""

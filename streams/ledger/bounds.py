@@ -19,7 +19,7 @@ Rules of this file:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from operator import attrgetter
 
 import msgspec
@@ -29,7 +29,7 @@ from schemas.topics import ACCOUNT_BYTES_MAX
 from streams.ledger.account import Account, encode_account
 from streams.ledger.avro_fields import CARRIED
 from streams.ledger.entry import Entry, Slice
-from streams.ledger.refusals import Refusal
+from streams.ledger.refusals import Refused
 
 WALLETS_MAX = 64
 """Units of an org. A wallet without grants is some 150 bytes, and a line of 50 in every balance record."""
@@ -41,15 +41,15 @@ BARRED_MAX = 5_000
 """Users with the role `none`, who may not spend; those named first are forgotten first, and are then like any user."""
 
 GRANTS_MAX = 500
-"""Grants of an org with something left, and those on their way to other orgs, which may come back; about 70 bytes each.
+"""Grants of an org with something left, and those in transit to other orgs, which may come back; about 70 bytes each.
 
-One entry may draw on all of them, and one leg carry them all: a slice is at most 0.6 KiB, a lot 1.1 KiB, so 550 KiB,
-beside 300 KiB of attributes at most, where a record may have `RECORD_BYTES_MAX`, 1 MiB. An allowance passes the limit,
-for it replaces the one before.
+One entry may draw on all of them, and one leg carry them all: a slice is at most 0.6 KiB, a lot 1.1 KiB, so 550 KiB.
+With at most 300 KiB of attributes that fits into `RECORD_BYTES_MAX`, 1 MiB. An allowance passes the limit, for it
+replaces the one before.
 """
 
 TRANSFERS_IN_TRANSIT_MAX = 1_000
-"""Transfers of an org that nobody has answered, about 80 bytes each. An answer takes seconds."""
+"""Transfers of an org without an answer yet, about 80 bytes each. An answer takes seconds."""
 
 REFUNDED_MAX = 4_096
 """Usages of which something was refunded in the 35 days in which usage can be, about 50 bytes each."""
@@ -60,21 +60,21 @@ wallets 0.8 MiB), grants that come back (500 of 1.1 KiB, 0.6 MiB), and one comma
 10,000 holds with ids of 36 characters are 2 MB, so it is long texts alone that reach it."""
 
 REMEASURE_ENTRIES = 64
-"""A nearly full account is measured once in so many entries, for that takes some 5 ms. So it may count as full for 63
-entries more than it is."""
+"""How often a nearly full account is measured, in entries: measuring takes some 5 ms. So an account may count as full
+for 63 entries more than it is."""
 
 NEARLY_FULL_BYTES = FULL_BYTES * 7 // 8
 
 _KEPT = attrgetter(
     "wallet", "event_id", "slices", "grants", *CARRIED, "hold_id", "counterparty_org_id", "correlation_id", "details"
 )
-"""What of an entry may come to stand in an account; its place in the log does not."""
+"""What of an entry may come to stand in an account; its position in the log does not."""
 
 _COPIES_MAX = 3
 """How often one text of an entry may stand there: a hold's id does so three times."""
 
 _NUMBERS_BYTES = 128
-"""What stands there beside the texts."""
+"""An upper bound of what an entry adds besides its texts."""
 
 
 def raise_size_bound(account: Account, entry: Entry) -> None:
@@ -90,61 +90,56 @@ def raise_size_bound(account: Account, entry: Entry) -> None:
             account.remeasure_after_seq = account.seq + REMEASURE_ENTRIES
 
 
-def refuse_full_account(account: Account) -> Refusal | None:
+def refuse_full_account(account: Account) -> Refused | None:
     """Set when the account takes nothing more that would stay."""
     if account.size_bound_bytes <= FULL_BYTES:
         return None
     message = f"what is open in the organisation takes more than {FULL_BYTES} bytes"
-    return Refusal(RejectReason.ACCOUNT_FULL, message)
+    return Refused(RejectReason.ACCOUNT_FULL, message)
 
 
-def refuse_new_wallet(account: Account, unit: str) -> Refusal | None:
+def refuse_new_wallet(account: Account, unit: str) -> Refused | None:
     """Set when `unit` would be one wallet too many."""
     if unit in account.wallets or len(account.wallets) < WALLETS_MAX:
         return None
-    return Refusal(RejectReason.TOO_MANY_WALLETS, f"an organisation has at most {WALLETS_MAX} wallets")
+    return Refused(RejectReason.TOO_MANY_WALLETS, f"an organisation has at most {WALLETS_MAX} wallets")
 
 
-def refuse_new_grants(account: Account, grants: int) -> Refusal | None:
+def refuse_new_grants(account: Account, grants: int) -> Refused | None:
     """Set when `grants` more would be too many."""
     there = sum(len(wallet.grants) + len(wallet.ended) for wallet in account.wallets.values())
     away = sum(transit.lots for transit in account.in_transit.values())
     if there + away + grants <= GRANTS_MAX:
         return None
-    return Refusal(RejectReason.TOO_MANY_GRANTS, f"an organisation has at most {GRANTS_MAX} grants")
+    return Refused(RejectReason.TOO_MANY_GRANTS, f"an organisation has at most {GRANTS_MAX} grants")
 
 
-def refuse_new_credits(account: Account, unit: str, grants: int) -> Refusal | None:
-    """Set when the org cannot take so many grants into a wallet."""
+def refuse_new_credits(account: Account, unit: str, grants: int) -> Refused | None:
+    """Set when the org cannot take this many more grants into a wallet."""
     return refuse_new_wallet(account, unit) or refuse_new_grants(account, grants) or refuse_full_account(account)
 
 
-def refuse_new_transfer(account: Account) -> Refusal | None:
-    """Set when no more transfers may be on their way."""
+def refuse_new_transfer(account: Account) -> Refused | None:
+    """Set when no more transfers may be in transit."""
     if len(account.in_transit) < TRANSFERS_IN_TRANSIT_MAX:
         return refuse_full_account(account)
-    return Refusal(
-        RejectReason.TOO_MANY_TRANSFERS, f"{TRANSFERS_IN_TRANSIT_MAX} transfers of the organisation are on their way"
+    return Refused(
+        RejectReason.TOO_MANY_TRANSFERS, f"{TRANSFERS_IN_TRANSIT_MAX} transfers of the organisation are in transit"
     )
 
 
-def refuse_reversal(account: Account, unit: str, slices: Iterable[Slice]) -> Refusal | None:
+def refuse_reversal(account: Account, unit: str, slices: Iterable[Slice]) -> Refused | None:
     """Set when what was drawn cannot come back, for the grants that are empty or forgotten would be too many."""
     wallet = account.wallets[unit]
     live = {grant.grant_id for grant in (*wallet.grants, *wallet.ended)}
     return refuse_new_grants(account, sum(part.grant_id not in live for part in slices))
 
 
-def refuse_refund(account: Account, usage_id: str, horizon: int) -> Refusal | None:
+def refuse_refund(account: Account, usage_id: str, horizon: int) -> Refused | None:
     """Set when the refund of one more usage cannot be remembered; `horizon`: refunds of older usage are forgotten."""
     if usage_id not in account.refunded and len(account.refunded) >= REFUNDED_MAX:
         kept = sum(known.usage_recorded_at >= horizon for known in account.refunded.values())
         if kept >= REFUNDED_MAX:
             message = f"refunds of {REFUNDED_MAX} usages are remembered"
-            return Refusal(RejectReason.TOO_MANY_REFUNDS, message)
+            return Refused(RejectReason.TOO_MANY_REFUNDS, message)
     return refuse_full_account(account)
-
-
-def refusal_details(refusal: Refusal) -> Mapping[str, str]:
-    """The refusal in the words of `details`."""
-    return {"message": refusal.message}

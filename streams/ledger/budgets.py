@@ -50,7 +50,7 @@ class BudgetCharge(NamedTuple):
 
 
 def matching(book: BudgetBook, scope: Scope) -> list[Budget]:
-    """The budgets that a usage counts towards: those of the whole org first. On the way of every usage with budgets."""
+    """The budgets that a usage counts towards: those of the whole org first. Called for every usage with budgets."""
     found = [*book.org_wide]
     for field_index, by_field in book.by_field.items():
         named = scope[field_index]
@@ -235,7 +235,7 @@ def _begin(budget: Budget, number: int, time_zone: str) -> None:
 def charge(
     wallet: Wallet, scope: Scope, cost: int, time_zone: str, at: int, used_at: int | None = None
 ) -> list[BudgetCharge]:
-    """Count `cost` (below 0: given back) towards the budgets of a usage; who crossed is for `lines` to judge.
+    """Count `cost` (below 0: given back) towards the budgets of a usage; `alerts` finds which of them were crossed.
 
     `used_at`: when the usage was first recorded, where that was before: only windows count that were open then as well.
     """

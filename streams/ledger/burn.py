@@ -29,7 +29,7 @@ def follow(wallet: Wallet, time_zone: str, at: int, month_started_at: int) -> Bu
 
 
 def rate(burn: Burn | None) -> int:
-    """Nano-units a day, rounded down; 0: nothing is used, or nobody asked."""
+    """Nano-units a day, rounded down; 0: nothing is used, or no rule needs the rate."""
     return sum(burn.days) // len(burn.days) if burn is not None and burn.days else 0
 
 

@@ -13,12 +13,13 @@ import msgspec
 
 from schemas.enums import ActorRole, HoldAction, OnShortage, PurchaseKind, PurchaseStatus, RefundTarget, SettingKind
 from streams.ledger.avro_fields import completed
+from streams.ledger.entry import Leg
 
 PRIORITY_DEFAULT = 50
 """Draw-down priority of a grant that names none (product rule 2)."""
 
 
-class Command(msgspec.Struct, frozen=True):
+class InputRecord(msgspec.Struct, frozen=True):
     """A record of an input topic."""
 
     @classmethod
@@ -31,7 +32,7 @@ class Command(msgspec.Struct, frozen=True):
 
 
 @completed("usage")
-class Usage(Command, frozen=True):
+class Usage(InputRecord, frozen=True):
     """Work that was done (product rules 7-9)."""
 
     event_id: str
@@ -73,7 +74,7 @@ class Usage(Command, frozen=True):
 
 
 @completed("purchase")
-class Purchase(Command, frozen=True):
+class Purchase(InputRecord, frozen=True):
     """Credits bought or given, or a charge that failed (product rule 19)."""
 
     purchase_id: str
@@ -93,7 +94,7 @@ class Purchase(Command, frozen=True):
 
 
 @completed("transfer")
-class Transfer(Command, frozen=True):
+class Transfer(InputRecord, frozen=True):
     """Credits to be moved to another org (product rule 22)."""
 
     transfer_id: str
@@ -107,7 +108,7 @@ class Transfer(Command, frozen=True):
 
 
 @completed("refund")
-class Refund(Command, frozen=True):
+class Refund(InputRecord, frozen=True):
     """Credits of a purchase to be taken back, or of a usage to be given back (product rule 21)."""
 
     refund_id: str
@@ -122,7 +123,7 @@ class Refund(Command, frozen=True):
 
 
 @completed("hold")
-class Hold(Command, frozen=True):
+class Hold(InputRecord, frozen=True):
     """Credits to be set aside, taken or let go (product rule 18)."""
 
     hold_id: str
@@ -145,7 +146,7 @@ class Hold(Command, frozen=True):
 
 
 @completed("setting")
-class Setting(Command, frozen=True):
+class Setting(InputRecord, frozen=True):
     """A change of what an org may do and how (product rule 33); `body` is JSON."""
 
     setting_id: str
@@ -156,6 +157,9 @@ class Setting(Command, frozen=True):
     kind: SettingKind
     body: str
 
+
+Command = Usage | Purchase | Transfer | Refund | Hold | Setting | Leg
+"""All that the ledger decides."""
 
 for _command in (Usage, Purchase, Transfer, Refund, Hold, Setting):
     msgspec.json.Decoder(_command)  # see the end of `entry`: not for two threads at once

@@ -7,7 +7,7 @@ Rules of this file:
   refunds are part of what is unwound, so the new revision can be refunded as if it were the first.
 - An amendment in one wallet moves the difference: the new revision draws first on what the correction has just given
   back, in the order it was drawn, also where it would expire at once; only what it costs more goes by the draw-down
-  order. The wallet's lines are judged at its end, and its budgets too.
+  order. Thresholds and budgets are evaluated once, at its end.
 - Budgets count a revision in the windows in which the usage was first recorded, and in no other (`budgets`).
 - A revision of a usage of which nothing is booked is booked as it stands, and remembered like a corrected one, so that
   a lower revision is refused when it comes after all; a void of it is `unknown_usage`.
@@ -25,7 +25,7 @@ import msgspec
 
 from schemas.enums import DeadLetterCode, EntryKind, EntryReason, GrantKind, RejectReason
 from streams.ledger.account import Account, CorrectedUsage, Wallet
-from streams.ledger.bounds import refusal_details, refuse_full_account, refuse_reversal
+from streams.ledger.bounds import refuse_full_account, refuse_reversal
 from streams.ledger.commands import Usage
 from streams.ledger.entry import Slice
 from streams.ledger.grants import find_grant, overdraft_slice
@@ -33,71 +33,59 @@ from streams.ledger.hold_decisions import capture_by_usage
 from streams.ledger.holds import kept_by
 from streams.ledger.journal import Journal
 from streams.ledger.rating import Rated
-from streams.ledger.refusals import DeadLetter
+from streams.ledger.refusals import DeadLetter, Refusal, Refused
 from streams.ledger.reversals import USAGE_REFUND_WINDOW_MICROS, Reversal, ReversalDetails, plan_reversal
-from streams.ledger.usage import check_spendable, usage_fields, wallet_for
+from streams.ledger.usage import refuse_cost, usage_fields, wallet_for
 
 CORRECTED_MAX = 4_096
 """Corrected usages remembered per org, about 200 bytes each; corrections of further ones are dead letters."""
 
 
-def decide_correction(journal: Journal, usage: Usage, rated: Rated | None, booked: CorrectedUsage | None) -> None:
+def decide_correction(
+    journal: Journal, usage: Usage, rated: Rated | None, booked: CorrectedUsage | None
+) -> Refusal | None:
     """Amend or void, or book what comes as a revision at first.
 
-    `rated`: the new revision, None when it is voided; `booked`: what is known of the usage (`booked.latest_usage`).
-
-    Raises DeadLetter `duplicate_with_different_content` for a revision that is not higher, `amount_out_of_range`, and
-    `invalid_field` when there are too many corrections.
+    `rated`: the new revision, None when it is voided; `booked`: what is known of the usage (`reversals.latest_usage`).
     """
     account = journal.account
     if booked is None and rated is not None:  # nothing to unwind, and it is not lost (product rule 16)
-        _check_remembered(account, usage, journal.at)
-        check_spendable(account, wallet_for(account, rated.wallet), rated.cost)
-        _book(journal, usage, rated)
-        return
+        dead_letter = _refuse_revision(account, usage, rated, journal.at)
+        if dead_letter is None:
+            _book(journal, usage, rated)
+        return dead_letter
     if booked is None or booked.recorded_at + USAGE_REFUND_WINDOW_MICROS < journal.at:
-        journal.reject(
-            usage.wallet or "",
-            RejectReason.UNKNOWN_USAGE,
-            event_id=usage.event_id,
-            occurred_at=usage.occurred_at,
-            revision=usage.revision,
-        )
-        return
+        return Refused(RejectReason.UNKNOWN_USAGE)
     if usage.revision <= booked.revision:
         message = f"revision {booked.revision} is booked; a correction needs a higher one"
-        raise DeadLetter(DeadLetterCode.DUPLICATE_WITH_DIFFERENT_CONTENT, message)
-    _check_remembered(account, usage, journal.at)
-    if rated is not None:
-        check_spendable(account, wallet_for(account, rated.wallet), rated.cost)
-    limit_refusal = refuse_reversal(account, booked.wallet, booked.slices)
-    if limit_refusal is not None:
-        journal.reject(
-            booked.wallet,
-            limit_refusal.reason,
-            event_id=usage.event_id,
-            occurred_at=usage.occurred_at,
-            revision=usage.revision,
-            details=msgspec.json.encode(refusal_details(limit_refusal)).decode(),
-        )
-        return
-    restored = _reverse_usage(journal, usage, booked, rebooked=rated is not None and _rebooked(booked, rated))
+        return DeadLetter(DeadLetterCode.DUPLICATE_WITH_DIFFERENT_CONTENT, message)
+    dead_letter = _refuse_revision(account, usage, rated, journal.at)
+    if dead_letter is not None:
+        return dead_letter
+    refused = refuse_reversal(account, booked.wallet, booked.slices)
+    if refused is not None:
+        return refused.in_wallet(booked.wallet)
+    reversal = _plan(account, usage, booked, journal.at)
+    if isinstance(reversal, DeadLetter):
+        return reversal
+    restored = _reverse(journal, usage, booked, reversal, rebooked=rated is not None and _rebooked(booked, rated))
     if rated is not None:
         _book(journal, usage, rated, restored if rated.wallet == booked.wallet else ())
+    return None
 
 
-def _check_remembered(account: Account, usage: Usage, at: int) -> None:
-    """Raise DeadLetter `invalid_field` when one more usage with a revision cannot be remembered."""
-    if usage.event_id in account.corrected:
-        return
-    limit_refusal = refuse_full_account(account)
-    if limit_refusal is not None:
-        raise DeadLetter(DeadLetterCode.INVALID_FIELD, f"revision: {limit_refusal.message}")
-    oldest = next(iter(account.corrected.values()), None)
-    horizon = at - USAGE_REFUND_WINDOW_MICROS  # those before it are forgotten by the next entry
-    if len(account.corrected) >= CORRECTED_MAX and oldest is not None and oldest.recorded_at >= horizon:
-        message = f"more than {CORRECTED_MAX} usages had a revision in 35 days"
-        raise DeadLetter(DeadLetterCode.INVALID_FIELD, message)
+def _refuse_revision(account: Account, usage: Usage, rated: Rated | None, at: int) -> DeadLetter | None:
+    """`invalid_field` when one more usage with a revision cannot be remembered; else as `refuse_cost`."""
+    if usage.event_id not in account.corrected:
+        full = refuse_full_account(account)
+        if full is not None:
+            return DeadLetter(DeadLetterCode.INVALID_FIELD, f"revision: {full.message}")
+        oldest = next(iter(account.corrected.values()), None)
+        horizon = at - USAGE_REFUND_WINDOW_MICROS  # those before it are forgotten by the next entry
+        if len(account.corrected) >= CORRECTED_MAX and oldest is not None and oldest.recorded_at >= horizon:
+            message = f"more than {CORRECTED_MAX} usages had a revision in 35 days"
+            return DeadLetter(DeadLetterCode.INVALID_FIELD, message)
+    return None if rated is None else refuse_cost(account, wallet_for(account, rated.wallet), rated.cost)
 
 
 def _book(journal: Journal, usage: Usage, rated: Rated, restored: tuple[Slice, ...] = ()) -> None:
@@ -143,20 +131,28 @@ def _draw_restored_first(wallet: Wallet, cost: int, restored: tuple[Slice, ...])
     return tuple(slices)
 
 
-def _reverse_usage(journal: Journal, usage: Usage, booked: CorrectedUsage, *, rebooked: bool) -> tuple[Slice, ...]:
-    """Write the correction; returns what its wallet's grants have got back by it, in the order it was drawn."""
-    account = journal.account
+def _plan(account: Account, usage: Usage, booked: CorrectedUsage, at: int) -> Reversal | DeadLetter:
+    """All of a booked usage goes back, less what was refunded."""
     refunded = account.refunded.get(usage.event_id)
     so_far = refunded.amount if refunded is not None else 0
     amount = sum(part.amount_nanos for part in booked.slices) - so_far
-    overdraft_grant_id = f"correction/{usage.event_id}/{usage.revision}"
-    reversal = plan_reversal(account, booked, so_far, amount, overdraft_grant_id, journal.at)
+    return plan_reversal(account, booked, so_far, amount, _overdraft_grant_id(usage), at)
+
+
+def _overdraft_grant_id(usage: Usage) -> str:
+    return f"correction/{usage.event_id}/{usage.revision}"
+
+
+def _reverse(
+    journal: Journal, usage: Usage, booked: CorrectedUsage, reversal: Reversal, *, rebooked: bool
+) -> tuple[Slice, ...]:
+    """Write the correction; returns what its wallet's grants have got back by it, in the order it was drawn."""
     details = ReversalDetails(reversal.spent, booked.recorded_at, booked.revision, rebooked, booked.first_recorded_at)
     carried: dict[str, Any] = dict(booked.carried)
     journal.write(
         EntryKind.CORRECTION,
         booked.wallet,
-        amount,
+        sum(part.amount_nanos for part in reversal.returned),
         event_id=usage.event_id,
         occurred_at=booked.occurred_at,
         slices=reversal.slices,
@@ -167,7 +163,7 @@ def _reverse_usage(journal: Journal, usage: Usage, booked: CorrectedUsage, *, re
         details=msgspec.json.encode(details).decode(),
         **carried,
     )
-    return _restored_slices(account.wallets[booked.wallet], reversal, overdraft_grant_id)
+    return _restored_slices(journal.account.wallets[booked.wallet], reversal, _overdraft_grant_id(usage))
 
 
 def _restored_slices(wallet: Wallet, reversal: Reversal, overdraft_grant_id: str) -> tuple[Slice, ...]:
@@ -191,5 +187,5 @@ def _restored_slices(wallet: Wallet, reversal: Reversal, overdraft_grant_id: str
 
 
 def _rebooked(booked: CorrectedUsage, rated: Rated) -> bool:
-    """The new revision moves the same wallet, so that lines are judged once, when it is booked."""
+    """The new revision moves the same wallet, so that alerts are evaluated once, when it is booked."""
     return rated.cost > 0 and rated.wallet == booked.wallet

@@ -81,7 +81,7 @@ def allowance_due(account: Account, wallet: Wallet) -> int:
 
 
 def notice_at(grant: Grant) -> int | None:
-    """When the grant's holder is told that it will expire; None: never, or it is done."""
+    """When the notice of the grant's expiry is due; None: never, or it was given."""
     if grant.noticed or grant.expires_at is None or own_monthly(grant):
         return None
     at = grant.expires_at - EXPIRING_NOTICE_MICROS

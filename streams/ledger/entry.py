@@ -173,7 +173,7 @@ class Alert(msgspec.Struct, frozen=True):
 
 
 class Leg(msgspec.Struct, frozen=True):
-    """One half of a transfer on its way; also the command that the receiving org decides on."""
+    """One half of a transfer in transit; also the command that the receiving org decides on."""
 
     leg_id: str
     transfer_id: str

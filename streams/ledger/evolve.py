@@ -93,7 +93,7 @@ class _Failure(msgspec.Struct, frozen=True):
 
 
 class _Movement:
-    """An entry that is not usage, on its way into a wallet; `at`: what falls due happens at its time."""
+    """An entry that is not usage, while it is folded into a wallet; `at`: what falls due happens at its time."""
 
     def __init__(self, account: Account, wallet: Wallet, entry: Entry) -> None:
         self.account = account
@@ -101,10 +101,10 @@ class _Movement:
         self.entry = entry
         self.at = entry.recorded_at if entry.source_topic else entry.occurred_at
         self.alerts_deferred = False
-        """The next entry judges the lines for this one too."""
+        """Alerts are evaluated at the next entry, for this one too."""
         self.replenished = entry.amount_nanos > 0
         self.alerts: list[Alert] = []
-        """About what happens once, rather than about a line."""
+        """About what happens once, rather than about a threshold."""
         self.cleared: tuple[str, ...] = ()
         self.charged: list[BudgetCharge] = []
 
@@ -134,7 +134,7 @@ def _movement(account: Account, entry: Entry) -> list[Alert]:
 
 
 def _count(movement: _Movement) -> None:
-    """What the entry adds to the wallet's counters and to what is on the way or held."""
+    """What the entry adds to the wallet's counters and to what is in transit or held."""
     account, wallet, entry = movement.account, movement.wallet, movement.entry
     amount = entry.amount_nanos
     match entry.kind:

@@ -104,7 +104,7 @@ def has_ended(credits: Grant | Lot, at: int) -> bool:
 
 
 def hold_coverage(wallet: Wallet, carried: Mapping[str, int] | None = None) -> Iterator[tuple[Grant, int]]:
-    """What active holds cover of each grant in draw-down order, beside what they keep of grants that have ended.
+    """What active holds cover of each grant in draw-down order, without what they keep of grants that have ended.
 
     `carried`: what is about to leave grants, by their ids.
     """
@@ -306,7 +306,7 @@ def _change(wallet: Wallet, part: Slice, at: int) -> None:
 
 
 def _refill(wallet: Wallet, grant: Grant, at: int) -> None:
-    """An empty grant has something again. In its last week nobody is told that it ends in a week: that is over."""
+    """An empty grant has something again. In its last week the notice of its expiry is no longer given."""
     wallet.exhausted.remove(grant)
     _file(wallet, grant, at)
     if grant.expires_at is not None and grant.expires_at - EXPIRING_NOTICE_MICROS <= at:
@@ -321,4 +321,4 @@ def _evict_exhausted(wallet: Wallet, at: int) -> None:
     """
     kept = [empty for empty in wallet.exhausted if empty.kind is GrantKind.PURCHASED or not has_ended(empty, at)]
     surplus = len(kept) - EXHAUSTED_MAX
-    wallet.exhausted = [empty for place, empty in enumerate(kept) if place >= surplus or empty.current]
+    wallet.exhausted = [empty for number, empty in enumerate(kept) if number >= surplus or empty.current]

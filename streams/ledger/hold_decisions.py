@@ -22,7 +22,7 @@ import msgspec
 
 from schemas.enums import DeadLetterCode, DecisionCode, EntryKind, EntryReason, HoldAction, OnShortage, RejectReason
 from streams.ledger.account import Account, ActiveHold, Wallet
-from streams.ledger.admission import HTTP_STATUS, Admission, AdmissionRequest, admit
+from streams.ledger.admission import Admission, AdmissionRequest, admit
 from streams.ledger.bounds import refuse_full_account, refuse_new_wallet
 from streams.ledger.budgets import Scope
 from streams.ledger.commands import Hold, Usage
@@ -32,9 +32,9 @@ from streams.ledger.holds import HoldTerms, kept_by, resolved_before
 from streams.ledger.journal import Journal
 from streams.ledger.pricing import is_free
 from streams.ledger.rating import Rated, Work
-from streams.ledger.refusals import DeadLetter, check_range
+from streams.ledger.refusals import DeadLetter, Refusal, Refused, refuse_range
 from streams.ledger.source import Context
-from streams.ledger.usage import check_spendable, usage_fields, wallet_for
+from streams.ledger.usage import refuse_cost, usage_fields, wallet_for
 
 HOLD_MAX_MICROS = 24 * 3_600 * 1_000_000
 """The longest a hold lasts (product rule 18); also how long one lasts that does not say."""
@@ -45,33 +45,71 @@ that the account has no room for (`bounds`), with the reason of that as the limi
 
 HOLDS_LIMIT_ID = "active_holds"
 
-_REASONS = {
-    DecisionCode.CREDITS_NOT_AVAILABLE: RejectReason.INSUFFICIENT_CREDITS,
-    DecisionCode.CREDITS_HELD: RejectReason.CREDITS_HELD,
-    DecisionCode.LIMIT_REACHED: RejectReason.LIMIT_REACHED,
-    DecisionCode.MODEL_NOT_ALLOWED: RejectReason.MODEL_NOT_ALLOWED,
-    DecisionCode.NOT_AUTHORIZED: RejectReason.NOT_AUTHORIZED,
-    DecisionCode.BLOCKED: RejectReason.BLOCKED,
-    DecisionCode.UNKNOWN_HOLD: RejectReason.UNKNOWN_HOLD,
-    DecisionCode.ALREADY_RESOLVED: RejectReason.ALREADY_RESOLVED,
+DECISION_CODES = {
+    RejectReason.INSUFFICIENT_CREDITS: DecisionCode.CREDITS_NOT_AVAILABLE,
+    RejectReason.CREDITS_HELD: DecisionCode.CREDITS_HELD,
+    RejectReason.LIMIT_REACHED: DecisionCode.LIMIT_REACHED,
+    RejectReason.MODEL_NOT_ALLOWED: DecisionCode.MODEL_NOT_ALLOWED,
+    RejectReason.NOT_AUTHORIZED: DecisionCode.NOT_AUTHORIZED,
+    RejectReason.BLOCKED: DecisionCode.BLOCKED,
+    RejectReason.ORG_CLOSED: DecisionCode.BLOCKED,
+    RejectReason.UNKNOWN_HOLD: DecisionCode.UNKNOWN_HOLD,
+    RejectReason.ALREADY_RESOLVED: DecisionCode.ALREADY_RESOLVED,
 }
-"""What the entry of a refused hold says, where the decision says the code."""
+"""What the decision says, where the entry of a refused hold says the reason."""
 
-_SHORT = frozenset({DecisionCode.CREDITS_NOT_AVAILABLE, DecisionCode.CREDITS_HELD})
+HTTP_STATUS = {
+    DecisionCode.OK: 200,
+    DecisionCode.CREDITS_NOT_AVAILABLE: 402,
+    DecisionCode.CREDITS_HELD: 402,
+    DecisionCode.LIMIT_REACHED: 402,
+    DecisionCode.MODEL_NOT_ALLOWED: 403,
+    DecisionCode.NOT_AUTHORIZED: 403,
+    DecisionCode.BLOCKED: 403,
+    DecisionCode.UNKNOWN_HOLD: 404,
+    DecisionCode.ALREADY_RESOLVED: 409,
+}
+
+_RESOLVED_BEFORE = Refused(RejectReason.ALREADY_RESOLVED, "The hold was resolved before.")
+_UNKNOWN = Refused(RejectReason.UNKNOWN_HOLD, "No such hold is active.")
+
+_SHORT = frozenset({RejectReason.INSUFFICIENT_CREDITS, RejectReason.CREDITS_HELD})
 
 
-def decide_hold(journal: Journal, hold: Hold, context: Context) -> None:
-    """Decide one hold record. Raises DeadLetter `invalid_field`, `amount_out_of_range`, and
-    `duplicate_with_different_content` for a hold that is placed while it is active."""
+def decide_hold(journal: Journal, hold: Hold, context: Context) -> Refusal | None:
+    """Decide one hold record; what is accepted is also answered."""
     match hold.action:
         case HoldAction.PLACE:
-            _place(journal, hold, context)
+            return _place(journal, hold, context)
         case HoldAction.CAPTURE:
-            _capture(journal, hold, context)
+            return _capture(journal, hold, context)
         case HoldAction.RELEASE:
-            _release(journal, hold)
+            return _release(journal, hold)
         case _:
             assert_never(hold.action)
+
+
+def answer_refused(journal: Journal, hold: Hold, refused: Refused) -> None:
+    """The decision that goes with the entry of a refused hold."""
+    code = DECISION_CODES[refused.reason]
+    journal.answer(
+        HoldDecision(
+            hold.hold_id,
+            hold.org_id,
+            hold.action,
+            False,
+            code,
+            HTTP_STATUS[code],
+            refused.limit_id,
+            0,
+            wallet_for(journal.account, hold.wallet).available,
+            None,
+            journal.account.seq,
+            None if refused.limit_window is None else refused.limit_window.value,
+            refused.limit_ends_at,
+            refused.message or None,
+        )
+    )
 
 
 def write_release(
@@ -89,7 +127,7 @@ def write_release(
         occurred_at=occurred_at,
         reason=reason,
         hold_id=hold.hold_id,
-        **_fields(Scope(*hold.scope), hold),
+        **hold_fields(Scope(*hold.scope), hold),
     )
     if kept:
         journal.write_expiry(hold.wallet, kept, at, EntryReason.GRANT_EXPIRED, hold.hold_id)
@@ -98,34 +136,27 @@ def write_release(
 def capture_by_usage(
     journal: Journal, usage: Usage, rated: Rated, hold: ActiveHold, slices: tuple[Slice, ...] | None = None
 ) -> None:
-    """Book a usage that names an active hold, and let go of what was held beyond it. `slices`: what a new revision
-    draws; None: as any usage does."""
+    """Book a usage that names an active hold, and let go of what was held beyond it. `usage.refuse_cost` has let it
+    pass. `slices`: what a new revision draws; None: as any usage does."""
     fields = usage_fields(usage, rated)
     _book_capture(journal, hold, rated.wallet, rated.cost, usage.event_id, usage.occurred_at, fields, slices)
     captured = rated.cost if rated.wallet == hold.wallet else 0
     _accept(journal, hold.hold_id, HoldAction.CAPTURE, hold.wallet, DecisionCode.OK, captured)
 
 
-def _place(journal: Journal, hold: Hold, context: Context) -> None:
+def _place(journal: Journal, hold: Hold, context: Context) -> Refusal | None:
     account = journal.account
-    if hold.hold_id in account.holds:
-        raise DeadLetter(DeadLetterCode.DUPLICATE_WITH_DIFFERENT_CONTENT, "the hold is active already")
-    if hold.amount_nanos <= 0:
-        raise DeadLetter(DeadLetterCode.INVALID_FIELD, "amount_nanos: must be above 0")
-    if resolved_before(account, hold.hold_id):
-        _refuse(journal, hold, Admission(DecisionCode.ALREADY_RESOLVED, 0, message="The hold was resolved before."))
-        return
-    wallet = wallet_for(account, hold.wallet)
-    check_range(hold.amount_nanos, wallet.held + hold.amount_nanos, wallet.available - hold.amount_nanos)
+    refusal = _refuse_placing(account, hold)
+    if refusal is not None:
+        return refusal
     free = _is_free(account, hold, context)
-    request = AdmissionRequest(hold.wallet, hold.amount_nanos, _scope_of(hold), hold.operation, free)
-    admission = admit(account, request, journal.at)
-    granted = _granted(hold, admission, free)
-    limit_refusal = None if granted is None else _refuse_hold_over_limit(account, hold)
-    if granted is None or limit_refusal is not None:
-        admission = limit_refusal or admission
-        _refuse(journal, hold, admission)
-        return
+    request = AdmissionRequest(hold.wallet, hold.amount_nanos, scope_of_hold(hold), hold.operation, free)
+    granted = _granted(hold, admit(account, request, journal.at), free)
+    if isinstance(granted, Refused):
+        return granted
+    over_limit = _refuse_one_more(account, hold)
+    if over_limit is not None:
+        return over_limit
     latest = journal.at + HOLD_MAX_MICROS
     expires_at = latest if hold.expires_at is None else min(hold.expires_at, latest)
     terms = HoldTerms(granted, hold.amount_nanos, expires_at, hold.on_shortage)
@@ -138,9 +169,22 @@ def _place(journal: Journal, hold: Hold, context: Context) -> None:
         occurred_at=hold.occurred_at,
         hold_id=hold.hold_id,
         details=msgspec.json.encode(terms).decode(),
-        **_fields(_scope_of(hold), hold),
+        **hold_fields(scope_of_hold(hold), hold),
     )
     _accept(journal, hold.hold_id, hold.action, hold.wallet, DecisionCode.OK, granted, expires_at)
+    return None
+
+
+def _refuse_placing(account: Account, hold: Hold) -> Refusal | None:
+    """What stands against a hold whatever credits and limits there are."""
+    if hold.hold_id in account.holds:
+        return DeadLetter(DeadLetterCode.DUPLICATE_WITH_DIFFERENT_CONTENT, "the hold is active already")
+    if hold.amount_nanos <= 0:
+        return DeadLetter(DeadLetterCode.INVALID_FIELD, "amount_nanos: must be above 0")
+    if resolved_before(account, hold.hold_id):
+        return _RESOLVED_BEFORE
+    wallet, amount = wallet_for(account, hold.wallet), hold.amount_nanos
+    return refuse_range(amount, wallet.held + amount, wallet.available - amount)
 
 
 def _is_free(account: Account, hold: Hold, context: Context) -> bool:
@@ -150,39 +194,43 @@ def _is_free(account: Account, hold: Hold, context: Context) -> bool:
     return is_free(account, context.prices, work, hold.occurred_at)
 
 
-def _refuse_hold_over_limit(account: Account, hold: Hold) -> Admission | None:
-    """The refusal of one hold more than the account can keep; there is nothing to grant less of."""
+def _refuse_one_more(account: Account, hold: Hold) -> Refused | None:
+    """One hold more than the account can keep; there is nothing to grant less of."""
     if len(account.holds) >= HOLDS_MAX:
         message = f"The organisation has {HOLDS_MAX} active holds."
-        return Admission(DecisionCode.LIMIT_REACHED, 0, HOLDS_LIMIT_ID, message=message)
-    limit_refusal = refuse_new_wallet(account, hold.wallet) or refuse_full_account(account)
-    if limit_refusal is None:
-        return None
-    return Admission(DecisionCode.LIMIT_REACHED, 0, limit_refusal.reason.value, message=limit_refusal.message)
+        return Refused(RejectReason.LIMIT_REACHED, message, HOLDS_LIMIT_ID)
+    full = refuse_new_wallet(account, hold.wallet) or refuse_full_account(account)
+    return None if full is None else Refused(RejectReason.LIMIT_REACHED, full.message, full.reason.value)
 
 
-def _granted(hold: Hold, admission: Admission, free: bool) -> int | None:
-    """How much is set aside; None: refused, which free work can be too (the org is closed, the model not allowed)."""
-    if admission.allowed:
+def _granted(hold: Hold, admission: Admission, free: bool) -> int | Refused:
+    """How much is set aside. Free work can be refused too: the org is closed, the model not allowed."""
+    refused = admission.refused
+    if refused is None:
         return 0 if free else hold.amount_nanos
     if free:
-        return None
-    short = admission.code in _SHORT and admission.limit_id is None
+        return refused
+    short = refused.reason in _SHORT and refused.limit_id is None
     if hold.on_shortage is OnShortage.OVERFLOW and short:
         return hold.amount_nanos
-    capped = short or admission.code is DecisionCode.LIMIT_REACHED
-    return admission.grantable if hold.on_shortage is OnShortage.CAP and capped and admission.grantable > 0 else None
+    capped = short or refused.reason is RejectReason.LIMIT_REACHED
+    return admission.grantable if hold.on_shortage is OnShortage.CAP and capped and admission.grantable > 0 else refused
 
 
-def _capture(journal: Journal, hold: Hold, context: Context) -> None:
-    captured = _timed_out_too_early(journal.account, hold.hold_id, context) or _active(journal, hold)
-    if captured is None:
-        return
+def _capture(journal: Journal, hold: Hold, context: Context) -> Refusal | None:
+    account = journal.account
+    captured = _timed_out_too_early(account, hold.hold_id, context) or _active(account, hold.hold_id)
+    if isinstance(captured, Refused):
+        return captured
     if hold.amount_nanos < 0:
-        raise DeadLetter(DeadLetterCode.INVALID_FIELD, "amount_nanos: must not be below 0")
-    fields = _fields(Scope(*captured.scope), captured) | {"hold_id": hold.hold_id}
+        return DeadLetter(DeadLetterCode.INVALID_FIELD, "amount_nanos: must not be below 0")
+    dead_letter = refuse_cost(account, wallet_for(account, captured.wallet), hold.amount_nanos)
+    if dead_letter is not None:
+        return dead_letter
+    fields = hold_fields(Scope(*captured.scope), captured) | {"hold_id": hold.hold_id}
     _book_capture(journal, captured, captured.wallet, hold.amount_nanos, hold.hold_id, hold.occurred_at, fields)
     _accept(journal, hold.hold_id, hold.action, captured.wallet, DecisionCode.OK, hold.amount_nanos)
+    return None
 
 
 def _timed_out_too_early(account: Account, hold_id: str, context: Context) -> ActiveHold | None:
@@ -208,7 +256,6 @@ def _book_capture(
     """The usage, which takes from the hold where both are of one wallet; then what is left of the hold."""
     account = journal.account
     wallet = wallet_for(account, unit)
-    check_spendable(account, wallet, cost)
     taken = min(cost, hold.amount) if hold.wallet == unit else 0
     if slices is None:
         slices = draw_held(wallet, hold, cost)
@@ -237,69 +284,32 @@ def draw_held(wallet: Wallet, hold: ActiveHold, cost: int) -> tuple[Slice, ...]:
     return (*slices, *draw(wallet, cost)) if cost else tuple(slices)
 
 
-def _release(journal: Journal, hold: Hold) -> None:
-    active = _active(journal, hold)
-    if active is None:
-        return
+def _release(journal: Journal, hold: Hold) -> Refused | None:
+    active = _active(journal.account, hold.hold_id)
+    if isinstance(active, Refused):
+        return active
     released = active.amount
     write_release(journal, active, hold.occurred_at, EntryReason.HOLD_RELEASED, hold.hold_id, journal.at)
     _accept(journal, hold.hold_id, hold.action, active.wallet, DecisionCode.OK, released)
-
-
-def _active(journal: Journal, hold: Hold) -> ActiveHold | None:
-    """The hold that is to be resolved; None: refused."""
-    account = journal.account
-    active = account.holds.get(hold.hold_id)
-    if active is not None:
-        return active
-    if resolved_before(account, hold.hold_id):
-        refusal = Admission(DecisionCode.ALREADY_RESOLVED, 0, message="The hold was resolved before.")
-    else:
-        refusal = Admission(DecisionCode.UNKNOWN_HOLD, 0, message="No such hold is active.")
-    _refuse(journal, hold, refusal)
     return None
 
 
-def _scope_of(hold: Hold) -> Scope:
+def _active(account: Account, hold_id: str) -> ActiveHold | Refused:
+    """The hold that is to be resolved."""
+    active = account.holds.get(hold_id)
+    if active is not None:
+        return active
+    return _RESOLVED_BEFORE if resolved_before(account, hold_id) else _UNKNOWN
+
+
+def scope_of_hold(hold: Hold) -> Scope:
+    """The dimensions by which budgets count a hold."""
     return Scope(hold.user_id, hold.project_id, hold.model, hold.tool, hold.team, hold.department)
 
 
-def _fields(scope: Scope, hold: Hold | ActiveHold) -> dict[str, Any]:
-    """The dimensions of its entries: of its being placed, captured, released or refused."""
+def hold_fields(scope: Scope, hold: Hold | ActiveHold) -> dict[str, Any]:
+    """The dimensions of its entries: placed, captured, released or refused."""
     return {**scope._asdict(), "operation": hold.operation, "category": hold.category, "provider": hold.provider}
-
-
-def _refuse(journal: Journal, hold: Hold, admission: Admission) -> None:
-    closed = admission.code is DecisionCode.BLOCKED and journal.account.closed
-    journal.reject(
-        hold.wallet,
-        RejectReason.ORG_CLOSED if closed else _REASONS[admission.code],
-        event_id=hold.hold_id,
-        occurred_at=hold.occurred_at,
-        hold_id=hold.hold_id,
-        correlation_id=admission.limit_id,
-        details=msgspec.json.encode({"action": hold.action.value, "message": admission.message}).decode(),
-        **_fields(_scope_of(hold), hold),
-    )
-    wallet = wallet_for(journal.account, hold.wallet)
-    journal.answer(
-        HoldDecision(
-            hold.hold_id,
-            hold.org_id,
-            hold.action,
-            False,
-            admission.code,
-            admission.http_status,
-            admission.limit_id,
-            0,
-            wallet.available,
-            None,
-            journal.account.seq,
-            None if admission.limit_window is None else admission.limit_window.value,
-            admission.limit_ends_at,
-            admission.message or None,
-        )
-    )
 
 
 def _accept(

@@ -9,7 +9,7 @@ Rules of this file, the fold's part of holds:
 - Every active hold stands in `hold_ends` with its time-out, so none can be forgotten.
 - A hold that timed out is remembered for a capture that arrived before its end, until a hold is placed that can only
   have arrived after it, or usage names it.
-- The last `RESOLVED_MAX` resolved holds are remembered, so that a second resolution is told from an unknown hold.
+- The last `RESOLVED_MAX` resolved holds are remembered, so that a second resolution differs from an unknown hold.
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ def time_out(account: Account, hold_id: str) -> None:
 
 
 def note_used(account: Account, hold_id: str | None) -> None:
-    """A usage names the hold: it is the capture of one that has timed out, or stands in its place."""
+    """A usage names the hold: it is the capture of one that has timed out, or counts as it."""
     if hold_id is not None:
         account.holds_timed_out.pop(hold_id, None)
 

@@ -1,15 +1,15 @@
 """How a decision becomes entries: each is numbered, given its balances and folded into the account as it is written.
 
 Rules of this file: an entry is written only when nothing can refuse it any more. Exactly one entry of a command, the
-first, carries the command's place in the log; what follows from it (an allowance granted at once, an expiry) and what
-falls due has no place, and names its cause by `event_id` or `correlation_id`.
+first, carries the command's position in the log. What follows from it (an allowance granted at once, an expiry) and
+what falls due has none, and names its cause by `event_id` or `correlation_id`.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from schemas.enums import EntryKind, EntryReason, RejectReason
+from schemas.enums import EntryKind, EntryReason
 from streams.ledger.account import Account
 from streams.ledger.entry import Entry, HoldDecision, Leg, Lot, Outcome, Slice
 from streams.ledger.evolve import evolve
@@ -93,9 +93,5 @@ class Journal:
         self.outcome.legs += (leg,)
 
     def answer(self, decision: HoldDecision) -> None:
-        """Answer a hold, beside what was just written."""
+        """Answer a hold, together with what was just written."""
         self.outcome.decisions += (decision,)
-
-    def reject(self, unit: str, reason: RejectReason, *, event_id: str, occurred_at: int, **fields: Any) -> None:
-        """Write that a rule refused the command. `unit` may be of a wallet that does not exist."""
-        self.write(EntryKind.REJECTED, unit, 0, event_id=event_id, occurred_at=occurred_at, reason=reason, **fields)

@@ -90,7 +90,7 @@ def merge_id(partition: int) -> str:
 
 
 def close_second_account(account: Account, partition: int, at: int) -> Outcome:
-    """Write that a second account is closed (rule 3), and fold it. Its alerts and requests are nobody's."""
+    """Write that a second account is closed (rule 3), and fold it. Its alerts and requests are dropped."""
     outcome = Outcome()
     journal = Journal(account, at, outcome)
     name = merge_id(partition)

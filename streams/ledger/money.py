@@ -31,7 +31,7 @@ from streams.ledger.commands import Purchase, Refund
 from streams.ledger.entry import Lot, Slice
 from streams.ledger.grants import draw, grants_named, has_ended, new_grant_id, pay_overdraft, reverse_slices
 from streams.ledger.journal import Journal
-from streams.ledger.refusals import Refusal, check_range
+from streams.ledger.refusals import DeadLetter, Refusal, Refused, refuse_range
 from streams.ledger.reversals import (
     USAGE_REFUND_WINDOW_MICROS,
     ReversalDetails,
@@ -55,30 +55,21 @@ _GRANT_KINDS = {
 }
 
 
-def check_room(account: Account, wallet: Wallet, amount: int) -> None:
-    """Raise DeadLetter `amount_out_of_range` unless the wallet has room for `amount` and all that may come back."""
-    check_range(
+def _refuse_amount(account: Account, wallet: Wallet, amount: int) -> DeadLetter | None:
+    """`amount_out_of_range` unless the wallet has room for `amount` and all that may come back."""
+    return refuse_range(
         wallet.settled + account.in_transit_nanos(wallet.unit) + amount,
         wallet.allocation + amount,
         wallet.lifetime_added + amount,
     )
 
 
-def decide_purchase(journal: Journal, purchase: Purchase) -> None:
-    """Credits bought, given or adjusted, or a charge that failed. Raises DeadLetter `amount_out_of_range`."""
+def decide_purchase(journal: Journal, purchase: Purchase) -> Refusal | None:
+    """Credits bought, given or adjusted, or a charge that failed."""
     account = journal.account
     refusal = _refuse_purchase(account, purchase)
     if refusal is not None:
-        journal.reject(
-            purchase.wallet,
-            refusal.reason,
-            event_id=purchase.purchase_id,
-            occurred_at=purchase.occurred_at,
-            actor=purchase.actor,
-            correlation_id=purchase.topup_request_id,
-            details=_details(purchase),
-        )
-        return
+        return refusal
     kind = EntryKind.ADJUSTMENT if purchase.kind is PurchaseKind.ADJUSTMENT else EntryKind.PURCHASE
     amount, reason = purchase.amount_nanos, None
     lots: tuple[Lot, ...] = ()
@@ -89,7 +80,6 @@ def decide_purchase(journal: Journal, purchase: Purchase) -> None:
     elif amount < 0:
         slices = draw(wallet, -amount)
     else:
-        check_room(account, wallet, amount)
         lots = (_bought(account, purchase),)
         slices = pay_overdraft(wallet, lots, journal.at)
     journal.write(
@@ -103,14 +93,15 @@ def decide_purchase(journal: Journal, purchase: Purchase) -> None:
         reason=reason,
         actor=purchase.actor,
         correlation_id=purchase.topup_request_id,
-        details=_details(purchase),
+        details=purchase_details(purchase),
     )
+    return None
 
 
 def _refuse_purchase(account: Account, purchase: Purchase) -> Refusal | None:
     amount, unit = purchase.amount_nanos, purchase.wallet
     if not may_pay(account, purchase.actor):
-        return Refusal(RejectReason.NOT_AUTHORIZED)
+        return Refused(RejectReason.NOT_AUTHORIZED)
     if purchase.status is PurchaseStatus.FAILED:
         return None if amount < 0 else refuse_new_wallet(account, unit)
     match purchase.kind:
@@ -123,11 +114,12 @@ def _refuse_purchase(account: Account, purchase: Purchase) -> Refusal | None:
         case _:
             assert_never(purchase.kind)
     if too_little:
-        return Refusal(RejectReason.AMOUNT_NOT_POSITIVE)
+        return Refused(RejectReason.AMOUNT_NOT_POSITIVE)
+    wallet = wallet_for(account, unit)
     if amount > 0:
-        return refuse_new_credits(account, unit, 1)
-    if -amount > max(0, wallet_for(account, unit).available):
-        return Refusal(RejectReason.INSUFFICIENT_CREDITS)
+        return refuse_new_credits(account, unit, 1) or _refuse_amount(account, wallet, amount)
+    if -amount > max(0, wallet.available):
+        return Refused(RejectReason.INSUFFICIENT_CREDITS)
     return None
 
 
@@ -152,44 +144,42 @@ class _PurchaseDetails(msgspec.Struct, frozen=True, omit_defaults=True):
     failure_reason: str | None = None
 
 
-def _details(purchase: Purchase) -> str:
+def purchase_details(purchase: Purchase) -> str:
+    """The `details` of a purchase's entry, accepted or rejected."""
     details = _PurchaseDetails(purchase.kind, purchase.status, purchase.amount_nanos, purchase.failure_reason)
     return msgspec.json.encode(details).decode()
 
 
-def decide_refund(journal: Journal, refund: Refund, context: Context) -> None:
+def decide_refund(journal: Journal, refund: Refund, context: Context) -> Refusal | None:
     """Take back what is left of a purchase, or give back what a usage drew."""
     match refund.target:
         case RefundTarget.PURCHASE:
-            _refund_purchase(journal, refund)
+            return _refund_purchase(journal, refund)
         case RefundTarget.USAGE:
-            _refund_usage(journal, refund, latest_usage(journal.account, refund.target_id, context.references))
+            return _refund_usage(journal, refund, latest_usage(journal.account, refund.target_id, context.references))
         case _:
             assert_never(refund.target)
 
 
-def _refuse_refund(account: Account, refund: Refund) -> Refusal | None:
+def _refuse_refund(account: Account, refund: Refund) -> Refused | None:
     if refund.amount_nanos <= 0:
-        return Refusal(RejectReason.AMOUNT_NOT_POSITIVE)
+        return Refused(RejectReason.AMOUNT_NOT_POSITIVE)
     if not may_pay(account, refund.actor):
-        return Refusal(RejectReason.NOT_AUTHORIZED)
+        return Refused(RejectReason.NOT_AUTHORIZED)
     return None
 
 
-def _refund_purchase(journal: Journal, refund: Refund) -> None:
+def _refund_purchase(journal: Journal, refund: Refund) -> Refused | None:
     account, amount = journal.account, refund.amount_nanos
     found = max(grants_named(account, PURCHASE_FAMILY, refund.target_id), key=itemgetter(0), default=None)
-    unit, grant = ("", None) if found is None else found[1:]
-    refusal = _refuse_refund(account, refund)
-    if refusal is not None:
-        _reject_refund(journal, refund, unit, refusal)
-        return
-    if grant is None:
-        _reject_refund(journal, refund, unit, Refusal(RejectReason.UNKNOWN_PURCHASE))
-        return
-    if amount > _refundable(account.wallets[unit], grant, journal.at):
-        _reject_refund(journal, refund, unit, Refusal(RejectReason.EXCEEDS_REFUNDABLE))
-        return
+    refused = _refuse_refund(account, refund)
+    if found is None:
+        return refused or Refused(RejectReason.UNKNOWN_PURCHASE)
+    _, unit, grant = found
+    if refused is None and amount > _refundable(account.wallets[unit], grant, journal.at):
+        refused = Refused(RejectReason.EXCEEDS_REFUNDABLE)
+    if refused is not None:
+        return refused.in_wallet(unit)
     journal.write(
         EntryKind.REFUND,
         unit,
@@ -201,6 +191,7 @@ def _refund_purchase(journal: Journal, refund: Refund) -> None:
         actor=refund.actor,
         correlation_id=refund.target_id,
     )
+    return None
 
 
 def _refundable(wallet: Wallet, grant: Grant, at: int) -> int:
@@ -208,30 +199,19 @@ def _refundable(wallet: Wallet, grant: Grant, at: int) -> int:
     return 0 if has_ended(grant, at) else min(grant.remaining, max(0, wallet.available))
 
 
-def _refund_usage(journal: Journal, refund: Refund, usage: CorrectedUsage | None) -> None:
+def _refund_usage(journal: Journal, refund: Refund, usage: CorrectedUsage | None) -> Refusal | None:
     account, amount = journal.account, refund.amount_nanos
     horizon = journal.at - USAGE_REFUND_WINDOW_MICROS
-    if usage is not None and usage.recorded_at < horizon:
-        usage = None  # too old to be refunded: as if it were not known
-    unit = "" if usage is None else usage.wallet
-    refusal = _refuse_refund(account, refund)
-    if refusal is not None:
-        _reject_refund(journal, refund, unit, refusal)
-        return
-    if usage is None:
-        _reject_refund(journal, refund, unit, Refusal(RejectReason.UNKNOWN_USAGE))
-        return
+    if usage is None or usage.recorded_at < horizon:  # too old to be refunded: as if it were not known
+        return _refuse_refund(account, refund) or Refused(RejectReason.UNKNOWN_USAGE)
     known = account.refunded.get(refund.target_id)
     so_far = known.amount if known is not None else 0
-    if amount > sum(part.amount_nanos for part in usage.slices) - so_far:
-        _reject_refund(journal, refund, unit, Refusal(RejectReason.EXCEEDS_REFUNDABLE))
-        return
-    returned = reverse_slices(usage.slices, so_far, amount)
-    refusal = refuse_refund(account, refund.target_id, horizon) or refuse_reversal(account, unit, returned)
-    if refusal is not None:
-        _reject_refund(journal, refund, unit, refusal)
-        return
+    refused = _refuse_usage_refund(account, refund, usage, so_far, horizon)
+    if refused is not None:
+        return refused.in_wallet(usage.wallet)
     reversal = plan_reversal(account, usage, so_far, amount, f"refund/{refund.refund_id}", journal.at)
+    if isinstance(reversal, DeadLetter):
+        return reversal
     reversal_details = ReversalDetails(reversal.spent, usage.recorded_at, first_recorded_at=usage.first_recorded_at)
     journal.write(
         EntryKind.REFUND,
@@ -248,14 +228,17 @@ def _refund_usage(journal: Journal, refund: Refund, usage: CorrectedUsage | None
         billing_unit=usage.billing_unit,
         **dict[str, Any](dimensions_carried(usage)),
     )
+    return None
 
 
-def _reject_refund(journal: Journal, refund: Refund, unit: str, refusal: Refusal) -> None:
-    journal.reject(
-        unit,
-        refusal.reason,
-        event_id=refund.refund_id,
-        occurred_at=refund.occurred_at,
-        actor=refund.actor,
-        correlation_id=refund.target_id,
-    )
+def _refuse_usage_refund(
+    account: Account, refund: Refund, usage: CorrectedUsage, so_far: int, horizon: int
+) -> Refused | None:
+    refused = _refuse_refund(account, refund)
+    if refused is not None:
+        return refused
+    amount = refund.amount_nanos
+    if amount > sum(part.amount_nanos for part in usage.slices) - so_far:
+        return Refused(RejectReason.EXCEEDS_REFUNDABLE)
+    returned = reverse_slices(usage.slices, so_far, amount)
+    return refuse_refund(account, refund.target_id, horizon) or refuse_reversal(account, usage.wallet, returned)

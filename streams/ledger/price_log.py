@@ -28,7 +28,7 @@ class Published(NamedTuple):
 
 
 Publication = tuple[Published, str, Price | None]
-"""A record of the price topic: its place, the price's id, and the price; None: it is taken away."""
+"""A record of the price topic: its position, the price's id, and the price; None: it is taken away."""
 
 
 class PriceLog:
@@ -40,7 +40,7 @@ class PriceLog:
         self._publications = {each[0]: each for each in publications}
         self._in_force = _Ties()
         self.refused: dict[Published, Price] = {}
-        """The places of refused prices, and the price that each could tie with."""
+        """The positions of refused prices, and the price that each could tie with."""
         standing: dict[str, Price] = {}
         for published, price_id, price in sorted(self._publications.values(), key=itemgetter(0)):
             if price is not None:

@@ -15,7 +15,7 @@ from schemas.enums import DeadLetterCode
 from streams.ledger.account import Account
 from streams.ledger.commands import Usage
 from streams.ledger.rating import PriceList, Rated, RatingPlan, Work
-from streams.ledger.refusals import DeadLetter, check_range
+from streams.ledger.refusals import DeadLetter, refuse_range
 
 DEFAULT_UNIT: Final = "USD"
 
@@ -26,7 +26,9 @@ def rate(account: Account, usage: Usage, prices: PriceList, unit: str | None = N
     `unit`: the wallet of the hold or booking that the usage is about, for one that names its cost and no wallet.
     """
     if usage.cost_nanos is not None:
-        check_range(usage.cost_nanos)
+        out_of_range = refuse_range(usage.cost_nanos)
+        if out_of_range is not None:
+            raise out_of_range
         if usage.cost_nanos < 0:
             raise DeadLetter(DeadLetterCode.INVALID_FIELD, "cost_nanos must not be below 0")
         return Rated(usage.cost_nanos, upstream_unit(account, usage.wallet, unit))
@@ -64,7 +66,7 @@ def shared_plan(prices: PriceList, work: Work) -> RatingPlan:
 
 
 def is_free(account: Account, prices: PriceList, work: Work, at: int) -> bool:
-    """Whether work that begins at `at` is priced as free of charge; what nobody priced is not."""
+    """Whether work that begins at `at` is priced as free of charge; work without a price is not."""
     try:
         return plan_for(account, prices, work).tariff(at).free
     except DeadLetter:

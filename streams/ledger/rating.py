@@ -267,7 +267,7 @@ class RatingPlan:
     def _compile(self, at: int) -> Tariff:
         valid = [price for price in self._prices if price.valid_at(at)]
         if not valid:
-            raise DeadLetter(DeadLetterCode.UNKNOWN_PRICE, f"nobody priced {self._description} at that time")
+            raise DeadLetter(DeadLetterCode.UNKNOWN_PRICE, f"there is no price for {self._description} at that time")
         best = valid[0]
         edges = {edge for price in self._prices for edge in (price.valid_from, price.valid_to) if edge is not None}
         valid_from = max((edge for edge in edges if edge <= at), default=-_END_OF_TIME)

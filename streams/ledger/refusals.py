@@ -1,13 +1,13 @@
-"""The ways in which a command comes to nothing: three, each with a form of its own.
+"""How a command fails: one closed type, `Refusal`, and one exception for our own bugs.
 
 Rules of this file:
-- **A rule refuses.** A guard returns a `Refusal`, or None. The command's `decide_…` asks its guards in a fixed order,
-  writes the first refusal as an entry of kind `rejected`, and returns. After the last guard nothing refuses any more.
-- **The record cannot be booked at all.** `DeadLetter` is raised before anything has changed; the record goes to the
-  dead letters with its bytes.
-- **An entry does not follow on an account.** `BrokenLedger` is our bug or a torn log, and stops the worker.
-
-A hold is answered as well as refused: its refusal is an `admission.Admission`, which carries the decision's code.
+- A guard, and each `decide_…`, returns the first `Refusal` it finds, or None. Guards stand in a fixed order. After the
+  last one only entries are written, and nothing refuses any more. A refusal leaves the account unchanged.
+- `Refused`: a rule stands against the command. `rejections` writes it as an entry of kind `rejected`.
+- `DeadLetter`: the record cannot be booked at all. The caller keeps it with its bytes.
+- Rating finds a bad record in the middle of arithmetic, so it raises the `DeadLetter`. `decide` catches it for a
+  command, `usage_batch_rating` for a row.
+- `BrokenLedger`: an entry does not follow on an account. This is our bug or a torn log, and stops the worker.
 """
 
 from __future__ import annotations
@@ -15,18 +15,28 @@ from __future__ import annotations
 import msgspec
 
 from schemas.amounts import AMOUNT_MAX
-from schemas.enums import DeadLetterCode, RejectReason
+from schemas.enums import BudgetWindow, DeadLetterCode, RejectReason
 
 
-class Refusal(msgspec.Struct, frozen=True):
-    """A rule stands against a command: the reason of its entry, and a sentence where there is more to say."""
+class Refused(msgspec.Struct, frozen=True):
+    """A rule refuses a command."""
 
     reason: RejectReason
     message: str = ""
+    limit_id: str | None = None
+    """Of a hold: the limit in its way (product rule 13)."""
+    limit_window: BudgetWindow | None = None
+    limit_ends_at: int | None = None
+    wallet: str | None = None
+    """The wallet of what the command refers to, where that is another than the command names."""
+
+    def in_wallet(self, unit: str) -> Refused:
+        """The same refusal, of a command that refers to something in this wallet."""
+        return msgspec.structs.replace(self, wallet=unit)
 
 
 class DeadLetter(Exception):  # noqa: N818 - the contract's word for it
-    """The record goes to the dead letters with `code`; the account has not changed."""
+    """The record goes to the dead letters with `code`. A value like any other; only rating raises it."""
 
     def __init__(self, code: DeadLetterCode, message: str) -> None:
         super().__init__(message)
@@ -34,17 +44,21 @@ class DeadLetter(Exception):  # noqa: N818 - the contract's word for it
         self.message = message
 
 
+Refusal = Refused | DeadLetter
+
+
 class BrokenLedger(Exception):  # noqa: N818 - says what is broken
     """An entry does not follow on the account: a gap in `seq`, a grant that is not there, a balance that differs."""
 
 
-def check_range(*amounts: int) -> None:
-    """Raise a DeadLetter `amount_out_of_range` when one of `amounts` (nano-units) is beyond ±`AMOUNT_MAX`."""
+def refuse_range(*amounts: int) -> DeadLetter | None:
+    """`amount_out_of_range` when one of `amounts` (nano-units) is beyond ±`AMOUNT_MAX`."""
     for amount in amounts:
         if not -AMOUNT_MAX <= amount <= AMOUNT_MAX:
-            raise DeadLetter(
+            return DeadLetter(
                 DeadLetterCode.AMOUNT_OUT_OF_RANGE, f"{amount} nano-units would pass the bound of {AMOUNT_MAX}"
             )
+    return None
 
 
 def different_content(*, usage: bool) -> DeadLetter:

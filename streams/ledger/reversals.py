@@ -1,7 +1,7 @@
 """Usage that was booked: what is known of it, and how it goes back to where it was drawn (product rules 21, 23).
 
 Rules of this file:
-- What a usage drew is told by its entry; of one that has a revision the account knows the latest (`latest_usage`).
+- The entry of a usage says what it drew. Of a usage with revisions the account knows the latest (`latest_usage`).
 - It goes back to the grants it was drawn from, the last drawn first, for 35 days after its booking.
 - `ReversalDetails` is what the entry of a refund or a correction carries besides its slices, so that the fold needs
   nothing else.
@@ -18,7 +18,7 @@ from streams.ledger.account import Account, CorrectedUsage
 from streams.ledger.avro_fields import CARRIED, DIMENSIONS
 from streams.ledger.entry import Entry, Lot, Slice
 from streams.ledger.grants import give_back, lot_of, reverse_slices
-from streams.ledger.refusals import check_range
+from streams.ledger.refusals import DeadLetter, refuse_range
 from streams.ledger.usage import spent_of
 
 USAGE_REFUND_WINDOW_MICROS = 35 * 86_400 * 1_000_000
@@ -67,7 +67,7 @@ def revision_of(entry: Entry, voided: bool = False) -> CorrectedUsage:
 
 
 def latest_usage(account: Account, event_id: str, references: Mapping[str, Entry]) -> CorrectedUsage | None:
-    """The booked state of a usage: as it was corrected last, else as its entry says; None: nobody knows it."""
+    """The booked state of a usage: as it was corrected last, else as its entry says; None: it is unknown."""
     known = account.corrected.get(event_id)
     if known is not None:
         return known
@@ -78,7 +78,7 @@ def latest_usage(account: Account, event_id: str, references: Mapping[str, Entry
 
 
 def dimensions_carried(booked: CorrectedUsage) -> dict[str, str | int]:
-    """What a booked usage is told apart by."""
+    """The dimensions of a booked usage."""
     return {name: value for name, value in booked.carried.items() if name in DIMENSIONS}
 
 
@@ -96,16 +96,21 @@ class Reversal(NamedTuple):
 
 def plan_reversal(
     account: Account, booked: CorrectedUsage, so_far: int, amount: int, overdraft_grant_id: str, at: int
-) -> Reversal:
+) -> Reversal | DeadLetter:
     """How the next `amount` of a booked usage goes back to its grants, after `so_far`: the last drawn first.
 
-    Changes nothing. What was overdraft and is paid meanwhile becomes a grant `overdraft_grant_id`. Raises DeadLetter
+    Changes nothing. What was overdraft and is paid meanwhile becomes a grant `overdraft_grant_id`. A dead letter:
     `amount_out_of_range`.
     """
     wallet = account.wallets[booked.wallet]
     returned = reverse_slices(booked.slices, so_far, amount)
     spent = spent_of(returned)
-    check_range(wallet.settled + account.in_transit_nanos(wallet.unit) + amount, wallet.used - amount)
-    check_range(wallet.lifetime_spent - spent)
+    out_of_range = refuse_range(
+        wallet.settled + account.in_transit_nanos(wallet.unit) + amount,
+        wallet.used - amount,
+        wallet.lifetime_spent - spent,
+    )
+    if out_of_range is not None:
+        return out_of_range
     slices, recreated = give_back(wallet, [lot_of(wallet, part, overdraft_grant_id) for part in returned], at)
     return Reversal(returned, slices, recreated, spent)

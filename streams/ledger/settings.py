@@ -102,7 +102,7 @@ def unit_of(body: Body) -> str:
 
 
 def apply_setting(account: Account, entry: Entry) -> list[Alert]:
-    """The fold of a setting entry; returns the alerts of lines that it crosses or takes away."""
+    """The fold of a setting entry; returns the alerts of thresholds that it crosses or removes."""
     change = msgspec.json.decode(entry.details or "", type=Change)
     body = parse_shape(change.kind, msgspec.json.encode(change.body).decode())
     match body:
@@ -159,7 +159,7 @@ def refuse(account: Account, body: Body, occurred_at: int) -> str | None:
 
 
 def _adds(account: Account, body: Body) -> bool:
-    """The body comes beside those of its kind, rather than in the place of one."""
+    """The body is added to those of its kind; it replaces none of them."""
     match body:
         case MemberBody():
             return body.user_id not in account.members
@@ -172,7 +172,7 @@ def _adds(account: Account, body: Body) -> bool:
 
 
 def _joins(account: Account, body: MemberBody) -> bool:
-    """Somebody becomes a member who is none."""
+    """The body makes a user a member who was none."""
     none = MemberRole.NONE
     return body.role is not none and account.members.get(body.user_id, none) is none
 
@@ -295,9 +295,9 @@ def _set_budget(account: Account, body: BudgetBody, entry: Entry) -> list[Alert]
 
 
 def _set_topup(account: Account, body: AutoTopupBody, entry: Entry) -> list[Alert]:
-    """New terms; a charge on its way stays on its way, and what was charged this month counts.
+    """New terms; a charge in flight stays in flight, and what was charged this month counts.
 
-    While amount and cap stay as they are, the cap that stands in the way was told of (product rule 27).
+    While amount and cap stay as they are, the alert about the cap is not repeated (product rule 27).
     """
     wallet = _wallet_of(account, body.unit, entry.recorded_at)
     old_level, old = low_balance_level(wallet), wallet.topup

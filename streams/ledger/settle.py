@@ -3,7 +3,7 @@
 Rules of this file: a capture, a release, or usage that names a hold, is decided before that hold's end if it arrived
 before it, however late it is read (`hold_still_open`). At the turn of the month a wallet's entries are, in this order:
 `rollover`, which begins the month (used is 0 again) and carries what may be kept of the old allowance; the lapse of the
-rest; the new allowance. The last of them judges the lines and the top-up for all of them, by the figures of the new
+rest; the new allowance. The last of them evaluates alerts and top-up for all of them, by the figures of the new
 month alone (`evolve`). Each entry's `occurred_at` is the instant it fell due, however late it is written. What time
 alone changes without moving credits (a day or a budget's window that ends, a back-off that is over, a notice of an
 expiry to come) is a `rollover` of amount 0 with a reason. What holds cover of a grant stays when it ends, and the entry

@@ -15,7 +15,7 @@ from streams.ledger.rating import PriceList
 
 
 class Source(msgspec.Struct, frozen=True):
-    """Where a record lies in the log: topic, partition, offset."""
+    """The position of a record: topic, partition, offset."""
 
     topic: str
     partition: int

@@ -4,13 +4,13 @@ Rules of this file:
 - Credits are asked for when the available balance is at or below the threshold, as an effect of the entry that brought
   it there, or that took away what stood in the way. It is part of the fold: the ledger alone says what was asked for.
 - One charge at a time: nothing is asked for until the last request is answered, by a purchase that names it. There is
-  no time-out, for a charge that nobody heard of may still go through.
+  no time-out, for a charge without an answer may still go through.
 - After a failed charge nothing is asked for during the back-off; when it is over, an entry says so.
 - What was asked for in a month, less what failed, never passes the monthly cap. A request that would is not made, with
   one alert a month; the new month asks again.
 - A charge that comes for a request that is answered already, such as one that had failed, or a second one, was not
-  asked for: it counts in the month in which it comes, and is told like any other. No more can be done about it, but
-  that the cap stops what would be asked for next.
+  asked for: it counts in the month in which it comes, and raises the same alert. The cap then stops the next request
+  earlier.
 - A closed org asks for nothing. A request's id is a function of org, wallet and its number.
 """
 
@@ -27,12 +27,12 @@ from streams.ledger.entry import Alert, Entry, TopupRequest
 CAP_SUBJECT = "monthly_cap"
 
 ANSWERED_MAX = 64
-"""Of so many requests of a wallet, the last ones, a charge is still known that comes after the answer. Their ids are
-recomputed, a microsecond each, for such a charge only."""
+"""The last requests of a wallet for which a charge after the answer is still recognised. Their ids are recomputed, a
+microsecond each, for such a charge only."""
 
 
 def wants_credits(account: Account, wallet: Wallet) -> bool:
-    """Auto top-up is on and the wallet at or below its threshold, the org is open, and no charge is on its way."""
+    """Auto top-up is on and the wallet at or below its threshold, the org is open, and no charge is in flight."""
     topup = wallet.topup
     return (
         topup is not None

@@ -4,7 +4,7 @@ See decision 5, transfers are two local transactions.
 
 Rules of this file:
 - The source draws its grants, writes `transfer_out` and sends a `credit` leg with the lots; until an answer the credits
-  are visible as on the way (`Account.in_transit`).
+  are visible as in transit (`Account.in_transit`).
 - The target writes `transfer_in` and sends an `acknowledge` leg; or, when it cannot take them, a `return` leg with the
   same lots. A known org also writes why (`rejected`); an unknown one writes nothing and stays unknown.
 - The source writes `transfer_out` of amount 0 when the target has acknowledged, `transfer_return` when it has not: the
@@ -27,34 +27,19 @@ from streams.ledger.commands import Transfer
 from streams.ledger.entry import Leg, Lot, Slice
 from streams.ledger.grants import draw, find_grant, give_back, new_grant_id, pay_overdraft
 from streams.ledger.journal import Journal
-from streams.ledger.refusals import DeadLetter, Refusal
+from streams.ledger.refusals import DeadLetter, Refusal, Refused
 from streams.ledger.usage import wallet_for
 
 TRANSFER_FAMILY = "transfer"
 """Grants that arrived have ids of this family (`grants.new_grant_id`)."""
 
 
-def decide_transfer(journal: Journal, transfer: Transfer) -> None:
-    """Send credits away, or write why not.
-
-    Raises DeadLetter `duplicate_with_different_content` for an id whose window has passed while its credits have not
-    arrived yet: their answer would be taken for that of both.
-    """
+def decide_transfer(journal: Journal, transfer: Transfer) -> Refusal | None:
+    """Send credits away."""
     account = journal.account
-    if transfer.transfer_id in account.in_transit:
-        message = f"transfer {transfer.transfer_id} is still on its way; another needs an id of its own"
-        raise DeadLetter(DeadLetterCode.DUPLICATE_WITH_DIFFERENT_CONTENT, message)
     refusal = _refuse_transfer(account, transfer)
     if refusal is not None:
-        journal.reject(
-            transfer.wallet,
-            refusal.reason,
-            event_id=transfer.transfer_id,
-            occurred_at=transfer.occurred_at,
-            actor=transfer.actor,
-            counterparty_org_id=transfer.target_org_id,
-        )
-        return
+        return refusal
     wallet = account.wallets[transfer.wallet]
     slices = draw(wallet, transfer.amount_nanos)
     lots = tuple(_lot_of(wallet, part) for part in slices)
@@ -85,21 +70,25 @@ def decide_transfer(journal: Journal, transfer: Transfer) -> None:
             lots,
         )
     )
+    return None
 
 
 def _refuse_transfer(account: Account, transfer: Transfer) -> Refusal | None:
+    if transfer.transfer_id in account.in_transit:  # its answer would count for both
+        message = f"transfer {transfer.transfer_id} is still in transit; another needs an id of its own"
+        return DeadLetter(DeadLetterCode.DUPLICATE_WITH_DIFFERENT_CONTENT, message)
     if transfer.amount_nanos <= 0:
-        return Refusal(RejectReason.AMOUNT_NOT_POSITIVE)
+        return Refused(RejectReason.AMOUNT_NOT_POSITIVE)
     if transfer.target_org_id == account.org_id:
-        return Refusal(RejectReason.SAME_ORG)
+        return Refused(RejectReason.SAME_ORG)
     if not account.known:
-        return Refusal(RejectReason.UNKNOWN_ORG)
+        return Refused(RejectReason.UNKNOWN_ORG)
     if not administers(account, transfer.actor):
-        return Refusal(RejectReason.NOT_AUTHORIZED)
+        return Refused(RejectReason.NOT_AUTHORIZED)
     if account.closed:
-        return Refusal(RejectReason.ORG_CLOSED)
+        return Refused(RejectReason.ORG_CLOSED)
     if transfer.amount_nanos > wallet_for(account, transfer.wallet).available:
-        return Refusal(RejectReason.INSUFFICIENT_CREDITS)
+        return Refused(RejectReason.INSUFFICIENT_CREDITS)
     return refuse_new_transfer(account)
 
 
@@ -114,35 +103,25 @@ def _lot_of(wallet: Wallet, part: Slice) -> Lot:
     return Lot(part.grant_id, part.kind, part.amount_nanos, grant.priority, part.expires_at, paid, grant.currency)
 
 
-def decide_leg(journal: Journal, leg: Leg) -> None:
-    """The receiving org's part in a transfer."""
+def decide_leg(journal: Journal, leg: Leg) -> Refused | None:
+    """One leg of a transfer: credits that arrive, or the target's answer."""
     match leg.kind:
         case LegKind.CREDIT:
-            _receive(journal, leg)
+            return _receive(journal, leg)
         case LegKind.ACKNOWLEDGE:
             _acknowledged(journal, leg)
         case LegKind.RETURN:
             _returned(journal, leg)
         case _:
             assert_never(leg.kind)
+    return None
 
 
-def _receive(journal: Journal, leg: Leg) -> None:
+def _receive(journal: Journal, leg: Leg) -> Refused | None:
     account = journal.account
-    refusal = _refuse_credit(account, leg)
-    if refusal is not None:
-        if account.known:
-            journal.reject(
-                leg.wallet,
-                refusal.reason,
-                event_id=leg.transfer_id,
-                occurred_at=leg.occurred_at,
-                actor=leg.actor,
-                counterparty_org_id=leg.source_org_id,
-                correlation_id=leg.transfer_id,
-            )
-        journal.send(_answer(leg, LegKind.RETURN, refusal.reason))
-        return
+    refused = _refuse_credit(account, leg)
+    if refused is not None:
+        return refused
     lots = tuple(
         Lot(
             new_grant_id(account, TRANSFER_FAMILY, _arrival_name(leg, number)),
@@ -168,19 +147,25 @@ def _receive(journal: Journal, leg: Leg) -> None:
         correlation_id=leg.transfer_id,
     )
     journal.send(_answer(leg, LegKind.ACKNOWLEDGE, None))
+    return None
 
 
-def _refuse_credit(account: Account, leg: Leg) -> Refusal | None:
+def send_back(journal: Journal, leg: Leg, reason: RejectReason) -> None:
+    """Answer a credit leg that was refused: the lots go back to the source."""
+    journal.send(_answer(leg, LegKind.RETURN, reason))
+
+
+def _refuse_credit(account: Account, leg: Leg) -> Refused | None:
     if not account.known:
-        return Refusal(RejectReason.UNKNOWN_TARGET)
+        return Refused(RejectReason.UNKNOWN_TARGET)
     if not administers(account, leg.actor):
-        return Refusal(RejectReason.NOT_AUTHORIZED)
+        return Refused(RejectReason.NOT_AUTHORIZED)
     if account.closed:
-        return Refusal(RejectReason.ORG_CLOSED)
+        return Refused(RejectReason.ORG_CLOSED)
     wallet = wallet_for(account, leg.wallet)
     fullest = max(wallet.settled + account.in_transit_nanos(leg.wallet), wallet.allocation, wallet.lifetime_added)
     if fullest + leg.amount_nanos > AMOUNT_MAX:
-        return Refusal(RejectReason.AMOUNT_OUT_OF_RANGE)
+        return Refused(RejectReason.AMOUNT_OUT_OF_RANGE)
     return refuse_new_credits(account, leg.wallet, len(leg.grants))
 
 

@@ -32,7 +32,7 @@ from streams.ledger.entry import Alert, Entry, Slice, TopupRequest
 from streams.ledger.grants import apply_movement, draw
 from streams.ledger.holds import take_from_hold
 from streams.ledger.rating import Rated
-from streams.ledger.refusals import DeadLetter, check_range
+from streams.ledger.refusals import DeadLetter, refuse_range
 from streams.ledger.source import Source
 from streams.ledger.topups import consider_topup, request_of
 
@@ -126,17 +126,19 @@ def _fast_path_limit(wallet: Wallet) -> int:
     return max(limit, 0)
 
 
-def book_usage(account: Account, wallet: Wallet, cost: int, at: int, scope: Scope = ANY_SCOPE) -> Booking:
+def book_usage(account: Account, wallet: Wallet, cost: int, at: int, scope: Scope = ANY_SCOPE) -> Booking | DeadLetter:
     """Book a usage of `cost` (at least 0) recorded at `at`; `wallet` comes from `wallet_for`.
 
-    Not for what captures a hold or corrects (`decide` does). Raises DeadLetter as `check_spendable`, before any change.
+    Not for what captures a hold or corrects (`decide` does). A dead letter as `refuse_cost`, before any change.
     """
     grant = advance(account, wallet, cost, at, scope)
     if grant is not None:
         drawn = (Slice(grant.grant_id, grant.kind, cost, grant.expires_at),)
         settled = wallet.settled
         return Booking(account.seq, -cost, settled, settled - wallet.held, wallet.held, drawn)
-    check_spendable(account, wallet, cost)
+    dead_letter = refuse_cost(account, wallet, cost)
+    if dead_letter is not None:
+        return dead_letter
     slices = draw(wallet, cost) if cost else ()
     alerts = apply_usage(account, wallet, slices, cost, at, scope)
     request = request_of(account, wallet, at)
@@ -145,13 +147,13 @@ def book_usage(account: Account, wallet: Wallet, cost: int, at: int, scope: Scop
     return Booking(account.seq, -cost, settled, settled - wallet.held, wallet.held, slices, alerts, requests)
 
 
-def check_spendable(account: Account, wallet: Wallet, cost: int) -> None:
-    """Raise DeadLetter: `amount_out_of_range` when the wallet's numbers have no room for `cost`, `invalid_field` when
-    it would be one wallet too many."""
+def refuse_cost(account: Account, wallet: Wallet, cost: int) -> DeadLetter | None:
+    """`invalid_field` when it would be one wallet too many, `amount_out_of_range` when the wallet's numbers have no
+    room for `cost`."""
     limit_refusal = refuse_new_wallet(account, wallet.unit)
     if limit_refusal is not None:
-        raise DeadLetter(DeadLetterCode.INVALID_FIELD, f"wallet: {limit_refusal.message}")
-    check_range(
+        return DeadLetter(DeadLetterCode.INVALID_FIELD, f"wallet: {limit_refusal.message}")
+    return refuse_range(
         cost,
         wallet.settled - cost,
         wallet.settled - wallet.held - cost,

@@ -96,7 +96,7 @@ class BookedUsage:
     entries: pa.RecordBatch
     """Columns of the entry record; those left out are at their default."""
     written: dict[int, list[Entry]]
-    """By row: entries that stand before the row's own, or in its place."""
+    """By row: entries that stand before the row's own, or instead of it."""
     dead_letters: dict[int, DeadLetter]
     """By row, in the order in which they were found."""
     effective: RowNumbers
@@ -286,12 +286,11 @@ class _Booking:
     def _book_slowly(self, row: int, account: Account, unit: str, cost: int, at: int) -> None:
         """One event with everything that may come with it: what is due before it, several slices, alerts."""
         self._settle_due(row, account, at)
-        try:
-            wallet = wallet_for(account, unit)
-            scope = ANY_SCOPE if wallet.budgets is None else self._scope(row)
-            booking = book_usage(account, wallet, cost, at, scope)
-        except DeadLetter as refusal:
-            self._refuse(row, refusal)
+        wallet = wallet_for(account, unit)
+        scope = ANY_SCOPE if wallet.budgets is None else self._scope(row)
+        booking = book_usage(account, wallet, cost, at, scope)
+        if isinstance(booking, DeadLetter):
+            self._refuse(row, booking)
             return
         self.seqs[row] = booking.seq
         self.settled[row] = booking.balance
@@ -315,12 +314,11 @@ class _Booking:
         command = Usage.from_record(rows_of(rows.usages.slice(row, 1))[0])
         account = self._accounts[command.org_id]
         source = Source(rows.topic, rows.partition, int(rows.offsets[row]))
-        try:
-            with hold_still_open(account, command.hold_id, int(rows.arrived[row]), at):
-                self._settle_due(row, account, at)
-                outcome = decide(account, command, Context(at, self._prices, source, references.of(command)))
-        except DeadLetter as refusal:
-            self._refuse(row, refusal)
+        with hold_still_open(account, command.hold_id, int(rows.arrived[row]), at):
+            self._settle_due(row, account, at)
+            outcome = decide(account, command, Context(at, self._prices, source, references.of(command)))
+        if isinstance(outcome, DeadLetter):
+            self._refuse(row, outcome)
             return
         self.written.setdefault(row, []).extend(outcome.entries)
         references.note_entries(outcome.entries)

@@ -2,7 +2,7 @@
 
 Rules of this file:
 - `pricing` says by which price a usage goes. Here events of one kind (`Work`) share its plan, and a plan's tariff is
-  looked up again only when an event lies outside its time.
+  looked up again only when an event is outside its time.
 - A row that cannot be priced is refused by itself; the others are not held up.
 """
 

@@ -1,8 +1,7 @@
 """A process of its own that decodes what others may have made to hurt: records of foreign schemas, and very long ones.
 
 `schemas.codec` bounds what a record can cost before it is decoded. This is the second wall: the worker's loop, memory
-and interpreter lock are not touched, whatever the libraries do with bytes that nobody has thought of. Rules of this
-file:
+and interpreter lock are not touched, whatever the libraries do with unforeseen bytes. Rules of this file:
 1. The process is started at the first need. It ends with the pipe to its parent, so also when that is killed.
 2. Values go over in parts, bounded by what they may hold. The process may spend `CPU_S` on a part, and `MEMORY_BYTES`;
    the kernel ends it where it passes one. A part that ended it is halved; a single value that ended two processes is a
@@ -289,7 +288,7 @@ def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
 
 
 def _allow(cpu_s: int) -> None:
-    """So many seconds of the processor from now on; then the kernel ends the process."""
+    """Allow this many seconds of CPU from now on; then the kernel ends the process."""
     hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
     resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(time.process_time()) + cpu_s, hard))
 

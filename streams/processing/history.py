@@ -3,7 +3,7 @@
 Rules of this file:
 1. The ledger is folded by the ledger's own `evolve`: an account is a function of its entries, to the byte.
 2. An input record was read when something says so: an entry or a dead letter that names it or one behind it, the
-   ledger's own copy of a price, or the answer to a transfer leg that made no entry. What lies behind the last one named
+   ledger's own copy of a price, or the answer to a transfer leg that made no entry. Each later record
    was a duplicate: it is read again, and is a duplicate again. Group offsets are not believed where credits are at
    stake: they outlive a ledger that lost its end.
 3. The published balances are the check: they are of another topic, and say up to which entry each org was booked.
@@ -38,7 +38,7 @@ from streams.processing.state import PartitionState
 from streams.seals import NO_SEALS, Seals
 
 Advance = Callable[[int], None]
-"""Told how many offsets more were read."""
+"""Called with the number of further offsets that were read."""
 
 Int64s = npt.NDArray[np.int64]
 
@@ -146,7 +146,7 @@ class SourceOffsets:
     retained: int = 0
 
     def note(self, offsets: Int64s, first: int) -> None:
-        """Count so many more; `first`: the first offset that Kafka still has."""
+        """Count these offsets; `first`: the first offset that Kafka still has."""
         self.last = max(self.last, int(offsets.max()))
         self.retained += int((offsets >= first).sum())
 
@@ -260,7 +260,7 @@ def _note_sources(named: SourceOffsets, rows: SourceRows, first: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class SourceRows:
-    """The entries of a batch that name records of one topic. `rows`: their places in the batch."""
+    """The entries of a batch that name records of one topic. `rows`: which of the batch they are."""
 
     rows: npt.NDArray[np.intp]
     offsets: Int64s

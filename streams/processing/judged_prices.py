@@ -2,8 +2,8 @@
 
 Rules of this file:
 - One record for each price id of a batch: what stands under it now, and up to where its records were judged.
-- Records before the position that nobody has written down (those of an installation that kept none yet) are judged
-  with the first batch of prices after them, as everybody judges them.
+- Records before the position may be missing in the copy: those of an installation that kept none yet. They are judged
+  with the first batch of prices after them, as every worker judges them.
 - What was judged already is not written again, except with another checksum: what is sealed with an older key, or not
   at all, is written again with the first batch of prices after the change.
 """
@@ -34,7 +34,7 @@ class KeptPrices:
         self.changes: dict[str, KeptPrice] = {}
 
     def judge_earlier(self, first_offset: int, log: PriceLog) -> None:
-        """Write down what nobody has, of the records of this partition before `first_offset`."""
+        """Write down the records of this partition before `first_offset` that are missing in the copy."""
         for price_id, records in self._known.unjudged.items():
             for published, _, value in records:
                 if published.partition == self._partition and published.offset < first_offset:

@@ -4,7 +4,7 @@ Rules of this file:
 1. The order in which entries are added is the order in the ledger; `seq` of every org follows it.
 2. Usage entries come as columns, everything else as rows; each kind of record is encoded by one call at the end, for a
    call costs some 100 µs and a record of a large batch less than one.
-3. Dead letters keep key, value and headers as they came; what is wrong is told in headers beside them (contract).
+3. Dead letters keep key, value and headers as they came; further headers say what is wrong (contract).
 """
 
 from __future__ import annotations

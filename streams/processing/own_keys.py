@@ -23,6 +23,6 @@ class OwnKeys(PartitionKeys):
             return None
         message = (
             f"by murmur2 the key {key[:KEY_BYTES_MAX]!r} belongs to partition {home} of {self.partitions}, "
-            f"and the record lies in {self.number}; set its producer's partitioner to murmur2"
+            f"and the record is in {self.number}; set its producer's partitioner to murmur2"
         )
         return DeadLetter(DeadLetterCode.WRONG_PARTITION, message)

@@ -37,8 +37,8 @@ def refuse_ties(settings: Settings, writers: WriterSchemas, records: Sequence[Re
     prices = [Price.from_record(record.to_record()) for record in records]
     new = [(Published(LAST_MS, 0, number), price.price_id, price) for number, price in enumerate(prices)]
     log = published_prices(settings, writers).with_changes(new)
-    for place, price_id, _ in new:
-        other = log.refused.get(place)
+    for published, price_id, _ in new:
+        other = log.refused.get(published)
         if other is not None:
             raise PriceTieError(
                 f"price {price_id} and price {other.price_id} could match the same usage equally well",

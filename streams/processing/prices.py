@@ -6,9 +6,9 @@ Rules of this file:
   `streams.ledger.price_log` says (product rule 7).
 - So what is in force does not depend on what compaction left of the price topic (`schemas.kept_prices`), and a price
   that was just published need not wait for the worker that judges it.
-- A record that is no price, or lies under a key or in a partition that is not its own, changes nothing here. The worker
+- A record that is no price, or is not under its own key in its own partition, changes nothing here. The worker
   that owns its partition dead-letters it (`streams.processing.validation`), exactly once; here it is only passed over.
-- Nobody waits for prices in the hot path. The end of the topic is asked for once a second beside it, so it is known up
+- The hot path never waits for prices. A thread asks for the end of the topic once a second, so it is known up
   to which time everything has been read. A batch of usage waits for the reader when that is more than
   `STALE_MAX_S` ago: so long, and no longer, may usage still be rated as if a change had not been published.
   To make a change hold from an instant, publish it before, with that `valid_from`.
@@ -54,10 +54,10 @@ CATCH_UP_MAX_S: Final = 10.0
 
 CURRENT_INTERVAL_S: Final = 1.0
 STALE_MAX_S: Final = 5.0
-"""A few times the interval above: what is merely slow keeps nobody waiting."""
+"""A few times the interval above: a slow answer alone makes no batch wait."""
 
 ASK_INTERVAL_S: Final = 0.05
-"""Usage that nobody has priced, in every batch, then costs a worker 20 questions a second and its partition 50 ms."""
+"""Unpriced usage in every batch then costs a worker 20 questions a second and its partition 50 ms."""
 
 
 class PendingPrice(NamedTuple):
@@ -143,11 +143,14 @@ class PriceRecords:
             if key is not None and partition_of(key, self._partitions) != message.partition():
                 raise DeadLetter(DeadLetterCode.WRONG_PARTITION, "it is not in its key's partition")
             if value is None:
-                return deleted_price_id(key), PendingPrice(published, None, None)
+                price_id = deleted_price_id(key)
+                if isinstance(price_id, DeadLetter):
+                    raise price_id
+                return price_id, PendingPrice(published, None, None)
             price = self._price_of(key, value)
         except (UndecodableError, ValidationError, DeadLetter) as error:
-            place = {"topic": self._topic, "partition": message.partition(), "offset": message.offset()}
-            log.warning("price_ignored", **place, error=str(error))
+            position = {"topic": self._topic, "partition": message.partition(), "offset": message.offset()}
+            log.warning("price_ignored", **position, error=str(error))
             return None
         return price.price_id, PendingPrice(published, price, value)
 
@@ -173,7 +176,7 @@ class PriceSource(Protocol):
         ...
 
     def current(self) -> bool:
-        """Whether everything published until `STALE_MAX_S` ago is in `records`. Asks nobody."""
+        """Whether everything published until `STALE_MAX_S` ago is in `records`. Makes no call."""
         ...
 
     def stop(self) -> None:

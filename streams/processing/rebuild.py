@@ -132,8 +132,8 @@ def rebuild_accounts(
 ) -> list[Rebuilt]:
     """Rebuild these partitions of a processor; no worker may run (`engine.rebuild.refuse_while_working`).
 
-    1. Create the engine's topics where they are missing. 2. Fence. 3. Each partition by itself. `progress` is told how
-    many offsets there are, and gives what to tell of those that were read.
+    1. Create the engine's topics where they are missing. 2. Fence. 3. Each partition by itself. `progress` gets
+    the number of offsets, and returns what to call with those that were read.
     """
     windows = tuple(processor.seen_windows)
     prepare_topics(settings, processor.inputs, processor.outputs, windows)

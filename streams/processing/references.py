@@ -1,11 +1,11 @@
 """The usage entries that a batch's commands refer to: refunds of usage, and corrections.
 
-Which slices a usage drew is told by its ledger entry and nowhere else, so the entry is read back from Kafka; one that
-this very batch wrote is taken from the batch. Where in the ledger to look is known, in this order:
+Only the ledger entry of a usage says which slices it drew, so the entry is read back from Kafka. One that this very
+batch wrote is taken from the batch. Where in the ledger to look is known, in this order:
 1. from the memory of seen ids: that of usage, and that of money for usage booked by the capture of a hold;
 2. from the refund, which may name the time (`target_recorded_at`): however far back that is;
 3. not at all: among the last entries of the partition (`engine.ledger_lookup.PASS_RECORDS_MAX`), in one pass for all
-   of a batch. What lies beyond is unknown.
+   of a batch. An older entry is unknown.
 A search that found nothing is not repeated at once (`negative_cache`).
 """
 
@@ -212,7 +212,7 @@ class _IsUsage:
         self._writers = writers
 
     def __call__(self, value: bytes) -> bool:
-        if self._needle not in value:  # cheaper than decoding every entry on the way
+        if self._needle not in value:  # cheaper than decoding every entry
             return False
         entry = read_entry(value, self._writers)
         return entry.event_id == self._event_id and entry.kind == "usage"

@@ -26,7 +26,7 @@ from confluent_kafka import Message
 
 from schemas.codec import DecodedBatch, rows_of
 from schemas.enums import EntryKind, HoldAction, InputKind, LegKind
-from schemas.events import ID_FIELDS
+from schemas.events import ID_FIELDS, INPUTS
 from schemas.topics import INPUT_TOPICS, Topics
 from streams.engine.failures import PositionBeyondEndError, RetentionGapError, StateLostError
 from streams.engine.ports import Digests, OutcomeName, SeenWindow, UInt64s
@@ -50,10 +50,9 @@ from streams.processing.history import (
 from streams.processing.references import usage_id, usage_ids
 from streams.processing.rows import MONEY_IDS, unique_id, unique_leg
 from streams.processing.state import USAGE_IDS
-from streams.processing.validation import read
 
 ENTRIES_PER_HINT: Final = 10_000
-"""Ids of so many entries share one hint, as those of a large batch do: a look-up reads on from there."""
+"""How many entries share one hint, as those of a large batch do: a look-up reads on from there."""
 
 UNKNOWN_CONTENT: Final = 0
 
@@ -125,7 +124,7 @@ def _over_a_gap(log: Log, topic: str, position: int, history: History, shown: in
 
 
 def _after_answered(log: Log, topics: Topics, position: int) -> int:
-    """The position after the last leg with an answer: a credit for an org that nobody knows makes no entry."""
+    """The position after the last leg with an answer: a credit for an unknown org makes no entry."""
     legs = topics.name("transfer_legs")
     waiting: dict[tuple[str, str], list[tuple[int, int]]] = {}  # a leg may be sent again by hand
     for messages in log.records(legs, position):
@@ -415,7 +414,7 @@ def _ids_of_records(kind: InputKind, messages: Sequence[Message], decoded: Decod
             decoded.batch.column("org_id").to_pylist(), decoded.batch.column("event_id").to_pylist(), strict=True
         )
         return np.array([hash(name) for name in names], np.int64), ids
-    rows = [read(kind, row).to_record() for row in rows_of(decoded.batch)]
+    rows = [INPUTS[kind].from_record(dict(row)).to_record() for row in rows_of(decoded.batch)]
     return (
         np.array([hash((row["org_id"], row[ID_FIELDS[kind]])) for row in rows], np.int64),
         [unique_id(kind, row) for row in rows],

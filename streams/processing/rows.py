@@ -105,24 +105,21 @@ class RowBooking:
         known = {ids[number].tobytes(): int(found.contents[number]) for number in np.flatnonzero(found.known).tolist()}
         new: list[int] = []
         for number, candidate in enumerate(candidates):
-            try:
-                digest, content = ids[number].tobytes(), int(hashes[number])
-                if digest not in known:
-                    booked = self._decide(
-                        candidate.record["org_id"], candidate.command(kind), candidate.row, candidate.at
-                    )
-                    # A refused capture has resolved nothing: sent again, it asks again.
-                    if booked or not candidate.resolves_hold(kind):
-                        known[digest] = content
-                        new.append(number)
-                elif known[digest] == content:
-                    self._outbound.count(self._inbound.topic, "duplicates")
-                elif candidate.resolves_hold(kind):  # the ledger answers that it is resolved already
-                    self._decide(candidate.record["org_id"], candidate.command(kind), candidate.row, candidate.at)
-                else:
-                    raise different_content(usage=False)
-            except DeadLetter as refusal:
-                self._refuse(candidate.row, refusal)
+            digest, content = ids[number].tobytes(), int(hashes[number])
+            earlier = known.get(digest)
+            if earlier == content:
+                self._outbound.count(self._inbound.topic, "duplicates")
+                continue
+            if earlier is not None and not candidate.resolves_hold(kind):
+                self._refuse(candidate.row, different_content(usage=False))
+                continue
+            accepted = self._decide(candidate.record["org_id"], candidate.command(kind), candidate.row, candidate.at)
+            if isinstance(accepted, DeadLetter):
+                self._refuse(candidate.row, accepted)
+            elif earlier is None and (accepted or not candidate.resolves_hold(kind)):
+                # A refused capture has resolved nothing: sent again, it asks again.
+                known[digest] = content
+                new.append(number)
         if new:
             clocks = np.asarray([candidates[number].at for number in new], np.int64)
             seen.add(ids[new], hashes[new], self._state.partition.ledger_end, clocks)
@@ -132,14 +129,17 @@ class RowBooking:
         content_of = dict(zip(self._rows(decoded), decoded.contents(), strict=True))
         inbound, own_keys, candidates = self._inbound, self._state.own_keys, []
 
-        def take(row: int, at: int, fields: Mapping[str, Any]) -> None:
-            record = read(kind, fields).to_record()
+        def take(row: int, at: int, fields: Mapping[str, Any]) -> DeadLetter | None:
+            valid = read(kind, fields)
+            if isinstance(valid, DeadLetter):
+                return valid
+            record = valid.to_record()
             refusal = refuse_key(own_keys, inbound.keys[row], record["org_id"]) or window.refuse(
                 record["occurred_at"], inbound.timestamps_ms[row] * 1_000
             )
-            if refusal is not None:
-                raise refusal
-            candidates.append(_Candidate(row, at, record, content_of[row], unique_id(kind, record)))
+            if refusal is None:
+                candidates.append(_Candidate(row, at, record, content_of[row], unique_id(kind, record)))
+            return refusal
 
         self._each(decoded, take)
         return candidates
@@ -147,33 +147,32 @@ class RowBooking:
     def _each(
         self,
         decoded: DecodedBatch,
-        take: Callable[[int, int, Mapping[str, Any]], None],
-        absent: Callable[[int], None] | None = None,
+        take: Callable[[int, int, Mapping[str, Any]], DeadLetter | None],
+        absent: Callable[[int], DeadLetter | None] | None = None,
     ) -> None:
         """Every record in order, the clock moving with it: `take` gets its row, the time and its fields.
 
-        What cannot be decoded is a dead letter, and what `take` raises `DeadLetter` for. `absent` gets the row of a
-        record without a value, where that is allowed: in a compacted topic it deletes the record before it.
+        What cannot be decoded is a dead letter, and what `take` returns one for. `absent` gets the row of a record
+        without a value, where that is allowed: in a compacted topic it deletes the record before it.
         """
         fields_of = dict(zip(self._rows(decoded), rows_of(decoded.batch), strict=True))
         failures = {failure.position: failure for failure in decoded.failures}
         for row in range(len(self._inbound)):
             at = self._advance_clock(row)
-            try:
-                if self._inbound.values[row] is None and absent is not None:
-                    absent(row)
-                    continue
-                if row in failures:
-                    raise DeadLetter(failures[row].code, failures[row].message)
-                take(row, at, fields_of[row])
-            except DeadLetter as refusal:
+            if self._inbound.values[row] is None and absent is not None:
+                refusal = absent(row)
+            elif row in failures:
+                refusal = DeadLetter(failures[row].code, failures[row].message)
+            else:
+                refusal = take(row, at, fields_of[row])
+            if refusal is not None:
                 self._refuse(row, refusal)
 
     def _refuse(self, row: int, refusal: DeadLetter) -> None:
         self._outbound.dead_letter(self._inbound, row, refusal.code, refusal.message)
 
-    def _decide(self, org_id: str, command: Command, row: int, at: int) -> bool:
-        """Decide one command; whether no rule refused it."""
+    def _decide(self, org_id: str, command: Command, row: int, at: int) -> bool | DeadLetter:
+        """Decide one command; whether no rule refused it, or why it cannot be booked."""
         inbound = self._inbound
         source = Source(inbound.topic, inbound.partition, inbound.offsets[row])
         references = self._references.of(command)
@@ -183,6 +182,8 @@ class RowBooking:
         with hold_still_open(account, hold_id, arrived_at, at):
             self._outbound.outcome(settle_due(account, at))
             outcome = decide(account, command, Context(at, self._prices, source, references, arrived_at))
+        if isinstance(outcome, DeadLetter):
+            return outcome
         self._outbound.outcome(outcome)
         self._references.note_entries(outcome.entries)
         self._outbound.count(inbound.topic, "rejected" if outcome.rejected else "entries")
@@ -196,20 +197,27 @@ class RowBooking:
         """
         seen, seed = self._state.partition.seen[MONEY_IDS], self._state.partition.seed
 
-        def take(row: int, at: int, fields: Mapping[str, Any]) -> None:
-            self._check_seal(row)
+        def take(row: int, at: int, fields: Mapping[str, Any]) -> DeadLetter | None:
+            refusal = self._refuse_seal(row)
+            if refusal is not None:
+                return refusal
             try:
                 leg = Leg.from_record(fields)
             except msgspec.ValidationError as error:
-                raise DeadLetter(DeadLetterCode.INVALID_FIELD, str(error)) from error
-            self._check_key(row, leg.org_id)
+                return DeadLetter(DeadLetterCode.INVALID_FIELD, str(error))
+            refusal = self._refuse_key(row, leg.org_id)
+            if refusal is not None:
+                return refusal
             ids = digests([unique_leg(leg)], seed)
             if seen.lookup(ids, self._arrived([row])).known.any():
                 self._outbound.count(self._inbound.topic, "duplicates")
-                return
-            self._decide(leg.org_id, leg, row, at)
+                return None
+            accepted = self._decide(leg.org_id, leg, row, at)
+            if isinstance(accepted, DeadLetter):
+                return accepted
             content = contents([self._inbound.values[row] or b""], seed)
             seen.add(ids, content, self._state.partition.ledger_end, np.asarray([at], np.int64))
+            return None
 
         self._each(decoded, take)
 
@@ -223,25 +231,33 @@ class RowBooking:
         kept.judge_earlier(inbound.first_offset, log)
         kept.seal_again(self._state.own_keys)
 
-        def take(row: int, at: int, fields: Mapping[str, Any]) -> None:
-            record = read(InputKind.PRICE, fields).to_record()
-            self._check_key(row, record["price_id"])
+        def take(row: int, at: int, fields: Mapping[str, Any]) -> DeadLetter | None:
+            valid = read(InputKind.PRICE, fields)
+            if isinstance(valid, DeadLetter):
+                return valid
+            record = valid.to_record()
+            refusal = self._refuse_key(row, record["price_id"])
+            if refusal is not None:
+                return refusal
             published = self._published(row)
             tie = log.tie(Price.from_record(record), published)
             if tie is not None:
                 kept.refuse(record["price_id"], published)
                 message = f"price {record['price_id']} could tie with {tie.price_id}, which was published before it"
-                raise DeadLetter(DeadLetterCode.INVALID_FIELD, message)
+                return DeadLetter(DeadLetterCode.INVALID_FIELD, message)
             kept.accept(record["price_id"], published, inbound.values[row])
             self._outbound.count(inbound.topic, "entries")
+            return None
 
-        def take_away(row: int) -> None:
+        def take_away(row: int) -> DeadLetter | None:
             price_id = deleted_price_id(inbound.keys[row])
+            if isinstance(price_id, DeadLetter):
+                return price_id
             refusal = self._state.own_keys.refuse(inbound.keys[row])
-            if refusal is not None:
-                raise refusal
-            kept.accept(price_id, self._published(row), None)
-            self._outbound.count(inbound.topic, "entries")
+            if refusal is None:
+                kept.accept(price_id, self._published(row), None)
+                self._outbound.count(inbound.topic, "entries")
+            return refusal
 
         self._each(decoded, take, take_away)
         self._outbound.keep_prices(inbound.partition, kept.changes, self._state.seals)
@@ -250,21 +266,19 @@ class RowBooking:
         inbound = self._inbound
         return Published(inbound.timestamps_ms[row], inbound.partition, inbound.offsets[row])
 
-    def _check_key(self, row: int, owner: str) -> None:
-        """Raise `DeadLetter` unless the record is under the key of its owner, in the partition of that key."""
-        refusal = refuse_key(self._state.own_keys, self._inbound.keys[row], owner)
-        if refusal is not None:
-            raise refusal
+    def _refuse_key(self, row: int, owner: str) -> DeadLetter | None:
+        return refuse_key(self._state.own_keys, self._inbound.keys[row], owner)
 
-    def _check_seal(self, row: int) -> None:
-        """Raise `DeadLetter` `invalid_checksum` for a leg that no ledger with our key has written."""
+    def _refuse_seal(self, row: int) -> DeadLetter | None:
+        """`invalid_checksum` for a leg that no ledger with our key has written."""
         inbound, seals = self._inbound, self._state.seals
         headers = inbound.headers[row] if inbound.headers else ()
         tag = next((value for name, value in headers if name == TAG_HEADER), None)
         try:
             seals.check("leg", inbound.keys[row] or b"", inbound.values[row] or b"", tag)
         except SealError as error:
-            raise DeadLetter(DeadLetterCode.INVALID_CHECKSUM, f"transfer leg: {error}") from error
+            return DeadLetter(DeadLetterCode.INVALID_CHECKSUM, f"transfer leg: {error}")
+        return None
 
     def _arrived(self, rows: list[int]) -> npt.NDArray[np.int64]:
         """When these records came into the log, microseconds."""

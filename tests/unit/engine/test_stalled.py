@@ -8,7 +8,7 @@ import pytest
 from faust.types import TP
 
 from streams.engine.ports import EngineMetrics
-from streams.engine.stalled import STALL_TOLD_S, StalledInputs
+from streams.engine.stalled import STALL_REPORTED_S, StalledInputs
 from streams.kafka.transport import FetchedEnds
 
 HOLDS = TP("holds", 3)
@@ -33,10 +33,10 @@ def test_a_stall_is_told_with_its_place_and_age_and_ends(caplog: pytest.LogCaptu
         inputs.observe({HOLDS: FetchedEnds(7, 12, 0.0)}, 105.0)
         assert metrics.of[HOLDS] == 5.0
         assert inputs.sentences(105.0) == []
-        inputs.observe({HOLDS: FetchedEnds(7, 12, 0.0)}, 100.0 + STALL_TOLD_S)
-        sentence = f"holds/3 waits behind an open transaction at offset 7 since {STALL_TOLD_S:.0f} s"
-        assert inputs.sentences(100.0 + STALL_TOLD_S) == [sentence]
-        inputs.observe({HOLDS: FetchedEnds(7, 12, 0.0)}, 101.0 + STALL_TOLD_S)
+        inputs.observe({HOLDS: FetchedEnds(7, 12, 0.0)}, 100.0 + STALL_REPORTED_S)
+        sentence = f"holds/3 waits behind an open transaction at offset 7 since {STALL_REPORTED_S:.0f} s"
+        assert inputs.sentences(100.0 + STALL_REPORTED_S) == [sentence]
+        inputs.observe({HOLDS: FetchedEnds(7, 12, 0.0)}, 101.0 + STALL_REPORTED_S)
         assert [record.levelname for record in caplog.records] == ["WARNING"], "told once"
         inputs.observe({HOLDS: FetchedEnds(12, 12, 0.0)}, 130.0)
     assert metrics.of[HOLDS] == 0.0

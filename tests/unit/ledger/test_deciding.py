@@ -5,6 +5,7 @@ from __future__ import annotations
 from streams.bench.deciding import AT, LEVELS, PRICES, SCOPES, UNITS, USAGE, benchmark_account
 from streams.ledger.budgets import count_of
 from streams.ledger.decide import Context, Source, decide
+from streams.ledger.entry import Outcome
 
 
 def test_the_account_has_what_the_figure_is_told_with() -> None:
@@ -18,6 +19,7 @@ def test_deciding_again_and_again_stays_on_the_same_way() -> None:
     before = account.seq
     for _ in range(20_000):
         outcome = decide(account, USAGE, Context(AT, PRICES, Source("topic", 0, 1)))
+        assert isinstance(outcome, Outcome)
         assert not outcome.alerts
     assert account.seq == before + 20_000
     assert account.wallets["USD"].budgeted_fast_path_limit > 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import pytest
 
 from schemas.amounts import NANOS
@@ -19,11 +21,12 @@ from schemas.enums import (
     WalletStatus,
 )
 from streams.ledger.account import ModelAccess
-from streams.ledger.admission import Admission, AdmissionRequest, admit, model_allowed
+from streams.ledger.admission import AdmissionRequest, admit, model_allowed
 from streams.ledger.authority import may_pay
 from streams.ledger.balances import health, status
 from streams.ledger.budgets import BUDGETS_MAX, Scope, all_budgets, find_budget
 from streams.ledger.entry import Outcome
+from streams.ledger.hold_decisions import DECISION_CODES, HTTP_STATUS
 from tests.unit.ledger.world import DAY, START, World
 
 HOUR = DAY // 24
@@ -39,10 +42,37 @@ def rich(amount: str = "1000") -> World:
     return world
 
 
-def ask(world: World, amount: int = 1, operation: str | None = None, free: bool = False, **scope: str) -> Admission:
+class Answer(NamedTuple):
+    """What a caller is answered before work."""
+
+    allowed: bool
+    grantable: int
+    code: DecisionCode = DecisionCode.OK
+    http_status: int = 200
+    limit_id: str | None = None
+    limit_window: BudgetWindow | None = None
+    limit_ends_at: int | None = None
+    message: str = ""
+
+
+def ask(world: World, amount: int = 1, operation: str | None = None, free: bool = False, **scope: str) -> Answer:
     world.settle("acme")
     request = AdmissionRequest("USD", amount * NANOS, Scope(**scope), operation, free)
-    return admit(world.account(), request, world.at)
+    admission = admit(world.account(), request, world.at)
+    refused = admission.refused
+    if refused is None:
+        return Answer(admission.allowed, admission.grantable)
+    code = DECISION_CODES[refused.reason]
+    return Answer(
+        admission.allowed,
+        admission.grantable,
+        code,
+        HTTP_STATUS[code],
+        refused.limit_id,
+        refused.limit_window,
+        refused.limit_ends_at,
+        refused.message,
+    )
 
 
 def budget(world: World, limit: str, window: str = "month", name: str = "b", **scope: str) -> Outcome:

@@ -120,7 +120,7 @@ def test_a_price_that_was_planned_is_taken_back() -> None:
     override(world, "2", "planned", model="gpt-9", valid_from="2026-01-01T00:00:00Z", valid_to="2026-01-02T00:00:00Z")
     world.tick(40 * DAY)
     assert cost(world) == NANOS
-    with pytest.raises(DeadLetter, match="nobody priced"):
+    with pytest.raises(DeadLetter, match="there is no price"):
         cost(world, model="gpt-9")
     world.check()
 

@@ -229,7 +229,7 @@ def test_an_id_is_not_used_again_while_its_transfer_is_on_its_way() -> None:
     world.send("4", "acme", "beta")
     world.tick(40 * DAY)
     world._offset = 100
-    with pytest.raises(DeadLetter, match="still on its way") as refusal:
+    with pytest.raises(DeadLetter, match="still in transit") as refusal:
         world.send("3", "acme", "beta")
     assert refusal.value.code is DeadLetterCode.DUPLICATE_WITH_DIFFERENT_CONTENT
     assert world.account().in_transit_nanos("USD") == 4 * NANOS

@@ -208,9 +208,8 @@ def one_by_one(records: Sequence[Mapping[str, Any]], world: World) -> tuple[list
         account = world.account(usage.org_id)
         entries += settle_due(account, world.at).entries
         source = Source("topic", 0, world.commands + row + 1)
-        try:
-            outcome = decide(account, usage, Context(world.at, world.prices, source, references.of(usage)))
-        except DeadLetter:
+        outcome = decide(account, usage, Context(world.at, world.prices, source, references.of(usage)))
+        if isinstance(outcome, DeadLetter):
             refused.append(row)
             continue
         had_effect[name] = record

@@ -30,6 +30,7 @@ from streams.ledger.commands import Hold, Purchase, Refund, Setting, Transfer, U
 from streams.ledger.decide import Command, Context, Source, decide, evolve, settle_due
 from streams.ledger.entry import Alert, Entry, HoldDecision, Leg, Outcome, TopupRequest
 from streams.ledger.rating import Price, PriceList
+from streams.ledger.refusals import DeadLetter
 
 DAY = 86_400 * 1_000_000
 START = 1_777_593_600 * 1_000_000
@@ -83,7 +84,7 @@ class World:
         return self._collect(org, settle_due(self.account(org), self.at))
 
     def do(self, command: Command) -> Outcome:
-        """Settle, decide; legs wait in `legs`. Returns what came of the command alone."""
+        """Settle, decide; legs wait in `legs`. Returns what came of the command alone; raises a `DeadLetter`."""
         org = command.org_id
         self.settle(org)
         if not self.fast:
@@ -92,7 +93,10 @@ class World:
         self._offset += 1
         references = self._references(command)
         context = Context(self.at, self.prices, Source("topic", 0, self._offset), references)
-        return self._collect(org, decide(self.account(org), command, context))
+        outcome = decide(self.account(org), command, context)
+        if isinstance(outcome, DeadLetter):
+            raise outcome
+        return self._collect(org, outcome)
 
     def deliver(self) -> None:
         """Hand on legs until none travels."""

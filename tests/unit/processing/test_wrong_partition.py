@@ -116,7 +116,7 @@ def test_a_batch_of_both_is_told_apart_and_says_where_a_record_belongs() -> None
     letters = book.written["credits.dead-letters.v1"]
     assert [key for key, _, _ in letters] == [org.encode() for org in away]
     message = letters[0][2]["__streams.errors.message"].decode()
-    assert f"belongs to partition {home(away[0])} of 8, and the record lies in {AWAY}" in message
+    assert f"belongs to partition {home(away[0])} of 8, and the record is in {AWAY}" in message
 
 
 def test_a_dead_letter_replayed_to_its_partition_is_booked_there_once() -> None:

@@ -121,7 +121,7 @@ def _add_problems(call: Json, *, needs_key: bool) -> None:
             answer["description"], missing = "", codes
         answer["description"] = ", ".join(filter(None, [answer["description"], *missing]))
         content = answer.setdefault("content", {})
-        if codes:
+        if codes or MEDIA_TYPE in content:
             content[MEDIA_TYPE] = {
                 "schema": {"$ref": "#/components/schemas/Problem"},
                 "examples": {code: {"value": problem_example(code)} for code in codes},

@@ -46,7 +46,14 @@ _PROBLEM: Final[dict[str, Any]] = {
     }
 }
 PROBLEMS_TOLD: Final[dict[int | str, dict[str, Any]]] = {
-    status: {"description": text, "content": {MEDIA_TYPE: _PROBLEM | {"example": {"error_code": code, "message": why}}}}
+    status: {
+        "description": text,
+        "content": {
+            MEDIA_TYPE: _PROBLEM | {"example": {"error_code": code, "message": why}},
+            # An address or a method that is not there, and what the door refuses.
+            "application/problem+json": {},
+        },
+    }
     for status, text, code, why in (
         (400, "the request is no JSON", 400, "The request is no JSON object."),
         (404, "no such subject, version or schema", 40401, "Subject 'mine-value' not found."),
@@ -353,7 +360,7 @@ def _add_levels(router: APIRouter) -> None:
     @router.put("/config/{subject:path}", openapi_extra=takes("compatibility", LEVEL))
     def set_level(body: SchemaBody, subject: str = "") -> Json:
         """Taken only when it changes nothing."""
-        asked = str(body.get("compatibility", LEVEL)).upper()
+        asked = str(body.get("compatibility", "")).upper()
         if asked not in LEVELS:
             raise RegistryProblem(
                 422, 42203, f"Invalid compatibility level. Valid values are {', '.join(sorted(LEVELS))}."

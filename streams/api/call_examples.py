@@ -11,6 +11,8 @@ from typing import Any, Final
 VALUES: Final[Mapping[str | tuple[str, str], Any]] = MappingProxyType(
     {
         "org": "acme",
+        "hold": "req-1",
+        "lease": "lease-1",
         "number": 1,
         "kind": "wallet",
         "subject": "credits.holds.v1-value",

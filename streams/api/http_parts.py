@@ -19,14 +19,18 @@ from schemas.topics import Topics
 from streams.api.app import build_api
 from streams.api.audit_routes import audit_router
 from streams.api.finance import Desk
+from streams.api.hold_routes import holds_router
+from streams.api.holds import Holds
 from streams.api.intake import Intake
 from streams.api.invoices import invoices_router
+from streams.api.lease_routes import leases_router
 from streams.api.refused_calls import RefusedCalls
 from streams.api.setting_versions import SettingVersions
 from streams.api.statements import statements_router
 from streams.api.write_routes import write_router
 from streams.errors import KafkaUnavailableError, NoApiKeysError
 from streams.kafka.balances import BalanceReader
+from streams.kafka.decisions import DecisionReader
 from streams.kafka.key_topic import KeyReader
 from streams.kafka.latest import ASK_TIMEOUT_S
 from streams.kafka.registry import connect_registry
@@ -59,22 +63,24 @@ class HttpParts:
         self._balances = BalanceReader(settings, self._schemas)
         self._versions = SettingVersions(settings, self._schemas)
         self._intake = Intake(settings, self._schemas)
+        self._decisions = DecisionReader(settings, self._schemas)
 
     async def start(self) -> None:
-        """Begin to read; returns when the API keys are known.
+        """Begin to read; returns when the API keys are known, and the newest decisions on holds.
 
         Raises `NoApiKeysError` where others than this machine could ask and no key was ever made.
         """
         self.keys.start()
         await asyncio.to_thread(self.keys.wait_until_current, KEYS_TIMEOUT_S)
         check_keys(self._settings, self.keys.keyring)
-        for each in (self._balances, self._versions, self._intake):
+        for each in (self._balances, self._versions, self._intake, self._decisions):
             each.start()
+        await asyncio.to_thread(self._decisions.wait_until_current, KEYS_TIMEOUT_S)
         self._balances.start_checking()
 
     async def close(self) -> None:
         """Stop reading, and wait for what is on its way to Kafka."""
-        for part in (self._intake, self.keys, self._versions, self._balances):
+        for part in (self._intake, self.keys, self._versions, self._balances, self._decisions):
             await asyncio.to_thread(part.close)
         if self._registry is not None:
             self._registry.close()
@@ -86,7 +92,12 @@ class HttpParts:
         desk = Desk(lambda: people, topics.name("ledger"), self._settings.invoice_issuer)
         reading = self._settings.model_copy(update={"read_timeout_s": ASK_TIMEOUT_S})
         check_prices = functools.partial(refuse_ties, reading, self._schemas)
-        others: list[APIRouter] = [write_router(self._intake, self._versions, check_prices)]
+        holds = Holds(self._intake, self._decisions)
+        others: list[APIRouter] = [
+            write_router(self._intake, self._versions, check_prices),
+            holds_router(holds),
+            leases_router(holds, self._intake),
+        ]
         if audit_key is not None:
             others.append(audit_router(self._clickhouse.client(), audit_key))
         live, ready = checks(self._balances, self._clickhouse)

@@ -23,6 +23,23 @@ class Example:
     members: Mapping[str, Any] = field(default_factory=dict)
 
 
+REFUSED_HOLD: Final[Mapping[str, Any]] = MappingProxyType(
+    {
+        "org_id": "acme",
+        "hold_id": "req-1",
+        "action": "place",
+        "allowed": False,
+        "granted": "0",
+        "available": "1",
+        "expires_at": None,
+        "entry_seq": 43,
+        "limit_id": None,
+        "window": None,
+        "ends_at": None,
+    }
+)
+"""What a hold's refusal says besides."""
+
 PROBLEMS: Final[Mapping[str, Example]] = MappingProxyType(
     {
         "bad_request": Example(400, "the address is not UTF-8 in percent-encoding"),
@@ -31,6 +48,15 @@ PROBLEMS: Final[Mapping[str, Example]] = MappingProxyType(
         "unauthorized": Example(401, "present an API key that is known here: `Authorization: Bearer credits_…`"),
         "key_expired": Example(401, "this API key has expired: `credits keys create` makes another one"),
         "key_revoked": Example(401, "this API key was revoked"),
+        "credits_not_available": Example(402, "Not enough credits are available.", REFUSED_HOLD),
+        "credits_held": Example(402, "The credits are held by other work.", REFUSED_HOLD),
+        "limit_reached": Example(
+            402,
+            "Limit team-day of 10 USD a day is reached.",
+            {**REFUSED_HOLD, "limit_id": "team-day", "window": "day", "ends_at": "2026-05-02T00:00:00Z"},
+        ),
+        "model_not_allowed": Example(403, "Model gpt-4 is not allowed.", REFUSED_HOLD),
+        "blocked": Example(403, "The organisation is closed.", REFUSED_HOLD),
         "not_authorized": Example(403, "this needs a key with the role admin or payments"),
         "forbidden": Example(403, "for programs of this machine, with the key in the data folder"),
         "not_found": Example(404, "Not Found"),
@@ -40,9 +66,12 @@ PROBLEMS: Final[Mapping[str, Example]] = MappingProxyType(
         "month_to_come": Example(404, "2099-01 has not begun"),
         "unknown_setting": Example(404, "nobody has sent a setting wallet of that subject"),
         "unknown_setting_kind": Example(404, "kinds are org, wallet, budget, thresholds, month_limits, …"),
+        "unknown_hold": Example(404, "No such hold is active."),
         "method_not_allowed": Example(405, "Method Not Allowed"),
         "request_timeout": Example(408, "the body did not come within 20 s"),
         "idempotency_key_in_use": Example(409, "the first request with this key is still being answered"),
+        "hold_id_reused": Example(409, "a hold with this id was placed with other content: take another id"),
+        "already_resolved": Example(409, "The hold was resolved before."),
         "price_tie": Example(409, "price gpt-4o and price gpt-4o-new could match the same usage equally well"),
         "version_mismatch": Example(412, "the setting was changed since: read it again", {"etag": '"5f1b…"'}),
         "body_too_large": Example(413, "a body has at most 1048576 bytes"),

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from schemas.events import PURCHASE_PRESETS
 from streams.client.follower import Fetch, Follower, PositionLostError
+from streams.client.lease import HttpLeaseServer, Lease, LeaseNotReportedError
+from streams.client.lease_state import LeaseRefusal, LeaseRefusedError, LeaseTerms
 from streams.client.producer import CreditsProducer, DeliveryError
 from streams.kafka.reader import committed_ends, committed_starts, read_range
 
@@ -19,6 +21,12 @@ __all__ = [
     "DeliveryError",
     "Fetch",
     "Follower",
+    "HttpLeaseServer",
+    "Lease",
+    "LeaseNotReportedError",
+    "LeaseRefusal",
+    "LeaseRefusedError",
+    "LeaseTerms",
     "PositionLostError",
     "committed_ends",
     "committed_starts",

@@ -34,8 +34,13 @@ FETCH_WAIT_MS = 20
 class LatestRecords:
     """Follows a topic in a thread of its own. Start it, ask it from any thread, close it."""
 
-    def __init__(self, settings: Settings, topic_key: str, *, fetch_wait_ms: int = FETCH_WAIT_MS) -> None:
-        """`fetch_wait_ms`: how long the broker may wait for records; short where answers wait for commit markers."""
+    def __init__(
+        self, settings: Settings, topic_key: str, *, fetch_wait_ms: int = FETCH_WAIT_MS, newest: int | None = None
+    ) -> None:
+        """`fetch_wait_ms`: how long the broker may wait for records; short where answers wait for commit markers.
+
+        `newest`: begin so many offsets before the end of the topic, spread over its partitions; None: at the beginning.
+        """
         self._settings = settings
         self._topic = Topics(settings.namespace).name(topic_key)
         self._partitions = 1 if BY_KEY[topic_key].single_partition else settings.partitions
@@ -47,6 +52,8 @@ class LatestRecords:
             fetch_wait_ms=fetch_wait_ms,
             partitions=self._partitions,
         )
+        if newest is not None:
+            self._live.begin_before_end(-(-newest // self._partitions))
         self.idle_s = self._live.idle_s
 
     def start(self) -> None:

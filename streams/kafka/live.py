@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 POLL_S = 0.1
 RETRY_S = 1.0
 STOP_TIMEOUT_S = 10.0
+OFFSET_TAIL_BASE = -2000
+"""librdkafka's `RD_KAFKA_OFFSET_TAIL`: so many offsets before the end are this number less so many."""
 
 
 class LiveTopics:
@@ -50,6 +52,7 @@ class LiveTopics:
     ) -> None:
         """`partitions`: of each topic; None: as the settings say."""
         self._settings = settings
+        self._begin = 0
         self._places = [(topic, number) for topic in topics for number in range(partitions or settings.partitions)]
         self._take = take
         self._config = {
@@ -64,6 +67,10 @@ class LiveTopics:
         self._progress_at_s = time.monotonic()
         self._thread = threading.Thread(target=self._follow, name=name, daemon=True)
         self.stopping = threading.Event()
+
+    def begin_before_end(self, newest: int) -> None:
+        """Begin so many offsets before the end of each partition. Before `start`; else reading begins at the start."""
+        self._begin = OFFSET_TAIL_BASE - newest
 
     def start(self) -> None:
         """Begin to read, unless that has begun."""
@@ -121,7 +128,7 @@ class LiveTopics:
     def _read(self) -> None:
         consumer = Consumer(self._config)
         try:
-            consumer.assign([TopicPartition(*place, self._reached.get(place, 0)) for place in self._places])
+            consumer.assign([TopicPartition(*place, self._reached.get(place, self._begin)) for place in self._places])
             while not self.stopping.is_set():
                 polled = poll(consumer, POLL_S)
                 self._progress_at_s = time.monotonic()

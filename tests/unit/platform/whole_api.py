@@ -12,20 +12,26 @@ from fastapi import FastAPI
 
 from schemas.codec import RegistryUnavailableError
 from schemas.fields import Record
+from schemas.records import BundledSchemas
 from streams.api.app import build_api
 from streams.api.door import Door
 from streams.api.finance import Desk
 from streams.api.guard import Guard
+from streams.api.hold_routes import holds_router
+from streams.api.holds import Holds
 from streams.api.hosts import HostRule
 from streams.api.intake import not_taken
 from streams.api.invoices import invoices_router
+from streams.api.lease_routes import leases_router
 from streams.api.refused_calls import RefusedCalls
 from streams.api.setting_versions import Name, Version
 from streams.api.statements import statements_router
 from streams.api.write_routes import write_router
 from streams.errors import KafkaUnavailableError
 from streams.kafka.api_keys import ApiKey, Keyring
+from streams.kafka.decisions import DecisionKey, DecisionReader
 from streams.kafka.registry_topic import Claims, Registered
+from streams.settings import Settings
 from tests.unit.platform.test_api_keys import NOW
 from tests.unit.platform.test_registry_routes import MemoryRegistry
 from tests.unit.platform.test_write_routes import FakeIntake, FakeVersions
@@ -78,6 +84,20 @@ class Intake(FakeIntake):
         await super().send(records)
 
 
+class Decisions(DecisionReader):
+    """No ledger decides anything."""
+
+    def __init__(self, kafka: Kafka) -> None:
+        super().__init__(Settings(_env_file=None), BundledSchemas())
+        self._kafka = kafka
+
+    def wait_until_current(self, timeout_s: float = 0) -> None:
+        self._kafka.check(KafkaUnavailableError("the decisions could not be read", "try again"))
+
+    def search(self, key: DecisionKey) -> None:
+        return None
+
+
 class Versions(FakeVersions):
     """Of the settings that the intake was given."""
 
@@ -117,6 +137,8 @@ class WholeApi:
         intake: Any = self.intake
         balances: Any = Balances(self.kafka)
         registry: Any = Registry(self.kafka)
+        decisions: Any = Decisions(self.kafka)
+        holds = Holds(intake, decisions, wait_s=0.01)
         desk = Desk(clickhouse or clickhouse_away, "credits.ledger.v1", "Example Inc.")
         self.api: FastAPI = build_api(
             balances=balances,
@@ -124,7 +146,11 @@ class WholeApi:
             live={"part": lambda: None},
             ready={},
             statements=[invoices_router(desk), statements_router(desk)],
-            others=[write_router(intake, versions, self._check_prices)],
+            others=[
+                write_router(intake, versions, self._check_prices),
+                holds_router(holds),
+                leases_router(holds, intake),
+            ],
             refused_calls=RefusedCalls(self._record),
         )
         door = Door(lambda: Keyring(keys), "local", loopback=True, wall_us=lambda: NOW)

@@ -14,13 +14,14 @@ from schemas.enums import EntryKind, HoldAction, InputKind
 from schemas.events import ID_FIELDS
 from streams.ledger import commands
 from streams.ledger.account import Account, new_account
-from streams.ledger.decide import Command, Context, Source, decide, settle_due
-from streams.ledger.entry import Entry, HoldDecision
+from streams.ledger.decide import Context, Source, decide, settle_due
+from streams.ledger.entry import Entry, HoldDecision, Outcome
 from streams.ledger.rating import PriceList
 from streams.ledger.refusals import DeadLetter
 from streams.ledger.settle import hold_still_open
 
-COMMANDS: Mapping[InputKind, type[commands.Command]] = {
+Decided = commands.Usage | commands.Purchase | commands.Hold | commands.Setting
+COMMANDS: Mapping[InputKind, type[Decided]] = {
     InputKind.USAGE: commands.Usage,
     InputKind.PURCHASE: commands.Purchase,
     InputKind.HOLD: commands.Hold,
@@ -63,26 +64,24 @@ class MemoryLedger:
         if known is not None and not resolves:
             self.ended["duplicate_with_different_content"] += 1
             return ()
-        try:
-            decisions, rejected = self._decide(kind, fields, self.at if arrived_at is None else arrived_at)
-        except DeadLetter as refusal:
-            self.ended[refusal.code.value] += 1
+        outcome = self._decide(kind, fields, self.at if arrived_at is None else arrived_at)
+        if isinstance(outcome, DeadLetter):
+            self.ended[outcome.code.value] += 1
             return ()
-        if not (resolves and rejected):
+        if not (resolves and outcome.rejected):
             self._known[unique] = dict(fields)
-        self.ended["rejected" if rejected else "entries"] += 1
-        return decisions
+        self.ended["rejected" if outcome.rejected else "entries"] += 1
+        self.entries += outcome.entries
+        return outcome.decisions
 
-    def _decide(self, kind: InputKind, fields: Fields, arrived_at: int) -> tuple[tuple[HoldDecision, ...], bool]:
-        command: Command = COMMANDS[kind].from_record(fields)  # type: ignore[assignment]  # each of them is one
+    def _decide(self, kind: InputKind, fields: Fields, arrived_at: int) -> Outcome | DeadLetter:
+        command = COMMANDS[kind].from_record(fields)
         account = self.account(fields["org_id"])
         resolved = fields["hold_id"] if kind is InputKind.HOLD and fields["action"] != HoldAction.PLACE else None
         source = Source(kind.value, 0, self._offset)
         with hold_still_open(account, resolved, arrived_at, self.at):
             self.entries += settle_due(account, self.at).entries
-            outcome = decide(account, command, Context(self.at, PriceList(()), source, {}, arrived_at))
-        self.entries += outcome.entries
-        return outcome.decisions, outcome.rejected
+            return decide(account, command, Context(self.at, PriceList(()), source, {}, arrived_at))
 
     def booked(self, kind: EntryKind) -> list[Entry]:
         """The entries of a kind."""

@@ -13,10 +13,12 @@ from streams.client.follower import Fetch, Follower, PositionLostError
 from streams.client.lease import HttpLeaseServer, Lease, LeaseNotReportedError
 from streams.client.lease_state import LeaseRefusal, LeaseRefusedError, LeaseTerms
 from streams.client.producer import CreditsProducer, DeliveryError
+from streams.client.usage_blocks import READERS, UsageBlockError
 from streams.kafka.reader import committed_ends, committed_starts, read_range
 
 __all__ = [
     "PURCHASE_PRESETS",
+    "READERS",
     "CreditsProducer",
     "DeliveryError",
     "Fetch",
@@ -28,6 +30,7 @@ __all__ = [
     "LeaseRefusedError",
     "LeaseTerms",
     "PositionLostError",
+    "UsageBlockError",
     "committed_ends",
     "committed_starts",
     "read_range",

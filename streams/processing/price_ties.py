@@ -34,11 +34,17 @@ class PriceTieError(OperatorError):
 
 def refuse_ties(settings: Settings, writers: WriterSchemas, records: Sequence[Record]) -> None:
     """Raise `PriceTieError` when a price could tie with a published one, or with another of these."""
+    refuse_ties_with(published_prices(settings, writers), (), records)
+
+
+def refuse_ties_with(log: PriceLog, withdrawn: Sequence[str], records: Sequence[Record]) -> None:
+    """The same, against the prices of `log`, when those with the ids in `withdrawn` are taken away first."""
+    gone = [(Published(LAST_MS, 0, number), price_id, None) for number, price_id in enumerate(withdrawn)]
     prices = [Price.from_record(record.to_record()) for record in records]
-    new = [(Published(LAST_MS, 0, number), price.price_id, price) for number, price in enumerate(prices)]
-    log = published_prices(settings, writers).with_changes(new)
+    new = [(Published(LAST_MS, 1, number), price.price_id, price) for number, price in enumerate(prices)]
+    judged = log.with_changes([*gone, *new])
     for published, price_id, _ in new:
-        other = log.refused.get(published)
+        other = judged.refused.get(published)
         if other is not None:
             raise PriceTieError(
                 f"price {price_id} and price {other.price_id} could match the same usage equally well",

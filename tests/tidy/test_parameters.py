@@ -48,7 +48,7 @@ def is_wide(node: ast.AST) -> bool:
     """Whether it is a function with too many parameters."""
     if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
         return False
-    if any(ast.unparse(each).endswith("command()") for each in node.decorator_list):
+    if any(".command(" in ast.unparse(each) for each in node.decorator_list):
         return False
     given = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
     return len([each for each in given if each.arg not in ("self", "cls")]) > PARAMETERS_MAX

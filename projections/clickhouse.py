@@ -54,7 +54,7 @@ class ClickHouseUnavailableError(Exception):
 
 
 class ClickHouseDamagedError(ClickHouseUnavailableError):
-    """A chDB folder that nobody else has, and that cannot be opened all the same."""
+    """A chDB folder that no other process has open, and that cannot be opened all the same."""
 
 
 def database_name(namespace: str) -> str:

@@ -35,7 +35,7 @@ class MonthToComeError(Exception):
 
 
 class Finance:
-    """The questions, over a ClickHouse client that nobody else uses meanwhile. `ledger_topic`: its physical name."""
+    """The questions, over a ClickHouse client of their own meanwhile. `ledger_topic`: its physical name."""
 
     def __init__(self, client: Client, ledger_topic: str) -> None:
         self._client = client

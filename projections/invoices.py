@@ -4,9 +4,9 @@ Rules of this file:
 1. A number is a function of the ledger: the n-th completed purchase of an org, in the order of `seq`, is its invoice n,
    and the n-th refund of such a purchase its credit note n. The ledger never changes, so no number is ever missing,
    used twice, or given to something else. Gifts, adjustments, failed and refused purchases have no invoice.
-2. A document is dated by the time of booking, which grows with the number; when it was bought stands beside it.
+2. A document is dated by the time of booking, which grows with the number; the time of the purchase is another field.
 3. What was paid is what the payment service says; else, where the wallet counts a currency, a credit costs one of it;
-   else `total` is null: nobody said it.
+   else `total` is null: it is unknown.
 4. An invoice never changes. What was refunded of it stands in credit notes that name it; `refunded` and `credit_notes`
    of its JSON say what there is of them now.
 """

@@ -64,7 +64,7 @@ class Pace:
 def build_projection_app(settings: Settings, client: Client, pace: Pace | None = None) -> faust.App:
     """The app that projects this installation's topics into the client's database, which is migrated already.
 
-    The client must be used by nobody else. The caller starts and stops the app; it ends by itself (`crashed`) when it
+    The client must not be used elsewhere. The caller starts and stops the app; it ends by itself (`crashed`) when it
     cannot go on.
     """
     app = faust_app(settings, settings.projection_id, folder="faust-projection", fetch_bytes_max=FETCH_BYTES_MAX)

@@ -16,7 +16,7 @@ READ_BACK_KEYS_MAX = 5_000
 """Buckets asked for in one statement: 5,000 ids of 35 characters and their starts are about 250 kB of SQL."""
 
 READ_BACK_SETTINGS = {"max_query_size": 4 * 1024 * 1024}
-"""ClickHouse refuses statements of more than 256 kB unless told otherwise."""
+"""ClickHouse refuses statements of more than 256 kB unless this is set."""
 
 INSERT_SETTINGS = {"max_partitions_per_insert_block": 0, "optimize_on_insert": 0}
 """A refold of years may touch more than the default of 100 table partitions in one insert. No identity is twice in one

@@ -38,7 +38,7 @@ BYTES_MAX = 64 * 1024 * 1024
 FETCH_RECORDS_MAX = 10_000
 
 Advance = Callable[[int], None]
-"""Told how many records more have been projected."""
+"""Called with the number of further records that were projected."""
 
 
 class ProjectionAtWorkError(Exception):

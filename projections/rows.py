@@ -154,7 +154,7 @@ def ledger_rows(batch: Any, partition: int, offsets: Ints) -> Any:
 
 
 def activity_rows(batch: Any, tries: Mapping[str, str]) -> Any | None:
-    """Rows of `activity`: what somebody did to an org, and refused tries (product rule 32); None when there are none.
+    """Rows of `activity`: changes to an org, by whom, and refused tries (product rule 32); None when there are none.
 
     `tries`: what a record of a source topic tries to do; refusals of other topics (usage, holds) are machines' work and
     no activity of people. The acknowledgement that ends a transfer is none either.
@@ -210,11 +210,11 @@ def purchase_rows(batch: Any, purchases_topic: str) -> Any | None:
         return None
     batch = batch.filter(wanted)
     lots: list[Mapping[str, Any]] = [grants[0] if grants else {} for grants in batch.column("grants").to_pylist()]
-    told = [_json_object(details) for details in text(batch.column("details")).to_pylist()]
+    every_details = [_json_object(details) for details in text(batch.column("details")).to_pylist()]
     # Of a purchase that was not completed the entry says no amount, its details do.
     asked = [
-        said.get("amount_nanos", amount)
-        for said, amount in zip(told, batch.column("amount_nanos").to_pylist(), strict=True)
+        details.get("amount_nanos", amount)
+        for details, amount in zip(every_details, batch.column("amount_nanos").to_pylist(), strict=True)
     ]
     statuses = [
         _purchase_status(kind, reason)
@@ -238,7 +238,7 @@ def purchase_rows(batch: Any, purchases_topic: str) -> Any | None:
             "actor": text(batch.column("actor")),
             "reason": text(batch.column("reason")),
             "correlation_id": text(batch.column("correlation_id")),
-            "failure_reason": pa.array([said.get("failure_reason") or "" for said in told], pa.string()),
+            "failure_reason": pa.array([details.get("failure_reason") or "" for details in every_details], pa.string()),
         }
     )
 

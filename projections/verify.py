@@ -1,8 +1,8 @@
-"""What ClickHouse holds, as plain data: for `credits verify` and anybody who audits from outside.
+"""What ClickHouse holds, as plain data: for `credits verify` and for audits from outside.
 
 Rules of this file: it reads, folds nothing and decides nothing; amounts are integers of nano-credits; an answer is
-bounded, the rest is asked for by page. Rows that are there twice (before a merge) are counted once, and told under
-`tables`.
+bounded, the rest is asked for by page. Rows that are there twice (before a merge) are counted once, and reported
+under `tables`.
 """
 
 from __future__ import annotations

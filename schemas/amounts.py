@@ -58,7 +58,7 @@ def _parse_text(text: str) -> int:
     return check_amount(-nanos if sign == "-" else nanos)
 
 
-_RANGE_MESSAGE = "an amount lies between -9000000000 and 9000000000 (in whole units)"
+_RANGE_MESSAGE = "an amount is between -9000000000 and 9000000000 (in whole units)"
 
 
 def check_amount(nanos: int) -> int:

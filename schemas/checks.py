@@ -83,7 +83,7 @@ def invalid_rows(record: str, batch: pa.RecordBatch) -> list[InvalidRow]:
 
 
 def model_of(record: str) -> type[Record]:
-    """The model beside an Avro record, by the record's name."""
+    """The model of an Avro record, by the record's name."""
     return INPUTS[InputKind(record)] if record in set(InputKind) else FACTS[record]
 
 

@@ -92,7 +92,7 @@ __all__ = [
 ]
 
 ALONE_RECORDS_MAX = 8
-"""A part of a failing batch of at most so many records goes to fastavro one by one: a call for columns costs about
+"""A part of a failing batch with at most this many records goes to fastavro one by one: a call for columns costs about
 0.15 ms however few they are, as much as fastavro for 8."""
 
 _Int64s = npt.NDArray[np.int64]
@@ -116,7 +116,7 @@ READERS_MAX = 1_000
 """Writer schemas whose readers are kept; the oldest is made again when it is needed."""
 
 COLUMN_CELLS_MAX = 4_000_000
-"""Cells in one call for columns of a foreign schema: at most some 50 MB, most of which nobody asked for."""
+"""Cells in one call for columns of a foreign schema: at most some 50 MB, most of it for fields that are not read."""
 
 
 class RegistryUnavailableError(Exception):
@@ -187,7 +187,7 @@ def decode_columns(record: str, values: Sequence[bytes | None], writers: WriterS
 def decode_clean(record: str, values: Sequence[bytes | None], writers: WriterSchemas) -> DecodedBatch | None:
     """The same for values that are all well, all written with one of our own schemas, and bounded by their length.
 
-    None for any others, soon: nothing that somebody else wrote is looked at more closely, and no record alone.
+    None for any others, soon: foreign values are not looked at more closely, and no record is looked at alone.
     """
     common = _common_frame(values)
     if common is None:
@@ -220,7 +220,7 @@ def _common_frame(values: Sequence[bytes | None]) -> tuple[int, _Int64s] | None:
 
 
 def foreign_positions(values: Sequence[bytes | None], writers: WriterSchemas) -> list[int]:
-    """The values to decode where they hurt nobody: not written with one of our own schemas, or long.
+    """The values to decode in a process of their own: not written with one of our own schemas, or long.
 
     `writers` answers from memory.
     """
@@ -387,7 +387,7 @@ class _Reader:
 
     @property
     def safe_bytes(self) -> int:
-        """Bodies of up to so many bytes need not be counted."""
+        """Up to this size a body need not be counted."""
         return self.bounds.safe_bytes
 
     def columns(self, bodies: list[bytes], lengths: _Int64s) -> pa.RecordBatch | None:

@@ -90,7 +90,7 @@ def _golden_differences() -> Iterator[str]:
 
 
 def _holds(read: Any, released: Any) -> bool:
-    """Whether what was read has everything that was released; fields added since may stand beside it."""
+    """Whether what was read has everything that was released; fields may have been added since."""
     if isinstance(released, dict):
         return isinstance(read, dict) and all(_holds(read.get(name), value) for name, value in released.items())
     if isinstance(released, list):

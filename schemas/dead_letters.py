@@ -6,7 +6,7 @@ Rules of this file:
 2. A record of up to `WHOLE_BYTES_MAX` is held whole. Kafka measures a batch when it is compressed, so an input topic
    may hand over a record of any size; one that is larger is cut, part by part, and the dead letter says so. Nothing
    stops a partition.
-3. A part that is cut is told by its original size and, where it is one piece, by its hash (`CUT_PREFIXES`).
+3. Headers say the original size of a part that is cut and, where it is one piece, its hash (`CUT_PREFIXES`).
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ HEADERS_KEPT_BYTES: Final = 64 * 1024
 """How much of each is left in a dead letter that is cut."""
 
 HEADER_FRAME_BYTES: Final = 10
-"""What a header takes beside its name and value: the two lengths, of 5 bytes at most."""
+"""What a header takes besides its name and value: the two lengths, of 5 bytes at most."""
 
 
 def header_bytes(name: str, value: bytes | None) -> int:

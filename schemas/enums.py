@@ -226,7 +226,7 @@ REJECTIONS: Mapping[RejectReason, str] = MappingProxyType(
         RejectReason.UNKNOWN_PURCHASE: "no purchase of that id, or one that is used up and forgotten",
         RejectReason.UNKNOWN_USAGE: "no usage of that id, or one of more than 35 days ago; "
         "after 72 hours a refund should name `target_recorded_at`",
-        RejectReason.UNKNOWN_ORG: "a transfer out of an organisation that nobody set up",
+        RejectReason.UNKNOWN_ORG: "a transfer out of an organisation that was never set up",
         RejectReason.CREDITS_HELD: "a hold for which there is enough, but held by other work",
         RejectReason.LIMIT_REACHED: "a hold over a limit; `correlation_id` names it",
         RejectReason.MODEL_NOT_ALLOWED: "a hold for a model that the organisation may not use",
@@ -237,7 +237,7 @@ REJECTIONS: Mapping[RejectReason, str] = MappingProxyType(
         RejectReason.TOO_MANY_WALLETS: "the credits are for one wallet more than an organisation may have",
         RejectReason.TOO_MANY_GRANTS: "one grant more than an organisation may have with something left; "
         "a purchase refused so was paid: return the money, or send it again under a new id when a grant is used up",
-        RejectReason.TOO_MANY_TRANSFERS: "one transfer more than may be on its way",
+        RejectReason.TOO_MANY_TRANSFERS: "one transfer more than may be in transit",
         RejectReason.TOO_MANY_REFUNDS: "refunds of one usage more than are remembered in 35 days",
         RejectReason.ACCOUNT_FULL: "what is open in the organisation has the size that it may have",
     }

@@ -158,7 +158,7 @@ class Refund(Record):
     actor: Id | None = None
     reason: Text | None = None
     target_recorded_at: Time | None = None
-    """Of a usage: when its entry was recorded, or shortly before; so it is found however far back it lies."""
+    """Of a usage: when its entry was recorded, or shortly before; so it is found, however long ago that was."""
 
     @field_validator("amount_nanos")
     @classmethod

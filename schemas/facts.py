@@ -200,7 +200,7 @@ BALANCE_AMOUNTS = (
     "lifetime_added",
     "lifetime_spent",
 )
-"""The amounts of a wallet's balance, by the names that people see and in the order in which they are told; in the
+"""The amounts of a wallet's balance, by the names that people see and in the order in which they are shown; in the
 record each ends in `_nanos`."""
 
 

@@ -231,7 +231,7 @@ What a client must not send but the ledger can answer with a `rejected` entry (a
 
 
 class Record(Model):
-    """A model beside an Avro record: the same fields, with the same defaults."""
+    """The model of an Avro record: the same fields, with the same defaults."""
 
     def to_record(self) -> dict[str, Any]:
         """The fields as the codec takes them: words as str, times as int microseconds, parts as dicts."""
@@ -251,7 +251,7 @@ _TYPES: dict[str, Any] = {"string": str, "long": int, "int": int, "double": floa
 def completed(record: str) -> Callable[[type[_Model]], type[_Model]]:
     """A decorator: the model with the fields of the newest Avro record that it does not declare, by their plain types.
 
-    For output records only: the fields of an input record have limits, and a limit is chosen by somebody.
+    For output records only: the fields of an input record have limits, and each limit must be chosen.
     """
 
     def complete(model: type[_Model]) -> type[_Model]:

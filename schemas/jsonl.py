@@ -102,7 +102,7 @@ def parse_fields(kind: InputKind, fields: Mapping[str, Any]) -> Record:
         fault = first_fault(error)
         if fault.field not in spelled:
             raise FieldError(fault.field, fault.message) from error
-        nanos = plain[fault.field]  # told in whole units, as the line has it
+        nanos = plain[fault.field]  # shown in whole units, as the line has it
         raise FieldError(spelled[fault.field], fault.message.replace(str(nanos), format_amount(nanos))) from error
 
 

@@ -1,4 +1,4 @@
-"""The ledger's own copy of the price list: what a record of `credits.internal.prices.v1` says beside its price.
+"""The ledger's own copy of the price list: what a record of `credits.internal.prices.v1` says besides its price.
 
 The price topic is compacted: a record that is no price, under the key of one, makes Kafka drop the price. So the worker
 that owns a partition of the price topic writes what it has judged to a compacted topic of the ledger, in the

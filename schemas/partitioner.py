@@ -26,7 +26,7 @@ _M: Final = 0x5BD1E995
 _MASK: Final = 0xFFFFFFFF
 _POSITIVE: Final = 0x7FFFFFFF
 _SCALAR_KEYS_MAX: Final = 8
-"""Up to so many keys a loop of Python is faster than numpy's calls, a dozen for each length of key."""
+"""Up to this number of keys a loop of Python is faster than numpy's calls, a dozen for each length of key."""
 
 KEYS_MAX: Final = 16_384
 """Keys remembered per partition, some 100 bytes each: 1.6 MB. Beyond it they are hashed again, at 0.2 µs a key."""

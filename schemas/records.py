@@ -1,6 +1,6 @@
 """The released Avro records: every `avro/<record>.v<N>.avsc`, their versions, and their fixed ids.
 
-Rules of this file: a released file is never edited; a change is a new version beside it (schemas/README.md). The
+Rules of this file: a released file is never edited; a change is a new version (schemas/README.md). The
 *plain* form of a schema is the one the codec works with: documentation and logical types taken off, so that times are
 whole microseconds and never datetime objects. Writers and readers agree on the bytes of both forms.
 """

@@ -6,7 +6,7 @@ Rules of this file:
 2. A logical type is part of the type. Between versions it must be the same. A foreign writer that states none is read
    (a plain `long` may well hold microseconds, and values that do not look like it are refused); one that states
    another, such as `timestamp-millis`, is not.
-3. A schema that could hurt its readers (`schemas.writer_safety`) is told before any library parses it.
+3. A schema that could hurt its readers (`schemas.writer_safety`) is refused before any library parses it.
 """
 
 from __future__ import annotations

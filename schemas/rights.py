@@ -2,9 +2,9 @@
 
 The rules of this file:
 1. What a role reads and writes is what the catalogue's `read_by` and `written_by` say; `PARTIES` says which role each
-   of their words is. A topic that names nobody known here is an error, not a topic without rights.
-2. Nobody but workers writes what the ledger says, and its internal topics. Nobody may create, change or delete a topic;
-   workers may, where its name begins with their own app id.
+   of their words is. A topic that names none of them is an error, not a topic without rights.
+2. Only workers write what the ledger says, and its internal topics. Only workers may create, change or delete a topic,
+   and only where its name begins with their own app id.
 3. Every role may see that the topics are there and how they are set, for commands check them at their start, and where
    its groups are kept, for every consumer asks for that. Joining a group and moving its position is another right.
 """

@@ -1,8 +1,8 @@
 """Times: whole microseconds since 1970-01-01 UTC, and ISO 8601 text for people.
 
-Rules of this file: a time without a zone is refused, a float never becomes a time, all times lie between 1970 and the
+Rules of this file: a time without a zone is refused, a float never becomes a time, all times are between 1970 and the
 end of 2299 (`TIME_MAX`), which Python's calendar and ClickHouse's DateTime64(6) can both hold; and seconds,
-milliseconds and nanoseconds given as microseconds are told, not taken.
+milliseconds and nanoseconds given as microseconds are refused by name.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _LIKELY_S = (978_307_200, 4_102_444_800)
 """2001 to 2100, in seconds."""
 
 TIME_DOUBTED_BELOW = _LIKELY_S[1] * 1_000
-"""17 February 1970, in microseconds: what lies before may be another unit (`mistaken_unit`)."""
+"""17 February 1970, in microseconds: an earlier time may be another unit (`mistaken_unit`)."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -40,7 +40,7 @@ def parse_time(value: int | str | datetime) -> int:
     if mistake is not None:
         raise ValueError(mistake)
     if not 0 <= value <= TIME_MAX:
-        raise ValueError("a time lies between 1970 and 2299")
+        raise ValueError("a time is between 1970 and 2299")
     return value
 
 

@@ -79,7 +79,7 @@ class _Walk:
         return None
 
     def count(self, values: int) -> None:
-        """So many values more."""
+        """Count these values; raises when there are too many in all."""
         self.values_left -= values
         if self.values_left < 0:
             raise _FaultError(f"it holds more than {VALUES_MAX:,} values")

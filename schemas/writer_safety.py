@@ -70,7 +70,7 @@ class BodyBounds:
 
     @property
     def safe_bytes(self) -> int:
-        """Bodies of up to so many bytes hold at most `VALUES_MAX` values, whatever is in them."""
+        """Bodies of up to this size hold at most `VALUES_MAX` values, whatever is in them."""
         return (VALUES_MAX - self.spread) // self.values_per_byte if self.values_per_byte else 2**62
 
 

@@ -55,7 +55,7 @@ def run_worker(
     metrics: EngineMetrics | None = None,
     stopping: Stopping | None = None,
 ) -> int:
-    """Run a worker until it is told to stop or fails; returns the exit code.
+    """Run a worker until it is stopped or fails; returns the exit code.
 
     `stopping` listens for SIGINT and SIGTERM; without one, it is made here.
     """

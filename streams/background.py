@@ -1,7 +1,7 @@
 """A background task never dies silently: its error goes to the owner of the process, which stops it (fault 6).
 
 Rules of this file:
-1. A task or future that nobody awaits is given to `watched`. A pool that work is only handed to is a `WatchedPool`.
+1. A task or future that is not awaited is given to `watched`. A pool whose results are not awaited is a `WatchedPool`.
 2. Threads need not be given: `watched_threads` hears of every thread of the process that ends with an exception, also
    of those that are added later. So a thread catches only what it can go on after.
 3. What is away for a while is waited for, by `retry_until_available`, and the log says so once.
@@ -80,7 +80,7 @@ def watched_threads(tell: Tell) -> Iterator[None]:
 
 
 class WatchedPool(ThreadPoolExecutor):
-    """Threads for work whose end nobody waits for. Make it on the event loop that is to be told."""
+    """Threads for work whose end is not awaited. Make it on the event loop that failures are reported to."""
 
     def __init__(self, tell: Tell, name: str, threads: int) -> None:
         super().__init__(max_workers=threads, thread_name_prefix=name)

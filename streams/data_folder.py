@@ -4,7 +4,7 @@ The rules of this file:
 1. `prepare` is called before anything is written there. It sets the umask of this process, which the programs that it
    starts (Java, ClickHouse's engine) inherit.
 2. A folder of an earlier version that others can read is tightened, with all of ours in it, and one line says so.
-3. What is not ours is left alone: a folder of somebody else, or one that holds other things than our own, is named in
+3. What is not ours is left alone: a folder of another user, or one that holds other things than our own, is named in
    a warning and not changed. (`CREDITS_DATA_DIR=/tmp` must not close /tmp.)
 """
 

@@ -40,6 +40,6 @@ class NoApiKeysError(SettingRefusedError):
 
     def __init__(self, host: str) -> None:
         super().__init__(
-            f"CREDITS_HTTP_HOST is {host}, and there is no API key that anybody could be asked for",
+            f"CREDITS_HTTP_HOST is {host}, and no API key exists to ask callers for",
             "run `credits keys create --role admin --name first`, or listen on 127.0.0.1",
         )

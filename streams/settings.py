@@ -59,7 +59,7 @@ class Settings(BaseSettings):
     worker_metrics_host: str = Field("127.0.0.1", description="where a worker's metrics listen")
     api_keys_file: Path | None = Field(
         None,
-        description="further API keys beside those of `credits keys`: JSON lines, each as `credits keys create --json` "
+        description="API keys in addition to those of `credits keys`: JSON lines, each as `credits keys create --json` "
         "prints it under `record`; looked at twice a second",
     )
     api_key: SecretStr | None = Field(
@@ -89,7 +89,7 @@ class Settings(BaseSettings):
         description="a name no other worker has: started again under it, a worker gets its partitions back at once",
     )
     stop_grace_s: float = Field(
-        15.0, ge=1, le=600, description="a worker or `serve` that was told to stop leaves after this, finished or not"
+        15.0, ge=1, le=600, description="a worker or `serve` that is stopped ends after this, finished or not"
     )
     session_timeout_ms: int = Field(8_000, ge=6_000, le=300_000, description="after this a silent worker is replaced")
     batch_records_max: int = Field(8_192, ge=1, le=100_000, description="records decided in one transaction")

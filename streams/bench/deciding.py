@@ -1,4 +1,4 @@
-"""What one decision costs: a usage decided and folded, beside a plain dict update, in turns in the same process.
+"""What one decision costs: a usage decided and folded, against a plain dict update, in turns in the same process.
 
 The plain update is the least that any ledger does for an event: `balances[event.org_id] -= event.cost_nanos`. The
 account that decides has three wallets, ten alert rules and five budgets, three of which are about the usage.

@@ -1,4 +1,4 @@
-"""The figures of a run, the goals they are held against, and how both are told. Pure."""
+"""The figures of a run, the goals they are held against, and how both are shown. Pure."""
 
 from __future__ import annotations
 

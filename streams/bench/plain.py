@@ -22,7 +22,7 @@ BATCH_RECORDS_MAX = 8_192
 
 
 async def run(settings: Settings, wanted: int) -> tuple[int, float]:
-    """Read the usage topic from its start until so many events are decoded: (events, seconds)."""
+    """Read the usage topic from its start until this many events are decoded: (events, seconds)."""
     topic = Topics(settings.namespace).name("usage")
     registry = connect_registry(settings)
     consumer = AIOKafkaConsumer(**aiokafka_config(settings), isolation_level="read_committed")

@@ -5,7 +5,7 @@ Rules of this file:
    commit that is seen to the last, watched from outside by asking for the end of the ledger topic.
 2. Latency: open loop at a fixed rate; from when each record was meant to leave to when a reader of committed records
    has its entry. The first seconds, in which everything is still cold, are sent and not counted.
-3. Memory and restart: after so many ids of so many organisations; then a stop, and a start until `ready`.
+3. Memory and restart: after the chosen number of ids and organisations; then a stop, and a start until `ready`.
 """
 
 from __future__ import annotations
@@ -230,7 +230,7 @@ def _note_latency(figures: Figures, options: Options, found: array[float]) -> No
 
 
 def _memory(bench: _Bench, options: Options, figures: Figures) -> None:
-    """Fill, measure, restart, measure again; the larger of the two memories is told."""
+    """Fill, measure, restart, measure again; the larger of the two memories is reported."""
     bench.prepare(options.memory_orgs, rules=options.memory_rules)
     bench.book_prepared()
     bench.fill("m", options.memory_ids, options.memory_orgs)

@@ -23,7 +23,7 @@ KIB_PER_MIB = 1024
 
 
 class Workers(LocalSystem):
-    """Ledger workers alone: no HTTP and no projection beside them."""
+    """Ledger workers alone, without HTTP and projection."""
 
     def __enter__(self) -> Workers:
         return self

@@ -1,4 +1,4 @@
-"""`credits bench`: how fast and how big, on this machine, beside an idiomatic Faust agent and a bare loop."""
+"""`credits bench`: how fast and how big, on this machine, against an idiomatic Faust agent and a bare loop."""
 
 from __future__ import annotations
 

@@ -148,7 +148,7 @@ class _Plain:
 
 @contextmanager
 def progress(label: str, total: int | None = None) -> Iterator[Steps]:
-    """Show how far something is; `total` None when nobody knows."""
+    """Show how far something is; `total` None when it is unknown."""
     if not sys.stderr.isatty():
         plain = _Plain(label, total)
         yield plain

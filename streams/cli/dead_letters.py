@@ -35,7 +35,7 @@ def _dead_letters() -> None:
 def list_dead_letters(
     code: Code = None,
     org: Org = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="The newest so many.")] = LIMIT,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many, the newest first.")] = LIMIT,
     every: Annotated[bool, typer.Option("--all", help="Those that were replayed, too.")] = False,
     as_json: JsonFlag = False,
 ) -> None:

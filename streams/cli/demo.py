@@ -35,7 +35,7 @@ HINTS = {
     "credits tail ledger --org org-500": "an org below zero, and stopped",
     "credits dead-letters list": "what could not be booked, and why",
 }
-"""Commands to look around with, and what each shows: so many lines that all of it is among them."""
+"""Commands to look around with, and what each shows; each asks for enough lines to show all of it."""
 
 
 @app.command()

@@ -81,7 +81,7 @@ def create(
     if "roles" not in fields:
         raise OperatorError("a key needs a role", f"give --role: {', '.join(KeyRole)}")
     if "organisations" not in fields:
-        raise OperatorError("a key is for somebody", "give --org ORG (several times), or --every-org")
+        raise OperatorError("a key needs organisations", "give --org ORG (several times), or --every-org")
     expires_at = None if expires is None else end_of(expires, now)
     token, key = create_key(settings, KeyTerms(expires_at=expires_at, **fields), now)
     if as_json:

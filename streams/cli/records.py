@@ -1,4 +1,4 @@
-"""Records from a file of JSON lines: every line is checked, and all that are wrong are told by line and field."""
+"""Records from a file of JSON lines: every line is checked, and all that are wrong are listed by line and field."""
 
 from __future__ import annotations
 

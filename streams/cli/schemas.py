@@ -54,7 +54,7 @@ def register(
     file: Annotated[Path, typer.Option("--file", help="The schema, as JSON.", exists=True, dir_okay=False)],
     as_json: JsonFlag = False,
 ) -> None:
-    """Register a schema with the built-in registry, which takes none over HTTP unless it is told to."""
+    """Register a schema with the built-in registry, which takes none over HTTP unless it is set to."""
     from streams.kafka.registry_topic import IncompatibleSchemaError, InvalidSchemaError, TopicRegistry
 
     settings = load_settings()
@@ -78,7 +78,7 @@ def register(
 
 
 def released_differences() -> list[str]:
-    """Why released versions of a record cannot stand beside each other; empty when all can."""
+    """Why released versions of a record are not compatible; empty when all are."""
     from schemas.compatibility import full_differences
     from schemas.records import avro_schema, record_names, versions
 

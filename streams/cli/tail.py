@@ -35,7 +35,7 @@ def tail(
         What, typer.Argument(help="ledger, alerts, dead-letters, decisions (the answers to holds) or topup-requests.")
     ],
     org: Annotated[str | None, typer.Option("--org", help="Only this organisation.")] = None,
-    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="Begin with the last so many.")] = LINES,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many of the last to begin with.")] = LINES,
     everything: Annotated[bool, typer.Option("--from-beginning", help="Begin with the first.")] = False,
     follow: Annotated[bool, typer.Option("--follow/--no-follow", help="Wait for more, until Ctrl-C.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document a line.")] = False,

@@ -29,7 +29,7 @@ def trace(
     org: Annotated[str, typer.Option("--org", help="Organisation that pays.")],
     model: Annotated[str, typer.Option("--model", help="Model that served the requests.")],
     provider: Annotated[str | None, typer.Option("--provider", help="Who runs the model.")] = None,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only so many requests.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most this many requests.")] = None,
     run: Annotated[str, typer.Option("--run", help="Part of the ids: the same trace once more, as other usage.")] = "",
     keep_times: Annotated[bool, typer.Option("--keep-times", help="Do not move the trace to end now.")] = False,
     send: Annotated[bool, typer.Option("--send", help="Send the events; else print them as JSON lines.")] = False,

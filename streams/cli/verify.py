@@ -23,7 +23,7 @@ DIFFERENCES_SHOWN_MAX = 20
 ENDS = {"ledger": "in the ledger", "dead_letters": "dead letters", "duplicates": "duplicates"}
 WITHOUT_ENTRY = {
     "prices": "prices change no account",
-    "transfer_legs": "a transfer to an organisation that nobody knows goes back",
+    "transfer_legs": "a transfer to an unknown organisation goes back",
 }
 """Why a record of these topics ends well without an entry of its own (`streams.verify.sources`)."""
 DEAD_LETTERS_GONE = "the dead letters of others were deleted by retention"
@@ -146,7 +146,7 @@ def show(report: Report) -> None:
 
 
 def show_inputs(inputs: Mapping[str, TopicCount]) -> None:
-    """How the records of each input topic ended: the ends of a row add up to its records; what is gone is beside."""
+    """How the records of each input topic ended: the ends of a row add up to its records, without what is gone."""
     from schemas.topics import BY_KEY
 
     counts = [(topic, count) for topic, count in sorted(inputs.items()) if count.records or count.gone]

@@ -1,11 +1,11 @@
 """Dead letters: what could not be booked, read back, and sent again.
 
-Rules of this file: a dead letter is named by its own place in the dead-letter topic, `partition:offset`. Its value, key
-and headers are the record's own; what the ledger adds stands in headers behind them (`schemas.dead_letters`). Replaying
-sends the same bytes to the topic they came from. What has been booked since has no second effect: its id is known, and
-after the id's window the record is too old. What fails again becomes a new dead letter beside the old one, so that a
-choice of many counts a record once, by its newest letter (`newest_of_each`): else each replay would send twice as many
-as the one before. A dead letter that holds only a part of its record is not replayed.
+Rules of this file: a dead letter is named by its own position in the dead-letter topic, `partition:offset`. Its value,
+key and headers are the record's own; what the ledger adds stands in headers after them (`schemas.dead_letters`).
+Replaying sends the same bytes to the topic they came from. What has been booked since has no second effect: its id is
+known, and after the id's window the record is too old. What fails again becomes a new dead letter, and the old one
+stays. So a choice of many counts a record once, by its newest letter (`newest_of_each`): else each replay would send
+twice as many as the one before. A dead letter that holds only a part of its record is not replayed.
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ def _digest(letter: DeadLetter) -> bytes:
 def replay(producer: CreditsProducer, letter: DeadLetter, delivered: Callable[[int, int], None] | None = None) -> None:
     """Send the record again, as it came, to the topic it came from, by its key. ValueError when it has a `refusal`.
 
-    `delivered` is told the partition and offset at which the record lies now.
+    `delivered` gets the partition and offset of the new record.
     """
     if letter.refusal is not None:
         raise ValueError(letter.refusal)

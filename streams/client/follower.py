@@ -3,15 +3,15 @@
 The rules of this file:
 1. Committed records only. Without a name, following leaves no trace in Kafka.
 2. Under a name, the position is the committed offset of the consumer group `<namespace>credits-follower-<name>`. It
-   moves when `commit` is called, after what was handed out has been handled. What came while nobody followed under the
-   name comes first. Followers of one name share the partitions.
+   moves when `commit` is called, after what was handed out has been handled. What came while the name had no
+   follower comes first. Followers of one name share the partitions.
 3. A crash between handling and `commit` costs repeats, never a gap: what was handed out since the last `commit` is
    handed out again, to the next follower of the name. It has the same ids: pass the id on (as the key of the
    mail, of the ticket), and the repeat has no effect. `records_max=1` and a `commit` each make it one record at most.
 4. With `id_of`, a record whose id was handed out before is left out: the last `IDS_MAX` ids are remembered, in memory.
    So one process hands out each id once, also when partitions change hands; a new process remembers nothing.
 5. A position that retention has passed is `PositionLostError`, never a silent gap. A name without a position begins at
-   the first record. That is also a name that Kafka has forgotten: it does so when nobody has followed for
+   the first record. That is also a name that Kafka has forgotten: it does so when the name had no follower for
    `offsets.retention.minutes` (7 days, unless set), and then repeats what is still there.
 """
 
@@ -245,6 +245,6 @@ def _failure_of(message: Message) -> Exception:
 def _position_lost(topic: str, partition: int, what: str) -> PositionLostError:
     return PositionLostError(
         f"records of {topic} partition {partition} are gone that were not followed yet ({what})",
-        "find out how long nobody followed; to go on with what is there, follow under another name, or delete the "
-        "consumer group",
+        "find out how long there was no follower; to go on with what is there, follow under another name, or delete "
+        "the consumer group",
     )

@@ -138,7 +138,7 @@ class CreditsProducer:
     ) -> None:
         """Hand over bytes as they are, to the topic of that physical name: for what must go back unchanged.
 
-        `delivered` is told partition and offset, from `poll` or `flush`, once Kafka has the record.
+        `delivered` gets partition and offset, from `poll` or `flush`, once Kafka has the record.
         """
         self._hand_over(topic, key, value, headers, delivered)
 

@@ -2,7 +2,7 @@
 
 Rules of this file:
 1. `credits dead-letters replay` notes each record that it sent, once Kafka has it: the topic `replays`, keyed by the
-   letter's name, says when, and at which place the record lies now. A crash between the two leaves the letter open, and
+   letter's name, says when, and where the record is now. A crash between the two leaves the letter open, and
    it is sent again: it has no second effect.
 2. A letter without a note is open. One with a note is replayed; where its record failed again there is a new letter.
 3. What the record came to is read from the ledger: the entry that names its place, or, for an exact duplicate, the
@@ -46,7 +46,7 @@ class LetterState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """A dead letter's record was sent again: when, in milliseconds, and where it lies now."""
+    """A dead letter's record was sent again: when, in milliseconds, and where the record is now."""
 
     at_ms: int
     topic: str

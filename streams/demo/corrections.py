@@ -17,7 +17,7 @@ from streams.loadgen.waves import Expected
 
 
 def corrected(sample: Sequence[Booked], expected: Expected) -> list[dict[str, Any]]:
-    """A third voided, a third amended, a third amended and then voided; and a void of an event that nobody knows."""
+    """A third voided, a third amended, a third amended and then voided; and a void of an unknown event."""
     records = []
     for turn, booked in enumerate(sample):
         half_nanos = booked.cost_nanos // 2

@@ -18,7 +18,7 @@ from streams.loadgen.waves import Expected
 
 BOUGHT = 100
 TIME_OUT_AFTER_US = 12_000_000
-"""The hold that nobody resolves ends by itself so long after the start of the run."""
+"""How long after the start of the run the hold that is never resolved ends by itself."""
 
 LATE_HOLD = "later"
 LATE_COST_NANOS = 2 * NANOS
@@ -59,11 +59,11 @@ class Asking:
         return f"{self._prefix}-{name}-{self._org_id}"
 
     def place(self, name: str, amount: int, **fields: Any) -> None:
-        """Set so many units aside."""
+        """Set these units aside."""
         self._ask(name, HoldAction.PLACE, amount, fields)
 
     def capture(self, name: str, amount: int) -> None:
-        """The work is done and cost so many units."""
+        """The work is done and cost these units."""
         self._ask(name, HoldAction.CAPTURE, amount, {})
 
     def release(self, name: str) -> None:
@@ -147,6 +147,6 @@ def late_work(prefix: str, at: int, expected: Expected) -> list[dict[str, Any]]:
 
 
 def refuse(expected: Expected, reason: RejectReason, count: int) -> None:
-    """Expect so many more refusals of holds with this reason."""
+    """Expect `count` more refusals of holds with this reason."""
     expected.rejected[reason.value] += count
     expected.at_work.setdefault(REFUSED_HOLDS, Counter())[refusal_words(reason.value)] += count

@@ -63,13 +63,13 @@ def _whole_cents(nanos: int) -> int:
 
 
 def level_nanos(limit: Limit, usage_events: int) -> int:
-    """Where the limit lies."""
+    """The limit."""
     percent = {"user": USER_PERCENT, "model": MODEL_PERCENT, "month": 100}[limit.name]
     return _whole_cents(spend_nanos(limit.number, usage_events) * percent // 100)
 
 
 def alert_level_nanos(limit: Limit, usage_events: int) -> int:
-    """Where the month's alert threshold lies."""
+    """The month's alert threshold."""
     return _whole_cents(level_nanos(limit, usage_events) * ALERT_PERCENT // 100)
 
 

@@ -1,8 +1,8 @@
 """The payment service of the demonstration: answers the ledger's top-up requests with purchases.
 
-Rules of this file: a thread beside the ledger, as a real one is: it reads committed requests and sends what became of
-the charge, with the request's id. An answer depends on the request alone. It declines the first charge of some cards,
-and reports some charges twice.
+Rules of this file: a thread of its own, outside the ledger as a real service is. It reads committed requests and sends
+what became of the charge, with the request's id. An answer depends on the request alone. It declines the first charge
+of some cards, and reports some charges twice.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Payments:
     """The service. Use as a context manager."""
 
     def __init__(self, settings: Settings, registry: Registry, tally: Tally) -> None:
-        """`tally` is told what the ledger asks for."""
+        """`tally` notes what the ledger asks for."""
         topic = Topics(settings.namespace).name("topup_requests")
         self._follower = Follower(settings, [topic], begin=OFFSET_BEGINNING, fetch=Fetch(wait_ms=FETCH_WAIT_MS))
         self._registry = registry

@@ -1,10 +1,10 @@
 """The demonstration itself: start everything, send the script, watch, audit, judge, stop.
 
 Rules of this file:
-1. It runs beside a real installation, never in it: a data folder, ports and topics of its own. With a Kafka that is
+1. It never runs in a real installation: it has a data folder, ports and topics of its own. With a Kafka that is
    given, the topics have a namespace of their own; what a former run left in the folder is removed first.
 2. The first records are sent while the workers are still starting: that is what a log is for.
-3. A payment service runs beside it and answers top-up requests; a phase may have to wait for its answers.
+3. A payment service runs next to it and answers top-up requests; a phase may have to wait for its answers.
 4. Steady usage is sent open loop, and its latency measured; the burst is timed until the ledger has committed all.
 """
 
@@ -101,7 +101,7 @@ class _Starting:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None:  # do not wait for parts that nobody needs any more
+        if kind is not None:  # do not wait for parts that are not needed any more
             self._system.stop()
         self._pool.shutdown()
 

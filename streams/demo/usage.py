@@ -153,10 +153,10 @@ class UsageWave:
 
 SAMPLE_EVERY_MAX = 499
 SAMPLES_MIN = 40
-"""One of so many events is sampled; more where a wave has too few for so many samples."""
+"""One of `SAMPLE_EVERY_MAX` events is sampled; more where a wave has too few events for `SAMPLES_MIN` samples."""
 
 REPEAT_WITHIN = 5_000
-"""A copy follows its original within so many events: in the same batch or a later one."""
+"""A copy follows its original within this many events: in the same batch or a later one."""
 
 
 def usage_wave(seed: int, prefix: str, count: int, first_at: int, last_at: int) -> UsageWave:

@@ -1,4 +1,4 @@
-"""The verdict of the demonstration: what came out, beside what had to. Pure.
+"""The verdict of the demonstration: what came out, against what had to. Pure.
 
 The rules of this file:
 1. Every count comes from the audit of committed records, never from the ledger's own counters.

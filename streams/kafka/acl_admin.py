@@ -2,7 +2,7 @@
 
 The rules of this file:
 1. What a role may is decided in `schemas.rights` and nowhere else.
-2. Applying twice is applying once. What is in Kafka and not in the plan is told, and removed only on request.
+2. Applying twice is applying once. What is in Kafka and not in the plan is reported, and removed only on request.
 3. Looked at, and removed, is only what is about this installation's own topics, groups and transactional ids, by their
    exact names. Rights on other names, patterns and hosts are other people's.
 """
@@ -60,7 +60,7 @@ def apply(
     """Write the rights of these principals; with `remove`, take away what the plan does not have.
 
     1. Ask what is there. 2. Write what is missing. 3. Remove what is too much. A crash between costs nothing: the next
-    call goes on. Nothing is removed before all of the plan is there, so that nobody is without a right he has.
+    call goes on. Nothing is removed before all of the plan is there, so that no user loses a right he should have.
 
     Raises `KafkaUnavailableError`, and `RightsError` where Kafka has no authorizer or refuses.
     """

@@ -59,7 +59,7 @@ class KeyRole(StrEnum):
 
 
 class KeyRefusal(StrEnum):
-    """Why what was presented lets nobody in; the value is the problem's code."""
+    """Why a key is refused; the value is the problem's code."""
 
     UNKNOWN = "unauthorized"
     EXPIRED = "key_expired"

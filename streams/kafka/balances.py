@@ -3,10 +3,10 @@
 The rules of this file:
 1. `balance` contains everything that was committed when the question came (`streams.kafka.latest`): it asks Kafka for
    the log's end each time.
-2. `latest` asks nobody. It lags behind the ledger by the milliseconds that reading takes (product rule 34); who has
+2. `latest` makes no call. It lags behind the ledger by the milliseconds that reading takes (product rule 34); who has
    written waits for an entry by its number. A thread looks each second whether everything committed has been read, and
    when that cannot be said for `CURRENT_WITHIN_S`, there is no answer: an outdated balance is worse than none.
-3. Values stay bytes until somebody asks; 100,000 orgs are a few dozen megabytes.
+3. Values stay bytes until they are asked for; 100,000 orgs are a few dozen megabytes.
 """
 
 from __future__ import annotations
@@ -85,8 +85,8 @@ class BalanceReader(LatestRecords):
     async def latest(self, org_id: str, min_seq: int = 0, timeout_s: float = MIN_SEQ_WAIT_S) -> dict[str, Any] | None:
         """The org's balance record from memory, with entry `min_seq` in it; None when the ledger knows no such org.
 
-        Asks nobody: it is as old as reading takes, and `CURRENT_WITHIN_S` old at most. Raises `KafkaUnavailableError`
-        when that cannot be said, and `NotYetError` when the entry does not come within `timeout_s`.
+        Makes no call: the answer is as old as reading takes, and `CURRENT_WITHIN_S` old at most. Raises
+        `KafkaUnavailableError` when that cannot be said, and `NotYetError` when the entry does not come in time.
         """
         if self._current_at is None:  # at the start, reading takes a moment
             await asyncio.to_thread(self._check_once)
@@ -120,7 +120,7 @@ class BalanceReader(LatestRecords):
         else:
             self._latest[key] = value
         if key in self._waiting and self._loop is not None:
-            with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits any more
+            with contextlib.suppress(RuntimeError):  # the loop has ended, and with it all waiting
                 self._loop.call_soon_threadsafe(self._wake, key)
 
     def _wake(self, key: bytes) -> None:

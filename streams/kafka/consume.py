@@ -3,8 +3,8 @@
 The rules of this file:
 1. A poll hands over at once what is there, and else waits for the first record only. `consume` alone waits until it
    has all the records that it may get.
-2. The end of a partition is told by an event. What follows the last record are markers, which are no records: so an
-   end may lie beyond the last record, and only the event says that it was reached.
+2. An event announces the end of a partition. What follows the last record are markers, which are no records: so an
+   end may be beyond the last record, and only the event says that it was reached.
 3. What passes by itself (a connection lost) is no failure: librdkafka connects again. How long nothing may come is for
    `streams.kafka.silence`.
 """
@@ -90,7 +90,7 @@ def read_to(
     """What the consumer, assigned by the caller, brings up to these ends: a list for each poll, which may be empty.
 
     `reached`: where each partition was begun, or left out for the beginning; it moves with what was read, and is at
-    the end of a partition at last, whatever lies before it. The consumer must tell ends (`enable.partition.eof`).
+    the end of a partition at last, whatever comes before it. The consumer must report ends (`enable.partition.eof`).
     Raises `KafkaException`, and `NoProgressError` when nothing new comes for too long.
     """
     left = {place: end for place, end in ends.items() if end > max(0, reached.get(place, 0))}

@@ -1,6 +1,6 @@
 """Who is in a consumer group now.
 
-Rules of this file: a group that nobody ever joined has no members. A broker that has just started, or that never had a
+Rules of this file: a group that was never joined has no members. A broker that has just started, or that never had a
 group, needs a moment before it answers for one: it is asked again, and then it is `KafkaUnavailableError`.
 """
 

@@ -85,6 +85,6 @@ def seal_headers(
 
 
 def sealed_content(published: LogPosition, judged: LogPosition, value: bytes | None) -> bytes:
-    """What the checksum of a record covers beside its key."""
-    places = b"%d %d %d %d %d %d " % (*published, *judged)
-    return places + (b"deleted" if value is None else b"value " + value)
+    """What the checksum of a record covers besides its key."""
+    positions = b"%d %d %d %d %d %d " % (*published, *judged)
+    return positions + (b"deleted" if value is None else b"value " + value)

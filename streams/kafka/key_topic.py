@@ -1,4 +1,4 @@
-"""Where API keys are written down: a compacted topic, and a file that an operator may give beside it.
+"""Where API keys are written down: a compacted topic, and a file that an operator may give in addition.
 
 The rules of this file:
 1. The topic `api_keys` has one record a key, under its id. `credits keys` writes it, and every process that serves HTTP

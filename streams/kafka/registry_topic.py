@@ -58,7 +58,7 @@ class InvalidSchemaError(ValueError):
 
 
 class IncompatibleSchemaError(ValueError):
-    """The schema cannot stand beside the earlier versions; `reasons` says why, one sentence each."""
+    """The schema is not compatible with the earlier versions; `reasons` says why, one sentence each."""
 
     def __init__(self, reasons: list[str]) -> None:
         super().__init__("; ".join(reasons))
@@ -81,7 +81,7 @@ class Claims:
     def __init__(self, topics: Topics) -> None:
         self._subjects: dict[str, list[Registered]] = {}
         self._meanings: dict[str, list[str]] = {}
-        """Of each subject, version by version. Only what is registered is kept: anybody may ask about anything."""
+        """Of each subject, version by version. Only what is registered is kept: a caller may ask about anything."""
         self._by_id: dict[int, str] = {}
         self._ids: dict[str, int] = {}
         self._dynamic_id_next = DYNAMIC_ID_MIN
@@ -237,7 +237,7 @@ class TopicRegistry:
 
         1. Read to the end. 2. Refuse what is invalid or incompatible. 3. Write a claim. 4. Read back: did it win?
         Where it lost, another writer was faster, and everything is judged again. A crash between 3 and 4 leaves a
-        valid claim that nobody was told about: the next call finds it.
+        valid claim without an answer: the next call finds it.
 
         Raises `InvalidSchemaError`, `IncompatibleSchemaError`, `RegistryUnavailableError`.
         """
@@ -317,7 +317,7 @@ class TopicRegistry:
     def _claims_of(self, value: bytes | None) -> None:
         try:
             claim = Registered(**json.loads(value or b""))
-        except (ValueError, TypeError, RecursionError):  # not ours: somebody wrote something else into the topic
+        except (ValueError, TypeError, RecursionError):  # not ours: another program wrote into the topic
             return
         if (
             isinstance(claim.subject, str)

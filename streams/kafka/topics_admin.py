@@ -193,7 +193,7 @@ def _create(admin: AdminClient, new: list[NewTopic]) -> None:
             _answer(future)
         except KafkaException as error:
             code = error.args[0].code()
-            if code == KafkaError.TOPIC_ALREADY_EXISTS:  # somebody else starts at the same time
+            if code == KafkaError.TOPIC_ALREADY_EXISTS:  # another process starts at the same time
                 continue
             if code == KafkaError.INVALID_REPLICATION_FACTOR:
                 raise SettingRefusedError(

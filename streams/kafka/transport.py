@@ -5,8 +5,8 @@ The rules of this file:
    `first_offset` up to, not including, `next_offset`, in columns. No Python object is made per record by Faust or by
    aiokafka beyond the key and the value themselves.
 2. Only committed records are handed over (`read_committed`), whatever the app's own settings say.
-3. Consecutive batches of a partition join: `first_offset` is the `next_offset` of the one before, unless somebody
-   sought, or aiokafka's position was reset behind our back (retention). A reader that cares compares the two.
+3. Consecutive batches of a partition join: `first_offset` is the `next_offset` of the one before, unless there was
+   a seek, or aiokafka's position was reset behind our back (retention). A reader that cares compares the two.
 4. Faust commits no offset by itself (`acks=False` on the topic that `batch_topic` makes). Who wants group offsets
    calls `commit_offsets` after its effects are durable.
 5. After every rebalance a consumer starts from what its `Positions` say; without them, from the group's offsets.
@@ -215,7 +215,7 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         for tp, offset in offsets.items():
             if tp in assigned:
                 consumer.seek(TopicPartition(*tp), offset)
-                # Faust drops what lies before its own read offset.
+                # Faust drops what is before its own read offset.
                 self.consumer._read_offset[tp] = offset or None
 
     async def pause_and_discard(self, tps: Collection[TP]) -> None:
@@ -239,7 +239,7 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
     def caught_up_at_s(self, tp: TP, offset: int) -> float | None:
         """The monotonic time at which the partition had nothing at or beyond `offset`; None when it had or is unknown.
 
-        The log's end is the high watermark. The last stable offset lies before it while a transaction is open, and
+        The log's end is the high watermark. The last stable offset is before it while a transaction is open, and
         what waits behind it came before that time.
         """
         ends = self.fetched_ends(tp)

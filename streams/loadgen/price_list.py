@@ -26,7 +26,7 @@ MODEL_CREDITS = "model_credits"
 
 FREE_MODEL = "llama-3.1-8b-free"
 UNPRICED_MODEL = "gpt-9-preview"
-"""Nobody priced it: its usage must end in the dead letters."""
+"""It has no price: its usage must end in the dead letters."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,7 +67,7 @@ def _empty(settings: Settings, name: str) -> None:
 
 
 def free_port(port: int) -> int:
-    """The port itself when nobody listens on it, else another one."""
+    """The port itself when it is free, else another one."""
     for wanted in (port, 0):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

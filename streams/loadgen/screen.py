@@ -10,7 +10,7 @@ class Steps(Protocol):
     """Counts what is done."""
 
     def advance(self, count: int = 1) -> None:
-        """So many more."""
+        """Add `count` to what is shown."""
         ...
 
 

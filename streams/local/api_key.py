@@ -20,7 +20,7 @@ HEADER = "x-credits-local-key"
 
 
 def new_local_key(data_dir: Path) -> str:
-    """Make a key and write it, readable for nobody else, whole or not at all. Raises `OperatorError`."""
+    """Make a key and write it, readable for this user only, whole or not at all. Raises `OperatorError`."""
     key = secrets.token_urlsafe(32)
     partial = data_dir / f"{FILE}.{os.getpid()}.partial"
     try:

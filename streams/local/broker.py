@@ -155,7 +155,7 @@ class LocalBroker:
     """The broker of one data folder.
 
     `start` returns when it answers, `stop` when its process is gone. `properties` are added to `server.properties`.
-    `progress` is told of steps that take time. With `dies_with_parent` the broker is killed when the thread that
+    `progress` gets the steps that take time. With `dies_with_parent` the broker is killed when the thread that
     started it ends, even by kill -9 (where the system has `setpriv`): for tests, which must leave nothing behind.
     """
 

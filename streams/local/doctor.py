@@ -39,7 +39,7 @@ DISK_LOW_GIB = 5.0
 DISK_FULL_GIB = 0.5
 FILES_MIN = 4096
 LETTERS_READ_MAX = 1_000
-"""Of each partition of the dead letters, the newest so many offsets are looked at."""
+"""How many offsets of each partition of the dead letters are looked at, the newest."""
 GIB = 1024**3
 
 

@@ -222,7 +222,7 @@ class LocalSystem:
             raise
 
     def _make_first_key(self) -> None:
-        """The key to begin with, said once: nobody can read it again."""
+        """The first key, shown once: it cannot be read again."""
         from streams.kafka.key_topic import first_admin_key
 
         token = first_admin_key(self.settings) if self._asks_for_keys else None
@@ -331,7 +331,7 @@ class LocalSystem:
         self.parts[name] = Part(name, command, environment, self._say, quiet=quiet)
 
     def _worker_name(self, name: str) -> str:
-        """The same at every start, and nobody else's: one `up` at a time uses a data folder."""
+        """The same at every start, and of no other folder: one `up` at a time uses a data folder."""
         folder = zlib.crc32(str(self._given.data_dir.absolute()).encode())
         return f"{socket.gethostname()}-{folder:08x}-{name}"
 

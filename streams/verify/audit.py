@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from streams.settings import Settings
 
 Advance = Callable[[str, int], None]
-"""Told what is being read, and how many records more have been."""
+"""Called with what is being read, and the number of further records that were."""
 
 
 @dataclass(slots=True)

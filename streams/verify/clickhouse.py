@@ -1,4 +1,4 @@
-"""ClickHouse against the fold of the ledger: the same entries, balances and sums, or it is told which are not.
+"""ClickHouse against the fold of the ledger: the same entries, balances and sums, or a report of the differences.
 
 Rules of this file: what ClickHouse holds comes as pages of plain data (`projections.verify.clickhouse_audit`), from a
 running `serve` or from the projection's own client; nothing of the projection's code is used to judge them. The
@@ -29,7 +29,7 @@ ANSWER_TIMEOUT_S = 60.0
 
 Page = Mapping[str, Any]
 AskPage = Callable[[str, int], Page]
-"""Gives the page of orgs after the org (empty: from the first, with totals), at most so many orgs of them."""
+"""Gives the page of orgs after the org (empty: from the first, with totals), and at most that number of orgs."""
 
 PAGE_ORGS = 10_000
 
@@ -62,7 +62,7 @@ def ask_serve(address: str, data_dir: Path) -> AskPage:
 
 
 def wait_for(ask: AskPage, entries: int, *, sleep: Callable[[float], None] = time.sleep) -> Page:
-    """The first page once it holds at least so many entries, or when it has stopped growing for `WAIT_S`."""
+    """The first page once it has at least `entries`, or when it has stopped growing for `WAIT_S`."""
     grown_at, most = time.monotonic(), -1
     while True:
         page = ask("", 1)

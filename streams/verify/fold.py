@@ -1,7 +1,7 @@
 """The fold of the ledger topic, from its first entry, with the checks that each entry must pass.
 
 Rules of this file, in plain arithmetic on what the contract says of an entry:
-1. `seq` of an org is 1, 2, 3… without gaps (and an entry with a number that was there before is told).
+1. `seq` of an org is 1, 2, 3… without gaps (and an entry with a number that was there before is reported).
 2. `balance` = balance before + `amount`; `amount` = sum of `grants` added − sum of `slices` drawn.
 3. `available` = `balance` − `held`, and `held` is the sum of the open holds: placing one adds what it sets aside, usage
    that names it takes at most its cost from it, a release takes the rest. A hold is placed once and ends once.
@@ -40,7 +40,7 @@ HOUR_US = 3_600_000_000
 DIFFERENCES_MAX = 1_000
 """More are counted, not kept."""
 
-# Kinds by which the units' sums are told apart (rule 7).
+# Kinds that the units' sums are split by (rule 7).
 IN = {EntryKind.PURCHASE, EntryKind.ALLOWANCE, EntryKind.ROLLOVER, EntryKind.ADJUSTMENT}
 SPENT = {EntryKind.USAGE, EntryKind.CORRECTION}
 MOVED = {EntryKind.TRANSFER_OUT, EntryKind.TRANSFER_IN, EntryKind.TRANSFER_RETURN}
@@ -436,7 +436,7 @@ class LedgerFold:
 class UnitSum:
     """Where the credits of one unit came from and went to, in nano-units, signed as they change balances.
 
-    `held` is part of `balances`: set aside, not gone. `on_the_way` is what transfers took out and nobody has yet.
+    `held` is part of `balances`: set aside, not gone. `on_the_way` is what transfers took out and has not arrived yet.
     """
 
     unit: str

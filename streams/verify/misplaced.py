@@ -4,7 +4,7 @@ Rules of this file:
 1. An org's account is in the partition of its id by murmur2. Entries elsewhere are of a second account, with a `seq`
    and balances of its own: it is folded under a name of its own, so that no check takes the two for one.
 2. Such an account is a difference (`wrong_partition`) until it is merged: until its last entry is that of a merge, and
-   nothing is left or held in it. Then it is history, and told as known.
+   nothing is left or held in it. Then it is history, and reported as known.
 3. Only the org's own account is compared with the published balances and with ClickHouse.
 """
 
@@ -52,16 +52,16 @@ class Misplaced:
     def take(self, batch: pa.RecordBatch, partitions: Sequence[int], causes: array[int]) -> pa.RecordBatch:
         """The entries in their own partition; the others are folded here, and their causes noted.
 
-        `partitions`: where each row lies.
+        `partitions`: where each row is.
         """
         orgs = batch.column("org_id").dictionary_encode()
         names = orgs.dictionary.to_pylist()
         homes = np.array(partitions_of([name.encode() for name in names], self.partitions), np.int64)
-        lies = np.asarray(partitions, np.int64)
-        astray = homes[orgs.indices.to_numpy()] != lies if len(names) else np.zeros(0, np.bool_)
+        found_in = np.asarray(partitions, np.int64)
+        astray = homes[orgs.indices.to_numpy()] != found_in if len(names) else np.zeros(0, np.bool_)
         if not astray.any():
             return batch
-        self._fold(batch.filter(pa.array(astray)), lies[astray], causes)
+        self._fold(batch.filter(pa.array(astray)), found_in[astray], causes)
         return batch.filter(pa.array(~astray))
 
     def _fold(self, batch: pa.RecordBatch, partitions: npt.NDArray[np.int64], causes: array[int]) -> None:

@@ -10,7 +10,7 @@ Rules of this file:
    letters are still named by them, and are counted so; the rest must fit the counters as duplicates. Where dead letters
    were deleted, records that nothing names must fit the number of dead letters that are missing.
 
-Prices change no account, and a transfer leg may make no entry (one to an organisation that nobody knows goes back; one
+Prices change no account, and a transfer leg may make no entry (one to an unknown organisation goes back; one
 that is sent again has no effect): for those two topics only the numbers of records are compared, and of a compacted
 topic (prices) Kafka may have dropped some since. With those under `no_entry`, the ends of each topic add up.
 """

@@ -6,7 +6,7 @@ Rules of this file:
    more apart, are of two.
 2. Partitions are read in any order, so an arrival may be folded before or after all that the source wrote. What the
    source wrote is in order: an answer is to the last departure before it.
-3. An arrival is of the last departure before it, but not of one that came back and lies a window behind.
+3. An arrival is of the last departure before it, but not of one that came back a window ago.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ def test_every_row_adds_up(capsys: pytest.CaptureFixture[str]) -> None:
     for row in rows:
         records, *ends, _gone = map(int, row.split()[1:])
         assert records == sum(ends), row
-    assert why == "no entry: prices change no account; a transfer to an organisation that nobody knows goes back"
+    assert why == "no entry: prices change no account; a transfer to an unknown organisation goes back"
 
 
 def test_only_what_is_there_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
@@ -35,7 +35,7 @@ def test_only_what_is_there_is_explained(capsys: pytest.CaptureFixture[str]) -> 
     assert head.endswith("duplicates")
     assert row.split()[1:] == ["9", "5", "3", "1"]
     legs = {"credits.internal.transfer-legs.v1": TopicCount(records=2, ledger=1)}
-    assert shown(capsys, legs)[-1] == "no entry: a transfer to an organisation that nobody knows goes back"
+    assert shown(capsys, legs)[-1] == "no entry: a transfer to an unknown organisation goes back"
     unnamed = {"credits.usage.v1": TopicCount(records=2, ledger=1)}
     assert shown(capsys, unnamed)[-1] == "no entry: the dead letters of others were deleted by retention"
 

@@ -35,6 +35,7 @@ from schemas.dead_letters import (
     TOPIC_HEADER,
     VALUE_PREFIX,
 )
+from schemas.dismissals import dismissal_of
 from schemas.enums import EntryKind, EntryReason
 from schemas.facts import BALANCE_AMOUNTS
 from schemas.records import arrow_schema
@@ -402,6 +403,25 @@ def replay_rows(keys: Sequence[bytes | None], values: Sequence[bytes | None], of
             "partition": pa.array(columns[4], pa.int32()),
             "offset": pa.array(columns[5], pa.int64()),
             "version": pa.array(columns[6], pa.int64()),
+        }
+    )
+
+
+def dismissal_rows(keys: Sequence[bytes | None], values: Sequence[bytes | None], offsets: Sequence[int]) -> Any:
+    """Rows of `dismissals`, from the notes of the HTTP API; what is no note, or of another alert, is left out."""
+    rows = []
+    for key, value, offset in zip(keys, values, offsets, strict=True):
+        note = dismissal_of(key, value)
+        if note is not None:
+            rows.append((note.org_id, note.alert_id, note.dismissed_at, note.actor, offset))
+    columns = list(zip(*rows, strict=True)) or [()] * 5
+    return pa.table(
+        {
+            "org_id": pa.array(columns[0], pa.string()),
+            "alert_id": pa.array(columns[1], pa.string()),
+            "dismissed_at": pa.array(columns[2], pa.int64()).view(MOMENT),
+            "actor": pa.array(columns[3], pa.string()),
+            "version": pa.array(columns[4], pa.int64()),
         }
     )
 

@@ -33,6 +33,7 @@ from projections.rows import (
     balance_rows,
     dead_letter_rows,
     deleted_price_rows,
+    dismissal_rows,
     ledger_rows,
     position_rows,
     price_rows,
@@ -57,6 +58,7 @@ PROJECTED = (
     "balances",
     "dead_letters",
     "replays",
+    "dismissals",
     "prices",
     "kept_prices",
     "refused_calls",
@@ -261,8 +263,9 @@ class Sink:
             )
             tables.add("dead_letters", rows)
             return newest
-        if key == "replays":
-            tables.add("replays", replay_rows(batch.keys, batch.values, batch.offsets))
+        if key in ("replays", "dismissals"):
+            notes = replay_rows if key == "replays" else dismissal_rows
+            tables.add(key, notes(batch.keys, batch.values, batch.offsets))
             return newest
         if key == "refused_calls":
             rows = refused_call_rows(batch.partition, batch.offsets, batch.timestamps_ms, batch.values)

@@ -3,7 +3,8 @@
 Rules of this file: topics, registry subjects and the reference in schemas/README.md are made from `CATALOGUE` and from
 nothing else. Names here are without the installation's namespace; `Topics` puts it in front. Every topic has
 `CREDITS_PARTITIONS` partitions and is keyed by org (prices: by price id) with murmur2, so that an org's records meet in
-one partition; the exceptions are `schemas` and `api_keys`, with one partition.
+one partition; the exceptions are `schemas`, `api_keys` and `dismissals`, with one
+partition.
 """
 
 from __future__ import annotations
@@ -179,7 +180,7 @@ CATALOGUE: tuple[Topic, ...] = (
         retention_ms=90 * DAY_MS,
         cleanup="delete",
         written_by="the ledger",
-        read_by="projections, notifiers",
+        read_by="projections, notifiers, the HTTP API",
         more=FOR_EVERY_CLIENT,
     ),
     Topic(
@@ -189,7 +190,7 @@ CATALOGUE: tuple[Topic, ...] = (
         retention_ms=90 * DAY_MS,
         cleanup="delete",
         written_by="the ledger",
-        read_by="projections, notifiers",
+        read_by="projections, notifiers, the HTTP API",
         more=FOR_EVERY_CLIENT,
     ),
     Topic(
@@ -199,7 +200,7 @@ CATALOGUE: tuple[Topic, ...] = (
         retention_ms=90 * DAY_MS,
         cleanup="delete",
         written_by="the ledger",
-        read_by="projections, notifiers",
+        read_by="projections, notifiers, the HTTP API",
         more=FOR_EVERY_CLIENT,
     ),
     Topic(
@@ -262,6 +263,17 @@ CATALOGUE: tuple[Topic, ...] = (
         cleanup="compact",
         written_by="`credits dead-letters replay`; key = the dead letter's partition:offset",
         read_by="`credits dead-letters`, projections",
+        internal=True,
+    ),
+    Topic(
+        "dismissals",
+        "credits.internal.dismissals.v1",
+        None,
+        retention_ms=None,
+        cleanup="compact",
+        written_by="the HTTP API; key = the alert's id",
+        read_by="the HTTP API, projections",
+        single_partition=True,
         internal=True,
     ),
     Topic(

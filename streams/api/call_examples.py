@@ -19,8 +19,12 @@ VALUES: Final[Mapping[str | tuple[str, str], Any]] = MappingProxyType(
         "version": "latest",
         "schema_id": "1",
         "month": "2026-05",
+        "day": "2026-05-01",
+        "alert_id": "9f2c",
         "wallet": "USD",
         ("GET /v1/orgs/{org}/settings/{kind}", "subject"): "USD",
+        ("GET /v1/orgs/{org}/transactions", "kind"): ["usage"],
+        ("GET /v1/orgs/{org}/alerts", "kind"): ["credit_balance_low"],
     }
 )
 """Of parameters by name; of one call's, by call and name."""

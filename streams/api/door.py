@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 import secrets
 import time
 from collections.abc import Callable
@@ -112,6 +113,11 @@ class Door:
             return answer
         scope[SCOPE_NAME] = Caller(f"key:{found.key_id}", frozenset(found.roles), frozenset(found.organisations))
         return None
+
+    def refusal(self, scope: Scope) -> str | None:
+        """Why a request that was let in would be refused now, as a problem's code; None while its key is good."""
+        answer = self.admit({**scope})
+        return None if answer is None or answer.status_code == 429 else str(json.loads(bytes(answer.body))["code"])
 
     def _budget(self, key_id: str, per_s: int) -> float | None:
         now_s = self._clock_s()

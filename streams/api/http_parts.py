@@ -24,6 +24,8 @@ from streams.api.holds import Holds
 from streams.api.intake import Intake
 from streams.api.invoices import invoices_router
 from streams.api.lease_routes import leases_router
+from streams.api.reading import CLIENTS
+from streams.api.reading_service import ReadingService
 from streams.api.refused_calls import RefusedCalls
 from streams.api.setting_versions import SettingVersions
 from streams.api.statements import statements_router
@@ -40,6 +42,7 @@ from streams.processing.price_ties import refuse_ties
 if TYPE_CHECKING:
     from fastapi import APIRouter, FastAPI
 
+    from streams.api.alert_stream import Readmit
     from streams.api.clickhouse_clients import ClickHousePart
     from streams.api.health import Check
     from streams.kafka.api_keys import Keyring
@@ -64,6 +67,8 @@ class HttpParts:
         self._versions = SettingVersions(settings, self._schemas)
         self._intake = Intake(settings, self._schemas)
         self._decisions = DecisionReader(settings, self._schemas)
+        self._past = ReadingService(settings, self._schemas)
+        self.end_streams = self._past.end_streams
 
     async def start(self) -> None:
         """Begin to read; returns when the API keys are known, and the newest decisions on holds.
@@ -73,20 +78,23 @@ class HttpParts:
         self.keys.start()
         await asyncio.to_thread(self.keys.wait_until_current, KEYS_TIMEOUT_S)
         check_keys(self._settings, self.keys.keyring)
-        for each in (self._balances, self._versions, self._intake, self._decisions):
+        for each in (self._balances, self._versions, self._intake, self._decisions, self._past):
             each.start()
         await asyncio.to_thread(self._decisions.wait_until_current, KEYS_TIMEOUT_S)
         self._balances.start_checking()
 
     async def close(self) -> None:
         """Stop reading, and wait for what is on its way to Kafka."""
-        for part in (self._intake, self.keys, self._versions, self._balances, self._decisions):
+        for part in (self._intake, self.keys, self._versions, self._past, self._balances, self._decisions):
             await asyncio.to_thread(part.close)
         if self._registry is not None:
             self._registry.close()
 
-    def build(self, audit_key: str | None) -> FastAPI:
-        """The application. `audit_key`: what commands of this machine present to `/internal`; None: it is not here."""
+    def build(self, audit_key: str | None, readmit: Readmit) -> FastAPI:
+        """The application. `audit_key`: what commands of this machine present to `/internal`; None: it is not here.
+
+        `readmit`: why a request that goes on would be refused by now.
+        """
         people = self._clickhouse.client()
         topics = Topics(self._settings.namespace)
         desk = Desk(lambda: people, topics.name("ledger"), self._settings.invoice_issuer)
@@ -98,6 +106,8 @@ class HttpParts:
             holds_router(holds),
             leases_router(holds, self._intake),
         ]
+        clients = [self._clickhouse.client() for _ in range(CLIENTS)]
+        others += self._past.routers(clients, topics, self._balances, readmit)
         if audit_key is not None:
             others.append(audit_router(self._clickhouse.client(), audit_key))
         live, ready = checks(self._balances, self._clickhouse)

@@ -78,7 +78,9 @@ def install_problems(api: FastAPI) -> None:
     async def _unprojected(_: Request, error: ClickHouseError) -> JSONResponse:
         if not is_passing(error):
             raise error
-        return problem(503, "clickhouse_unavailable", f"ClickHouse cannot answer now: {first_line(error)}")
+        answer = problem(503, "clickhouse_unavailable", f"ClickHouse cannot answer now: {first_line(error)}")
+        answer.headers["Retry-After"] = "1"
+        return answer
 
     @api.exception_handler(RequestValidationError)
     async def _invalid(_: Request, error: RequestValidationError) -> JSONResponse:

@@ -39,7 +39,16 @@ if TYPE_CHECKING:
 
 
 class _Server(uvicorn.Server):
-    """Uvicorn without signal handlers of its own: who serves decides when to stop."""
+    """Uvicorn without signal handlers of its own: who serves decides when to stop. Then `ending` is called."""
+
+    def __init__(self, config: uvicorn.Config, ending: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._ending = ending
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End what would go on, then wait for what is being answered."""
+        self._ending()
+        await super().shutdown(sockets)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -92,8 +101,9 @@ async def _serve(
             key = new_local_key(settings.data_dir) if own_folder else secrets.token_urlsafe(32)
             limit = settings.http_requests_per_s
             door = Door(lambda: parts.keys.keyring, key, loopback=settings.http_on_loopback, requests_per_s=limit)
-            api = parts.build(key if own_folder else None)
-            await _run(_Server(server_config(api, settings, door)), listening, clickhouse, announce, stopping, died)
+            api = parts.build(key if own_folder else None, door.refusal)
+            server = _Server(server_config(api, settings, door), parts.end_streams)
+            await _run(server, listening, clickhouse, announce, stopping, died)
     finally:
         await parts.close()
 

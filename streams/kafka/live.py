@@ -1,7 +1,7 @@
 """Topics that are followed live in a thread, and known to be read up to a moment.
 
 The rules of this file:
-1. Committed records only, every partition, from the beginning, without a trace in Kafka.
+1. Committed records only, every partition, from the beginning or from the end on, without a trace in Kafka.
 2. `ends` asks where the logs end now, `wait_for` waits until everything before has been taken. Together they make an
    answer that contains everything that was committed before the question.
 3. A broker that is away is waited for: what was taken stays, and reading goes on behind it.
@@ -32,6 +32,7 @@ RETRY_S = 1.0
 STOP_TIMEOUT_S = 10.0
 OFFSET_TAIL_BASE = -2000
 """librdkafka's `RD_KAFKA_OFFSET_TAIL`: so many offsets before the end are this number less so many."""
+END_TIMEOUT_S = 10.0
 
 
 class LiveTopics:
@@ -55,6 +56,7 @@ class LiveTopics:
         self._begin = 0
         self._places = [(topic, number) for topic in topics for number in range(partitions or settings.partitions)]
         self._take = take
+        self._from_end = False
         self._config = {
             **consumer_config(settings, f"{settings.app_id}-{name}-reader", enable_partition_eof=True),
             "fetch.wait.max.ms": fetch_wait_ms,
@@ -72,8 +74,9 @@ class LiveTopics:
         """Begin so many offsets before the end of each partition. Before `start`; else reading begins at the start."""
         self._begin = OFFSET_TAIL_BASE - newest
 
-    def start(self) -> None:
-        """Begin to read, unless that has begun."""
+    def start(self, *, from_end: bool = False) -> None:
+        """Begin to read, unless that has begun. `from_end`: only what comes after the start."""
+        self._from_end = from_end
         if self._thread.ident is None:
             self._thread.start()
 
@@ -106,6 +109,11 @@ class LiveTopics:
                 if time.monotonic() + POLL_S > deadline_s or self.stopping.wait(POLL_S):
                     raise KafkaUnavailableError(f"Kafka does not answer ({error})", "see `credits doctor`") from error
 
+    def reached(self) -> Offsets:
+        """How far each partition has been taken; empty while it is not known where to begin."""
+        with self._moved:
+            return dict(self._reached)
+
     def wait_for(self, ends: Mapping[TopicAndPartition, int], deadline_s: float) -> bool:
         """Wait until everything before `ends` has been taken; False when the deadline came first, or the end."""
 
@@ -120,12 +128,16 @@ class LiveTopics:
         while not self.stopping.is_set():
             try:
                 self._read()
-            except KafkaException as error:
+            except (KafkaException, KafkaUnavailableError) as error:
                 log.warning("The %s cannot be read now: %s", self._thread.name, error)
                 self._progress_at_s = time.monotonic()
                 self.stopping.wait(RETRY_S)
 
     def _read(self) -> None:
+        if self._from_end and not self._reached:
+            ends = self.ends(time.monotonic() + END_TIMEOUT_S)
+            with self._moved:
+                self._reached = ends
         consumer = Consumer(self._config)
         try:
             consumer.assign([TopicPartition(*place, self._reached.get(place, self._begin)) for place in self._places])

@@ -19,7 +19,7 @@ from tests.laws import examples
 from tests.tidy.source import ROOT
 from tests.unit.platform.http_server import open_door, seen_api, serving
 
-DOCUMENTED = "`GET /v1/orgs/{org}/"
+DOCUMENTED = "GET /v1/orgs/{org}/"
 
 IDS = [
     "".join(chr(each) for each in range(32, 127)),

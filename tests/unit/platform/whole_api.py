@@ -13,16 +13,20 @@ from fastapi import FastAPI
 from schemas.codec import RegistryUnavailableError
 from schemas.fields import Record
 from schemas.records import BundledSchemas
+from streams.api.alert_stream import alert_stream_router
 from streams.api.app import build_api
 from streams.api.door import Door
 from streams.api.finance import Desk
 from streams.api.guard import Guard
+from streams.api.history_routes import history_router
 from streams.api.hold_routes import holds_router
 from streams.api.holds import Holds
 from streams.api.hosts import HostRule
 from streams.api.intake import not_taken
 from streams.api.invoices import invoices_router
 from streams.api.lease_routes import leases_router
+from streams.api.listing_routes import listing_router
+from streams.api.reading import ReadingDesk
 from streams.api.refused_calls import RefusedCalls
 from streams.api.setting_versions import Name, Version
 from streams.api.statements import statements_router
@@ -55,7 +59,7 @@ class Balances:
     def __init__(self, kafka: Kafka) -> None:
         self._kafka = kafka
 
-    async def latest(self, org: str, min_seq: int) -> dict[str, Any] | None:
+    async def latest(self, org: str, min_seq: int = 0) -> dict[str, Any] | None:
         self._kafka.check(KafkaUnavailableError("the balances may be outdated", "try again"))
         return BALANCE if org == "acme" else None
 
@@ -126,6 +130,33 @@ class Registry(MemoryRegistry):
         return super().register(subject, schema)
 
 
+class Feed:
+    """Takes no readers while Kafka is away."""
+
+    def __init__(self, kafka: Kafka) -> None:
+        self._kafka = kafka
+
+    async def join(self, *_: Any) -> None:
+        self._kafka.check(KafkaUnavailableError("the alerts cannot be read now", "try again"))
+
+
+class NoDismissals:
+    """Nothing was dismissed."""
+
+    def find(self, *_: str) -> None:
+        """See `Dismissals`."""
+
+
+class Connected:
+    """Stands for a client: gets one for each question."""
+
+    def __init__(self, clickhouse: Callable[[], Any]) -> None:
+        self._clickhouse = clickhouse
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._clickhouse(), name)
+
+
 class WholeApi:
     """The application. `clickhouse` gives a client, or raises what a server that is away raises."""
 
@@ -140,17 +171,25 @@ class WholeApi:
         decisions: Any = Decisions(self.kafka)
         holds = Holds(intake, decisions, wait_s=0.01)
         desk = Desk(clickhouse or clickhouse_away, "credits.ledger.v1", "Example Inc.")
+        client: Any = Connected(clickhouse or clickhouse_away)
+        reading = ReadingDesk([client], "credits.ledger.v1")
+        feed: Any = Feed(self.kafka)
+        dismissals: Any = NoDismissals()
+        others = [
+            write_router(intake, versions, self._check_prices),
+            history_router(reading, balances),
+            listing_router(reading, dismissals),
+            alert_stream_router(feed, lambda _: None),
+            holds_router(holds),
+            leases_router(holds, intake),
+        ]
         self.api: FastAPI = build_api(
             balances=balances,
             registry=registry,
             live={"part": lambda: None},
             ready={},
             statements=[invoices_router(desk), statements_router(desk)],
-            others=[
-                write_router(intake, versions, self._check_prices),
-                holds_router(holds),
-                leases_router(holds, intake),
-            ],
+            others=others,
             refused_calls=RefusedCalls(self._record),
         )
         door = Door(lambda: Keyring(keys), "local", loopback=True, wall_us=lambda: NOW)

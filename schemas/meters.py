@@ -12,7 +12,6 @@ Rules of this file:
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
@@ -242,11 +241,20 @@ def dimensions_of(meter: str) -> Mapping[str, str]:
     return DIMENSIONS.get(meter, _NONE)
 
 
-@functools.lru_cache(maxsize=65_536)
 def is_part_of(part: str, total: str) -> bool:
     """Whether every count of `part` is also a count of `total`, and they are not the same meter."""
-    wider = dimensions_of(total)
-    return part != total and bool(wider) and wider.items() <= dimensions_of(part).items()
+    return total in totals_of(part)
+
+
+def totals_of(part: str) -> tuple[str, ...]:
+    """The meters that every count of `part` is also a count of."""
+    return _TOTALS.get(part, ())
+
+
+_TOTALS: Final[Mapping[str, tuple[str, ...]]] = {
+    part: tuple(total for total, wider in DIMENSIONS.items() if wider.items() < narrower.items())
+    for part, narrower in DIMENSIONS.items()
+}
 
 
 TOTALS: Final[Mapping[str, tuple[str, ...]]] = {

@@ -500,7 +500,7 @@ TAKEN: Final[dict[int | str, dict[str, Any]]] = {
     400: {"description": "not_json, not_an_event"},
     401: {"description": "unauthorized, key_expired, key_revoked"},
     403: {"description": "not_authorized"},
-    409: {"description": "idempotency_key_in_use, price_tie"},
+    409: {"description": "idempotency_key_in_use, price_tie, zero_price"},
     413: {"description": "body_too_large, batch_too_large"},
     415: {"description": "unsupported_media_type"},
     422: {

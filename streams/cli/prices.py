@@ -145,7 +145,9 @@ def _fields(row: dict[str, str | None]) -> dict[str, object]:
         if name == "free":
             word = text.strip().lower()
             value = True if word in TRUE_WORDS else False if word in FALSE_WORDS else value
-        elif name.endswith("_nanos") and text.strip().lstrip("-").isdigit():
+        elif name == "aliases":
+            value = text.split()
+        elif name.endswith(("_nanos", "_above")) and text.strip().lstrip("-").isdigit():
             value = int(text)
         fields[name] = value
     return fields

@@ -15,8 +15,8 @@ import msgspec
 
 from schemas.amounts import NANOS
 from schemas.enums import BillingUnit, BudgetWindow, GrantKind, MemberRole, ThresholdType
-from streams.ledger.entry import Slice
-from streams.ledger.rating import Overrides
+from streams.ledger.entry import Component, Slice
+from streams.ledger.price import Overrides
 
 LOW_BALANCE_THRESHOLD_DEFAULT_NANOS = 10 * NANOS
 """The threshold of `credit_balance_low` of a wallet without settings (contract, `wallet`)."""
@@ -289,6 +289,13 @@ class CorrectedUsage(msgspec.Struct, array_like=True):
     """What a correction has given back, when the next entry is the new revision and evaluates alerts for both."""
     first_recorded_at: int = 0
     """When its first booking was recorded, which a correction does not change; 0: this is the first."""
+    components: tuple[Component, ...] = ()
+    """How its cost came to be, as in its entry."""
+    quantities: dict[str, int] = msgspec.field(default_factory=dict)
+    counted: dict[str, int] = msgspec.field(default_factory=dict)
+    """What it counted towards graduated prices (`volume`)."""
+    period: int = 0
+    """The month in which it did."""
 
     @property
     def counted_at(self) -> int:
@@ -301,6 +308,15 @@ class RefundedUsage(msgspec.Struct, array_like=True):
 
     amount: int
     usage_recorded_at: int
+
+
+class Counter(msgspec.Struct, array_like=True):
+    """What an org has used by one graduated price in a month, and in the one before (product rule 38)."""
+
+    period: int
+    used: int = 0
+    """Nano-units of the price's meter."""
+    used_before: int = 0
 
 
 class Account(msgspec.Struct, array_like=True):
@@ -335,6 +351,8 @@ class Account(msgspec.Struct, array_like=True):
     """Not measured again before this `seq`."""
     holds_timed_out: dict[str, ActiveHold] = msgspec.field(default_factory=dict)
     """Holds that timed out last, oldest first: a capture that arrived before the end may be read after it."""
+    counters: dict[str, Counter] = msgspec.field(default_factory=dict)
+    """Usage by graduated prices, by price (`volume`)."""
 
     @property
     def time_zone(self) -> str:

@@ -6,9 +6,10 @@ that does not would stop the partition, for every org in it.
 Rules of this file:
 - Everything that an input adds to an account is counted, by its own limit: wallets, members, grants, transfers, and
   usages refunded here; holds (`hold_decisions.HOLDS_MAX`, `holds.RESOLVED_MAX`), budgets (`budgets.BUDGETS_MAX`),
-  prices of its own (`settings.OVERRIDES_MAX`), usages with a revision (`corrections.CORRECTED_MAX`), empty grants
-  (`grants.EXHAUSTED_MAX`), days of usage (`burn.DAYS_MAX`); threshold rules, administrators and patterns of models in
-  `schemas.settings_bodies`. Budgets count one window each; a value of a dimension that no budget names is not kept.
+  prices of its own (`settings.OVERRIDES_MAX`), counters of graduated prices (`volume.COUNTERS_MAX`), usages with a
+  revision (`corrections.CORRECTED_MAX`), empty grants (`grants.EXHAUSTED_MAX`), days of usage (`burn.DAYS_MAX`);
+  threshold rules, administrators and patterns of models in `schemas.settings_bodies`. Budgets count one window each;
+  a value of a dimension that no budget names is not kept.
 - How long the texts in them are (an id is 128 characters, of up to 4 bytes) is bounded for all of them together: an
   account of more than `FULL_BYTES` is full, and takes nothing more that would stay.
 - A limit refuses by an entry (`rejected`, or a refused hold), a transfer by sending it back, a usage only where it
@@ -66,7 +67,17 @@ for 63 entries more than it is."""
 NEARLY_FULL_BYTES = FULL_BYTES * 7 // 8
 
 _KEPT = attrgetter(
-    "wallet", "event_id", "slices", "grants", *CARRIED, "hold_id", "counterparty_org_id", "correlation_id", "details"
+    "wallet",
+    "event_id",
+    "slices",
+    "grants",
+    "components",
+    "quantities",
+    *CARRIED,
+    "hold_id",
+    "counterparty_org_id",
+    "correlation_id",
+    "details",
 )
 """What of an entry may come to stand in an account; its position in the log does not."""
 

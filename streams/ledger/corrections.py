@@ -27,14 +27,14 @@ from schemas.enums import DeadLetterCode, EntryKind, EntryReason, GrantKind, Rej
 from streams.ledger.account import Account, CorrectedUsage, Wallet
 from streams.ledger.bounds import refuse_full_account, refuse_reversal
 from streams.ledger.commands import Usage
-from streams.ledger.entry import Slice
+from streams.ledger.entry import Component, Slice
 from streams.ledger.grants import find_grant, overdraft_slice
 from streams.ledger.hold_decisions import capture_by_usage
 from streams.ledger.holds import kept_by
 from streams.ledger.journal import Journal
 from streams.ledger.rating import Rated
 from streams.ledger.refusals import DeadLetter, Refusal, Refused
-from streams.ledger.reversals import USAGE_REFUND_WINDOW_MICROS, Reversal, ReversalDetails, plan_reversal
+from streams.ledger.reversals import USAGE_REFUND_WINDOW_MICROS, Reversal, plan_reversal, reversal_details
 from streams.ledger.usage import refuse_cost, usage_fields, wallet_for
 
 CORRECTED_MAX = 4_096
@@ -147,12 +147,12 @@ def _reverse(
     journal: Journal, usage: Usage, booked: CorrectedUsage, reversal: Reversal, *, rebooked: bool
 ) -> tuple[Slice, ...]:
     """Write the correction; returns what its wallet's grants have got back by it, in the order it was drawn."""
-    details = ReversalDetails(reversal.spent, booked.recorded_at, booked.revision, rebooked, booked.first_recorded_at)
     carried: dict[str, Any] = dict(booked.carried)
+    booked_amount, amount = (sum(part.amount_nanos for part in parts) for parts in (booked.slices, reversal.returned))
     journal.write(
         EntryKind.CORRECTION,
         booked.wallet,
-        sum(part.amount_nanos for part in reversal.returned),
+        amount,
         event_id=usage.event_id,
         occurred_at=booked.occurred_at,
         slices=reversal.slices,
@@ -160,10 +160,18 @@ def _reverse(
         reason=EntryReason.USAGE_VOIDED if usage.voided else EntryReason.USAGE_AMENDED,
         revision=usage.revision,
         billing_unit=booked.billing_unit,
-        details=msgspec.json.encode(details).decode(),
+        details=reversal_details(booked, reversal, booked_amount - amount, (booked.revision, rebooked)),
+        quantities=booked.quantities,
+        components=tuple(map(_taken_back, booked.components)),
         **carried,
     )
     return _restored_slices(journal.account.wallets[booked.wallet], reversal, _overdraft_grant_id(usage))
+
+
+def _taken_back(component: Component) -> Component:
+    """A component of what is taken back: below 0."""
+    quantity, amount = -component.quantity_nanos, -component.amount_nanos
+    return msgspec.structs.replace(component, quantity_nanos=quantity, amount_nanos=amount)
 
 
 def _restored_slices(wallet: Wallet, reversal: Reversal, overdraft_grant_id: str) -> tuple[Slice, ...]:

@@ -35,6 +35,7 @@ from streams.ledger.settle import grant_allowance, settle, settle_due
 from streams.ledger.source import Context, Source
 from streams.ledger.transfers import decide_leg, decide_transfer
 from streams.ledger.usage import advance, book_usage, refuse_cost, scope_of, usage_entry, wallet_for
+from streams.ledger.volume import count
 
 __all__ = ["Command", "Context", "Source", "decide", "evolve", "settle_due"]
 
@@ -90,9 +91,9 @@ def _decide_usage(account: Account, usage: Usage, context: Context, outcome: Out
     if usage.voided or usage.revision or usage.event_id in account.corrected:
         booked = latest_usage(account, usage.event_id, context.references)
         unit = unit if booked is None else booked.wallet
-        revised = None if usage.voided else rate(account, usage, context.prices, unit)
+        revised = None if usage.voided else rate(account, usage, context.prices, context.at, unit, booked)
         return decide_correction(Journal(account, context.at, outcome, context.source), usage, revised, booked)
-    rated = rate(account, usage, context.prices, unit)
+    rated = rate(account, usage, context.prices, context.at, unit)
     wallet = account.wallets.get(rated.wallet) or wallet_for(account, rated.wallet)
     at, cost = context.at, rated.cost
     if hold is not None:
@@ -104,6 +105,7 @@ def _decide_usage(account: Account, usage: Usage, context: Context, outcome: Out
     grant = advance(account, wallet, cost, at, scope)
     if grant is not None:
         note_used(account, usage.hold_id)
+        count(account, dict(rated.counted), rated.period)
         slices = (Slice(grant.grant_id, grant.kind, cost, grant.expires_at),)
         outcome.entries.append(usage_entry(account, wallet, slices, usage, rated, at, context.source))
         return None
@@ -111,6 +113,7 @@ def _decide_usage(account: Account, usage: Usage, context: Context, outcome: Out
     if isinstance(booking, DeadLetter):
         return booking
     note_used(account, usage.hold_id)
+    count(account, dict(rated.counted), rated.period)
     outcome.entries.append(usage_entry(account, wallet, booking.slices, usage, rated, at, context.source))
     outcome.alerts += booking.alerts
     outcome.topup_requests += booking.topup_requests

@@ -28,6 +28,7 @@ from streams.ledger.reversals import USAGE_REFUND_WINDOW_MICROS, ReversalDetails
 from streams.ledger.settings import apply_setting
 from streams.ledger.topups import answer_charge, begin_month, consider_topup
 from streams.ledger.usage import advance, apply_usage, refresh_fast_path_limit, wallet_for
+from streams.ledger.volume import count, count_entry
 
 
 def scope_by(entry: Entry) -> Scope:
@@ -74,6 +75,7 @@ def _usage(account: Account, entry: Entry) -> list[Alert]:
     at, scope = entry.recorded_at, scope_by(entry)
     known = None
     note_used(account, entry.hold_id)
+    count_entry(account, entry.details)
     if entry.revision:
         known = account.corrected.get(entry.event_id)
         _remember_revision(account, entry, 0 if known is None else known.counted_at)
@@ -273,6 +275,8 @@ def _reverse_usage(movement: _Movement) -> ReversalDetails:
     wallet.used -= amount
     wallet.lifetime_spent -= details.spent_nanos
     movement.charged = charge(wallet, scope_by(entry), -amount, zone, movement.at, details.counted_at)
+    if details.uncounted_nanos is not msgspec.UNSET and details.period is not msgspec.UNSET:
+        count(account, {key: -quantity for key, quantity in details.uncounted_nanos.items()}, details.period)
     horizon = entry.recorded_at - USAGE_REFUND_WINDOW_MICROS
     for event_id in [key for key, known in account.refunded.items() if known.usage_recorded_at < horizon]:
         del account.refunded[event_id]

@@ -34,10 +34,10 @@ from streams.ledger.journal import Journal
 from streams.ledger.refusals import DeadLetter, Refusal, Refused, refuse_range
 from streams.ledger.reversals import (
     USAGE_REFUND_WINDOW_MICROS,
-    ReversalDetails,
     dimensions_carried,
     latest_usage,
     plan_reversal,
+    reversal_details,
 )
 from streams.ledger.source import Context
 from streams.ledger.usage import wallet_for
@@ -212,7 +212,6 @@ def _refund_usage(journal: Journal, refund: Refund, usage: CorrectedUsage | None
     reversal = plan_reversal(account, usage, so_far, amount, f"refund/{refund.refund_id}", journal.at)
     if isinstance(reversal, DeadLetter):
         return reversal
-    reversal_details = ReversalDetails(reversal.spent, usage.recorded_at, first_recorded_at=usage.first_recorded_at)
     journal.write(
         EntryKind.REFUND,
         usage.wallet,
@@ -224,7 +223,7 @@ def _refund_usage(journal: Journal, refund: Refund, usage: CorrectedUsage | None
         reason=EntryReason.USAGE_REFUNDED,
         actor=refund.actor,
         correlation_id=refund.target_id,
-        details=msgspec.json.encode(reversal_details).decode(),
+        details=reversal_details(usage, reversal, so_far),
         billing_unit=usage.billing_unit,
         **dict[str, Any](dimensions_carried(usage)),
     )

@@ -2,8 +2,9 @@
 
 Rules of this file:
 - Prices are judged in the order of their publication: by the broker's time of the record, then partition, then offset.
-- Two prices of which neither would be the more specific for some usage tie. The one that was published first stays. The
-  later one is refused: it is a dead letter, and changes nothing. What stood under its own id stays in force.
+- Two prices of which neither would be the more specific for some usage tie (`price.could_tie`). The one that was
+  published first stays. The later one is refused: it is a dead letter, and changes nothing. What stood under its own id
+  stays in force.
 - A price replaces the one before it under its id; a record without a value takes that away.
 - A refused price is not judged again. To put it in force after the price that it tied with is gone, publish it again.
 """
@@ -15,7 +16,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from operator import itemgetter
 from typing import NamedTuple
 
-from streams.ledger.rating import ANY_OPERATION, Price, PriceList, could_tie
+from streams.ledger.price import ANY_OPERATION, Contest, Price, contest_of, could_tie
+from streams.ledger.rating import PriceList
 
 
 class Published(NamedTuple):
@@ -78,39 +80,44 @@ def _shape(price: Price) -> Shape:
     return tuple(name for name in named if name != "operation" or price.operation != ANY_OPERATION)
 
 
-def _values(price: Price, names: Shape) -> tuple[str, ...]:
-    return tuple(getattr(price, name) for name in names)
+def _values(price: Price, names: Shape) -> Sequence[tuple[str, ...]]:
+    """What the price says in these dimensions; of a model that has several names, each of them."""
+    if "model" not in names or not price.aliases:
+        return (tuple(getattr(price, name) for name in names),)
+    models = dict.fromkeys(price.names)
+    return [tuple(model if name == "model" else getattr(price, name) for name in names) for model in models]
 
 
 class _Ties:
     """Prices of which no two tie, found by what they must share to tie with another.
 
-    Two prices can tie only where they say the same in every dimension that both name. So those of one shape are filed
-    by their values in the dimensions they share with another shape, for each such set of dimensions that was asked for.
+    Two prices can tie only in one contest, and only where they say the same in every dimension that both name. So those
+    of one shape are filed by their values in the dimensions they share with another shape, for each such set of
+    dimensions that was asked for.
     """
 
     def __init__(self) -> None:
-        self._by_rank: dict[tuple[str | None, int], dict[Shape, _Filed]] = {}
+        self._by_contest: dict[Contest, dict[Shape, _Filed]] = {}
 
     def __iter__(self) -> Iterator[Price]:
         return (
             price
-            for shapes in self._by_rank.values()
+            for shapes in self._by_contest.values()
             for by_field in shapes.values()
             for price in by_field.all.values()
         )
 
     def add(self, price: Price) -> None:
-        shapes = self._by_rank.setdefault((price.org_id, price.specificity), {})
+        shapes = self._by_contest.setdefault(contest_of(price), {})
         shapes.setdefault(_shape(price), _Filed()).add(price)
 
     def remove(self, price: Price) -> None:
-        self._by_rank[price.org_id, price.specificity][_shape(price)].remove(price)
+        self._by_contest[contest_of(price)][_shape(price)].remove(price)
 
     def tie(self, price: Price) -> Price | None:
         """A price of another id that could tie with `price`."""
         own = _shape(price)
-        for shape, by_field in self._by_rank.get((price.org_id, price.specificity), {}).items():
+        for shape, by_field in self._by_contest.get(contest_of(price), {}).items():
             shared = tuple(name for name in own if name in shape)
             for other in by_field.alike(price, shared):
                 if other.price_id != price.price_id and could_tie(price, other):
@@ -129,13 +136,14 @@ class _Filed:
     def add(self, price: Price) -> None:
         self.all[id(price)] = price
         for shared, found in self._by_shared.items():
-            found[_values(price, shared)].append(price)
+            for values in _values(price, shared):
+                found[values].append(price)
 
     def remove(self, price: Price) -> None:
         del self.all[id(price)]
         for shared, found in self._by_shared.items():
-            alike = found[_values(price, shared)]
-            found[_values(price, shared)] = [each for each in alike if each is not price]
+            for values in _values(price, shared):
+                found[values] = [each for each in found[values] if each is not price]
 
     def alike(self, price: Price, shared: Shape) -> Sequence[Price]:
         """Those that say the same as `price` in the shared dimensions."""
@@ -143,5 +151,6 @@ class _Filed:
         if found is None:
             found = self._by_shared[shared] = defaultdict(list)
             for other in self.all.values():
-                found[_values(other, shared)].append(other)
-        return found.get(_values(price, shared), ())
+                for values in _values(other, shared):
+                    found[values].append(other)
+        return [each for values in _values(price, shared) for each in found.get(values, ())]

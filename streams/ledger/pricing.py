@@ -11,19 +11,30 @@ from __future__ import annotations
 
 from typing import Final
 
+import msgspec
+
 from schemas.enums import DeadLetterCode
-from streams.ledger.account import Account
+from streams.ledger.account import Account, CorrectedUsage
 from streams.ledger.commands import Usage
-from streams.ledger.rating import PriceList, Rated, RatingPlan, Work
+from streams.ledger.rating import PriceList, Rated, RatingPlan, Work, rate_by
 from streams.ledger.refusals import DeadLetter, refuse_range
+from streams.ledger.volume import check_countable, period_at, used_in
 
 DEFAULT_UNIT: Final = "USD"
 
 
-def rate(account: Account, usage: Usage, prices: PriceList, unit: str | None = None) -> Rated:
-    """What a usage costs and in which wallet. Raises DeadLetter as `RatingPlan.cost`.
+def rate(
+    account: Account,
+    usage: Usage,
+    prices: PriceList,
+    at: int,
+    unit: str | None = None,
+    booked: CorrectedUsage | None = None,
+) -> Rated:
+    """What a usage costs and in which wallet, booked at `at`. Raises DeadLetter as `Tariff.charge`.
 
     `unit`: the wallet of the hold or booking that the usage is about, for one that names its cost and no wallet.
+    `booked`: what is booked of the usage and will be replaced.
     """
     if usage.cost_nanos is not None:
         out_of_range = refuse_range(usage.cost_nanos)
@@ -32,9 +43,15 @@ def rate(account: Account, usage: Usage, prices: PriceList, unit: str | None = N
         if usage.cost_nanos < 0:
             raise DeadLetter(DeadLetterCode.INVALID_FIELD, "cost_nanos must not be below 0")
         return Rated(usage.cost_nanos, upstream_unit(account, usage.wallet, unit))
-    work = (usage.operation, usage.category, usage.model, usage.tool, usage.provider)
+    work = (usage.operation, usage.category, usage.model, usage.tool, usage.provider, usage.service_tier)
     plan = plan_for(account, prices, work)  # type: ignore[arg-type]  # a plain tuple is made in a third of the time
-    return plan.cost(usage.occurred_at, usage.input_tokens, usage.output_tokens, usage.quantity_nanos, usage.replicas)
+    tariff = plan.tariff(usage.occurred_at, usage.input_tokens)
+    if not tariff.counted:
+        return rate_by(tariff, usage)
+    period = booked.period if booked is not None and booked.counted else period_at(account, at)
+    rated = rate_by(tariff, usage, used_in(account, period, booked))
+    check_countable(account, rated.counted, period)
+    return msgspec.structs.replace(rated, period=period)
 
 
 def upstream_unit(account: Account, named: str | None, unit: str | None = None) -> str:

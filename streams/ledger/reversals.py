@@ -14,12 +14,14 @@ from typing import NamedTuple
 
 import msgspec
 
+from schemas.enums import EntryKind
 from streams.ledger.account import Account, CorrectedUsage
 from streams.ledger.avro_fields import CARRIED, DIMENSIONS
 from streams.ledger.entry import Entry, Lot, Slice
 from streams.ledger.grants import give_back, lot_of, reverse_slices
 from streams.ledger.refusals import DeadLetter, refuse_range
 from streams.ledger.usage import spent_of
+from streams.ledger.volume import UsageDetails, share_of
 
 USAGE_REFUND_WINDOW_MICROS = 35 * 86_400 * 1_000_000
 """How long after its booking a usage can be refunded: as long as ids of money are remembered.
@@ -40,6 +42,10 @@ class ReversalDetails(msgspec.Struct, frozen=True):
     """Of a correction: the next entry is the new revision, of the same wallet."""
     first_recorded_at: int = 0
     """When the first booking of the usage was recorded; 0: that is `usage_recorded_at`."""
+    uncounted_nanos: dict[str, int] | msgspec.UnsetType = msgspec.UNSET
+    """By graduated price what counts no longer, where the usage counted (`volume`)."""
+    period: int | msgspec.UnsetType = msgspec.UNSET
+    """The month in which it did."""
 
     @property
     def counted_at(self) -> int:
@@ -54,7 +60,7 @@ def _carried_by(entry: Entry) -> dict[str, str | int]:
 
 def revision_of(entry: Entry, voided: bool = False) -> CorrectedUsage:
     """The usage of an entry, as corrections and refunds ask for it."""
-    return CorrectedUsage(
+    usage = CorrectedUsage(
         entry.revision,
         entry.recorded_at,
         entry.wallet,
@@ -64,6 +70,12 @@ def revision_of(entry: Entry, voided: bool = False) -> CorrectedUsage:
         entry.occurred_at,
         entry.billing_unit,
     )
+    if entry.kind is EntryKind.USAGE:
+        usage.components, usage.quantities = entry.components, dict(entry.quantities)
+        if entry.details is not None:
+            details = msgspec.json.decode(entry.details, type=UsageDetails)
+            usage.counted, usage.period = details.counted_nanos, details.period
+    return usage
 
 
 def latest_usage(account: Account, event_id: str, references: Mapping[str, Entry]) -> CorrectedUsage | None:
@@ -92,6 +104,26 @@ class Reversal(NamedTuple):
     """Grants that the wallet no longer remembers."""
     spent: int
     """The part that no longer counts as lifetime spent."""
+
+
+def reversal_details(
+    booked: CorrectedUsage, reversal: Reversal, so_far: int, replaced: tuple[int, bool] = (0, False)
+) -> str:
+    """The `details` of an entry that takes back a part of a booked usage, after `so_far`.
+
+    `replaced`: of a correction the revision that it takes back, and whether the next entry is the new one.
+    """
+    cost, amount = (sum(part.amount_nanos for part in parts) for parts in (booked.slices, reversal.returned))
+    counted = share_of(booked.counted, cost, so_far, amount)
+    details = ReversalDetails(
+        reversal.spent,
+        booked.recorded_at,
+        *replaced,
+        booked.first_recorded_at,
+        counted or msgspec.UNSET,
+        booked.period if counted else msgspec.UNSET,
+    )
+    return msgspec.json.encode(details).decode()
 
 
 def plan_reversal(

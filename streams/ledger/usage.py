@@ -35,6 +35,7 @@ from streams.ledger.rating import Rated
 from streams.ledger.refusals import DeadLetter, refuse_range
 from streams.ledger.source import Source
 from streams.ledger.topups import consider_topup, request_of
+from streams.ledger.volume import usage_details
 
 _USAGE = EntryKind.USAGE
 """A look at an enum's member costs as much as making a slice."""
@@ -253,7 +254,11 @@ def usage_entry(
         *_attributes_and_parts(usage),
         rated.components,
     )
-    return msgspec.structs.replace(entry, **{name: getattr(usage, name) for name in _APPENDED}) if _APPENDED else entry
+    if _APPENDED:
+        entry = msgspec.structs.replace(entry, **{name: getattr(usage, name) for name in _APPENDED})
+    if rated.counted:
+        entry = msgspec.structs.replace(entry, details=usage_details(rated.counted, rated.period))
+    return entry
 
 
 _FIELDS = Entry.__struct_fields__
@@ -272,4 +277,5 @@ def usage_fields(usage: Usage, rated: Rated) -> dict[str, Any]:
         "output_unit_price_nanos": rated.output_unit_price,
         "billing_unit": rated.billing_unit,
         "components": rated.components,
+        "details": usage_details(rated.counted, rated.period) if rated.counted else None,
     }

@@ -143,7 +143,7 @@ def classify(rows: UsageRows, accounts: Mapping[str, Account], ratings: Ratings)
     dispositions = [Disposition.BOOK] * len(rows)
     for row in ratings.refused:
         dispositions[row] = Disposition.DEAD_LETTER
-    for row in needs_command_path(rows, accounts):
+    for row in needs_command_path(rows, accounts) | ratings.by_command:
         dispositions[row] = Disposition.COMMAND
     return dispositions
 
@@ -367,6 +367,7 @@ def _entry_columns(rows: UsageRows, ratings: Ratings, booking: _Booking, kept: R
         "source_partition": pa.array(np.full(size, rows.partition, np.int32)),
         "source_offset": pa.array(rows.offsets[kept]),
         "slices": _slice_column(booking.slices, kept, select(booking.drawn), select(ratings.costs)),
+        "components": ratings.components if select.all else ratings.components.take(pa.array(kept)),
         **_price_columns(select(ratings.tariffs)),
         **{name: usages.column(name) for name in SHARED},
     }

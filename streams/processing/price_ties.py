@@ -1,7 +1,8 @@
-"""Whether prices could tie with each other, asked before they are published (product rule 7).
+"""What is refused before prices are published (product rules 7 and 9).
 
 Rules of this file: every usage has one price, so a price that could match the same usage equally well as another one is
-refused. Two who publish at the same moment do not see each other: the worker judges again, by the topic's order.
+refused. Two who publish at the same moment do not see each other: the worker judges again, by the topic's order. A
+price of 0 is refused unless it says that it is free: it is a slip, or the usage it is for is meant to be let in.
 """
 
 from __future__ import annotations
@@ -32,8 +33,14 @@ class PriceTieError(OperatorError):
     code = "price_tie"
 
 
+class ZeroPriceError(PriceTieError):
+    """A price of 0 that does not say that it is free; nothing was published."""
+
+    code = "zero_price"
+
+
 def refuse_ties(settings: Settings, writers: WriterSchemas, records: Sequence[Record]) -> None:
-    """Raise `PriceTieError` when a price could tie with a published one, or with another of these."""
+    """Raise `PriceTieError` when a price could tie with a published one, or with another of these; or is 0."""
     refuse_ties_with(published_prices(settings, writers), (), records)
 
 
@@ -41,6 +48,12 @@ def refuse_ties_with(log: PriceLog, withdrawn: Sequence[str], records: Sequence[
     """The same, against the prices of `log`, when those with the ids in `withdrawn` are taken away first."""
     gone = [(Published(LAST_MS, 0, number), price_id, None) for number, price_id in enumerate(withdrawn)]
     prices = [Price.from_record(record.to_record()) for record in records]
+    for price in prices:
+        if price.is_costless and not price.free and price.factor_nanos is None:
+            raise ZeroPriceError(
+                f"price {price.price_id} is 0 and does not say that it is free",
+                "nothing was published; add free: true, so that free work is let in, or give it a price",
+            )
     new = [(Published(LAST_MS, 1, number), price.price_id, price) for number, price in enumerate(prices)]
     judged = log.with_changes([*gone, *new])
     for published, price_id, _ in new:

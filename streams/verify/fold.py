@@ -17,6 +17,7 @@ Rules of this file, in plain arithmetic on what the contract says of an entry:
 8. What a wallet is shown to have on the way is what its own org's entries tell: from the entry that it left with to
    the one that notes its arrival, or its return (product rule 22). By the entries of both orgs (rule 6) it may be
    less: what has arrived is on the way no more, noted or not.
+9. The components of a usage add up to its cost, and what they count is never taken back twice (`components`).
 
 Amounts are ints of any size: nothing overflows here, whatever the ledger wrote.
 """
@@ -34,6 +35,7 @@ import pyarrow as pa
 
 from schemas.enums import OVERDRAFT_GRANT_ID, EntryKind, GrantKind
 from schemas.topics import Topics
+from streams.verify.components import ComponentFold
 from streams.verify.transfers import TransferFold, Transfers
 
 HOUR_US = 3_600_000_000
@@ -186,6 +188,7 @@ class LedgerFold:
         self._watched = watched or {}
         self.causes = array("q")
         """64-bit hashes of (org, event id) of every entry, within this process."""
+        self._components = ComponentFold(self.differences.add)
         self._recorded: dict[int, int] = {}
         """When the last effect of each cause was recorded (rule 5)."""
 
@@ -198,6 +201,7 @@ class LedgerFold:
         details = batch.column("details").to_pylist()
         for row, *rest in zip(zip(*columns, strict=True), slices, grants, reasons, details, strict=True):
             self._entry(row, *rest)
+        self._components.add(batch)
 
     def _entry(
         self,

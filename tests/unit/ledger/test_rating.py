@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from schemas.amounts import AMOUNT_MAX, NANOS
 from schemas.enums import BillingUnit, DeadLetterCode, Direction
-from streams.ledger.rating import Price, PriceList, Work, could_tie
+from streams.ledger.commands import Usage
+from streams.ledger.rating import Price, PriceList, Rated, RatingPlan, Work, could_tie, rate_by
 from streams.ledger.refusals import DeadLetter
 
 ANY, INPUT, OUTPUT = Direction.ANY, Direction.INPUT, Direction.OUTPUT
@@ -23,6 +24,30 @@ def price(price_id: str = "p", operation: str = "chat", unit_price: int = 100, *
         "billing_unit": "request", "wallet": "USD", "valid_from": 0, **more,
     }  # fmt: skip
     return Price.from_record(fields)
+
+
+def rate(
+    plan: RatingPlan,
+    at: int,
+    input_tokens: int | None = None,
+    output_tokens: int | None = None,
+    quantity: int | None = None,
+    replicas: int | None = None,
+) -> Rated:
+    """One usage, rated; its components add up to its cost."""
+    usage = Usage(
+        "e",
+        "acme",
+        at,
+        "chat",
+        input_tokens=input_tokens,
+        output_tokens=output_tokens,
+        quantity_nanos=quantity,
+        replicas=replicas,
+    )
+    rated = rate_by(plan.tariff(at, input_tokens), usage)
+    assert sum(component.amount_nanos for component in rated.components) == rated.cost
+    return rated
 
 
 def found(
@@ -87,15 +112,15 @@ def test_a_plan_follows_validity_back_and_forth() -> None:
     plan = PriceList(
         [price("old", valid_from=5, valid_to=10, unit_price=1), price("new", valid_from=10, unit_price=2)]
     ).plan("acme", None, Work("chat"))
-    assert [plan.cost(at).cost for at in (5, 10, 9, 11)] == [1, 2, 1, 2]
+    assert [rate(plan, at).cost for at in (5, 10, 9, 11)] == [1, 2, 1, 2]
     with pytest.raises(DeadLetter) as refusal:
-        plan.cost(4)
+        rate(plan, 4)
     assert refusal.value.code is DeadLetterCode.UNKNOWN_PRICE
 
 
 def test_nothing_priced_is_never_free() -> None:
     with pytest.raises(DeadLetter) as refusal:
-        PriceList([price("other", "image")]).plan("acme", None, Work("chat")).cost(1)
+        rate(PriceList([price("other", "image")]).plan("acme", None, Work("chat")), 1)
     assert refusal.value.code is DeadLetterCode.UNKNOWN_PRICE
 
 
@@ -115,16 +140,16 @@ def test_nothing_priced_is_never_free() -> None:
 )
 def test_tokens(unit: str, unit_price: int, input_tokens: int | None, output_tokens: int | None, cost: int) -> None:
     plan = PriceList([price(unit_price=unit_price, billing_unit=unit)]).plan("acme", None, Work("chat"))
-    assert plan.cost(1, input_tokens, output_tokens).cost == cost
+    assert rate(plan, 1, input_tokens, output_tokens).cost == cost
 
 
 @pytest.mark.parametrize("quantity", [None, NANOS])
 def test_tokens_that_nobody_counted_are_not_taken_for_nothing(quantity: int | None) -> None:
     plan = PriceList([price(billing_unit="token")]).plan("acme", None, Work("chat"))
     with pytest.raises(DeadLetter, match="input_tokens, output_tokens or both") as refusal:
-        plan.cost(1, quantity=quantity)
+        rate(plan, 1, quantity=quantity)
     assert refusal.value.code is DeadLetterCode.INVALID_FIELD
-    assert PriceList([price(billing_unit="token", free=True)]).plan("acme", None, Work("chat")).cost(1).cost == 0
+    assert rate(PriceList([price(billing_unit="token", free=True)]).plan("acme", None, Work("chat")), 1).cost == 0
 
 
 def test_input_and_output_tokens_have_their_own_price() -> None:
@@ -134,7 +159,7 @@ def test_input_and_output_tokens_have_their_own_price() -> None:
             price("out", unit_price=10_000_000_000, billing_unit="1000000_tokens", direction="output"),
         ]
     )
-    rated = prices.plan("acme", None, Work("chat")).cost(1, 1000, 100)
+    rated = rate(prices.plan("acme", None, Work("chat")), 1, 1000, 100)
     assert rated.cost == 1000 * 2_500 + 100 * 10_000
     assert (rated.unit_price, rated.output_unit_price) == (2_500_000_000, 10_000_000_000)
     assert rated.billing_unit is BillingUnit.MILLION_TOKENS
@@ -142,9 +167,9 @@ def test_input_and_output_tokens_have_their_own_price() -> None:
 
 def test_a_direction_without_a_price_is_unknown_only_when_it_has_tokens() -> None:
     plan = PriceList([price("in", billing_unit="token", direction="input")]).plan("acme", None, Work("chat"))
-    assert plan.cost(1, 5, 0).cost == 500
+    assert rate(plan, 1, 5, 0).cost == 500
     with pytest.raises(DeadLetter):
-        plan.cost(1, 5, 1)
+        rate(plan, 1, 5, 1)
 
 
 @pytest.mark.parametrize(
@@ -165,20 +190,20 @@ def test_a_direction_without_a_price_is_unknown_only_when_it_has_tokens() -> Non
 )
 def test_quantities(unit: str, quantity: int | None, replicas: int | None, cost: int) -> None:
     plan = PriceList([price(billing_unit=unit)]).plan("acme", None, Work("chat"))
-    assert plan.cost(1, quantity=quantity, replicas=replicas).cost == cost
+    assert rate(plan, 1, quantity=quantity, replicas=replicas).cost == cost
 
 
 @pytest.mark.parametrize("unit", ["token", "request", "minute"])
 def test_free_costs_nothing_and_says_so(unit: str) -> None:
     plan = PriceList([price(billing_unit=unit, free=True)]).plan("acme", None, Work("chat"))
-    assert (plan.cost(1, 10, 10, NANOS, 2).cost, plan.tariff(1).free) == (0, True)
+    assert (rate(plan, 1, 10, 10, NANOS, 2).cost, plan.tariff(1).free) == (0, True)
 
 
 def test_a_cost_beyond_the_bound_is_refused() -> None:
     plan = PriceList([price(unit_price=AMOUNT_MAX)]).plan("acme", None, Work("chat"))
-    assert plan.cost(1).cost == AMOUNT_MAX
+    assert rate(plan, 1).cost == AMOUNT_MAX
     with pytest.raises(DeadLetter) as refusal:
-        plan.cost(1, quantity=2 * NANOS)
+        rate(plan, 1, quantity=2 * NANOS)
     assert refusal.value.code is DeadLetterCode.AMOUNT_OUT_OF_RANGE
 
 
@@ -209,7 +234,7 @@ def test_ties_are_found_when_published(one: dict[str, object], other: dict[str, 
 def test_plans_are_shared_by_orgs_without_prices_of_their_own() -> None:
     prices = PriceList([price("all"), price("vip", org_id="vip", unit_price=7)])
     assert prices.plan("a", None, Work("chat")) is prices.plan("b", None, Work("chat"))
-    assert prices.plan("vip", None, Work("chat")).cost(1).cost == 7
+    assert rate(prices.plan("vip", None, Work("chat")), 1).cost == 7
 
 
 @given(
@@ -229,4 +254,4 @@ def test_the_cost_is_the_exact_value_rounded_once(
     exact = (Decimal(input_tokens) * input_price + Decimal(output_tokens) * output_price) / size
     expected = int(exact.quantize(Decimal(1), rounding=ROUND_HALF_UP))
     if expected <= AMOUNT_MAX:
-        assert prices.plan("acme", None, Work("chat")).cost(1, input_tokens, output_tokens).cost == expected
+        assert rate(prices.plan("acme", None, Work("chat")), 1, input_tokens, output_tokens).cost == expected

@@ -42,7 +42,7 @@ def encode_columns(record: str, batch: pa.RecordBatch, schema_id: int) -> list[b
         return []
     schema = arrow_schema(record)
     if batch.schema is not schema and not batch.schema.equals(schema):
-        batch = _conform(record, batch)
+        batch = conformed(record, batch)
     encoded = pyruhvro.serialize_record_batch(batch, plain_text(record), 1)[0]
     framed: list[bytes] = pc.binary_join_element_wise(pa.scalar(frame(schema_id)), encoded, _NOTHING).to_pylist()
     return framed
@@ -51,7 +51,8 @@ def encode_columns(record: str, batch: pa.RecordBatch, schema_id: int) -> list[b
 _NOTHING = pa.scalar(b"")
 
 
-def _conform(record: str, batch: pa.RecordBatch) -> pa.RecordBatch:
+def conformed(record: str, batch: pa.RecordBatch) -> pa.RecordBatch:
+    """A batch with exactly the columns of the record. Raises as `encode_columns`."""
     schema = arrow_schema(record)
     unknown = set(batch.schema.names) - set(schema.names)
     if unknown:

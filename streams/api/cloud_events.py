@@ -105,7 +105,7 @@ def parse_event(event: Any, *, must_be_cloud_event: bool) -> Given | Refused:
         if not isinstance(event, dict):
             raise FieldError("", "an event is a JSON object")
         is_plain = "specversion" not in event and not must_be_cloud_event
-        kind, fields = (InputKind.USAGE, event) if is_plain else _unwrapped(event)
+        kind, fields = (InputKind.USAGE, event) if is_plain else unwrapped(event)
         named = fields.get(ID_FIELDS[kind])
         record_id = named if isinstance(named, str) else None
         return Given(kind, parse_fields(kind, fields))
@@ -123,7 +123,7 @@ def code_of(error: FieldError) -> str:
     return DeadLetterCode.INVALID_FIELD.value
 
 
-def _unwrapped(event: Mapping[str, Any]) -> tuple[InputKind, dict[str, Any]]:
+def unwrapped(event: Mapping[str, Any]) -> tuple[InputKind, dict[str, Any]]:
     """Kind and fields of a CloudEvent; raises `FieldError`."""
     for name in ("specversion", "id", "source", "type"):
         if not isinstance(event.get(name), str) or not event[name]:

@@ -28,6 +28,7 @@ from streams.errors import KafkaUnavailableError
 from streams.kafka.clients import producer_config
 
 if TYPE_CHECKING:
+    from streams.api.usage_columns import UsageBatch
     from streams.kafka.registry import Registry
     from streams.settings import Settings
 
@@ -103,9 +104,14 @@ class Intake:
 
     async def send(self, records: Sequence[KindAndRecord]) -> None:
         """Return when Kafka has all of them. Raises `KafkaUnavailableError` or `BusyError`: send the same again."""
-        if not records:
-            return
-        outgoing = await asyncio.to_thread(self.encode, records)
+        if records:
+            await self._sent(await asyncio.to_thread(self.encode, records))
+
+    async def send_usage(self, batch: UsageBatch) -> None:
+        """The same, of usage in columns."""
+        await self._sent(await asyncio.to_thread(self.encode_usage, batch))
+
+    async def _sent(self, outgoing: Sequence[Outgoing]) -> None:
         delivery = _Delivery(asyncio.get_running_loop(), len(outgoing))
         self._hand_over(outgoing, delivery)
         try:
@@ -128,12 +134,20 @@ class Intake:
         """The records as Kafka takes them."""
         return [self._encoder.encode(kind, record) for kind, record in records]
 
+    def encode_usage(self, batch: UsageBatch) -> list[Outgoing]:
+        """The same, of usage in columns; without headers, which would cost as much as everything else."""
+        topic, values = self._encoder.topic(InputKind.USAGE), batch.encode(self._encoder.schema_id(InputKind.USAGE))
+        return [Outgoing(topic, org.encode(), value, []) for org, value in zip(batch.orgs, values, strict=True)]
+
     def _hand_over(self, outgoing: Sequence[Outgoing], delivery: _Delivery) -> None:
         for out in outgoing:
             try:
-                self._producer.produce(
-                    out.topic, value=out.value, key=out.key, headers=out.headers, on_delivery=delivery.acknowledged
-                )
+                if out.headers:
+                    self._producer.produce(
+                        out.topic, value=out.value, key=out.key, headers=out.headers, on_delivery=delivery.acknowledged
+                    )
+                else:
+                    self._producer.produce(out.topic, out.value, out.key, on_delivery=delivery.acknowledged)
             except BufferError:
                 raise BusyError from None
             except KafkaException as error:

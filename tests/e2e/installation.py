@@ -30,6 +30,8 @@ class Installation:
 
     folder: Path
     environment: dict[str, str] = field(default_factory=dict)
+    lines: list[str] = field(default_factory=list)
+    """What `up` has printed."""
 
     @classmethod
     def at(cls, folder: Path, **settings: object) -> Installation:
@@ -46,6 +48,11 @@ class Installation:
     def http(self) -> str:
         """Where `serve` listens."""
         return f"http://127.0.0.1:{self.environment['CREDITS_HTTP_PORT']}"
+
+    @property
+    def output(self) -> str:
+        """What `up` has printed."""
+        return "".join(self.lines)
 
     def run(self, *arguments: str, status: int = 0) -> subprocess.CompletedProcess[str]:
         """Run `credits` with these arguments; it must end with `status`, and never with a traceback."""
@@ -86,7 +93,8 @@ class Installation:
             text=True,
             start_new_session=True,
         )
-        lines: list[str] = []
+        lines = self.lines
+        lines.clear()
         output: queue.SimpleQueue[str | None] = queue.SimpleQueue()
 
         def read() -> None:

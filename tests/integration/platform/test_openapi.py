@@ -34,7 +34,8 @@ def test_every_answer_is_described_and_what_was_taken_is_booked(settings: Settin
     serve = Serve(settings, tmp_path)
     with LedgerInstallation(settings, tmp_path) as installation:
         try:
-            until(lambda: serve.get("/readyz")[0] == 200, 60, "a ready serve")
+            until(lambda: serve.get("/readyz")[0] == 200 or serve.process.poll() is not None, 180, "a ready serve")
+            assert serve.get("/readyz")[0] == 200, serve.output
             installation.ready_worker()
             schema = schemathesis.openapi.from_url(f"{serve.address}/openapi.json")
             key = {HEADER: local_key(tmp_path) or ""}

@@ -12,8 +12,11 @@ from confluent_kafka import KafkaError, KafkaException
 from fastapi.testclient import TestClient
 
 from schemas.amounts import NANOS
+from schemas.codec import decode_one
 from schemas.enums import InputKind
+from schemas.events import Usage
 from schemas.fields import Record
+from schemas.records import BundledSchemas, bundled_id
 from streams.api.app import build_api
 from streams.api.cloud_events import BATCH, EVENTS_MAX, KINDS, ONE, PLAIN
 from streams.api.door import Door
@@ -24,7 +27,8 @@ from streams.api.intake import BusyError, KindAndRecord, not_taken
 from streams.api.problems import ProblemError
 from streams.api.refused_calls import RefusedCalls
 from streams.api.setting_versions import Name, Version, check_version, name_of, tag_of
-from streams.api.write_routes import PRICES_MAX, write_router
+from streams.api.usage_columns import UsageBatch
+from streams.api.write_routes import COLUMNS_LEAST, PRICES_MAX, write_router
 from streams.kafka.api_keys import ApiKey, Keyring, KeyRole
 from streams.processing.price_ties import PriceTieError
 from tests.unit.platform.http_server import SeenBalances
@@ -68,6 +72,11 @@ class FakeIntake:
         if self.fault is not None and records:
             raise self.fault
         self.sent.extend(records)
+
+    async def send_usage(self, batch: UsageBatch) -> None:
+        """As columns are read by the ledger: each record decoded from its bytes."""
+        decoded = [decode_one("usage", value, BundledSchemas()) for value in batch.encode(bundled_id("usage"))]
+        await self.send([(InputKind.USAGE, Usage.from_record(fields)) for fields in decoded])
 
 
 class FakeVersions:
@@ -199,6 +208,26 @@ def test_of_a_batch_the_good_are_taken_and_each_has_its_result(place: Place) -> 
     wrong = document["results"][1]
     assert (wrong["id"], wrong["code"], wrong["field"]) == ("e2", "invalid_field", "cost")
     assert place.ids == ["e1", "e3"]
+
+
+def test_a_batch_in_columns_is_taken_or_refused_as_one_by_one(place: Place) -> None:
+    """A key's organisations count, an event with a fault is told in its place, and the others are the same records."""
+    batch = [{**USAGE, "event_id": str(number)} for number in range(COLUMNS_LEAST)]
+    answer = place.call("POST", "/v1/events", batch).json()
+    assert [each["id"] for each in answer["results"]] == [str(number) for number in range(COLUMNS_LEAST)]
+    in_columns = [record.to_record() for _, record in place.intake.sent]
+    place.intake.sent.clear()
+    for event in batch:
+        assert place.call("POST", "/v1/events", event).status_code == 202
+    assert [record.to_record() for _, record in place.intake.sent] == in_columns
+    place.intake.sent.clear()
+    wrong = place.call("POST", "/v1/events", [*batch, {**USAGE, "cost": "-1"}]).json()
+    assert (wrong["accepted"], wrong["results"][-1]["code"]) == (COLUMNS_LEAST, "invalid_field")
+    token, key = made(1, KeyRole.PRODUCER, organisations=("globex",))
+    other = Place([key])
+    refused = other.call("POST", "/v1/events", batch, Authorization=f"Bearer {token}")
+    assert (refused.status_code, refused.json()["code"]) == (403, "not_authorized")
+    assert other.intake.sent == []
 
 
 def test_the_largest_batch_is_taken(place: Place) -> None:

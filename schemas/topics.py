@@ -297,6 +297,17 @@ CATALOGUE: tuple[Topic, ...] = (
         internal=True,
     ),
     Topic(
+        "used_keys",
+        "credits.internal.idempotency-keys.v1",
+        None,
+        retention_ms=2 * DAY_MS,
+        cleanup="delete",
+        written_by="the HTTP API; key = hash of caller, call and Idempotency-Key",
+        read_by="the HTTP API",
+        internal=True,
+        more=MappingProxyType({"message.timestamp.type": "LogAppendTime"}),
+    ),
+    Topic(
         "accounts",
         "credits-ledger-accounts-changelog",
         None,

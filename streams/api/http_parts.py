@@ -21,6 +21,7 @@ from streams.api.audit_routes import audit_router
 from streams.api.finance import Desk
 from streams.api.hold_routes import holds_router
 from streams.api.holds import Holds
+from streams.api.idempotency_log import IdempotencyLog
 from streams.api.intake import Intake
 from streams.api.invoices import invoices_router
 from streams.api.lease_routes import leases_router
@@ -66,6 +67,7 @@ class HttpParts:
         self._balances = BalanceReader(settings, self._schemas)
         self._versions = SettingVersions(settings, self._schemas)
         self._intake = Intake(settings, self._schemas)
+        self._used_keys = IdempotencyLog(settings, self._intake)
         self._decisions = DecisionReader(settings, self._schemas)
         self._past = ReadingService(settings, self._schemas)
         self.end_streams = self._past.end_streams
@@ -78,14 +80,23 @@ class HttpParts:
         self.keys.start()
         await asyncio.to_thread(self.keys.wait_until_current, KEYS_TIMEOUT_S)
         check_keys(self._settings, self.keys.keyring)
-        for each in (self._balances, self._versions, self._intake, self._decisions, self._past):
+        for each in (self._balances, self._versions, self._intake, self._used_keys, self._decisions, self._past):
             each.start()
+        await asyncio.to_thread(self._used_keys.wait_until_current, KEYS_TIMEOUT_S)
         await asyncio.to_thread(self._decisions.wait_until_current, KEYS_TIMEOUT_S)
         self._balances.start_checking()
 
     async def close(self) -> None:
         """Stop reading, and wait for what is on its way to Kafka."""
-        for part in (self._intake, self.keys, self._versions, self._past, self._balances, self._decisions):
+        for part in (
+            self._intake,
+            self._used_keys,
+            self.keys,
+            self._versions,
+            self._past,
+            self._balances,
+            self._decisions,
+        ):
             await asyncio.to_thread(part.close)
         if self._registry is not None:
             self._registry.close()
@@ -102,7 +113,7 @@ class HttpParts:
         check_prices = functools.partial(refuse_ties, reading, self._schemas)
         holds = Holds(self._intake, self._decisions)
         others: list[APIRouter] = [
-            write_router(self._intake, self._versions, check_prices),
+            write_router(self._intake, self._versions, check_prices, self._used_keys),
             holds_router(holds),
             leases_router(holds, self._intake),
         ]

@@ -58,11 +58,15 @@ class _Delivery:
         self._loop = loop
         self._left = records
         self.problem: str | None = None
+        self.place = (0, 0)
+        """Partition and offset of the last one."""
         self.done = loop.create_future()
 
-    def acknowledged(self, error: Any, _message: Any) -> None:
+    def acknowledged(self, error: Any, message: Any) -> None:
         """One record has arrived, or has not."""
-        if error is not None and self.problem is None:
+        if error is None:
+            self.place = (message.partition(), message.offset())
+        elif self.problem is None:
             self.problem = str(error.str())
         self._left -= 1
         if not self._left:
@@ -114,13 +118,15 @@ class Intake:
     async def _sent(self, outgoing: Sequence[Outgoing]) -> None:
         delivery = _Delivery(asyncio.get_running_loop(), len(outgoing))
         self._hand_over(outgoing, delivery)
-        try:
-            async with asyncio.timeout(ACKNOWLEDGED_TIMEOUT_S):
-                await delivery.done
-        except TimeoutError:
-            raise not_taken("no answer in time") from None
-        if delivery.problem is not None:
-            raise not_taken(delivery.problem)
+        await _all_acknowledged(delivery)
+
+    async def append(self, topic: str, key: bytes, value: bytes) -> tuple[int, int]:
+        """Partition and offset of a record that Kafka has acknowledged. Raises as `send`."""
+        loop = asyncio.get_running_loop()
+        delivery = _Delivery(loop, 1)
+        self._hand_over([Outgoing(topic, key, value, [])], delivery)
+        await _all_acknowledged(delivery)
+        return delivery.place
 
     def offer(self, topic: str, key: bytes, value: bytes) -> bool:
         """Hand a record over that no answer waits for; whether there was room. What Kafka does not take is lost."""
@@ -156,6 +162,17 @@ class Intake:
     def _poll(self) -> None:
         while not self._stopping.is_set():
             self._producer.poll(POLL_S)
+
+
+async def _all_acknowledged(delivery: _Delivery) -> None:
+    """Return when all of them have arrived. Raises `KafkaUnavailableError`."""
+    try:
+        async with asyncio.timeout(ACKNOWLEDGED_TIMEOUT_S):
+            await delivery.done
+    except TimeoutError:
+        raise not_taken("no answer in time") from None
+    if delivery.problem is not None:
+        raise not_taken(delivery.problem)
 
 
 def not_taken(reason: str) -> KafkaUnavailableError:

@@ -42,7 +42,7 @@ from streams.api.cloud_events import (
     media_type_of,
     parse_event,
 )
-from streams.api.idempotency import UsedKeys, idempotency_key
+from streams.api.idempotency import KeyLog, UsedKeys, idempotency_key
 from streams.api.intake import Intake
 from streams.api.openapi import record_schema
 from streams.api.paths import ORG, OrgId
@@ -65,10 +65,10 @@ Kind = Annotated[str, Path(description=f"which kind of setting: {', '.join(Setti
 Subject = Annotated[str, Query(max_length=128, description="which one of its kind: the unit, budget, member or price")]
 
 
-def write_router(intake: Intake, versions: SettingVersions, check_prices: CheckPrices) -> APIRouter:
-    """The routes, over an intake and versions that have been started."""
+def write_router(intake: Intake, versions: SettingVersions, check_prices: CheckPrices, key_log: KeyLog) -> APIRouter:
+    """The routes, over an intake, versions and a log of used keys that have been started."""
     router = APIRouter(prefix="/v1", tags=["writing"])
-    used = UsedKeys()
+    used = UsedKeys(key_log)
     _add_events(router, intake)
     _add_records(router, intake, used)
     _add_settings(router, intake, used, versions)
@@ -214,7 +214,7 @@ async def once(
         await send()
         return answer
     call = (caller.name, f"{request.method} {request.url.path}", key)
-    before = used.begin(call, body)
+    before = await used.begin(call, body)
     if before is not None:
         return before
     try:
@@ -222,7 +222,7 @@ async def once(
     except BaseException:
         used.failed(call)
         raise
-    used.accepted(call, answer)
+    await used.accepted(call, answer)
     return answer
 
 

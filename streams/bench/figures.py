@@ -12,6 +12,8 @@ DECISION_MOST = 60.0
 MEMORY_MOST_MIB = 600.0
 READY_MOST_S = 15.0
 
+HTTP_RATE_LEAST = 20_000
+
 GOAL_EVENTS_PER_SECOND = 8_000
 GOAL_ORGS = 100_000
 GOAL_IDS = 5_000_000
@@ -46,6 +48,10 @@ class Figures:
     ready_s: float | None = None
     decision_updates: float | None = None
     """Plain dict updates that one decision costs."""
+    http_rate: float | None = None
+    """Events over HTTP, in batches of 500, to one process on one core."""
+    http_cpu_rate: float | None = None
+    """The same for each second of the process's time."""
     quick: bool = False
     """A look at a tenth of the size: nothing is judged."""
     processors: int = 0
@@ -71,6 +77,9 @@ class Figures:
             goals.append(
                 Goal("p99 to committed entry", f"{self.latency_p99_ms:.0f} ms", f"< {P99_MOST_MS:.0f} ms", met)
             )
+        if self.http_rate is not None:
+            rate, met = f"{self.http_rate:,.0f} events/s", self.http_rate >= HTTP_RATE_LEAST
+            goals.append(Goal("HTTP, batches of 500, one core", rate, f"{HTTP_RATE_LEAST:,} or more", met))
         full_size = self.memory_orgs >= GOAL_ORGS and self.memory_ids >= GOAL_IDS
         if self.memory_mib is not None:
             met = self.memory_mib < MEMORY_MOST_MIB if full_size else None

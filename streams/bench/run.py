@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from schemas.enums import InputKind
 from schemas.topics import INPUT_TOPICS, Topics
-from streams.bench import load
+from streams.bench import http_rate, load
 from streams.bench.arrivals import Arrivals
 from streams.bench.deciding import cost_in_updates
 from streams.bench.figures import Figures
@@ -65,6 +65,8 @@ class Options:
     latency_workers: int = 2
     memory_orgs: int = 100_000
     memory_ids: int = 5_000_000
+    http: bool = True
+    http_s: float = 20.0
     memory_rules: bool = False
     """Every org has the rules of the other parts; else credits alone."""
 
@@ -79,6 +81,9 @@ def bench(settings: Settings, options: Options, screen: Screen) -> Figures:
     if options.latency:
         with sandbox(settings, FOLDER, f"{mark}l", screen.say, jit="full") as own:
             _latency(_Bench(own, screen), options, figures)
+    if options.http:
+        with sandbox(settings, FOLDER, f"{mark}h", screen.say, jit="full") as own:
+            _http(own, options, figures, screen)
     if options.memory:
         with sandbox(settings, FOLDER, f"{mark}m", screen.say) as own:
             _memory(_Bench(own, screen), options, figures)
@@ -227,6 +232,16 @@ def _note_latency(figures: Figures, options: Options, found: array[float]) -> No
     figures.latency_p50_ms = quantile(found, 0.5)
     figures.latency_p99_ms = quantile(found, 0.99)
     figures.latency_max_ms = max(found, default=0.0)
+
+
+def _http(settings: Settings, options: Options, figures: Figures, screen: Screen) -> None:
+    screen.say(f"usage over HTTP in batches of {http_rate.BATCH} for {options.http_s:.0f} s, one process on one core")
+    found = http_rate.measure(settings, options.http_s, screen.log)
+    figures.http_rate, figures.http_cpu_rate = found.per_second, found.per_cpu_second
+    figures.notes.append(
+        f"HTTP: {http_rate.BATCH} events answered in p50 {found.batch_p50_ms:.0f} ms, p99 {found.batch_p99_ms:.0f} ms; "
+        f"{found.per_cpu_second:,.0f} events for each second of the process's time"
+    )
 
 
 def _memory(bench: _Bench, options: Options, figures: Figures) -> None:

@@ -26,6 +26,7 @@ class Mode(StrEnum):
     LATENCY = "latency"
     MEMORY = "memory"
     DECISION = "decision"
+    HTTP = "http"
 
 
 @app.command()
@@ -55,6 +56,8 @@ def bench(
         latency=mode in (Mode.ALL, Mode.LATENCY),
         memory=mode in (Mode.ALL, Mode.MEMORY),
         decision=mode in (Mode.ALL, Mode.DECISION),
+        http=mode in (Mode.ALL, Mode.HTTP),
+        http_s=seconds or (20 if not quick else 5),
         events=events or 1_000_000 // part,
         latency_per_second=rate or 8_000,
         latency_s=seconds or (30 if not quick else 10),

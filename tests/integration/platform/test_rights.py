@@ -45,6 +45,7 @@ OUTPUTS = {"ledger", *ALERTS, "topup_requests", "decisions", "balances", "dead_l
 REPLAYS = "replays"
 KEYS = "api_keys"
 REFUSED = "refused_calls"
+USED = "used_keys"
 DISMISSALS = "dismissals"
 INTERNAL = {"transfer_legs", "accounts", "kept_prices"}
 MAY: dict[str, tuple[set[str], set[str]]] = {
@@ -55,9 +56,9 @@ MAY: dict[str, tuple[set[str], set[str]]] = {
     "subscriber": ({"schemas", "ledger", *ALERTS}, set()),
     "worker": ({"schemas", *OUTPUTS, *INPUTS_OF_OTHERS, *INTERNAL}, {*OUTPUTS, *INTERNAL}),
     "serve": (
-        {"schemas", *OUTPUTS, "prices", "kept_prices", "settings", REPLAYS, KEYS, REFUSED, DISMISSALS}
+        {"schemas", *OUTPUTS, "prices", "kept_prices", "settings", REPLAYS, KEYS, REFUSED, USED, DISMISSALS}
         - {"topup_requests"},
-        {"schemas", *INPUTS_OF_OTHERS, REFUSED, DISMISSALS},
+        {"schemas", *INPUTS_OF_OTHERS, REFUSED, USED, DISMISSALS},
     ),
     "operator": (set(BY_KEY), INPUTS_OF_OTHERS | {REPLAYS, KEYS}),
 }

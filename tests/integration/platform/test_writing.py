@@ -19,6 +19,7 @@ from schemas.times import format_time
 from schemas.topics import Topics
 from streams.api.app import build_api
 from streams.api.door import Door
+from streams.api.idempotency_log import IdempotencyLog
 from streams.api.intake import Intake
 from streams.api.refused_calls import RefusedCalls
 from streams.api.server import server_config
@@ -54,11 +55,13 @@ class Served:
         self.keys = KeyReader(settings)
         balances = BalanceReader(settings, registry)
         versions, intake = SettingVersions(settings, registry), Intake(settings, registry)
-        for part in (self.keys, balances, versions, intake):
+        used_keys = IdempotencyLog(settings, intake)
+        for part in (self.keys, balances, versions, intake, used_keys):
             part.start()
             stack.callback(part.close)
         self.keys.wait_until_current(20)
-        router = write_router(intake, versions, partial(refuse_ties, settings, registry))
+        used_keys.wait_until_current(20)
+        router = write_router(intake, versions, partial(refuse_ties, settings, registry), used_keys)
         calls = RefusedCalls(partial(intake.offer, Topics(settings.namespace).name("refused_calls")))
         api = build_api(balances=balances, registry=None, live={}, ready={}, others=[router], refused_calls=calls)
         door = Door(lambda: self.keys.keyring, "local", loopback=True)
@@ -185,6 +188,26 @@ def test_two_processes_see_each_other_s_keys_and_settings(
     write_keys(settings, [key.revoked(now_us())])
     for served in (one, other):
         until(lambda served=served: served.client.get(f"/v1{path}", headers=bearer).status_code == 401)  # type: ignore[misc]
+
+
+def test_an_idempotency_key_counts_at_every_process(
+    installation: LedgerInstallation, serve: Callable[[Settings], Served]
+) -> None:
+    """The same request at another process has the same answer; another body is refused there; one is booked."""
+    settings = installation.settings
+    one, other = serve(settings), serve(settings)
+    body = {"occurred_at": at(now_us()), "wallet": "USD", "amount": "7", "purchase_id": "p1"}
+    path = "/orgs/acme/purchases"
+    first = one.write("POST", path, body, Idempotency_Key="k1")
+    assert other.write("POST", path, body, Idempotency_Key="k1") == first
+    other_id = {**body, "purchase_id": "p2"}
+    refused = other.write("POST", path, other_id, status=422, Idempotency_Key="k1")
+    assert refused["code"] == "idempotency_key_reused"
+    assert serve(settings).write("POST", path, body, Idempotency_Key="k1") == first  # one that has just been started
+    installation.sent = 1
+    installation.ready_worker()
+    installation.wait_until_booked()
+    assert [entry["event_id"] for entry in installation.rows("ledger")] == ["p1"]
 
 
 def until(true: Callable[[], bool], seconds: float = 1.0) -> None:

@@ -22,7 +22,7 @@ from streams.api.cloud_events import BATCH, EVENTS_MAX, KINDS, ONE, PLAIN
 from streams.api.door import Door
 from streams.api.guard import Guard
 from streams.api.hosts import HostRule
-from streams.api.idempotency import KEPT_S, UsedKeys
+from streams.api.idempotency import OwnLog
 from streams.api.intake import BusyError, KindAndRecord, not_taken
 from streams.api.problems import ProblemError
 from streams.api.refused_calls import RefusedCalls
@@ -107,7 +107,7 @@ class Place:
         anything: Any = self.intake
         versions: Any = FakeVersions(self.intake)
         balances: Any = SeenBalances()
-        router = write_router(anything, versions, self._check_prices)
+        router = write_router(anything, versions, self._check_prices, OwnLog())
         self.recorded: list[dict[str, Any]] = []
         calls = RefusedCalls(self._record)
         api = build_api(balances=balances, registry=None, live={}, ready={}, others=[router], refused_calls=calls)
@@ -361,22 +361,6 @@ def test_after_a_failure_the_key_may_be_used_again(place: Place) -> None:
     place.intake.fault = None
     assert place.call("POST", "/v1/orgs/acme/purchases", PURCHASE, Idempotency_Key="k1").status_code == 202
     assert place.ids == ["p1"]
-
-
-def test_keys_are_forgotten_after_a_day_and_in_use_while_answered() -> None:
-    now_s = 0.0
-    used = UsedKeys(lambda: now_s, keys_max=2)
-    call = ("key:a", "POST /x", "k")
-    assert used.begin(call, b"1") is None
-    with pytest.raises(ProblemError, match="still being answered"):
-        used.begin(call, b"1")
-    used.accepted(call, {"id": "1"})
-    assert used.begin(call, b"1") == {"id": "1"}
-    assert used.begin(("key:b", "POST /x", "k"), b"2") is None  # another caller's
-    used.accepted(("key:b", "POST /x", "k"), {})
-    now_s = KEPT_S + 1
-    assert used.begin(call, b"other") is None
-    assert len(used._uses) == 1
 
 
 # Keys

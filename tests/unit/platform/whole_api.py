@@ -22,6 +22,7 @@ from streams.api.history_routes import history_router
 from streams.api.hold_routes import holds_router
 from streams.api.holds import Holds
 from streams.api.hosts import HostRule
+from streams.api.idempotency import OwnLog
 from streams.api.intake import not_taken
 from streams.api.invoices import invoices_router
 from streams.api.lease_routes import leases_router
@@ -176,7 +177,7 @@ class WholeApi:
         feed: Any = Feed(self.kafka)
         dismissals: Any = NoDismissals()
         others = [
-            write_router(intake, versions, self._check_prices),
+            write_router(intake, versions, self._check_prices, OwnLog()),
             history_router(reading, balances),
             listing_router(reading, dismissals),
             alert_stream_router(feed, lambda _: None),

@@ -26,6 +26,7 @@ SCOPE_NAME: Final = "credits.caller"
 READS_BALANCES: Final = frozenset({KeyRole.GATEWAY, KeyRole.PAYMENTS, KeyRole.ANALYST, KeyRole.SUBSCRIBER})
 READS_STATEMENTS: Final = frozenset({KeyRole.PAYMENTS, KeyRole.ANALYST})
 READS_ALERTS: Final = frozenset({KeyRole.SUBSCRIBER, KeyRole.ANALYST})
+AUTHORIZES: Final = frozenset({KeyRole.GATEWAY})
 EVERY_ROLE: Final = frozenset(KeyRole)
 
 WRITES: Final[Mapping[InputKind, frozenset[KeyRole]]] = MappingProxyType(

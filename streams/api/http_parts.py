@@ -16,8 +16,12 @@ from typing import TYPE_CHECKING
 import structlog
 
 from schemas.topics import Topics
+from streams.api.account_view import AccountView
 from streams.api.app import build_api
 from streams.api.audit_routes import audit_router
+from streams.api.authorize import Authorizer
+from streams.api.authorize_routes import authorize_router
+from streams.api.fast_routes import FastRoutes
 from streams.api.finance import Desk
 from streams.api.hold_routes import holds_router
 from streams.api.holds import Holds
@@ -25,6 +29,7 @@ from streams.api.idempotency_log import IdempotencyLog
 from streams.api.intake import Intake
 from streams.api.invoices import invoices_router
 from streams.api.lease_routes import leases_router
+from streams.api.price_list import FollowedPrices
 from streams.api.reading import CLIENTS
 from streams.api.reading_service import ReadingService
 from streams.api.refused_calls import RefusedCalls
@@ -33,6 +38,7 @@ from streams.api.statements import statements_router
 from streams.api.write_routes import write_router
 from streams.errors import KafkaUnavailableError, NoApiKeysError
 from streams.kafka.balances import BalanceReader
+from streams.kafka.current import CurrentRecords
 from streams.kafka.decisions import DecisionReader
 from streams.kafka.key_topic import KeyReader
 from streams.kafka.latest import ASK_TIMEOUT_S
@@ -41,7 +47,8 @@ from streams.kafka.registry_topic import TopicRegistry
 from streams.processing.price_ties import refuse_ties
 
 if TYPE_CHECKING:
-    from fastapi import APIRouter, FastAPI
+    from fastapi import APIRouter
+    from starlette.types import ASGIApp
 
     from streams.api.alert_stream import Readmit
     from streams.api.clickhouse_clients import ClickHousePart
@@ -71,6 +78,9 @@ class HttpParts:
         self._decisions = DecisionReader(settings, self._schemas)
         self._past = ReadingService(settings, self._schemas)
         self.end_streams = self._past.end_streams
+        self._accounts = AccountView(settings)
+        self._prices = FollowedPrices(settings, self._schemas)
+        self._authorizer = Authorizer(self._accounts, self._prices)
 
     async def start(self) -> None:
         """Begin to read; returns when the API keys are known, and the newest decisions on holds.
@@ -80,28 +90,23 @@ class HttpParts:
         self.keys.start()
         await asyncio.to_thread(self.keys.wait_until_current, KEYS_TIMEOUT_S)
         check_keys(self._settings, self.keys.keyring)
-        for each in (self._balances, self._versions, self._intake, self._used_keys, self._decisions, self._past):
+        followed = (self._balances, self._accounts, self._prices, self._versions, self._used_keys, self._decisions)
+        for each in (*followed, self._intake, self._past):
             each.start()
         await asyncio.to_thread(self._used_keys.wait_until_current, KEYS_TIMEOUT_S)
         await asyncio.to_thread(self._decisions.wait_until_current, KEYS_TIMEOUT_S)
-        self._balances.start_checking()
+        for checked in (self._balances, self._accounts):
+            checked.start_checking()
 
     async def close(self) -> None:
         """Stop reading, and wait for what is on its way to Kafka."""
-        for part in (
-            self._intake,
-            self._used_keys,
-            self.keys,
-            self._versions,
-            self._past,
-            self._balances,
-            self._decisions,
-        ):
+        followed = (self._versions, self._past, self._prices, self._accounts, self._balances, self._decisions)
+        for part in (self._intake, self._used_keys, self.keys, *followed):
             await asyncio.to_thread(part.close)
         if self._registry is not None:
             self._registry.close()
 
-    def build(self, audit_key: str | None, readmit: Readmit) -> FastAPI:
+    def build(self, audit_key: str | None, readmit: Readmit) -> ASGIApp:
         """The application. `audit_key`: what commands of this machine present to `/internal`; None: it is not here.
 
         `readmit`: why a request that goes on would be refused by now.
@@ -113,6 +118,7 @@ class HttpParts:
         check_prices = functools.partial(refuse_ties, reading, self._schemas)
         holds = Holds(self._intake, self._decisions)
         others: list[APIRouter] = [
+            authorize_router(self._authorizer),
             write_router(self._intake, self._versions, check_prices, self._used_keys),
             holds_router(holds),
             leases_router(holds, self._intake),
@@ -121,8 +127,8 @@ class HttpParts:
         others += self._past.routers(clients, topics, self._balances, readmit)
         if audit_key is not None:
             others.append(audit_router(self._clickhouse.client(), audit_key))
-        live, ready = checks(self._balances, self._clickhouse)
-        return build_api(
+        live, ready = checks(self._balances, self._accounts, self._clickhouse)
+        api = build_api(
             balances=self._balances,
             registry=self._registry,
             live=live,
@@ -131,6 +137,7 @@ class HttpParts:
             others=others,
             refused_calls=RefusedCalls(functools.partial(self._intake.offer, topics.name("refused_calls"))),
         )
+        return FastRoutes(api, self._authorizer, self._balances)
 
 
 def check_keys(settings: Settings, keyring: Keyring) -> None:
@@ -142,12 +149,17 @@ def check_keys(settings: Settings, keyring: Keyring) -> None:
     log.warning("nobody is asked for an API key, until `credits keys create` makes one", host=settings.http_host)
 
 
-def checks(balances: BalanceReader, clickhouse: ClickHousePart) -> tuple[dict[str, Check], dict[str, Check]]:
+def checks(
+    balances: BalanceReader, accounts: AccountView, clickhouse: ClickHousePart
+) -> tuple[dict[str, Check], dict[str, Check]]:
     """What `/livez` and `/readyz` look at."""
 
-    def reading() -> str | None:
-        idle = balances.idle_s()
-        return None if idle < READER_IDLE_MAX_S else f"the balances reader has not moved for {idle:.0f} s"
+    def reading(reader: CurrentRecords, name: str) -> str | None:
+        idle = reader.idle_s()
+        return None if idle < READER_IDLE_MAX_S else f"the {name} reader has not moved for {idle:.0f} s"
+
+    def accounts_current() -> str | None:
+        return None if accounts.is_current else "the accounts have not been read to the end of their topic"
 
     def current() -> str | None:
         try:
@@ -156,4 +168,8 @@ def checks(balances: BalanceReader, clickhouse: ClickHousePart) -> tuple[dict[st
             return error.problem
         return None
 
-    return {"balances": reading, **clickhouse.live}, {"kafka": current, **clickhouse.ready}
+    live: dict[str, Check] = {
+        "balances": functools.partial(reading, balances, "balances"),
+        "accounts": functools.partial(reading, accounts, "accounts"),
+    }
+    return {**live, **clickhouse.live}, {"kafka": current, "authorize": accounts_current, **clickhouse.ready}

@@ -31,7 +31,7 @@ from streams.kafka.key_topic import check_keys_file
 from streams.local.api_key import new_local_key
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
+    from starlette.types import ASGIApp
 
     from streams.api.clickhouse_clients import ClickHousePart
     from streams.settings import Settings
@@ -108,7 +108,7 @@ async def _serve(
         await parts.close()
 
 
-def server_config(api: FastAPI, settings: Settings, door: Door) -> uvicorn.Config:
+def server_config(api: ASGIApp, settings: Settings, door: Door) -> uvicorn.Config:
     """How `api` is served: behind the guard, on connections that end, on what the socket says and nothing else."""
     hosts = HostRule(settings.http_host, settings.http_allowed_hosts.split(","))
     return uvicorn.Config(

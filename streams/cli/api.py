@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -25,6 +26,10 @@ def api(
     """
     settings = load_settings()
 
+    from streams.engine.memory import set_up_memory
+
+    set_up_memory()  # before Arrow is imported
+
     from streams.api.server import serve_api
     from streams.logging import configure_logging
     from streams.stopping import Stopping
@@ -34,4 +39,14 @@ def api(
     stop_with_parent()
     if first_key:
         make_first_key(settings)
-    asyncio.run(serve_api(settings, announce, stopping))
+    with asyncio.Runner(loop_factory=_fast_loop()) as runner:
+        runner.run(serve_api(settings, announce, stopping))
+
+
+def _fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """The loop of libuv; None where there is none (Windows), and asyncio's own is used."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop

@@ -55,7 +55,8 @@ def _due(framed: bytes) -> int:
     return int(_DUE.unpack_from(framed)[0]) & DUE_AT_MAX
 
 
-def _state(framed: bytes) -> bytes:
+def state_of(framed: bytes) -> bytes:
+    """The encoded account in a frame."""
     return framed[_HEAD.size if framed[0] & 0x80 else _DUE.size :]
 
 
@@ -92,7 +93,7 @@ class Accounts:
     def get(self, org_id: str) -> bytes | None:
         """The committed state of an org; None when it has none."""
         framed = self._framed.get(org_id)
-        return None if framed is None else _state(framed)
+        return None if framed is None else state_of(framed)
 
     def due_at(self, org_id: str) -> int:
         """When the org wants to be looked at, in microseconds; 0: never."""

@@ -201,10 +201,14 @@ class PriceReader:
 
         Raises `UnavailableError`; called again it waits again.
         """
+        self.begin()
+        self.catch_up()
+
+    def begin(self) -> None:
+        """Begin to read, and wait for nothing."""
         self._live.start()
         if self._looking.ident is None:
             self._looking.start()
-        self.catch_up()
 
     def stop(self) -> None:
         """End the threads and leave the broker. One that waits for the broker's answer is not waited for."""

@@ -32,6 +32,8 @@ class Serve:
         )
         given = settings.model_dump(include=set(named), exclude_none=True)
         environment = {f"CREDITS_{name.upper()}": str(value) for name, value in given.items()}
+        if settings.internal_key is not None:
+            environment["CREDITS_INTERNAL_KEY"] = settings.internal_key.get_secret_value()
         self._log = folder / f"{command}.log"
         with self._log.open("wb") as out:
             self.process = subprocess.Popen(

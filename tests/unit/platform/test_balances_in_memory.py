@@ -16,7 +16,8 @@ from schemas.records import BundledSchemas, bundled_id
 from streams.api.balance_routes import balance_router
 from streams.api.problems import install_problems
 from streams.errors import KafkaUnavailableError
-from streams.kafka.balances import CURRENT_WITHIN_S, BalanceReader, NotYetError
+from streams.kafka.balances import BalanceReader
+from streams.kafka.current import CURRENT_WITHIN_S, NotYetError
 from streams.settings import Settings
 from tests.unit.platform.test_balance_shown import balance
 

@@ -167,7 +167,7 @@ def test_the_examples_are_taken(whole: WholeApi, name: str) -> None:
         kind = answer.headers["content-type"].partition(";")[0]
         shown = CALLS[name]["responses"][str(answer.status_code)]["content"][kind]["example"]
         assert members(answer.json()) <= members(shown)
-        if path.startswith("/v1/"):
+        if path.startswith("/v1/") and not path.endswith("/authorize"):
             assert whole.intake.sent, "it reached Kafka"
 
 

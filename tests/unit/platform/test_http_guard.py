@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import uvicorn
 
-from streams.api import guard
+from streams.api import connections, guard
 from streams.api.audit_routes import audit_router
 from streams.api.connections import BoundedProtocol
 from streams.api.guard import Guard
@@ -40,6 +40,13 @@ class Hasty(BoundedProtocol):
     head_timeout_s = 0.3
     answer_timeout_s = 0.3
     connections_max = 8
+    ahead_most = 0
+    """Requests that were read ahead of an answer, at most."""
+
+    def on_headers_complete(self) -> None:
+        """Count."""
+        super().on_headers_complete()
+        Hasty.ahead_most = max(Hasty.ahead_most, len(self.pipeline))
 
 
 @pytest.fixture(scope="module")
@@ -239,6 +246,50 @@ def until(true: object) -> None:
     while not true():  # type: ignore[operator]
         assert time.monotonic() < deadline
         time.sleep(0.005)
+
+
+# Heads
+
+
+@pytest.mark.parametrize(
+    "endless",
+    [
+        b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX-Large: ",
+        b"GET /livez?",
+        b"GET /livez HTTP/1.1\r\nHost: localhost\r\n" + b"X: 1\r\n" * 4_000,
+        post("Transfer-Encoding: chunked\r\n", b"0\r\nX-Behind: "),
+        post("Transfer-Encoding: chunked\r\n", b"1;extension="),
+    ],
+    ids=["one header", "an address", "many headers", "behind a body", "around a chunk"],
+)
+def test_a_head_without_end_is_refused(address: Address, endless: bytes) -> None:
+    """Long before what was sent of it would be felt."""
+    sent = 0
+    with socket.create_connection(address, 10) as client, contextlib.suppress(ConnectionError):
+        client.sendall(endless)
+        while sent < 64 * 1024 * 1024:
+            client.sendall(b"x" * 16_384)
+            sent += 16_384
+    assert sent < 16 * 1024 * 1024
+
+
+def test_a_head_of_the_usual_size_is_taken(address: Address) -> None:
+    head = b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nX-Large: " + b"x" * 12_000
+    assert status(answer_to(address, head + b"\r\n\r\n")) == 200
+
+
+def test_requests_ahead_of_their_answers_are_answered_in_order_and_not_all_read_at_once(address: Address) -> None:
+    one = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    last = b"GET /last HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    Hasty.ahead_most = 0
+    with socket.create_connection(address, 10) as client:
+        thread = threading.Thread(target=client.sendall, args=(one * 3_000 + last,))
+        thread.start()
+        answers = rest(client)
+        thread.join()
+    assert answers.count(b"HTTP/1.1 200 OK") == 3_000
+    assert answers.rpartition(b"HTTP/1.1 ")[2].startswith(b"401" if b"401" in answers else b"404")
+    assert 0 < Hasty.ahead_most <= connections.FEED_BYTES // len(one) + 1
 
 
 # Waits

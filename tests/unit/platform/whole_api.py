@@ -11,10 +11,14 @@ from confluent_kafka import KafkaError, KafkaException
 from fastapi import FastAPI
 
 from schemas.codec import RegistryUnavailableError
+from schemas.enums import BillingUnit
 from schemas.fields import Record
 from schemas.records import BundledSchemas
+from streams.api.account_view import AccountView
 from streams.api.alert_stream import alert_stream_router
 from streams.api.app import build_api
+from streams.api.authorize import Authorizer
+from streams.api.authorize_routes import authorize_router
 from streams.api.door import Door
 from streams.api.finance import Desk
 from streams.api.guard import Guard
@@ -32,11 +36,15 @@ from streams.api.refused_calls import RefusedCalls
 from streams.api.setting_versions import Name, Version
 from streams.api.statements import statements_router
 from streams.api.write_routes import write_router
+from streams.engine.accounts import frame_account
 from streams.errors import KafkaUnavailableError
 from streams.kafka.api_keys import ApiKey, Keyring
 from streams.kafka.decisions import DecisionKey, DecisionReader
 from streams.kafka.registry_topic import Claims, Registered
+from streams.ledger.account import encode_account
+from streams.ledger.rating import ANY_OPERATION, Price, PriceList
 from streams.settings import Settings
+from tests.unit.ledger.world import World
 from tests.unit.platform.test_api_keys import NOW
 from tests.unit.platform.test_registry_routes import MemoryRegistry
 from tests.unit.platform.test_write_routes import FakeIntake, FakeVersions
@@ -101,6 +109,30 @@ class Decisions(DecisionReader):
 
     def search(self, key: DecisionKey) -> None:
         return None
+
+
+class Accounts(AccountView):
+    """Knows the account of `acme`."""
+
+    def __init__(self, kafka: Kafka) -> None:
+        super().__init__(Settings(_env_file=None), now_us=lambda: NOW)
+        self._kafka = kafka
+        world = World()
+        world.buy("50")
+        world.buy("50")
+        self._frames[b"acme"] = frame_account(0, encode_account(world.account()))
+
+    async def require_current(self) -> None:
+        self._kafka.check(KafkaUnavailableError("the accounts may be outdated", "try again"))
+
+
+class Listed:
+    """A price list for everything that the examples ask about."""
+
+    in_force = PriceList([Price("any", ANY_OPERATION, 1_000, BillingUnit.TOKEN, "USD", 0)])
+
+    async def require_current(self) -> None:
+        """It is."""
 
 
 class Versions(FakeVersions):
@@ -190,7 +222,7 @@ class WholeApi:
             live={"part": lambda: None},
             ready={},
             statements=[invoices_router(desk), statements_router(desk)],
-            others=others,
+            others=[*others, authorize_router(Authorizer(Accounts(self.kafka), Listed()))],
             refused_calls=RefusedCalls(self._record),
         )
         door = Door(lambda: Keyring(keys), "local", loopback=True, wall_us=lambda: NOW)

@@ -117,7 +117,10 @@ class HttpLeaseServer:
             return answer
         status, document, retry_s = answer
         if status == 200:
-            return Granted(parse_amount(str(document["granted"])), float(document["spend_for_s"]))
+            try:
+                return Granted(parse_amount(str(document["granted"])), float(document["spend_for_s"]))
+            except (KeyError, ValueError, TypeError) as error:
+                return Unknown(f"an answer that is no lease: {error!r}")
         code = str(document.get("code", status))
         if status == 202 or status == 429 or status >= 500:
             return Unknown(code, retry_s)

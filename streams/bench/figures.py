@@ -14,6 +14,9 @@ READY_MOST_S = 15.0
 
 HTTP_RATE_LEAST = 20_000
 
+HOLD_P99_MOST_MS = 60.0
+SPEND_P99_MOST_US = 20.0
+GOAL_HOLDS_PER_SECOND = 500
 GOAL_EVENTS_PER_SECOND = 8_000
 GOAL_ORGS = 100_000
 GOAL_IDS = 5_000_000
@@ -52,6 +55,14 @@ class Figures:
     """Events over HTTP, in batches of 500, to one process on one core."""
     http_cpu_rate: float | None = None
     """The same for each second of the process's time."""
+    holds_per_second: int = 0
+    """Calls: half of them placings, half captures."""
+    hold_p50_ms: float | None = None
+    hold_p99_ms: float | None = None
+    hold_max_ms: float | None = None
+    spend_p50_us: float | None = None
+    """Of `Lease.spend`."""
+    spend_p99_us: float | None = None
     quick: bool = False
     """A look at a tenth of the size: nothing is judged."""
     processors: int = 0
@@ -80,6 +91,13 @@ class Figures:
         if self.http_rate is not None:
             rate, met = f"{self.http_rate:,.0f} events/s", self.http_rate >= HTTP_RATE_LEAST
             goals.append(Goal("HTTP, batches of 500, one core", rate, f"{HTTP_RATE_LEAST:,} or more", met))
+        if self.hold_p99_ms is not None:
+            met = self.hold_p99_ms <= HOLD_P99_MOST_MS if self.holds_per_second >= GOAL_HOLDS_PER_SECOND else None
+            value, wanted = f"{self.hold_p99_ms:.0f} ms", f"{HOLD_P99_MOST_MS:.0f} ms or less"
+            goals.append(Goal("p99 of a hold over HTTP", value, wanted, met))
+        if self.spend_p99_us is not None:
+            value, wanted = f"{self.spend_p99_us:.1f} µs", f"{SPEND_P99_MOST_US:.0f} µs or less"
+            goals.append(Goal("p99 of spending a lease", value, wanted, self.spend_p99_us <= SPEND_P99_MOST_US))
         full_size = self.memory_orgs >= GOAL_ORGS and self.memory_ids >= GOAL_IDS
         if self.memory_mib is not None:
             met = self.memory_mib < MEMORY_MOST_MIB if full_size else None

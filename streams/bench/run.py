@@ -10,6 +10,7 @@ Rules of this file:
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
 import os
@@ -25,6 +26,7 @@ from streams.bench import http_rate, load
 from streams.bench.arrivals import Arrivals
 from streams.bench.deciding import cost_in_updates
 from streams.bench.figures import Figures
+from streams.bench.holds import WorkersAndApi, calls, latencies, spending_us
 from streams.bench.workers import Workers, resident_mib, start_timed, yardstick
 from streams.errors import OperatorError
 from streams.kafka.reader import committed_ends
@@ -58,11 +60,14 @@ class Options:
     latency: bool = True
     memory: bool = True
     decision: bool = True
+    holds: bool = True
     events: int = 1_000_000
     orgs: int = 1_000
     latency_per_second: int = 8_000
     latency_s: int = 30
     latency_workers: int = 2
+    holds_per_second: int = 500
+    holds_s: int = 30
     memory_orgs: int = 100_000
     memory_ids: int = 5_000_000
     http: bool = True
@@ -84,6 +89,9 @@ def bench(settings: Settings, options: Options, screen: Screen) -> Figures:
     if options.http:
         with sandbox(settings, FOLDER, f"{mark}h", screen.say, jit="full") as own:
             _http(own, options, figures, screen)
+    if options.holds:
+        with sandbox(settings, FOLDER, f"{mark}d", screen.say, jit="full") as own:
+            _holds(_Bench(own, screen), options, figures)
     if options.memory:
         with sandbox(settings, FOLDER, f"{mark}m", screen.say) as own:
             _memory(_Bench(own, screen), options, figures)
@@ -213,6 +221,24 @@ def _latency(bench: _Bench, options: Options, figures: Figures) -> None:
         "d", [(arrived[name] - at) * 1_000 for name, at in zip(messages.ids[warm:], meant[warm:], strict=True)]
     )
     _note_latency(figures, options, found)
+
+
+def _holds(bench: _Bench, options: Options, figures: Figures) -> None:
+    """Holds over HTTP, and then what a lease costs its client."""
+    rate = options.holds_per_second
+    bench.prepare(options.orgs)
+    with WorkersAndApi(bench.settings, workers=1, say=bench.screen.log) as parts:
+        parts.start()
+        bench.wait_until_read(parts)
+        bench.screen.say(f"{rate:,} holds a second over HTTP for {WARM_S:.0f} + {options.holds_s} s")
+        with _no_collections():
+            made = calls(rate, int(WARM_S) + options.holds_s, options.orgs)
+            found = asyncio.run(latencies(bench.settings, made, WARM_S))
+    figures.holds_per_second = rate
+    figures.hold_p50_ms, figures.hold_p99_ms = quantile(found, 0.5), quantile(found, 0.99)
+    figures.hold_max_ms = max(found)
+    spent = spending_us()
+    figures.spend_p50_us, figures.spend_p99_us = quantile(spent, 0.5), quantile(spent, 0.99)
 
 
 @contextlib.contextmanager

@@ -27,6 +27,7 @@ class Mode(StrEnum):
     MEMORY = "memory"
     DECISION = "decision"
     HTTP = "http"
+    HOLDS = "holds"
 
 
 @app.command()
@@ -35,7 +36,7 @@ def bench(
     quick: Annotated[bool, typer.Option("--quick", help="A tenth of everything: a look, no verdict.")] = False,
     events: Annotated[int | None, typer.Option("--events", min=1_000, help="Usage events for throughput.")] = None,
     seconds: Annotated[int | None, typer.Option("--seconds", min=1, help="How long latency is measured.")] = None,
-    rate: Annotated[int | None, typer.Option("--rate", min=1, help="Events per second for latency.")] = None,
+    rate: Annotated[int | None, typer.Option("--rate", min=1, help="Events or holds per second for latency.")] = None,
     with_rules: Annotated[bool, typer.Option("--with-rules", help="Memory: every org has ten rules and more.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -58,8 +59,11 @@ def bench(
         decision=mode in (Mode.ALL, Mode.DECISION),
         http=mode in (Mode.ALL, Mode.HTTP),
         http_s=seconds or (20 if not quick else 5),
+        holds=mode in (Mode.ALL, Mode.HOLDS),
         events=events or 1_000_000 // part,
         latency_per_second=rate or 8_000,
+        holds_per_second=rate if rate and mode is Mode.HOLDS else 500,
+        holds_s=seconds or (30 if not quick else 10),
         latency_s=seconds or (30 if not quick else 10),
         memory_orgs=100_000 // part,
         memory_ids=5_000_000 // part,
@@ -100,6 +104,13 @@ def show(figures: Figures) -> None:
             f"intended send time: p50 {figures.latency_p50_ms:.0f} ms, p99 {figures.latency_p99_ms:.0f} ms, "
             f"worst {figures.latency_max_ms:.0f} ms"
         )
+    if figures.hold_p50_ms is not None:
+        say()
+        say(
+            f"holds over HTTP, {figures.holds_per_second:,} calls/s, from the intended send time to the decision: "
+            f"p50 {figures.hold_p50_ms:.0f} ms, p99 {figures.hold_p99_ms:.0f} ms, worst {figures.hold_max_ms:.0f} ms"
+        )
+        say(f"a lease is spent in: p50 {figures.spend_p50_us:.1f} µs, p99 {figures.spend_p99_us:.1f} µs")
     for note in figures.notes:
         say(note)
     marks = {True: "met", False: "MISSED", None: "too small a run to tell"}

@@ -10,6 +10,7 @@ The rules of this file:
 
 from __future__ import annotations
 
+import functools
 import http.client
 import json
 import logging
@@ -32,6 +33,8 @@ FIRST_TIMEOUT_S: Final = 10.0
 CLOSE_TIMEOUT_S: Final = 30.0
 POLL_S: Final = 0.1
 REPORT_PAUSE_S: Final = 1.0
+boot_time_s: Final = functools.partial(time.clock_gettime, getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+"""Seconds since this machine was started, with those in which it was suspended, where the system counts them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,14 +269,6 @@ class Lease:
             case _:
                 assert_never(outcome)
         return True
-
-
-def boot_time_s() -> float:
-    """Seconds since this machine was started, with those in which it was suspended, where the system counts them."""
-    return time.clock_gettime(_CLOCK)
-
-
-_CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 def _segment(part: str) -> str:

@@ -104,7 +104,7 @@ class LeaseReport:
 
 
 _Spent = tuple[int, int, int, str, dict[str, Any]]
-"""Number, when (microseconds since 1970), nano-units, operation, further fields."""
+"""Number, when (nanoseconds since 1970), nano-units, operation, further fields."""
 
 
 class _Lease:
@@ -122,7 +122,7 @@ class _Lease:
 
 
 class LeaseState:
-    """The leases of one client. `clock_s` never goes back and does not stop; `wall_us` is for `occurred_at`."""
+    """The leases of one client. `clock_s` never goes back and does not stop; `wall_ns` is for `occurred_at`."""
 
     def __init__(
         self,
@@ -130,14 +130,14 @@ class LeaseState:
         new_id: Callable[[], str],
         clock_s: Callable[[], float],
         *,
-        wall_us: Callable[[], int] = lambda: time.time_ns() // 1_000,
+        wall_ns: Callable[[], int] = time.time_ns,
         wake: Callable[[], None] = lambda: None,
     ) -> None:
         """`wake` is called when there is something to do at once; it must not block."""
         self._terms = terms
         self._new_id = new_id
         self._clock_s = clock_s
-        self._wall_us = wall_us
+        self._wall_ns = wall_ns
         self._wake = wake
         self._lock = threading.Lock()
         self._lease: _Lease | None = None
@@ -179,7 +179,7 @@ class LeaseState:
             lease.left_nanos = left_nanos
             self._unbooked += 1
             self._number = number = self._number + 1
-            lease.spent.append((number, self._wall_us(), amount_nanos, operation, fields))
+            lease.spent.append((number, self._wall_ns(), amount_nanos, operation, fields))
             if left_nanos < lease.renew_below_nanos and not self._waiting:
                 self._waiting = True
                 self._wake()
@@ -281,8 +281,8 @@ class LeaseState:
         return LeaseReport(lease.lease_id, self._terms.wallet, usage, len(usage) == len(lease.spent))
 
     def _record(self, lease: _Lease, spent: _Spent) -> dict[str, Any]:
-        number, at_us, amount_nanos, operation, fields = spent
-        usage = {"event_id": f"{lease.lease_id}/{number}", "occurred_at": at_us, "operation": operation}
+        number, at_ns, amount_nanos, operation, fields = spent
+        usage = {"event_id": f"{lease.lease_id}/{number}", "occurred_at": at_ns // 1_000, "operation": operation}
         return {**self._terms.scope, **fields, **usage, "cost_nanos": amount_nanos, "wallet": self._terms.wallet}
 
     def reported(self, report: LeaseReport) -> None:

@@ -36,7 +36,7 @@ class Client:
         self.tenths = 0
         self.woken = 0
         self.ids = 0
-        self.state = LeaseState(terms, self._new_id, lambda: self.tenths / 10, wall_us=lambda: 7, wake=self._wake)
+        self.state = LeaseState(terms, self._new_id, lambda: self.tenths / 10, wall_ns=lambda: 7_000, wake=self._wake)
         self.request: LeaseRequest | None = None
         self.report: LeaseReport | None = None
         self.granted: dict[str, int] = {}

@@ -278,7 +278,7 @@ class Client:
         self._clock_rate = world.random.uniform(0.9999, 1.0001)
         terms = LeaseTerms("USD", world.random.choice((2, 5, 20)) * NANOS, world.random.choice((3, 10, 30)), "chat")
         self._terms = terms
-        self.state = LeaseState(terms, self._new_id, self._clock_s, wall_us=world.ledger_us)
+        self.state = LeaseState(terms, self._new_id, self._clock_s, wall_ns=lambda: world.ledger_us() * 1_000)
         if not world.guards.stops_at_the_end:
             self.state._clock_s = lambda: 0.0
         world.after(world.random.uniform(0, 2), self._spend)

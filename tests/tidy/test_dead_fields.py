@@ -30,10 +30,8 @@ READ_OTHERWISE = {
 
 SET_OTHERWISE = {
     "Account.corrected": "`evolve` fills it through a local name",
-    "LeaseTerms.duration_s": "programs outside set it",
     "LeaseTerms.events_max": "tests make it small",
     "LeaseTerms.margin_s": "tests make it short",
-    "LeaseTerms.operation": "programs outside set it",
     "LeaseTerms.scope": "programs outside set it",
     "Limits.buckets_max": "tests make it small",
     "Limits.present_offsets_max": "tests make it small",

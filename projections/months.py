@@ -19,14 +19,14 @@ from typing import Any, Final
 from projections.invoices import decimal_text
 from projections.queries import Query
 from projections.reads import Document, Reads, Row
-from projections.spans import DAY_US, HOUR_US, Granularity, local_text
-from projections.statements import FIRST_YEAR, Month, month, month_at
+from projections.spans import DAY_US, HOUR_US, Granularity, begin, local_text
+from projections.statements import FIRST_YEAR, UTC, Month, month, month_at
 from projections.usage_reports import UsageQuestion, usage
 from schemas.times import TIME_MAX, format_time
 
 BURN_DAYS: Final = 7
-MONTHS_MAX: Final = 24
-"""Of a history: two years."""
+DAYS_SINCE_MONDAY: Final = 3
+"""1970-01-01 was a Thursday."""
 
 
 def month_limits(org_id: str, ends_at: int) -> Query:
@@ -66,6 +66,15 @@ def spent_since(org_id: str, starts_at: int, day_starts_at: int) -> Query:
         " sum(net_cost) AS last_week, toInt64(toUnixTimestamp(minIf(hour, cost > 0))) * 1000000 AS first_us"
         f" FROM v_usage_hourly WHERE org_id = {{org:String}} AND hour >= {hour} GROUP BY wallet",
         {"org": org_id, "week": starts_at // 10**6, "day": day_starts_at // 10**6},
+    )
+
+
+def paid(org_id: str) -> Query:
+    """purchases: how many completed purchases of credits there are."""
+    return Query(
+        "SELECT count() AS purchases FROM purchases WHERE org_id = {org:String} AND status = 'completed'"
+        " AND grant_kind = 'purchased'",
+        {"org": org_id},
     )
 
 
@@ -113,6 +122,22 @@ class Months:
         spent = {row["wallet"]: row for row in self._reads.rows(query)}
         wallets = [_forecast(row, spent.get(row["wallet"]), now) for row in self._reads.rows(counted(org_id))]
         return {"org_id": org_id, "as_of": format_time(freshness.as_of), "wallets": wallets}
+
+    def spending(self, org_id: str, wallet: str, now: int) -> dict[str, Any]:
+        """What a wallet has spent today, this week and this month (UTC), the month's limit, and whether it paid."""
+        day = begin(Granularity.DAY, now, UTC)
+        week = day - (day // DAY_US + DAYS_SINCE_MONDAY) % 7 * DAY_US
+        month_start = begin(Granularity.MONTH, now, UTC)
+        question = UsageQuestion(Granularity.DAY, min(week, month_start), day + DAY_US, UTC, (), {"wallet": [wallet]})
+        found = self._reads.rows(usage(question, [org_id]))
+        spent = [(row["span"], row["cost_sum"] - row["refunded_sum"]) for row in found]
+        limits = {row["wallet"]: row for row in self._reads.rows(limit_amounts(org_id, TIME_MAX))}
+        starts = {"daily": day, "weekly": week, "monthly": month_start}
+        return {
+            **{name: sum((cost for at, cost in spent if at >= start), Decimal(0)) for name, start in starts.items()},
+            "allowed_limit": limits[wallet]["allowed_limit"] if wallet in limits else None,
+            "has_paid": bool(self._reads.rows(paid(org_id))[0]["purchases"]),
+        }
 
     def _spent(self, org_id: str, granularity: Granularity, of: Month) -> list[tuple[str, str, Row]]:
         """Local day or month, wallet and sums, in order."""

@@ -51,10 +51,22 @@ _EXAMPLE: Final = (
     "id: d3=8,t3=121,u3=1\nevent: alert\n"
     'data: {"occurred_at":"2026-05-01T12:00:00Z","org_id":"acme","alert_id":"9f2c","kind":"credit_balance_low",…}\n\n'
 )
+_EVENT: Final = {
+    "type": "object",
+    "description": "an event of the stream",
+    "properties": {
+        "id": {"type": "string", "description": "send the last one as Last-Event-ID"},
+        "event": {"type": "string", "enum": ["alert", "end"]},
+        "data": {
+            "type": "string",
+            "description": "JSON: an alert as the list shows it, or `code`, why the stream ends",
+        },
+    },
+}
 STREAMED: Final[dict[int | str, dict[str, Any]]] = {
     200: {
         "description": "server-sent events: `alert` with an alert as data; `end` with `code` when the server ends it",
-        "content": {EVENT_STREAM: {"schema": {"type": "string"}, "example": _EXAMPLE}},
+        "content": {EVENT_STREAM: {"schema": _EVENT, "example": _EXAMPLE}},
     },
     410: {
         "description": "position_lost: Kafka has no longer all that follows Last-Event-ID",

@@ -21,6 +21,7 @@ from streams.api.app import build_api
 from streams.api.audit_routes import audit_router
 from streams.api.authorize import Authorizer
 from streams.api.authorize_routes import authorize_router
+from streams.api.compatible_routes import compatible_router
 from streams.api.fast_routes import FastRoutes
 from streams.api.finance import Desk
 from streams.api.hold_routes import holds_router
@@ -30,7 +31,7 @@ from streams.api.intake import Intake
 from streams.api.invoices import invoices_router
 from streams.api.lease_routes import leases_router
 from streams.api.price_list import FollowedPrices
-from streams.api.reading import CLIENTS
+from streams.api.reading import CLIENTS, ReadingDesk
 from streams.api.reading_service import ReadingService
 from streams.api.refused_calls import RefusedCalls
 from streams.api.setting_versions import SettingVersions
@@ -123,8 +124,9 @@ class HttpParts:
             holds_router(holds),
             leases_router(holds, self._intake),
         ]
-        clients = [self._clickhouse.client() for _ in range(CLIENTS)]
-        others += self._past.routers(clients, topics, self._balances, readmit)
+        past = ReadingDesk([self._clickhouse.client() for _ in range(CLIENTS)], topics.name("ledger"))
+        others += self._past.routers(past, self._balances, readmit)
+        others.append(compatible_router(self._intake, past, self._balances, lambda each: self.keys.keyring.get(each)))
         if audit_key is not None:
             others.append(audit_router(self._clickhouse.client(), audit_key))
         live, ready = checks(self._balances, self._accounts, self._clickhouse)

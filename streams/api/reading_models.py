@@ -561,3 +561,63 @@ class OrgsAnswer(Answer):
     as_of: AsOfOrNone
     orgs: list[OrgLine]
     next_cursor: Next
+
+
+class CreditsData(Answer):
+    """OpenRouter's figures of an organisation's wallet."""
+
+    total_credits: float = Field(description="what was added, less what expired or was taken back")
+    total_usage: float = Field(description="what was spent of it; the difference is the settled balance")
+
+
+class CompatibleCredits(Answer):
+    """As OpenRouter answers."""
+
+    model_config = _example(data={"total_credits": 100.5, "total_usage": 25.75})
+    data: CreditsData
+
+
+class RateLimit(Answer):
+    """How many requests the key may make; -1: no limit of its own."""
+
+    requests: int
+    interval: str
+    note: str
+
+
+class KeyData(Answer):
+    """OpenRouter's figures of a key. Of bring-your-own-key usage there is none."""
+
+    label: str = Field(description="the key's name")
+    usage: float = Field(description="what the organisation has spent of anything but allowances")
+    usage_daily: float = Field(description="of the current day, UTC")
+    usage_weekly: float = Field(description="of the current week, from Monday, UTC")
+    usage_monthly: float = Field(description="of the current month, UTC")
+    byok_usage: float
+    byok_usage_daily: float
+    byok_usage_weekly: float
+    byok_usage_monthly: float
+    limit: float | None = Field(description="the month's allowed limit; null: none")
+    limit_remaining: float | None
+    limit_reset: str | None
+    include_byok_in_limit: bool
+    is_free_tier: bool = Field(description="no credits were bought yet")
+    is_provisioning_key: bool
+    is_management_key: bool
+    rate_limit: RateLimit
+    expires_at: datetime | None
+
+
+class CompatibleKey(Answer):
+    """As OpenRouter answers."""
+
+    model_config = _example(
+        data={
+            "label": "gateway", "usage": 25.5, "usage_daily": 1.5, "usage_weekly": 5.5, "usage_monthly": 25.5,
+            "byok_usage": 0, "byok_usage_daily": 0, "byok_usage_weekly": 0, "byok_usage_monthly": 0, "limit": 100.0,
+            "limit_remaining": 74.5, "limit_reset": "monthly", "include_byok_in_limit": False, "is_free_tier": False,
+            "is_provisioning_key": False, "is_management_key": False, "expires_at": None,
+            "rate_limit": {"requests": -1, "interval": "1s", "note": "-1: no limit of its own"},
+        }
+    )  # fmt: skip
+    data: KeyData

@@ -6,23 +6,20 @@ that it does not wait for them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from streams.api.alert_stream import alert_stream_router
 from streams.api.history_routes import history_router
 from streams.api.listing_routes import listing_router
-from streams.api.reading import ReadingDesk
 from streams.kafka.alert_feed import AlertFeed
 from streams.kafka.dismissals import Dismissals
 
 if TYPE_CHECKING:
-    from clickhouse_connect.driver.client import Client
     from fastapi import APIRouter
 
     from schemas.codec import WriterSchemas
-    from schemas.topics import Topics
     from streams.api.alert_stream import Readmit
+    from streams.api.reading import ReadingDesk
     from streams.kafka.balances import BalanceReader
     from streams.settings import Settings
 
@@ -48,14 +45,8 @@ class ReadingService:
         """Tell every stream of alerts that the process ends."""
         self._feed.end_readers("shutting_down")
 
-    def routers(
-        self, clients: Sequence[Client], topics: Topics, balances: BalanceReader, readmit: Readmit
-    ) -> list[APIRouter]:
-        """The routes. `clients`: of ClickHouse, as many as questions are asked at once.
-
-        `readmit`: why a request that goes on would be refused by now.
-        """
-        desk = ReadingDesk(clients, topics.name("ledger"))
+    def routers(self, desk: ReadingDesk, balances: BalanceReader, readmit: Readmit) -> list[APIRouter]:
+        """The routes. `readmit`: why a request that goes on would be refused by now."""
         return [
             alert_stream_router(self._feed, readmit),
             history_router(desk, balances),

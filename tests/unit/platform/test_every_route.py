@@ -164,6 +164,9 @@ def test_the_examples_are_taken(whole: WholeApi, name: str) -> None:
         headers = {**arguments["headers"], "Content-Type": media_type}
         answer = ask(name, headers=headers, content=json.dumps(content["example"]))
         assert answer.status_code < 300, answer.text
+        if answer.status_code == 204:
+            assert whole.intake.sent
+            continue
         kind = answer.headers["content-type"].partition(";")[0]
         shown = CALLS[name]["responses"][str(answer.status_code)]["content"][kind]["example"]
         assert members(answer.json()) <= members(shown)

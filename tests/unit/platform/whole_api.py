@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 from clickhouse_connect.driver.exceptions import OperationalError
@@ -11,6 +11,7 @@ from confluent_kafka import KafkaError, KafkaException
 from fastapi import FastAPI
 
 from schemas.codec import RegistryUnavailableError
+from schemas.dismissals import Dismissal
 from schemas.enums import BillingUnit
 from schemas.fields import Record
 from schemas.records import BundledSchemas
@@ -19,6 +20,7 @@ from streams.api.alert_stream import alert_stream_router
 from streams.api.app import build_api
 from streams.api.authorize import Authorizer
 from streams.api.authorize_routes import authorize_router
+from streams.api.compatible_routes import compatible_router
 from streams.api.door import Door
 from streams.api.finance import Desk
 from streams.api.guard import Guard
@@ -38,6 +40,7 @@ from streams.api.statements import statements_router
 from streams.api.write_routes import write_router
 from streams.engine.accounts import frame_account
 from streams.errors import KafkaUnavailableError
+from streams.kafka.alert_feed import FeedAlert, Reader
 from streams.kafka.api_keys import ApiKey, Keyring
 from streams.kafka.decisions import DecisionKey, DecisionReader
 from streams.kafka.registry_topic import Claims, Registered
@@ -164,20 +167,41 @@ class Registry(MemoryRegistry):
 
 
 class Feed:
-    """Takes no readers while Kafka is away."""
+    """Takes no readers while Kafka is away; else each of its streams ends at once."""
+
+    readers = 0
 
     def __init__(self, kafka: Kafka) -> None:
         self._kafka = kafka
 
-    async def join(self, *_: Any) -> None:
+    async def join(self, *_: Any) -> Reader:
         self._kafka.check(KafkaUnavailableError("the alerts cannot be read now", "try again"))
+        reader = Reader(lambda _: True, {})
+        reader.end("shutting_down")
+        return reader
+
+    async def missed(self, _: Reader) -> AsyncIterator[list[FeedAlert]]:
+        yield []
+
+    def leave(self, _: Reader) -> None:
+        """Nothing is kept of it."""
+
+    def text_of(self, _: Any) -> str:
+        return ""
 
 
-class NoDismissals:
-    """Nothing was dismissed."""
+class Dismissed:
+    """The dismissals, while Kafka is there."""
+
+    def __init__(self, kafka: Kafka) -> None:
+        self._kafka = kafka
 
     def find(self, *_: str) -> None:
-        """See `Dismissals`."""
+        """None is known."""
+
+    def dismiss(self, wanted: Dismissal) -> Dismissal:
+        self._kafka.check(KafkaUnavailableError("Kafka has not taken the dismissal", "send it again"))
+        return wanted
 
 
 class Connected:
@@ -207,12 +231,13 @@ class WholeApi:
         client: Any = Connected(clickhouse or clickhouse_away)
         reading = ReadingDesk([client], "credits.ledger.v1")
         feed: Any = Feed(self.kafka)
-        dismissals: Any = NoDismissals()
+        dismissals: Any = Dismissed(self.kafka)
         others = [
             write_router(intake, versions, self._check_prices, OwnLog()),
             history_router(reading, balances),
             listing_router(reading, dismissals),
             alert_stream_router(feed, lambda _: None),
+            compatible_router(intake, reading, balances, {key.key_id: key for key in keys}.get, clock=lambda: NOW),
             holds_router(holds),
             leases_router(holds, intake),
         ]

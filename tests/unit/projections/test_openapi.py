@@ -18,13 +18,22 @@ from tests.laws import examples
 from tests.unit.platform.conformance import try_every_call
 from tests.unit.platform.test_every_route import CALLS, KEY, TOKEN, request_of
 from tests.unit.platform.whole_api import WholeApi
-from tests.unit.projections.entries import TOPICS, inbound
+from tests.unit.projections.entries import NOON, TOPICS, inbound
 from tests.unit.projections.test_finance_routes import ROWS
+
+
+def project(client: Client) -> None:
+    """Entries of `acme`, and the alert of the examples."""
+    sink = Sink(client, TOPICS, BundledSchemas())
+    alert = {"alert_id": "9f2c", "org_id": "acme", "wallet": "USD", "kind": "credit_balance_low", "balance_nanos": 5}
+    alert |= {"available_nanos": 5, "occurred_at": NOON, "entry_seq": 1, "dismissable": True}
+    alerts = inbound([alert], 0, topic=TOPICS.name("alerts_threshold"), record="alert")
+    sink.apply([inbound(ROWS, 0), alerts])
 
 
 @pytest.mark.timeout(900)
 def test_every_answer_is_described(client: Client) -> None:
-    Sink(client, TOPICS, BundledSchemas()).apply([inbound(ROWS, 0)])
+    project(client)
     whole = WholeApi([KEY], lambda: client)
     schema = schemathesis.openapi.from_asgi("/openapi.json", whole.app)
     bearer = {"Authorization": f"Bearer {TOKEN}"}
@@ -39,7 +48,7 @@ def test_every_answer_is_described(client: Client) -> None:
 
 def test_every_example_is_answered_as_described(client: Client) -> None:
     """The examples name what is there, so these are the answers that callers want; ClickHouse's among them."""
-    Sink(client, TOPICS, BundledSchemas()).apply([inbound(ROWS, 0)])
+    project(client)
     whole = WholeApi([KEY], lambda: client)
     http = TestClient(whole.app, raise_server_exceptions=False)
     method, path, arguments = request_of("PUT /v1/orgs/{org}/settings/{kind}")
@@ -48,6 +57,8 @@ def test_every_example_is_answered_as_described(client: Client) -> None:
         method, path, arguments = request_of(name)
         answer = http.request(method, path, **arguments)
         assert answer.status_code < (500 if method == "DELETE" else 300), (name, answer.text)
+        if answer.status_code == 204:
+            continue
         kind = answer.headers["content-type"].partition(";")[0]
         shown = call["responses"][str(answer.status_code)]["content"][kind].get("example")
         if isinstance(shown, dict):

@@ -26,11 +26,14 @@ from streams.api import reading
 from streams.api import reading_models as models
 from streams.api.app import build_api
 from streams.api.callers import SCOPE_NAME, Caller
+from streams.api.compatible_routes import compatible_router
 from streams.api.history_routes import history_router
 from streams.api.listing_routes import listing_router
 from streams.api.problems import ProblemError
 from streams.api.reading import ReadingDesk
 from streams.kafka.api_keys import KeyRole
+from tests.unit.platform.test_api_keys import made
+from tests.unit.platform.test_write_routes import FakeIntake
 from tests.unit.projections.entries import HOUR, LEDGER, NOON, TOPICS, Row, entry, inbound
 
 DAY = 24 * HOUR
@@ -123,12 +126,19 @@ class Http:
         followed: Any = self.dismissed
         reader: Any = self.balances
         routers = [history_router(desk, reader, clock=lambda: NOON), listing_router(desk, followed, clock=lambda: NOON)]
+        intake: Any = FakeIntake()
+        self.key = made(1, KeyRole.ANALYST, expires_at=NOON + DAY, requests_per_s=5)[1]
+        find = {self.key.key_id: self.key}.get
+        routers.append(compatible_router(intake, desk, reader, find, clock=lambda: NOON + 1))
         self.api: FastAPI = build_api(balances=reader, registry=None, live={}, ready={}, others=routers)
         self.door = As(self.api)
         self.client = TestClient(self.door, raise_server_exceptions=False)
 
     def get(self, path: str, model: type[BaseModel] | None = None, status: int = 200, **params: Any) -> Any:
-        answer = self.client.get(f"/v1{path}", params={name.rstrip("_"): each for name, each in params.items()})
+        answer = self.client.get(
+            path if path.startswith("/api/") else f"/v1{path}",
+            params={name.rstrip("_"): each for name, each in params.items()},
+        )
         assert answer.status_code == status, answer.text
         document = answer.json()
         if model is not None:
@@ -380,6 +390,27 @@ def test_organisations(http: Http) -> None:
     assert [row["org_id"] for page in pages(http, "/orgs", "orgs", limit=1) for row in page] == ["acme", "bolt"]
     http.door.caller = replace(ANALYST, organisations=frozenset({"bolt", "none"}))
     assert orgs() == ["bolt"]
+
+
+def test_openrouters_credits_and_key(http: Http) -> None:
+    """What clients compute of them is the balance; the organisation is the key's own."""
+    http.door.caller = Caller(f"key:{http.key.key_id}", frozenset(http.key.roles), frozenset({"acme"}))
+    credits = http.get("/api/v1/credits", models.CompatibleCredits)["data"]
+    assert credits == {"total_credits": 70.0, "total_usage": 10.0}
+    key = http.get("/api/v1/key", models.CompatibleKey)["data"]
+    assert key == http.get("/api/v1/auth/key", models.CompatibleKey)["data"]
+    assert (key["label"], key["rate_limit"]["requests"]) == (http.key.name, 5)
+    assert key["expires_at"] == format_time(NOON + DAY)
+    # The 29th of May 2026 is a Friday: ten credits in the week and the month, of which seven since midnight UTC.
+    spent = {"usage": 10.0, "usage_daily": 7.0, "usage_weekly": 10.0, "usage_monthly": 10.0}
+    limits = {"limit": 100.0, "limit_remaining": 40.0, "limit_reset": "monthly"}
+    assert {name: key[name] for name in (*spent, *limits)} == spent | limits
+    http.get("/api/v1/credits", status=403, org="bolt")
+    assert http.get("/api/v1/credits", status=404, wallet="EUR")["code"] == "unknown_wallet"
+    http.door.caller = ANALYST
+    assert http.get("/api/v1/credits", status=422)["field"] == "org"
+    assert http.get("/api/v1/credits", org="acme")["data"] == credits
+    assert http.get("/api/v1/key", status=404, org="nobody")["code"] == "unknown_org"
 
 
 READS = [

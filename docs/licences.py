@@ -50,6 +50,7 @@ KNOWN = {
     "authlib": "BSD-3-Clause",
     "joserfc": "BSD-3-Clause",
     "httpx": "BSD-3-Clause",
+    "jinja2": "BSD-3-Clause",
     "lz4": "BSD-3-Clause",
     "mode-streaming": "BSD-3-Clause",
     "backports-zstd": "PSF-2.0",
@@ -66,6 +67,26 @@ WORDS = {
     "Python Software Foundation License": "PSF-2.0",
     "Mozilla Public License 2.0 (MPL 2.0)": "MPL-2.0",
 }
+
+
+@dataclass(frozen=True)
+class Vendored:
+    """A file of another project that is part of this one. `text`: the file of its licence."""
+
+    file: str
+    text: str
+    project: str
+    version: str
+    licence: str
+
+
+VENDORED = (
+    Vendored("streams/ui/static/vendor/htmx.min.js", "htmx.LICENSE", "htmx.org", "2.0.11", "0BSD"),
+    Vendored("streams/ui/static/vendor/uPlot.iife.min.js", "uplot.LICENSE", "uplot", "1.6.32", "MIT"),
+    Vendored("streams/ui/static/vendor/uPlot.min.css", "uplot.LICENSE", "uplot", "1.6.32", "MIT"),
+    Vendored("tests/vendor/axe.min.js", "axe.LICENSE", "axe-core (tests only)", "4.14.1", "MPL-2.0"),
+)
+"""From the packages of npm of that name and version, byte by byte."""
 
 LOCKED = re.compile(r"^([A-Za-z0-9._-]+)==([^ ;\\]+)(?: *; *([^\\]+?))? *\\?$", re.MULTILINE)
 
@@ -148,6 +169,13 @@ def page(found: list[Package]) -> str:
         "These packages are installed with the project, some of them on some systems only. The project itself is under",
         "Apache-2.0 (LICENSE). The fonts of PDF documents are DejaVu Sans, with their licence in projections/fonts.",
         "Maven fetches Apache Kafka (Apache-2.0) and its jars, for local brokers only.",
+        "",
+        "These files of other projects are part of the package, unchanged, with their licences at their side:",
+        "",
+        "| file | project | version | licence |",
+        "|---|---|---|---|",
+        *(f"| {each.file} | {each.project} | {each.version} | {each.licence} |" for each in VENDORED),
+        "",
         "",
         "| package | version | licence |",
         "|---|---|---|",

@@ -20,7 +20,7 @@ from streams.api.problems import problem
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from fastapi.responses import JSONResponse
+    from starlette.responses import Response
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from streams.api.door import Door
@@ -39,7 +39,7 @@ class _GoneError(Exception):
 class _RefusedError(Exception):
     """The request ends here, with a problem document."""
 
-    def __init__(self, answer: JSONResponse) -> None:
+    def __init__(self, answer: Response) -> None:
         super().__init__()
         self.answer = answer
 

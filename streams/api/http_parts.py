@@ -31,6 +31,7 @@ from streams.api.intake import Intake
 from streams.api.invoices import invoices_router
 from streams.api.lease_routes import leases_router
 from streams.api.price_list import FollowedPrices
+from streams.api.query_routes import QueryDesk, query_router
 from streams.api.reading import CLIENTS, ReadingDesk
 from streams.api.reading_service import ReadingService
 from streams.api.refused_calls import RefusedCalls
@@ -46,6 +47,10 @@ from streams.kafka.latest import ASK_TIMEOUT_S
 from streams.kafka.registry import connect_registry
 from streams.kafka.registry_topic import TopicRegistry
 from streams.processing.price_ties import refuse_ties
+from streams.ui.parts import Parts
+from streams.ui.router import ui_router
+from streams.ui.shell import Shell
+from streams.ui.vitals import Vitals
 
 if TYPE_CHECKING:
     from fastapi import APIRouter
@@ -54,6 +59,7 @@ if TYPE_CHECKING:
     from streams.api.alert_stream import Readmit
     from streams.api.clickhouse_clients import ClickHousePart
     from streams.api.health import Check
+    from streams.api.sessions import Sessions
     from streams.kafka.api_keys import Keyring
     from streams.settings import Settings
 
@@ -107,10 +113,10 @@ class HttpParts:
         if self._registry is not None:
             self._registry.close()
 
-    def build(self, audit_key: str | None, readmit: Readmit) -> ASGIApp:
+    def build(self, audit_key: str | None, readmit: Readmit, sessions: Sessions) -> ASGIApp:
         """The application. `audit_key`: what commands of this machine present to `/internal`; None: it is not here.
 
-        `readmit`: why a request that goes on would be refused by now.
+        `readmit`: why a request that goes on would be refused by now; `sessions`: of the pages, as the door knows them.
         """
         people = self._clickhouse.client()
         topics = Topics(self._settings.namespace)
@@ -127,6 +133,8 @@ class HttpParts:
         past = ReadingDesk([self._clickhouse.client() for _ in range(CLIENTS)], topics.name("ledger"))
         others += self._past.routers(past, self._balances, readmit)
         others.append(compatible_router(self._intake, past, self._balances, lambda each: self.keys.keyring.get(each)))
+        queries = QueryDesk(self._clickhouse.client())
+        others += [query_router(queries), ui_router(self._pages(past, desk, sessions, queries))]
         if audit_key is not None:
             others.append(audit_router(self._clickhouse.client(), audit_key))
         live, ready = checks(self._balances, self._accounts, self._clickhouse)
@@ -140,6 +148,23 @@ class HttpParts:
             refused_calls=RefusedCalls(functools.partial(self._intake.offer, topics.name("refused_calls"))),
         )
         return FastRoutes(api, self._authorizer, self._balances)
+
+    def _pages(self, past: ReadingDesk, desk: Desk, sessions: Sessions, queries: QueryDesk) -> Parts:
+        """What the pages ask and write through."""
+        vitals = Vitals(self._settings, self._clickhouse.client())
+        return Parts(
+            settings=self._settings,
+            shell=Shell(sessions, vitals.shown),
+            sessions=sessions,
+            keyring=lambda: self.keys.keyring,
+            balances=self._balances,
+            desk=past,
+            finance=desk,
+            queries=queries,
+            intake=self._intake,
+            versions=self._versions,
+            verified=vitals.keep,
+        )
 
 
 def check_keys(settings: Settings, keyring: Keyring) -> None:

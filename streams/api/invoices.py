@@ -31,13 +31,13 @@ def invoices_router(desk: Desk) -> APIRouter:
     @router.get("/invoices/{number}.pdf", response_class=Response, responses=ONE_NUMBER)
     def invoice_paper(org: OrgId, number: Number) -> Response:
         """An invoice as PDF."""
-        return _invoice_pdf(desk, org, number)
+        return invoice_answer(desk, org, number)
 
     @router.get("/invoices/{number}", response_model=None, responses=ONE_NUMBER)
     def invoice(request: Request, org: OrgId, number: Number) -> dict[str, Any] | Response:
         """One invoice; PDF with `Accept: application/pdf`."""
         if wants_pdf(request):
-            return _invoice_pdf(desk, org, number)
+            return invoice_answer(desk, org, number)
         return desk.ask(org, lambda finance: finance.invoice(org, number))
 
     @router.get("/credit-notes")
@@ -48,19 +48,20 @@ def invoices_router(desk: Desk) -> APIRouter:
     @router.get("/credit-notes/{number}.pdf", response_class=Response, responses=ONE_NUMBER)
     def credit_note_paper(org: OrgId, number: Number) -> Response:
         """A credit note as PDF."""
-        return _credit_note_pdf(desk, org, number)
+        return credit_note_answer(desk, org, number)
 
     @router.get("/credit-notes/{number}", response_model=None, responses=ONE_NUMBER)
     def credit_note(request: Request, org: OrgId, number: Number) -> dict[str, Any] | Response:
         """One credit note; PDF with `Accept: application/pdf`."""
         if wants_pdf(request):
-            return _credit_note_pdf(desk, org, number)
+            return credit_note_answer(desk, org, number)
         return desk.ask(org, lambda finance: finance.credit_note(org, number))
 
     return router
 
 
-def _invoice_pdf(desk: Desk, org: str, number: int) -> Response:
+def invoice_answer(desk: Desk, org: str, number: int) -> Response:
+    """An invoice as PDF; raises `ProblemError`."""
     from projections.pdf import invoice_pdf
 
     document = desk.ask(org, lambda finance: finance.invoice(org, number))
@@ -68,7 +69,8 @@ def _invoice_pdf(desk: Desk, org: str, number: int) -> Response:
     return pdf_answer(invoice_pdf(document, desk.issuer, zone), f"invoice-{document['invoice_id']}")
 
 
-def _credit_note_pdf(desk: Desk, org: str, number: int) -> Response:
+def credit_note_answer(desk: Desk, org: str, number: int) -> Response:
+    """A credit note as PDF; raises `ProblemError`."""
     from projections.pdf import credit_note_pdf
 
     document = desk.ask(org, lambda finance: finance.credit_note(org, number))

@@ -4,8 +4,8 @@ The rules of this file:
 1. An id is one segment of the address, percent-encoded as UTF-8: `a/b` is `a%2Fb`, `..` is `%2E%2E`, and `a%2Fb` is
    `a%252Fb`. Every id that the ledger takes can be asked for, and two ids never share an address.
 2. The server decodes `%2F` before routes are matched, and an id with a slash would become two segments. So below
-   `/v1/` the path is made again from the bytes that came, segment by segment, with the slashes and percent signs
-   inside a segment still encoded; `ORG` takes the rest of the encoding off.
+   `/v1/` and `/ui/` the path is made again from the bytes that came, segment by segment, with the slashes and percent
+   signs inside a segment still encoded; `ORG` takes the rest of the encoding off.
 3. What is not UTF-8 names nothing: 400, in place of an id with a replacement character that somebody else may have.
 """
 
@@ -28,7 +28,7 @@ ORG = "{org:segment}"
 OrgId = Annotated[str, Path(min_length=1, max_length=128, description="the organisation, percent-encoded")]
 """The type of a handler's `org`."""
 
-PREFIX = b"/v1/"
+PREFIXES = (b"/v1/", b"/ui/")
 
 
 class SegmentConvertor(Convertor[str]):
@@ -49,7 +49,7 @@ register_url_convertor("segment", SegmentConvertor())
 
 
 class Segments:
-    """An ASGI layer: routes below `/v1/` are matched on segments, not on slashes."""
+    """An ASGI layer: routes below `PREFIXES` are matched on segments, not on slashes."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -57,7 +57,7 @@ class Segments:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Go on with the path made again."""
         raw: bytes = scope.get("raw_path") or b""
-        if scope["type"] == "http" and raw.startswith(PREFIX):
+        if scope["type"] == "http" and raw.startswith(PREFIXES):
             try:
                 path = "/".join(_segment(each) for each in raw.split(b"/"))
             except UnicodeDecodeError:

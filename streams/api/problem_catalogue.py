@@ -87,6 +87,7 @@ PROBLEMS: Final[Mapping[str, Example]] = MappingProxyType(
         "amount_out_of_range": Example(422, "amount: must be within ±9000000000", {"field": "amount"}),
         "empty_batch": Example(422, "the list holds no event"),
         "unknown_price": Example(422, "there is no price for operation chat, model gpt-9"),
+        "query_refused": Example(422, "system.one: only the tables and views of the data dictionary are read"),
         "idempotency_key_reused": Example(422, "this Idempotency-Key was used with another body"),
         "invalid_idempotency_key": Example(422, "an Idempotency-Key has 1 to 128 printable ASCII characters"),
         "rate_limited": Example(429, "this key may make 100 requests a second"),

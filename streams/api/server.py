@@ -24,6 +24,7 @@ from streams.api.door import Door
 from streams.api.guard import Guard
 from streams.api.hosts import HostRule
 from streams.api.http_parts import HttpParts
+from streams.api.sessions import Sessions, session_secret
 from streams.background import watched_threads
 from streams.errors import OperatorError
 from streams.kafka import topics_admin
@@ -100,8 +101,15 @@ async def _serve(
             await parts.start()
             key = new_local_key(settings.data_dir) if own_folder else secrets.token_urlsafe(32)
             limit = settings.http_requests_per_s
-            door = Door(lambda: parts.keys.keyring, key, loopback=settings.http_on_loopback, requests_per_s=limit)
-            api = parts.build(key if own_folder else None, door.refusal)
+            sessions = Sessions(session_secret(settings.internal_key))
+            door = Door(
+                lambda: parts.keys.keyring,
+                key,
+                loopback=settings.http_on_loopback,
+                requests_per_s=limit,
+                sessions=sessions,
+            )
+            api = parts.build(key if own_folder else None, door.refusal, sessions)
             server = _Server(server_config(api, settings, door), parts.end_streams)
             await _run(server, listening, clickhouse, announce, stopping, died)
     finally:

@@ -57,6 +57,7 @@ COMMANDS: tuple[Listed, ...] = (
     Listed("statement", "Show the statement of an organisation.", READ),
     Listed("invoices", "List the invoices of an organisation, or write one as PDF.", READ),
     Listed("report", "Show usage over all organisations.", READ),
+    Listed("sql", "Run one SELECT over the tables and views of the read side.", READ),
     Listed("tail", "Follow the ledger, alerts, dead letters, answers to holds or top-up requests.", READ),
     Listed("verify", "Recount the whole ledger and compare everything with it.", CARE),
     Listed("rebuild", "Drop the projection and fold it again from the ledger.", CARE),

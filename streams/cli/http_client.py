@@ -61,8 +61,18 @@ def get(settings: Settings, path: str, **query: object) -> bytes:
     given = urllib.parse.urlencode({name: value for name, value in query.items() if value is not None})
     address = serve_address(settings)
     url = f"{address}{path}?{given}" if given else f"{address}{path}"
+    return _answer(settings, urllib.request.Request(url, headers=credentials(settings)))
+
+
+def post(settings: Settings, path: str, document: object, accept: str = "application/json") -> bytes:
+    """What `serve` answers to a JSON document. Raises `ServeAwayError`, `RefusedError`."""
+    headers = {**credentials(settings), "Content-Type": "application/json", "Accept": accept}
+    body = json.dumps(document).encode()
+    return _answer(settings, urllib.request.Request(f"{serve_address(settings)}{path}", body, headers, method="POST"))
+
+
+def _answer(settings: Settings, request: urllib.request.Request) -> bytes:
     try:
-        request = urllib.request.Request(url, headers=credentials(settings))
         with urllib.request.urlopen(request, timeout=ANSWER_TIMEOUT_S) as answer:
             content: bytes = answer.read()
             return content
@@ -71,7 +81,7 @@ def get(settings: Settings, path: str, **query: object) -> bytes:
     except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
         reason = getattr(error, "reason", error)
         raise ServeAwayError(
-            f"no `serve` answers at {address} ({reason})",
+            f"no `serve` answers at {serve_address(settings)} ({reason})",
             "start `credits up` or `credits serve`, or set CREDITS_HTTP_PORT",
         ) from error
 

@@ -58,6 +58,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "streams.demo": TOOLS | {"streams.loadgen", "streams.verify"},
     "streams.bench": TOOLS | {"streams.loadgen", "streams.verify", "streams.engine", "streams.ledger"},
     "streams.api": TOOLS | {"streams.ledger", "streams.engine", "projections", "streams.verify", "streams.processing"},
+    "streams.ui": {*BELOW, "streams.kafka", "streams.client", "streams.api", "projections"},
+    # The pages are a layer above the routes, and both are put together here.
+    "streams.api.http_parts": {"streams.api", "streams.ui", "schemas", *LEAVES, "streams.kafka", "streams.processing"},
+    "streams.api.server": {"streams.api", *LEAVES, "streams.kafka"},
     "streams.app": BELOW | {"streams.kafka", "streams.metrics", "streams.engine"},
     "streams.cli": set(),  # the top: anything
     "streams.__main__": {"streams.cli"},

@@ -86,7 +86,9 @@ OLD_PHRASES: dict[str, str] = {
 RELEASED = ("projections/migrations/", "schemas/avro/", "schemas/golden/", "schemas/README.md")
 """What is released is never edited, and the schemas' reference is made from it."""
 
-FOREIGN = ("projections/fonts/", "THIRD_PARTY.md", "requirements/", "LICENSE")
+FOREIGN = (
+    "projections/fonts/", "streams/ui/static/vendor/", "tests/vendor/", "THIRD_PARTY.md", "requirements/", "LICENSE",
+)  # fmt: skip
 ITSELF = Path(__file__).resolve()
 
 

@@ -1,0 +1,1 @@
+"""The pages under `/ui`: what the ledger and its read side know, for people."""

@@ -48,6 +48,23 @@ REFUSED = "refused_calls"
 USED = "used_keys"
 DISMISSALS = "dismissals"
 INTERNAL = {"transfer_legs", "accounts", "kept_prices"}
+OF_API = {
+    "schemas",
+    "accounts",
+    "prices",
+    "kept_prices",
+    "settings",
+    "decisions",
+    "balances",
+    KEYS,
+    USED,
+    DISMISSALS,
+    *ALERTS,
+}
+OF_PROJECTOR = {"schemas", *OUTPUTS, "prices", "kept_prices", REPLAYS, REFUSED, DISMISSALS} - {
+    "topup_requests",
+    "decisions",
+}
 MAY: dict[str, tuple[set[str], set[str]]] = {
     "producer": ({"schemas"}, {"usage"}),
     "gateway": ({"schemas", "decisions", "balances"}, {"holds"}),
@@ -55,11 +72,9 @@ MAY: dict[str, tuple[set[str], set[str]]] = {
     "admin": ({"schemas"}, {"settings", "prices", "transfers", "refunds"}),
     "subscriber": ({"schemas", "ledger", *ALERTS}, set()),
     "worker": ({"schemas", *OUTPUTS, *INPUTS_OF_OTHERS, *INTERNAL}, {*OUTPUTS, *INTERNAL}),
-    "serve": (
-        {"schemas", *OUTPUTS, "prices", "kept_prices", "settings", REPLAYS, KEYS, REFUSED, USED, DISMISSALS}
-        - {"topup_requests"},
-        {"schemas", *INPUTS_OF_OTHERS, REFUSED, USED, DISMISSALS},
-    ),
+    "serve": (OF_API | OF_PROJECTOR, {"schemas", *INPUTS_OF_OTHERS, REFUSED, USED, DISMISSALS}),
+    "api": (OF_API, {"schemas", *INPUTS_OF_OTHERS, REFUSED, USED, DISMISSALS}),
+    "projector": (OF_PROJECTOR, set()),
     "operator": (set(BY_KEY), INPUTS_OF_OTHERS | {REPLAYS, KEYS}),
 }
 """What each role reads and writes, by itself: the table of docs/operations.md, said once more."""

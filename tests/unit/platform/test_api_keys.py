@@ -300,7 +300,10 @@ def test_a_refused_key_is_in_the_log_now_and_then() -> None:
 
 def test_who_writes_what_is_as_kafka_has_it() -> None:
     for kind in InputKind:
-        of_kafka = {role.value for role in roles(BY_KEY[INPUT_TOPICS[kind]].written_by)} - {Role.SERVE.value}
+        of_kafka = {role.value for role in roles(BY_KEY[INPUT_TOPICS[kind]].written_by)} - {
+            Role.SERVE.value,
+            Role.API.value,
+        }
         assert WRITES[kind] == of_kafka, kind
     assert frozenset(KeyRole) == EVERY_ROLE
 

@@ -9,8 +9,8 @@ Rules of this file:
 4. Sums are exact up to 95 bits: they are kept as two integers, `high` x 2^32 + `low`, and added in columns.
 
 What counts: `usage` adds its request, quantities and cost. `correction` takes back what it undoes: its signed amount,
-and the request and quantities that it carries. `refund` of usage adds to `refunded`; a refund of a purchase is no
-usage.
+and the request and quantities that it carries; one that re-rates a usage takes back no request, for it was made.
+`refund` of usage adds to `refunded`; a refund of a purchase is no usage.
 """
 
 from __future__ import annotations
@@ -378,7 +378,8 @@ def _measures(batch: Any) -> tuple[tuple[Ints, ...], tuple[Ints, ...]]:
         is_refund = _mask(pc.equal(kinds, EntryKind.REFUND))
         refunded = np.where(is_refund, amount, 0)
         cost = np.where(is_refund, 0, cost)
-        requests = np.where(is_usage, 1, np.where(is_refund, 0, -1))
+        rerated = _mask(pc.equal(text(batch.column("reason")), EntryReason.USAGE_RERATED))
+        requests = np.where(is_usage, 1, np.where(is_refund | rerated, 0, -1))
         tokens_in, tokens_out, quantity = tokens_in * requests, tokens_out * requests, quantity * requests
     return (requests, entries), (tokens_in, tokens_out, quantity, cost, refunded)
 

@@ -68,6 +68,8 @@ def invalid_rows(record: str, batch: pa.RecordBatch) -> list[InvalidRow]:
             doubts |= found.reshape(len(columns), batch.num_rows).any(axis=0)
     if record == InputKind.PRICE:
         doubts |= _has_new_terms(batch) | _ends_too_early(batch)
+    if record == InputKind.REFUND:
+        doubts |= np.diff(batch.column("components").offsets.to_numpy()) > 0
     if record == InputKind.USAGE:
         doubts |= _part_exceeds_total(batch)
     in_doubt = np.flatnonzero(doubts)

@@ -80,6 +80,8 @@ class RefundTarget(StrEnum):
 
     PURCHASE = "purchase"
     USAGE = "usage"
+    RERATED_USAGE = "rerated_usage"
+    """The difference that a price correction makes for it: above 0 it is given back, below 0 it is charged."""
 
 
 class HoldAction(StrEnum):
@@ -255,6 +257,7 @@ class EntryReason(StrEnum):
     USAGE_REFUNDED = "usage_refunded"
     USAGE_AMENDED = "usage_amended"
     USAGE_VOIDED = "usage_voided"
+    USAGE_RERATED = "usage_rerated"
     GRANT_EXPIRING = "grant_expiring"
     GRANT_HELD = "grant_held"
     DAY_ENDED = "day_ended"

@@ -27,6 +27,7 @@ from schemas.enums import (
     RefundTarget,
     SettingKind,
 )
+from schemas.facts import Component
 from schemas.fields import (
     FROM_LOG,
     Amount,
@@ -146,6 +147,10 @@ class Transfer(Record):
         return _above_zero(value, info)
 
 
+COMPONENTS_MAX: Final = 256
+"""Of one correction. A usage has up to 76 quantities, each booked and due at most once."""
+
+
 class Refund(Record):
     """A purchase taken back, or a usage given back (product rule 21)."""
 
@@ -159,11 +164,19 @@ class Refund(Record):
     reason: Text | None = None
     target_recorded_at: Time | None = None
     """Of a usage: when its entry was recorded, or shortly before; so it is found, however long ago that was."""
+    components: Annotated[list[Component], Field(max_length=COMPONENTS_MAX)] = Field(default_factory=list)
+    """Of a usage that is rated again: what is due less what is booked, by price."""
 
-    @field_validator("amount_nanos")
-    @classmethod
-    def _amount_is_above_zero(cls, value: int, info: ValidationInfo) -> int:
-        return _above_zero(value, info)
+    @model_validator(mode="after")
+    def _amount_goes_with_the_target(self, info: ValidationInfo) -> Self:
+        rerated = self.target is RefundTarget.RERATED_USAGE
+        if not rerated:
+            _above_zero(self.amount_nanos, info)
+        if self.components and not rerated:
+            raise FieldError("components", "only a usage that is rated again has them")
+        if self.components and sum(part.amount_nanos for part in self.components) != -self.amount_nanos:
+            raise FieldError("components", "must add up to minus the amount")
+        return self
 
 
 class Hold(Record):

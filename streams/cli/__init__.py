@@ -60,6 +60,7 @@ COMMANDS: tuple[Listed, ...] = (
     Listed("sql", "Run one SELECT over the tables and views of the read side.", READ),
     Listed("tail", "Follow the ledger, alerts, dead letters, answers to holds or top-up requests.", READ),
     Listed("verify", "Recount the whole ledger and compare everything with it.", CARE),
+    Listed("rerate", "Rate booked usage again by the prices of today, and correct it.", CARE),
     Listed("rebuild", "Drop the projection and fold it again from the ledger.", CARE),
     Listed("dead-letters", "List, show and replay what could not be booked.", CARE),
     Listed("accounts", "Merge second accounts of an organisation.", CARE),

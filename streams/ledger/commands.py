@@ -13,7 +13,7 @@ import msgspec
 
 from schemas.enums import ActorRole, HoldAction, OnShortage, PurchaseKind, PurchaseStatus, RefundTarget, SettingKind
 from streams.ledger.avro_fields import completed
-from streams.ledger.entry import Leg
+from streams.ledger.entry import Component, Leg
 
 PRIORITY_DEFAULT = 50
 """Draw-down priority of a grant that names none (product rule 2)."""
@@ -120,6 +120,7 @@ class Refund(InputRecord, frozen=True):
     actor: str | None = None
     reason: str | None = None
     target_recorded_at: int | None = None
+    components: tuple[Component, ...] = ()
 
 
 @completed("hold")

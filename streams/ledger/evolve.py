@@ -160,6 +160,8 @@ def _count(movement: _Movement) -> None:
         case EntryKind.REFUND:
             if amount > 0:
                 _refund_usage(movement)
+        case EntryKind.CORRECTION if entry.reason == EntryReason.USAGE_RERATED:
+            _reverse_usage(movement)
         case EntryKind.CORRECTION:
             _correct_usage(movement)
         case EntryKind.HOLD:

@@ -32,6 +32,7 @@ from streams.ledger.entry import Lot, Slice
 from streams.ledger.grants import draw, grants_named, has_ended, new_grant_id, pay_overdraft, reverse_slices
 from streams.ledger.journal import Journal
 from streams.ledger.refusals import DeadLetter, Refusal, Refused, refuse_range
+from streams.ledger.rerating import decide_rerating
 from streams.ledger.reversals import (
     USAGE_REFUND_WINDOW_MICROS,
     dimensions_carried,
@@ -151,12 +152,14 @@ def purchase_details(purchase: Purchase) -> str:
 
 
 def decide_refund(journal: Journal, refund: Refund, context: Context) -> Refusal | None:
-    """Take back what is left of a purchase, or give back what a usage drew."""
+    """Take back what is left of a purchase, give back what a usage drew, or book what re-rating changes of it."""
     match refund.target:
         case RefundTarget.PURCHASE:
             return _refund_purchase(journal, refund)
         case RefundTarget.USAGE:
             return _refund_usage(journal, refund, latest_usage(journal.account, refund.target_id, context.references))
+        case RefundTarget.RERATED_USAGE:
+            return decide_rerating(journal, refund, latest_usage(journal.account, refund.target_id, context.references))
         case _:
             assert_never(refund.target)
 

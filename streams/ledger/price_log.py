@@ -58,6 +58,11 @@ class PriceLog:
                 standing[price_id] = price
         self.prices = PriceList(self._in_force)
 
+    @property
+    def newest_ms(self) -> int:
+        """The broker's time of the newest publication; 0: there is none."""
+        return max((published.at_ms for published in self._publications), default=0)
+
     def with_changes(self, publications: Iterable[Publication]) -> PriceLog:
         """The log with these publications as well."""
         return PriceLog([*self._publications.values(), *publications])

@@ -4,6 +4,7 @@ Only the ledger entry of a usage says which slices it drew, so the entry is read
 batch wrote is taken from the batch. Where in the ledger to look is known, in this order:
 1. from the memory of seen ids: that of usage, and that of money for usage booked by the capture of a hold;
 2. from the refund, which may name the time (`target_recorded_at`): however far back that is;
+   The usages of a re-rating are all looked for so, whether they are remembered or not;
 3. not at all: among the last entries of the partition (`engine.ledger_lookup.PASS_RECORDS_MAX`), in one pass for all
    of a batch. An older entry is unknown.
 A search that found nothing is not repeated at once (`negative_cache`).
@@ -36,6 +37,10 @@ Wanted = tuple[str, str]
 """Org and event id of a usage."""
 
 MINUTE_US: Final = 60_000_000
+RERATED: Final = frozenset({RefundTarget.RERATED_USAGE.value})
+OF_USAGE: Final = frozenset({RefundTarget.USAGE.value, *RERATED})
+"""Targets of refunds that are about a usage."""
+
 _TIME: Final = "target_recorded_at"
 
 
@@ -50,7 +55,7 @@ class References:
     def of(self, command: object) -> Mapping[str, Entry]:
         """The entries that one command refers to, by event id."""
         match command:
-            case Refund(target=RefundTarget.USAGE):
+            case Refund(target=RefundTarget.USAGE | RefundTarget.RERATED_USAGE):
                 event_id = command.target_id
             case Usage() if command.revision or command.voided:
                 event_id = command.event_id
@@ -101,8 +106,8 @@ def wanted_usages(decoded: Iterable[DecodedBatch]) -> frozenset[Wanted]:
     wanted: set[Wanted] = set()
     for batch in decoded:
         if batch.record == InputKind.REFUND:
-            of_usage = batch.batch.filter(pc.equal(batch.batch.column("target"), RefundTarget.USAGE.value))
-            wanted |= _pairs(of_usage, "target_id")
+            of_usage = pc.is_in(batch.batch.column("target"), pa.array(sorted(OF_USAGE), pa.string()))
+            wanted |= _pairs(batch.batch.filter(of_usage), "target_id")
         elif batch.record == InputKind.USAGE:
             revised = revisions(batch.batch)
             if pc.any(revised).as_py():
@@ -124,8 +129,8 @@ def _pairs(columns: pa.RecordBatch, name: str) -> set[Wanted]:
     return set(zip(columns.column("org_id").to_pylist(), columns.column(name).to_pylist(), strict=True))
 
 
-def times_named(decoded: Iterable[DecodedBatch]) -> dict[int, set[Wanted]]:
-    """The usages whose refunds name the time at which they were recorded, by that time in whole minutes.
+def times_named(decoded: Iterable[DecodedBatch], targets: AbstractSet[str]) -> dict[int, set[Wanted]]:
+    """The usages whose refunds (of these targets) name the time at which they were recorded, by whole minutes of it.
 
     Whole minutes, so that many usages of one hour are found by few passes.
     """
@@ -135,7 +140,7 @@ def times_named(decoded: Iterable[DecodedBatch]) -> dict[int, set[Wanted]]:
             continue
         columns = (batch.batch.column(name).to_pylist() for name in ("target", "org_id", "target_id", _TIME))
         for target, org, event_id, at in zip(*columns, strict=True):
-            if target == RefundTarget.USAGE.value and at is not None:
+            if target in targets and at is not None:
                 named.setdefault(at - at % MINUTE_US, set()).add((org, event_id))
     return named
 
@@ -159,9 +164,10 @@ class Finder:
         wanted = wanted_usages(decoded)
         found: dict[Wanted, Entry] = {}
         if wanted:
-            missing = await self._remembered(wanted, usage, usage_id, found)
+            await self._search_in_order(times_named(decoded, RERATED), found)
+            missing = await self._remembered(wanted - found.keys(), usage, usage_id, found)
             missing = await self._remembered(missing - first_usages(decoded), money, capture_id, found)
-            for at, pairs in sorted(times_named(decoded).items()):
+            for at, pairs in sorted(times_named(decoded, OF_USAGE).items()):
                 await self._search(at, missing & pairs, found)
                 missing -= found.keys()
             await self._search(None, missing, found)
@@ -198,6 +204,17 @@ class Finder:
             values = await self._entries.find_since(number, since, self._recorded_at, matches)
         found.update({pair: read_entry(value, self._writers) for pair, value in values.items()})
         self._negative_cache.note([(number, since, pair) for pair in asked if pair not in values], at)
+
+    async def _search_in_order(self, named: Mapping[int, AbstractSet[Wanted]], found: dict[Wanted, Entry]) -> None:
+        """Find thousands of usages of a re-rating, which come in the order of the ledger, in a few passes.
+
+        A pass begins at the earliest time that is named and goes on until all are found, or as far as a pass goes.
+        """
+        left = {pair: at for at, pairs in named.items() for pair in pairs}
+        while left:
+            since = min(left.values())
+            await self._search(since, left.keys(), found)
+            left = {pair: at for pair, at in left.items() if at > since and pair not in found}
 
     def _recorded_at(self, value: bytes) -> int:
         return read_entry(value, self._writers).recorded_at

@@ -3,7 +3,8 @@
 Rules of this file:
 1. The components of a usage add up to minus its amount. A usage that was rated upstream has none.
 2. The components of a correction are below 0, and take back what the usage cost: refunds before it are no part of its
-   amount, so they may be more than that.
+   amount, so they may be more than that. Those of one that re-rates a usage are what is due less what was booked: they
+   add up to minus its amount.
 3. A component is its quantity times its unit price, within a nano-unit for the one rounding of the entry; and within
    what the shown price is rounded by, where a factor makes it finer than a nano-unit.
 4. What a usage says it counts towards graduated prices is what it is charged by them. What is taken back of a price in
@@ -22,7 +23,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.enums import BillingUnit, EntryKind
+from schemas.enums import BillingUnit, EntryKind, EntryReason
 from schemas.meters import MINIMUM, QUANTITY
 
 Report = Callable[[str, str, str], None]
@@ -73,7 +74,8 @@ class ComponentFold:
         rows = np.flatnonzero(np.diff(offsets))
         sums = np.add.reduceat(amounts, offsets[:-1][rows])
         booked = _ints(batch.column("amount_nanos"))[rows]
-        corrects = _is(batch.column("kind"), EntryKind.CORRECTION)[rows]
+        rerates = _is(pc.fill_null(batch.column("reason"), ""), EntryReason.USAGE_RERATED)[rows]
+        corrects = _is(batch.column("kind"), EntryKind.CORRECTION)[rows] & ~rerates
         wrong = np.where(corrects, (sums > 0) | (-sums < booked), sums != -booked)
         for row, total in zip(rows[wrong].tolist(), sums[wrong].tolist(), strict=True):
             amount = batch.column("amount_nanos")[row].as_py()

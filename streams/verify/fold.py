@@ -339,7 +339,7 @@ class LedgerFold:
         moved = 0
         spent = 0
         lots = wallet.grants
-        returns = kind == EntryKind.CORRECTION or (kind == EntryKind.REFUND and amount > 0)
+        returns = kind in (EntryKind.CORRECTION, EntryKind.REFUND) and amount >= 0
         for grant_id, grant_kind, nanos in given:
             moved += nanos
             if returns and grant_kind != GrantKind.ALLOWANCE:  # given back as a grant, for its own is forgotten

@@ -17,7 +17,7 @@ INT_MAX, LONG_MAX = 2**31 - 1, 2**63 - 1
 # Words that a model takes, by record and field: the full sample is also a valid model.
 WORDS: Mapping[str, Fields] = {
     "purchase": {"status": "completed", "kind": "promotional", "priority": 10},
-    "refund": {"target": "usage"},
+    "refund": {"target": "usage", "components": []},  # only a usage that is rated again has components
     "hold": {"action": "place", "on_shortage": "cap"},
     "setting": {"actor_role": "owner", "kind": "wallet", "body": '{"unit":"USD"}'},
     "price": {

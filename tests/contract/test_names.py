@@ -70,7 +70,7 @@ INPUTS = {
 ADDED = {
     "usage": "cache_read_tokens cache_write_tokens cache_write_1h_tokens output_reasoning_tokens input_audio_tokens "
     "output_audio_tokens input_image_tokens output_image_tokens quantities service_tier",
-    "refund": "target_recorded_at",
+    "refund": "target_recorded_at components",
     "hold": "team department category provider",
     "price": "meter service_tier input_tokens_above aliases tiers free_quantity_nanos package_size_nanos minimum_nanos "
     "factor_nanos",

@@ -54,6 +54,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "streams.local.doctor": TOOLS | {"projections.clickhouse"},
     "streams.verify": {*BELOW, "streams.kafka", "streams.client"},
     "streams.price_files": {"schemas"},
+    "streams.rerating": {*BELOW, "streams.kafka", "streams.client", "streams.ledger", "streams.processing"},
     "streams.loadgen": TOOLS | {"streams.verify"},
     "streams.demo": TOOLS | {"streams.loadgen", "streams.verify"},
     "streams.bench": TOOLS | {"streams.loadgen", "streams.verify", "streams.engine", "streams.ledger"},

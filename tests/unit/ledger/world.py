@@ -105,7 +105,7 @@ class World:
 
     def _references(self, command: Command) -> Mapping[str, Entry]:
         match command:
-            case Refund(target=RefundTarget.USAGE):
+            case Refund(target=RefundTarget.USAGE | RefundTarget.RERATED_USAGE):
                 wanted = command.target_id
             case Usage() if command.revision or command.voided:
                 wanted = command.event_id

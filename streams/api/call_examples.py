@@ -22,6 +22,7 @@ VALUES: Final[Mapping[str | tuple[str, str], Any]] = MappingProxyType(
         "day": "2026-05-01",
         "alert_id": "9f2c",
         "wallet": "USD",
+        ("GET /v1/orgs/{org}/holds/{hold}", "hold"): "req-0",
         ("GET /v1/orgs/{org}/settings/{kind}", "subject"): "USD",
         ("GET /v1/orgs/{org}/transactions", "kind"): ["usage"],
         ("GET /v1/orgs/{org}/alerts", "kind"): ["credit_balance_low"],

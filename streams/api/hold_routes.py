@@ -296,7 +296,12 @@ STATES: Final[dict[int | str, Answer]] = {
     200: answers_of(
         HoldStateAnswer,
         "what is remembered",
-        {"org_id": "acme", "hold_id": "req-1", "state": "active", "decisions": {"place": _DECIDED_EXAMPLE}},
+        {
+            "org_id": "acme",
+            "hold_id": "req-0",
+            "state": "active",
+            "decisions": {"place": {**_DECIDED_EXAMPLE, "hold_id": "req-0"}},
+        },
     ),
     404: {"description": "unknown_hold"},
     503: {"description": "kafka_unavailable"},

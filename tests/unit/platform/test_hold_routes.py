@@ -84,11 +84,14 @@ class FakeIntake:
 class Reader(DecisionReader):
     """What the test hands it is all that there is."""
 
+    away = False
+
     def _search(self, key: DecisionKey) -> dict[str, Any] | None:
         return None
 
     def wait_until_current(self, timeout_s: float = 0) -> None:
-        return None
+        if self.away:
+            raise not_taken("away")
 
 
 class Gateway:
@@ -291,6 +294,16 @@ def test_kafka_is_away(place: Place) -> None:
     assert place.gateway.headers["retry-after"] == "1"
     place.intake.fault = None
     assert place.gateway.post("/holds", HOLD)["granted"] == "2.5"
+
+
+def test_a_hold_that_is_not_known_while_kafka_is_away(place: Place) -> None:
+    """What is remembered is answered; of another hold it cannot be said that there is no decision."""
+    gateway = place.gateway
+    gateway.post("/holds", HOLD)
+    gateway.reader.away = True
+    assert gateway.client.get("/v1/orgs/acme/holds/h1").json()["state"] == "active"
+    answer = gateway.client.get("/v1/orgs/acme/holds/h2")
+    assert (answer.status_code, answer.json()["code"]) == (503, "kafka_unavailable")
 
 
 def test_nothing_is_left_of_a_wait(place: Place) -> None:

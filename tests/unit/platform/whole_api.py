@@ -10,11 +10,11 @@ from clickhouse_connect.driver.exceptions import OperationalError
 from confluent_kafka import KafkaError, KafkaException
 from fastapi import FastAPI
 
-from schemas.codec import RegistryUnavailableError
+from schemas.codec import RegistryUnavailableError, encode_one
 from schemas.dismissals import Dismissal
-from schemas.enums import BillingUnit
+from schemas.enums import BillingUnit, DecisionCode, HoldAction
 from schemas.fields import Record
-from schemas.records import BundledSchemas
+from schemas.records import BundledSchemas, bundled_id
 from streams.api.account_view import AccountView
 from streams.api.alert_stream import alert_stream_router
 from streams.api.app import build_api
@@ -42,9 +42,10 @@ from streams.engine.accounts import frame_account
 from streams.errors import KafkaUnavailableError
 from streams.kafka.alert_feed import FeedAlert, Reader
 from streams.kafka.api_keys import ApiKey, Keyring
-from streams.kafka.decisions import DecisionKey, DecisionReader
+from streams.kafka.decisions import DecisionKey, DecisionReader, key_of
 from streams.kafka.registry_topic import Claims, Registered
 from streams.ledger.account import encode_account
+from streams.ledger.entry import HoldDecision
 from streams.ledger.rating import ANY_OPERATION, Price, PriceList
 from streams.settings import Settings
 from tests.unit.ledger.world import World
@@ -101,11 +102,25 @@ class Intake(FakeIntake):
 
 
 class Decisions(DecisionReader):
-    """No ledger decides anything."""
+    """One hold was granted; no ledger decides anything more."""
 
     def __init__(self, kafka: Kafka) -> None:
         super().__init__(Settings(_env_file=None), BundledSchemas())
         self._kafka = kafka
+        decision = HoldDecision(
+            hold_id="req-0",
+            org_id="acme",
+            action=HoldAction.PLACE,
+            allowed=True,
+            code=DecisionCode.OK,
+            http_status=200,
+            limit_id=None,
+            granted_nanos=1,
+            available_nanos=1,
+            expires_at=None,
+            entry_seq=1,
+        ).to_record()
+        self._remember(key_of(decision), encode_one("decision", decision, bundled_id("decision")), allowed=True)
 
     def wait_until_current(self, timeout_s: float = 0) -> None:
         self._kafka.check(KafkaUnavailableError("the decisions could not be read", "try again"))

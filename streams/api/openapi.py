@@ -23,6 +23,7 @@ from streams.api.call_examples import ANSWERS, VALUES
 from streams.api.door import OPEN
 from streams.api.problem_catalogue import BEHIND_THE_DOOR, EVERYWHERE, PROBLEMS
 from streams.api.problems import MEDIA_TYPE, RETRY_AFTER_S, TRY_AGAIN, TYPE_PREFIX
+from streams.api.reading_models import EXAMPLES
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -137,6 +138,11 @@ def _add_examples(name: str, call: Json) -> None:
         value = VALUES.get((name, parameter["name"]), VALUES.get(parameter["name"]))
         if value is not None and "example" not in parameter:
             parameter["example"] = value
+    for answer in call["responses"].values():
+        content = answer.get("content", {}).get("application/json", {})
+        example = EXAMPLES.get(str(content.get("schema", {}).get("$ref", "")).rpartition("/")[2])
+        if example is not None:  # given here, because FastAPI leaves out what is null
+            content["example"] = example
     for content_type, example in ANSWERS.get(name, {}).items():
         status, _, media_type = content_type.partition(" ")
         content = call["responses"].setdefault(status, {"description": ""}).setdefault("content", {})

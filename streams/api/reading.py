@@ -105,11 +105,6 @@ def _problems() -> Iterator[None]:
         raise ProblemError(503, "clickhouse_unavailable", "ClickHouse does not answer; try again") from error
 
 
-def _example_of(model: type[BaseModel]) -> Any:
-    extra: Any = model.model_config.get("json_schema_extra")
-    return extra["examples"][0]
-
-
 _PROBLEM: Final[dict[str, Any]] = {"content": {"application/problem+json": {}}}
 
 
@@ -118,7 +113,7 @@ def answers(
 ) -> dict[int | str, dict[str, Any]]:
     """What OpenAPI says of a call that reads: the model of its answer, and its problems by status."""
     return {
-        200: {"model": model, "content": {"application/json": {"example": _example_of(model)}}},
+        200: {"model": model},
         **({304: {"description": "nothing was projected since If-None-Match"}} if tagged else {}),
         400: {"description": "bad_request", **_PROBLEM},
         401: {"description": "unauthorized, key_expired, key_revoked", **_PROBLEM},

@@ -621,3 +621,11 @@ class CompatibleKey(Answer):
         }
     )  # fmt: skip
     data: KeyData
+
+
+EXAMPLES: dict[str, Any] = {
+    model.__name__: model.model_config["json_schema_extra"]["examples"][0]  # type: ignore[index]
+    for model in list(globals().values())
+    if isinstance(model, type) and issubclass(model, Answer) and "json_schema_extra" in model.model_config
+}
+"""The example of each answer, by the name of its model."""

@@ -10,7 +10,8 @@ Rules of this file:
 
 What counts: `usage` adds its request, quantities and cost. `correction` takes back what it undoes: its signed amount,
 and the request and quantities that it carries; one that re-rates a usage takes back no request, for it was made.
-`refund` of usage adds to `refunded`; a refund of a purchase is no usage.
+`refund` of usage adds to `refunded`; a refund of a purchase is no usage. By meter each component counts for itself, as
+its entry tells it; a refund is of no meter.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from projections.columns import AMOUNT, COUNT, Ints, constant, decimals_of_halves, ints, text
+from schemas.amounts import AMOUNT_MAX
 from schemas.enums import BillingUnit, EntryKind, EntryReason
+from schemas.meters import NAMED_METERS, is_part_of
 
 DIMENSIONS = (
     "org_id",
@@ -46,8 +49,14 @@ DIMENSIONS = (
     "billing_unit",
 )
 
-SUMS = ("input_tokens", "output_tokens", "quantity", "cost", "refunded")
+PARTS = NAMED_METERS[2:]
+"""Parts of the tokens that have a field of their own."""
+
+SUMS = ("input_tokens", "output_tokens", "quantity", "cost", "refunded", *PARTS)
 """Measures that may pass 64 bits: tokens as counts, the others in nano-units."""
+
+METER_SUMS = ("quantity", "cost", "cost_as_total")
+"""The same by meter. `cost_as_total`: what the quantity of a part would have cost at the price of its total."""
 
 COUNTS = ("requests", "entries")
 """Measures that cannot: they count entries."""
@@ -73,7 +82,6 @@ _HALF = np.uint64(32)
 # Columns of the values of a bucket: version, the counts, and two of each sum.
 _VERSION = 0
 _FIRST_SUM = 1 + len(COUNTS)
-_WIDTH = _FIRST_SUM + 2 * len(SUMS)
 
 Key = bytes
 """dims_id, then the start as 8 bytes, little-endian: hours or days since the epoch, or months since January 1970."""
@@ -83,10 +91,17 @@ KEY_BYTES = DIMS_ID_BYTES + 8
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """One size of bucket: the table `usage_<name>` with the time in `column`."""
+    """One size of bucket: the table `usage_<name>` with the time in `column`, and what it adds up by what."""
 
     name: str
     column: str
+    dimensions: tuple[str, ...] = DIMENSIONS
+    sums: tuple[str, ...] = SUMS
+
+    @property
+    def width(self) -> int:
+        """Numbers that a bucket has."""
+        return _FIRST_SUM + 2 * len(self.sums)
 
     @property
     def table(self) -> str:
@@ -111,7 +126,9 @@ class Level:
 HOURLY = Level("hourly", "hour")
 DAILY = Level("daily", "day")
 MONTHLY = Level("monthly", "month")
+METERS = Level("meters_daily", "day", (*DIMENSIONS[:-1], "meter"), METER_SUMS)
 LEVELS = (HOURLY, DAILY, MONTHLY)
+"""Usage as a whole; `METERS` has its components."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +143,8 @@ class UsageRows:
     dims_ids: npt.NDArray[np.uint64]
     """Shape (dims, 2): the 16 bytes of each id."""
     counts: tuple[Ints, ...]
-    sums: tuple[Ints, ...]
+    sums: tuple[Ints | None, ...]
+    """None: 0 in every row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,15 +180,69 @@ def usage_rows(batch: Any, partition: int, offsets: Ints) -> UsageRows | None:
     if not mask.all():
         batch = batch.filter(counted)
         offsets = offsets[mask]
-    encoded = {name: text(batch.column(name)).dictionary_encode() for name in DIMENSIONS}
+    columns = {name: text(batch.column(name)) for name in DIMENSIONS}
+    return _rows(columns, partition, offsets, ints(batch.column("occurred_at")), _measures(batch))
+
+
+def meter_rows(batch: Any, partition: int, offsets: Ints) -> UsageRows | None:
+    """The components in a decoded batch of entries, each by its meter; None when there are none."""
+    components = batch.column("components")
+    lengths = np.diff(components.offsets.to_numpy())
+    if not lengths.any():
+        return None
+    entries = np.repeat(np.arange(len(lengths)), lengths)
+    parts = components.flatten()
+    of_entry = pa.array(entries)
+    columns = {name: text(batch.column(name)).take(of_entry) for name in METERS.dimensions[:-1]}
+    columns["meter"] = parts.field("meter")
+    cost = ints(parts.field("amount_nanos"))
+    sums = (ints(parts.field("quantity_nanos")), cost, _costs_as_total(batch, entries, parts, cost))
+    taken_back = _mask(pc.equal(batch.column("kind"), EntryKind.CORRECTION))[entries]
+    rerated = _mask(pc.equal(text(batch.column("reason")), EntryReason.USAGE_RERATED))[entries]
+    counts = (np.where(rerated, 0, np.where(taken_back, -1, 1)), np.ones(len(entries), np.int64))
+    return _rows(columns, partition, offsets[entries], ints(batch.column("occurred_at"))[entries], (counts, sums))
+
+
+def _costs_as_total(batch: Any, entries: Ints, parts: Any, cost: Ints) -> Ints:
+    """What each component would have cost at the price of the tokens it is part of; its cost where there is none."""
+    meters = parts.field("meter").dictionary_encode()
+    names = meters.dictionary.to_pylist()
+    costs = cost.copy()
+    for total, price_name in (("input_tokens", "unit_price_nanos"), ("output_tokens", "output_unit_price_nanos")):
+        of_total = np.array([is_part_of(name, total) for name in names], np.bool_)
+        rows = np.flatnonzero(of_total[meters.indices.to_numpy(zero_copy_only=False)])
+        if not len(rows):
+            continue
+        prices = batch.column(price_name).take(pa.array(entries[rows])).to_pylist()
+        units = batch.column("billing_unit").take(pa.array(entries[rows])).to_pylist()
+        quantities = parts.field("quantity_nanos").take(pa.array(rows)).to_pylist()
+        for row, price, unit, quantity in zip(rows.tolist(), prices, units, quantities, strict=True):
+            per = _TOKENS_PER_UNIT.get(unit)
+            if price is not None and per is not None:
+                costs[row] = min(quantity * price // (per * ONE_UNIT_NANOS), AMOUNT_MAX)
+    return costs
+
+
+_TOKENS_PER_UNIT = {BillingUnit.TOKEN: 1, BillingUnit.THOUSAND_TOKENS: 1_000, BillingUnit.MILLION_TOKENS: 1_000_000}
+
+
+def _rows(
+    columns: Mapping[str, Any],
+    partition: int,
+    offsets: Ints,
+    occurred_at: Ints,
+    measures: tuple[tuple[Ints, ...], tuple[Ints | None, ...]],
+) -> UsageRows:
+    """Rows with these dimensions, counts and sums."""
+    encoded = {name: column.dictionary_encode() for name, column in columns.items()}
     codes, firsts = _row_codes(encoded)
-    counts, sums = _measures(batch)
+    counts, sums = measures
     return UsageRows(
         partition=partition,
         offsets=offsets,
-        occurred_at=ints(batch.column("occurred_at")),
+        occurred_at=occurred_at,
         codes=codes,
-        dims=pa.table({name: text(batch.column(name)) for name in DIMENSIONS}).take(pa.array(firsts)),
+        dims=pa.table(dict(columns)).take(pa.array(firsts)),
         dims_ids=_dims_ids(encoded, firsts, partition),
         counts=counts,
         sums=sums,
@@ -213,8 +285,8 @@ class Buckets:
     def __init__(self, level: Level, buckets_max: int) -> None:
         self.level = level
         self._half_max = max(1, buckets_max // 2)
-        self._young = _Generation()
-        self._old = _Generation()
+        self._young = _Generation(level.width)
+        self._old = _Generation(level.width)
         self._floor: int | None = None
 
     def __len__(self) -> int:
@@ -226,7 +298,7 @@ class Buckets:
         A bucket above the floor that is not in memory cannot have been written by an owner before us, so it is empty;
         what another writer may have written meanwhile is made of entries that we add ourselves.
         """
-        self._young, self._old, self._floor = _Generation(), _Generation(), floor
+        self._young, self._old, self._floor = _Generation(self.level.width), _Generation(self.level.width), floor
 
     def missing(self, addition: Additions) -> list[int]:
         """Which groups of the addition have to be read back first, by index."""
@@ -271,15 +343,15 @@ class Buckets:
         if self._old.slots:
             dropped = max(int.from_bytes(key[DIMS_ID_BYTES:], "little", signed=True) for key in self._old.slots)
             self._floor = dropped if self._floor is None else max(self._floor, dropped)
-        self._old, self._young = self._young, _Generation()
+        self._old, self._young = self._young, _Generation(self.level.width)
 
 
 class _Generation:
     """Values of buckets by key: a dictionary of slots, and a row of numbers per slot."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int) -> None:
         self.slots: dict[Key, int] = {}
-        self.values: Ints = np.empty((0, _WIDTH), dtype=np.int64)
+        self.values: Ints = np.empty((0, width), dtype=np.int64)
 
     def slots_of(self, keys: list[Key], older: _Generation | None = None) -> Ints:
         """The slot of each key (no key twice); a new one takes its value from `older`, or is empty."""
@@ -305,14 +377,14 @@ class _Generation:
 
     def _grow(self, slots: int) -> None:
         if slots > len(self.values):
-            values = np.empty((max(slots, 2 * len(self.values)), _WIDTH), dtype=np.int64)
+            values = np.empty((max(slots, 2 * len(self.values)), self.values.shape[1]), dtype=np.int64)
             values[: len(self.values)] = self.values
             self.values = values
 
 
 def _row_codes(encoded: Mapping[str, Any]) -> tuple[Ints, Ints]:
     """A number per row that is the same where all dimensions are, and the first row of each number."""
-    codes = np.zeros(len(encoded[DIMENSIONS[0]]), dtype=np.int64)
+    codes = np.zeros(len(encoded["org_id"]), dtype=np.int64)
     span = 1
     for column in encoded.values():
         width = len(column.dictionary)
@@ -361,7 +433,7 @@ def _keys(dims_ids: npt.NDArray[np.uint64], starts: Ints) -> list[Key]:
     return keys
 
 
-def _measures(batch: Any) -> tuple[tuple[Ints, ...], tuple[Ints, ...]]:
+def _measures(batch: Any) -> tuple[tuple[Ints, ...], tuple[Ints | None, ...]]:
     """The columns of `COUNTS` and of `SUMS`, with the signs that the kinds ask for."""
     rows = batch.num_rows
     kinds = batch.column("kind")
@@ -373,6 +445,7 @@ def _measures(batch: Any) -> tuple[tuple[Ints, ...], tuple[Ints, ...]]:
     refunded = np.zeros(rows, dtype=np.int64)
     entries = np.ones(rows, dtype=np.int64)
     cost = -amount
+    parts = [None if column.null_count == rows else ints(column) for column in (batch.column(name) for name in PARTS)]
     is_usage = _mask(pc.equal(kinds, EntryKind.USAGE))
     if not is_usage.all():
         is_refund = _mask(pc.equal(kinds, EntryKind.REFUND))
@@ -381,7 +454,8 @@ def _measures(batch: Any) -> tuple[tuple[Ints, ...], tuple[Ints, ...]]:
         rerated = _mask(pc.equal(text(batch.column("reason")), EntryReason.USAGE_RERATED))
         requests = np.where(is_usage, 1, np.where(is_refund | rerated, 0, -1))
         tokens_in, tokens_out, quantity = tokens_in * requests, tokens_out * requests, quantity * requests
-    return (requests, entries), (tokens_in, tokens_out, quantity, cost, refunded)
+        parts = [None if part is None else part * requests for part in parts]
+    return (requests, entries), (tokens_in, tokens_out, quantity, cost, refunded, *parts)
 
 
 def _quantities(batch: Any) -> Ints:
@@ -399,11 +473,14 @@ def _mask(column: Any) -> npt.NDArray[np.bool_]:
 
 
 def _summed(rows: UsageRows, order: Ints, bounds: Ints, last_offsets: Ints) -> Ints:
-    values = np.empty((len(bounds), _WIDTH), dtype=np.int64)
+    values = np.zeros((len(bounds), _FIRST_SUM + 2 * len(rows.sums)), dtype=np.int64)
     values[:, _VERSION] = last_offsets
     for column, count in enumerate(rows.counts, start=1):
         values[:, column] = np.add.reduceat(count[order], bounds)
-    for column, measure in zip(range(_FIRST_SUM, _WIDTH, 2), rows.sums, strict=True):
+    for column, measure in enumerate(rows.sums):
+        if measure is None:
+            continue
+        column = _FIRST_SUM + 2 * column
         ordered = measure[order]
         values[:, column] = np.add.reduceat(ordered >> LOW_BITS, bounds)
         values[:, column + 1] = np.add.reduceat(ordered & LOW_MASK, bounds)
@@ -441,15 +518,16 @@ def _table(addition: Additions, changed: Ints, values: Ints) -> Any:
     codes = addition.codes[changed]
     dims = rows.dims.take(pa.array(codes))
     ids = np.ascontiguousarray(rows.dims_ids[codes].astype("<u8"))
+    level = addition.level
     sums = {
         name: decimals_of_halves(values[:, column], values[:, column + 1], COUNT if name.endswith("tokens") else AMOUNT)
-        for name, column in zip(SUMS, range(_FIRST_SUM, _WIDTH, 2), strict=True)
+        for name, column in zip(level.sums, range(_FIRST_SUM, level.width, 2), strict=True)
     }
     return pa.table(
         {
-            addition.level.column: addition.level.times(addition.starts[changed]),
+            level.column: level.times(addition.starts[changed]),
             "dims_id": pa.Array.from_buffers(pa.binary(DIMS_ID_BYTES), len(changed), [None, pa.py_buffer(ids)]),
-            **{name: dims.column(name) for name in DIMENSIONS},
+            **{name: dims.column(name) for name in level.dimensions},
             **{name: pa.array(values[:, column]) for column, name in enumerate(COUNTS, start=1)},
             **sums,
             "ledger_partition": constant(rows.partition, len(changed), pa.uint32()),

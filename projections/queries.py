@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from projections.buckets import COUNTS, SUMS, Level
+from projections.buckets import COUNTS, Level
 from schemas.facts import BALANCE_AMOUNTS
 
 READ_BACK_KEYS_MAX = 5_000
@@ -62,13 +62,13 @@ def newest_start(level: Level) -> Query:
 
 
 def read_back(level: Level, wanted: Sequence[tuple[bytes, int]]) -> Query:
-    """dims_id, start, version and the values (`COUNTS`, `SUMS`, as text) of the buckets that exist.
+    """dims_id, start, version and the values (`COUNTS`, sums, as text) of the buckets that exist.
 
     `wanted`: (dims_id, start), at most `READ_BACK_KEYS_MAX`; others with one of these ids may come, too. The ids alone
     would do; the range of starts spares the reading of other months.
     """
     starts = [start for _, start in wanted]
-    values = (*COUNTS, *SUMS)
+    values = (*COUNTS, *level.sums)
     ids = ", ".join(f"x'{dims_id}'" for dims_id in sorted({dims_id.hex() for dims_id, _ in wanted}))
     return Query(
         f"SELECT dims_id, start, version, {', '.join(_value(name) for name in values)} FROM ("
@@ -293,7 +293,7 @@ def _nanos(expression: str) -> str:
 
 def _value(name: str) -> str:
     """A value as text that `int` reads: nano-units where the column has decimals."""
-    return _nanos(name) if name in {"quantity", "cost", "refunded"} else f"toString({name})"
+    return _nanos(name) if name in {"quantity", "cost", "refunded", "cost_as_total"} else f"toString({name})"
 
 
 def _start(level: Level) -> str:

@@ -24,7 +24,19 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 from pydantic import ValidationError
 
 from projections import queries
-from projections.buckets import DIMS_ID_BYTES, LEVELS, Additions, Buckets, Key, UsageRows, additions, key_of, usage_rows
+from projections.buckets import (
+    DIMS_ID_BYTES,
+    LEVELS,
+    METERS,
+    Additions,
+    Buckets,
+    Key,
+    UsageRows,
+    additions,
+    key_of,
+    meter_rows,
+    usage_rows,
+)
 from projections.clickhouse import ClickHouseUnavailableError, first_line, is_passing
 from projections.columns import Ints
 from projections.rows import (
@@ -121,6 +133,8 @@ class _Tables:
 
     parts: dict[str, list[Any]] = field(default_factory=dict)
     usage: list[UsageRows] = field(default_factory=list)
+    meters: list[UsageRows] = field(default_factory=list)
+    """The components of usage, by meter."""
     entries_skipped: int = 0
 
     def add(self, table: str, rows: Any | None) -> None:
@@ -163,7 +177,7 @@ class Sink:
         self._purchases_topic = topics.name("purchases")
         self._tries = {topics.name(key): str(tried) for key, tried in TRIES.items()}
         self._progress: dict[TopicAndPartition, _Progress] = {}
-        self._buckets = {level: Buckets(level, self._limits.buckets_max) for level in LEVELS}
+        self._buckets = {level: Buckets(level, self._limits.buckets_max) for level in (*LEVELS, METERS)}
         self._trusted = False
 
     def restore(self, topic_partitions: Collection[TopicAndPartition]) -> dict[TopicAndPartition, int]:
@@ -235,6 +249,8 @@ class Sink:
         for rows in tables.usage:
             for level in LEVELS:
                 tables.add(level.table, self._changed(additions(level, rows)))
+        for rows in tables.meters:
+            tables.add(METERS.table, self._changed(additions(METERS, rows)))
 
         # 1. Every table but the ledger's.
         ledger = tables.take("ledger")
@@ -357,6 +373,9 @@ class Sink:
         counted = usage_rows(entries, partition, offsets)
         if counted is not None:
             tables.usage.append(counted)
+            by_meter = meter_rows(entries, partition, offsets)
+            if by_meter is not None:
+                tables.meters.append(by_meter)
         if len(progress.present):
             absent = ~np.isin(offsets, progress.present)
             tables.entries_skipped += int((~absent).sum())

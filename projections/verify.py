@@ -25,6 +25,7 @@ TABLES = (
     "usage_hourly",
     "usage_daily",
     "usage_monthly",
+    "usage_meters_daily",
     "balances",
     "alerts",
     "dead_letters",

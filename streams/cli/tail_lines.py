@@ -7,7 +7,7 @@ nothing in a record stays empty (an entry that is about no wallet has no balance
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -73,8 +73,20 @@ def _happened(row: Row, details: Mapping[str, Any]) -> list[str]:
             return [f"back from {other}:" if reason else f"back from {other}", reason]
         case EntryKind.PURCHASE:
             return [_with(reason, details.get("failure_reason"))]
+        case EntryKind.USAGE | EntryKind.CORRECTION:
+            return [*dimensions, reason, how_it_came(row["components"])]
         case _:
             return [*dimensions, reason]
+
+
+def how_it_came(components: Sequence[Row]) -> str:
+    """How a cost came to be: each quantity, its unit price and what it costs; empty where it was given upstream."""
+    told = "; ".join(
+        f"{part['meter']} {format_amount(part['quantity_nanos'])} at {format_amount(part['unit_price_nanos'])}"
+        f" a {part['billing_unit']} = {format_amount(part['amount_nanos'])}"
+        for part in components
+    )
+    return f"({told})" if told else ""
 
 
 def _with(reason: str, sentence: object) -> str:

@@ -164,6 +164,7 @@ class HoldRules(UsageRules):
 
     def _is_free(self, org: Org, work: Work, at: int) -> bool:
         fitting = [price for price in (*self.prices, *org.prices.values()) if price.fits(at, work, org.tier)]
+        fitting = [price for price in fitting if price.meter is None]
         return bool(fitting) and max(fitting, key=lambda price: price.rank).free
 
 

@@ -14,8 +14,9 @@ from tests.model.audited import (
     Scope,
     Usage,
     Wallet,
+    month_of,
 )
-from tests.model.audited_rates import Work, rate
+from tests.model.audited_rates import Rated, Unrated, Work, rate
 from tests.model.predicted import Unbookable
 
 REFUND_WINDOW_US = 35 * 86_400 * 1_000_000
@@ -60,14 +61,21 @@ class UsageRules(Time):
             self._decide(name, found[1].name, "capture", "ok", found[0].unit, taken)
         self.settle(name, at)
 
-    def work(self, name: str, event_id: str, work: Work, at: int, scope: Scope = NOBODY) -> None:
-        """Usage that the price list rates (rules 7 to 10)."""
+    def work(self, name: str, event_id: str, work: Work, at: int, scope: Scope = NOBODY) -> Rated:
+        """Usage that the price list rates (rules 7 to 10, 35 to 38)."""
         self.settle(name, at)
         org = self.org(name)
-        rated = rate([*self.prices, *org.prices.values()], at, work, org.tier)
-        if rated is None:
-            raise Unbookable("unknown_price")
-        self.use(name, event_id, rated[1], rated[0], at, scope)
+        month = max([month_of(at, org.zone), *(month for _, month in org.counted)])
+        used = {price: count for (price, counted_in), count in org.counted.items() if counted_in == month}
+        try:
+            rated = rate([*self.prices, *org.prices.values()], at, work, org.tier, used)
+        except Unrated as unrated:
+            raise Unbookable(str(unrated)) from unrated
+        self.use(name, event_id, rated.unit, rated.cost, at, scope)
+        org.usages[event_id].counted, org.usages[event_id].counted_in = rated.counted, month
+        for price, count in rated.counted.items():
+            org.counted[price, month] += count
+        return rated
 
     def correct(
         self,
@@ -178,6 +186,10 @@ class UsageRules(Time):
         """`amount` of a usage counts no longer: not as used, nor as spent, nor in budgets whose window is open."""
         org = self.org(name)
         wallet = self._wallet(org, usage.unit, at)
+        cost = sum(draw.amount for draw in usage.draws)
+        for price, count in usage.counted.items():  # a refund takes back its share, rounded down; all shares add up
+            shares = [count * part // cost if cost else count for part in (usage.refunded, usage.refunded + amount)]
+            org.counted[price, usage.counted_in] -= shares[1] - (shares[0] if cost else 0)
         back = _last_drawn(usage.draws, usage.refunded, amount)
         self._use_up(wallet, -amount)
         wallet.spent -= _paid(back)

@@ -6,6 +6,7 @@ month never goes back, whatever the zone is set to.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -278,6 +279,9 @@ class Usage:
     scope: Scope
     revision: int = 0
     refunded: int = 0
+    counted: dict[str, int] = field(default_factory=dict)
+    """By graduated price, in nano-units, in the month `counted_in`."""
+    counted_in: int = 0
 
 
 @dataclass
@@ -313,6 +317,8 @@ class Org:
     usages: dict[str, Usage] = field(default_factory=dict)
     resolved: set[str] = field(default_factory=set)
     """Holds that were captured or released."""
+    counted: Counter[tuple[str, int]] = field(default_factory=Counter)
+    """What was used of graduated prices, by price and month."""
     timed_out: dict[str, tuple[Wallet, Hold]] = field(default_factory=dict)
     """Those that time has ended, until their capture is booked, or usage names them."""
 

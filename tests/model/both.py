@@ -18,6 +18,7 @@ from schemas.amounts import parse_amount
 from schemas.codec import decode_columns, encode_one
 from schemas.enums import ActorRole, AlertKind, DecisionCode, EntryKind, HoldAction, PurchaseKind, RefundTarget
 from schemas.enums import SettingKind as Setting
+from schemas.meters import NAMED_METERS
 from schemas.records import bundled_id
 from streams.ledger.account import Account, encode_account
 from streams.ledger.balances import status as shown_status
@@ -32,7 +33,7 @@ from streams.verify.audit import compare_balances
 from streams.verify.fold import LedgerFold
 from tests.model.audited import Scope, month_of, month_starts
 from tests.model.audited_rates import Price as AuditedPrice
-from tests.model.audited_rates import Work
+from tests.model.audited_rates import Rated, Work
 from tests.model.auditor import Auditor, status
 from tests.model.memory import SCHEMAS, TOPICS, FixedPrices, MemoryLedger, Sent, sent
 from tests.model.predicted import (
@@ -45,6 +46,8 @@ from tests.model.predicted import (
     Unbookable,
 )
 from tests.unit.ledger.world import DAY, World
+
+REASONING = "output_reasoning_tokens"
 
 PRICES: tuple[dict[str, Any], ...] = (
     {"price_id": "in", "unit_price_nanos": 2_500, "billing_unit": "token", "model": "gpt", "direction": "input"},
@@ -59,7 +62,60 @@ PRICES: tuple[dict[str, Any], ...] = (
     {"price_id": "pro", "unit_price_nanos": 111, "billing_unit": "1000000_tokens", "model": "mini", "tier": "pro"},
     {"price_id": "free", "unit_price_nanos": 0, "billing_unit": "token", "model": "gift", "free": True},
     {"price_id": "host", "unit_price_nanos": 10**9 + 1, "billing_unit": "gpu_hour", "operation": "deployment"},
+    {
+        "price_id": "read",
+        "unit_price_nanos": 251,
+        "billing_unit": "token",
+        "model": "gpt",
+        "meter": "cache_read_tokens",
+    },
+    {
+        "price_id": "hour",
+        "unit_price_nanos": 3_001_000_333,
+        "billing_unit": "1000000_tokens",
+        "model": "gpt",
+        "meter": "cache_write_1h_tokens",
+    },
+    {"price_id": "reason", "unit_price_nanos": 5, "billing_unit": "token", "model": "gpt", "meter": REASONING},
+    {
+        "price_id": "long",
+        "unit_price_nanos": 5_000,
+        "billing_unit": "token",
+        "model": "gpt",
+        "direction": "input",
+        "input_tokens_above": 999,
+    },
+    {"price_id": "flex", "unit_price_nanos": 77, "billing_unit": "token", "model": "mini", "service_tier": "flex"},
+    {"price_id": "prefix", "unit_price_nanos": 9, "billing_unit": "1000000_tokens", "model": "gi*"},
+    {
+        "price_id": "images",
+        "unit_price_nanos": 13_000_000,
+        "billing_unit": "unit",
+        "meter": "images",
+        "free_quantity_nanos": 3 * 10**9,
+        "tiers": [{"up_to_nanos": 9 * 10**9, "unit_price_nanos": 17_000_001}],
+    },
+    {
+        "price_id": "pages",
+        "unit_price_nanos": 1_000_000,
+        "billing_unit": "1000_units",
+        "meter": "pages",
+        "package_size_nanos": 10 * 10**9,
+        "minimum_nanos": 50_000,
+    },
 )
+EXTRAS: tuple[Mapping[str, Any], ...] = (
+    {"parts": {"cache_read_tokens": 500}},
+    {"parts": {"cache_read_tokens": 1, "cache_write_tokens": 400, "cache_write_1h_tokens": 300, REASONING: 900}},
+    {"parts": {"images": 4}},
+    {"parts": {"images": 1, "pages": 11}},
+    {"parts": {"searches": 1}},
+    {"parts": {"searches": 0}},
+    {"service_tier": "flex"},
+    {"service_tier": "fleks"},
+)
+"""What work may say besides its tokens."""
+
 LISTED = [{"operation": "chat", "wallet": "USD", "valid_from": 0, **price} for price in PRICES]
 
 ONLY_NOTES = {EntryKind.ROLLOVER, EntryKind.SETTING, EntryKind.TRANSFER_OUT}
@@ -179,11 +235,11 @@ class Both:
                     lambda: world.use(much, who, where, event_id=name, hold_id=named, **scope),
                     lambda: auditor.use(who, name, where, parse_amount(much), at, _scope(scope), named),
                 )
-            case ("work", who, operation, model, tokens, replicas):
-                work = Work(operation, model, tokens, tokens * 3, None, replicas)
+            case ("work", who, operation, model, tokens, replicas, *extra):
+                work = Work(operation, model, tokens, tokens * 3, None, replicas, **(extra[0] if extra else {}))
                 return (
                     lambda: world.do(_work(name, who, at, work)),
-                    lambda: auditor.work(who, name, work, at, _scope({"model": model})),
+                    lambda: self._compare_components(auditor.work(who, name, work, at, _scope({"model": model})), name),
                 )
             case ("buy", who, where, much, kind, days, priority, actor):
                 ends_at = None if days is None else at + days * DAY
@@ -213,6 +269,16 @@ class Both:
                 return lambda: world.do(setting), lambda: auditor.change(who, kind, body, actor, role, at)
             case _:
                 return self._refer(step, name, at)
+
+    def _compare_components(self, rated: Rated, event_id: str) -> None:
+        """The components of the usage that was just booked: of each meter what is charged, and the sum."""
+        (entry,) = (entry for entry in self._of(EntryKind.USAGE) if entry.event_id == event_id)
+        charged: Counter[str] = Counter()
+        for part in entry.components:
+            if part.meter != "minimum":
+                charged[part.meter] += part.quantity_nanos
+        assert charged == rated.charged
+        assert sum(part.amount_nanos for part in entry.components) == rated.cost
 
     def _refer(self, step: Step, name: str, at: int) -> tuple[Doing, Doing] | None:
         """Operations on something that was there before."""
@@ -489,10 +555,11 @@ def _dead_letter(doing: Doing) -> str | None:
 
 
 def _audited(price: Mapping[str, Any]) -> AuditedPrice:
-    fields = {"name": price["price_id"], "unit_price": price["unit_price_nanos"]}
-    return AuditedPrice(
-        **fields, **{name: value for name, value in price.items() if name not in ("price_id", "unit_price_nanos")}
-    )
+    names = {"price_id": "name", "unit_price_nanos": "unit_price", "input_tokens_above": "above"}
+    names |= {f"{name}_nanos": name for name in ("free_quantity", "minimum")} | {"package_size_nanos": "package"}
+    fields = {names.get(name, name): value for name, value in price.items()}
+    fields["tiers"] = tuple((tier["up_to_nanos"], tier["unit_price_nanos"]) for tier in fields.get("tiers", ()))
+    return AuditedPrice(**fields)
 
 
 def _scope(words: Mapping[str, str | None]) -> Scope:
@@ -509,6 +576,9 @@ def _work(name: str, who: str, at: int, work: Work) -> Usage:
         input_tokens=work.input_tokens,
         output_tokens=work.output_tokens,
         replicas=work.replicas,
+        service_tier=work.service_tier,
+        quantities={name: count * 10**9 for name, count in work.parts.items() if name not in NAMED_METERS},
+        **{name: count for name, count in work.parts.items() if name in NAMED_METERS},  # type: ignore[arg-type]
     )
 
 

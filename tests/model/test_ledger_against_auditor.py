@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from streams.ledger.entry import Entry
 from tests.laws import examples
-from tests.model.both import Both, Step
+from tests.model.both import EXTRAS, Both, Step
 
 SEQUENCES = examples(300)
 LONG_SEQUENCES = int(os.environ.get("CREDITS_TEST_LONG_SEQUENCES", "100000"))
@@ -156,6 +156,7 @@ anything: st.SearchStrategy[Step] = st.one_of(
         model,
         st.sampled_from((0, 1, 999, 123_457)),
         st.sampled_from((None, 1, 3)),
+        st.sampled_from(({}, {}, {}, *EXTRAS)),
     ),
     st.tuples(st.just("buy"), org, unit, amount, bought, days, st.sampled_from((0, 50, 50, 100)), actor),
     st.tuples(st.just("buy"), org, unit, amount.map("-{}".format), st.just("adjustment"), days, st.just(50), actor),

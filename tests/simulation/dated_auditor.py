@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from tests.model.audited import Org, Scope
-from tests.model.audited_rates import Work, rate
+from tests.model.audited_rates import Unrated, Work, rate
 from tests.model.auditor import Auditor
 from tests.simulation.listed import Listed, visible
 
@@ -44,7 +44,11 @@ class DatedAuditor(Auditor):
         work = Work(
             fields["operation"], fields["model"], *tokens, fields["quantity_nanos"], fields["replicas"], *dimensions
         )
-        return rate([*self.prices, *org.prices.values()], fields["occurred_at"], work, org.tier)
+        try:
+            rated = rate([*self.prices, *org.prices.values()], fields["occurred_at"], work, org.tier)
+        except Unrated:
+            return None
+        return rated.cost, rated.unit
 
     def capture(self, name: str, hold: str, unit: str, amount: int, at: int) -> None:
         """As ever; one that arrived before the end of its hold comes before that end."""

@@ -71,8 +71,8 @@ class Door:
     """Lets requests in, or says why not.
 
     `keyring` gives the keys as they are now; `local_key` is that of the data folder; `loopback`: whether HTTP listens
-    on loopback only; `requests_per_s`: of a key without a limit of its own (None: any number); `sessions`: of the
-    pages (None: there are no pages). `wall_us` and `clock_s` are the time, for tests.
+    on loopback only; `requests_per_s`: of a key without a limit of its own (None: any number). `wall_us` and `clock_s`
+    are the time, for tests.
     """
 
     def __init__(
@@ -82,7 +82,6 @@ class Door:
         *,
         loopback: bool,
         requests_per_s: int | None = None,
-        sessions: Sessions | None = None,
         wall_us: Callable[[], int] = lambda: time.time_ns() // 1_000,
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -90,7 +89,8 @@ class Door:
         self._local_key = local_key.encode()
         self._loopback = loopback
         self._requests_per_s = requests_per_s
-        self._sessions = sessions
+        self.sessions: Sessions | None = None
+        """Of the pages; None: there are no pages."""
         self._wall_us = wall_us
         self._clock_s = clock_s
         self._budgets: dict[str, _Budget] = {}
@@ -137,7 +137,7 @@ class Door:
         """The key of the session that a page is asked in; None when there is none, or the key is good no more."""
         cookies = next((value for name, value in scope["headers"] if name == b"cookie"), b"")
         now_us = self._wall_us()
-        key_id = None if self._sessions is None else self._sessions.key_id(cookie_of(cookies), now_us // 1_000_000)
+        key_id = None if self.sessions is None else self.sessions.key_id(cookie_of(cookies), now_us // 1_000_000)
         key = None if key_id is None else keyring.get(key_id)
         return key if key is not None and key.state(now_us) == "active" else None
 

@@ -102,13 +102,8 @@ async def _serve(
             key = new_local_key(settings.data_dir) if own_folder else secrets.token_urlsafe(32)
             limit = settings.http_requests_per_s
             sessions = Sessions(session_secret(settings.internal_key))
-            door = Door(
-                lambda: parts.keys.keyring,
-                key,
-                loopback=settings.http_on_loopback,
-                requests_per_s=limit,
-                sessions=sessions,
-            )
+            door = Door(lambda: parts.keys.keyring, key, loopback=settings.http_on_loopback, requests_per_s=limit)
+            door.sessions = sessions
             api = parts.build(key if own_folder else None, door.refusal, sessions)
             server = _Server(server_config(api, settings, door), parts.end_streams)
             await _run(server, listening, clickhouse, announce, stopping, died)

@@ -25,7 +25,7 @@ from projections.reads import Reads
 from schemas.enums import ActorRole, InputKind, SettingKind
 from schemas.fields import Record
 from schemas.settings_bodies import BODIES, json_schema
-from streams.api.callers import EVERY_ROLE, READS_STATEMENTS, WRITES, Caller, allowed, require_role
+from streams.api.callers import EVERY_ROLE, READS_STATEMENTS, WRITES, Caller, allowed, caller_of, require_role
 from streams.api.cloud_events import json_of
 from streams.api.paths import ORG, OrgId
 from streams.api.problems import ProblemError
@@ -61,6 +61,7 @@ def changes_router(router: APIRouter, parts: Parts) -> None:
     """Add the pages to `router`."""
     _add_settings(router, parts)
     _add_setting(router, parts)
+    _add_saving(router, parts)
     _add_money(router, parts, "buy", InputKind.PURCHASE)
     _add_money(router, parts, "transfer", InputKind.TRANSFER)
 
@@ -97,16 +98,17 @@ def _add_settings(router: APIRouter, parts: Parts) -> None:
 
 def _add_setting(router: APIRouter, parts: Parts) -> None:
     @router.get(f"/orgs/{ORG}/settings/{{kind}}")
-    async def form(request: Request, org: OrgId, kind: str, caller: Reader, subject: Subject = "") -> HTMLResponse:
+    async def form(request: Request, org: OrgId, kind: str, _: Reader, subject: Subject = "") -> HTMLResponse:
         """One setting as a form, with today's values."""
         of = setting_kind(kind)
         body, tag = await current(parts, org, of, subject)
         if not body and SUBJECTS[of] is not None and subject:
             body = {str(SUBJECTS[of]): subject}
-        return show(
-            request, org, of, caller, fields_of(json_schema(of), body), subject=subject, tag=tag, is_new=not tag
-        )
+        fields = fields_of(json_schema(of), body)
+        return _show(parts, request, org, of, fields, subject=subject, tag=tag, is_new=not tag)
 
+
+def _add_saving(router: APIRouter, parts: Parts) -> None:
     @router.post(f"/orgs/{ORG}/settings/{{kind}}")
     async def save(request: Request, org: OrgId, kind: str, caller: Anyone, subject: Subject = "") -> HTMLResponse:
         """Send the setting, and show what the ledger says of it."""
@@ -129,38 +131,38 @@ def _add_setting(router: APIRouter, parts: Parts) -> None:
                 raise
             fault = error.detail if error.status == 422 else "It was changed since this page was opened: open it again"
             shows["fault"] = place(fields, error, fault)
-            return show(request, org, of, caller, fields, status=error.status, **shows)
+            return _show(parts, request, org, of, fields, status=error.status, **shows)
         entry = await entry_of(parts, org, str(getattr(record, "setting_id", "")))
         if entry is not None and entry["kind"] != "rejected":
             name = name_of(record.to_record())
             shows["subject"] = name[2] if name is not None else subject
             shows["is_new"] = False
             _, shows["tag"] = await current(parts, org, of, shows["subject"])
-        return show(request, org, of, caller, fields, saved=True, entry=entry, **shows)
+        return _show(parts, request, org, of, fields, saved=True, entry=entry, **shows)
 
-    def show(
-        request: Request,
-        org: str,
-        of: SettingKind,
-        caller: Caller,
-        fields: Sequence[Field],
-        *,
-        status: int = 200,
-        **shows: Any,
-    ) -> HTMLResponse:
-        given = {"fault": "", "saved": False, "entry": None, **shows}
-        return parts.shell.page(
-            request,
-            "setting.html",
-            status=status,
-            org=org,
-            kind=of.value,
-            means=(BODIES[of].__doc__ or "").splitlines()[0],
-            fields=fields,
-            record_id=str(uuid.uuid4()),
-            may_change=caller.may(WRITES[InputKind.SETTING]),
-            **given,
-        )
+
+def _show(
+    parts: Parts,
+    request: Request,
+    org: str,
+    of: SettingKind,
+    fields: Sequence[Field],
+    **shows: Any,
+) -> HTMLResponse:
+    """The form of a setting."""
+    caller = caller_of(request)
+    given = {"fault": "", "saved": False, "entry": None, **shows}
+    return parts.shell.page(
+        request,
+        "setting.html",
+        org=org,
+        kind=of.value,
+        means=(BODIES[of].__doc__ or "").splitlines()[0],
+        fields=fields,
+        record_id=str(uuid.uuid4()),
+        may_change=caller.may(WRITES[InputKind.SETTING]),
+        **given,
+    )
 
 
 def _add_money(router: APIRouter, parts: Parts, name: str, kind: InputKind) -> None:

@@ -55,7 +55,12 @@ def own_address(text: str) -> str:
 
 def doors_router(router: APIRouter, parts: Parts) -> None:
     """Add the pages to `router`."""
+    _add_sessions(router, parts)
+    _add_theme(router, parts)
+    _add_files(router)
 
+
+def _add_sessions(router: APIRouter, parts: Parts) -> None:
     @router.get("/sign-in")
     async def sign_in_form(request: Request, next: Annotated[str, Query(max_length=4_000)] = "") -> HTMLResponse:
         """The form."""
@@ -87,6 +92,8 @@ def doors_router(router: APIRouter, parts: Parts) -> None:
         answer.delete_cookie(COOKIE, path=PAGES)
         return answer
 
+
+def _add_theme(router: APIRouter, parts: Parts) -> None:
     @router.post("/theme")
     async def theme(request: Request) -> Response:
         """Dark, light, or as the system says, for this browser."""
@@ -100,6 +107,8 @@ def doors_router(router: APIRouter, parts: Parts) -> None:
             answer.delete_cookie(THEME, path=PAGES)
         return answer
 
+
+def _add_files(router: APIRouter) -> None:
     @router.get("/static/{name:path}")
     def static(name: str) -> Response:
         """A script, a style or a licence of the pages."""

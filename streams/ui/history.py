@@ -17,6 +17,7 @@ from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import HTMLResponse, Response
+from pydantic import BaseModel, Field
 
 from projections.queries import Query as Sql
 from projections.reads import Reads, page_of
@@ -49,6 +50,15 @@ DIMENSIONS: Final = (
     "department", "source",
 )  # fmt: skip
 
+
+class LedgerParameters(BaseModel):
+    """Which entries an address asks for."""
+
+    before: int | None = Field(None, ge=1, le=2**63 - 1)
+    kind: str = Field("", max_length=32)
+    wallet: str = Field("", max_length=128)
+
+
 Allowed = Annotated[Caller, Depends(allowed(READS_STATEMENTS))]
 Before = Annotated[int | None, Query(ge=1, le=2**63 - 1)]
 Format = Annotated[str, Query(max_length=8)]
@@ -57,6 +67,7 @@ Format = Annotated[str, Query(max_length=8)]
 def history_router(router: APIRouter, parts: Parts) -> None:
     """Add the pages to `router`."""
     _add_entries(router, parts)
+    _add_entry(router, parts)
     _add_day(router, parts)
     _add_payments(router, parts)
 
@@ -64,15 +75,10 @@ def history_router(router: APIRouter, parts: Parts) -> None:
 def _add_entries(router: APIRouter, parts: Parts) -> None:
     @router.get(f"/orgs/{ORG}/ledger")
     async def ledger(
-        request: Request,
-        org: OrgId,
-        _: Allowed,
-        before: Before = None,
-        kind: Annotated[str, Query(max_length=32)] = "",
-        wallet: Annotated[str, Query(max_length=128)] = "",
-        format: Format = "",
+        request: Request, org: OrgId, _: Allowed, asked: Annotated[LedgerParameters, Query()], format: Format = ""
     ) -> Response:
         """The entries, newest first: what moved a balance, or those of a kind, or all."""
+        before, kind, wallet = asked.before, asked.kind, asked.wallet
         kinds = list(EntryKind) if kind == EVERY_KIND else [kind] if kind in set(EntryKind) else []
         wanted = EntryFilter(kinds=[str(each) for each in kinds], wallet=wallet or None)
         rows_max = CSV_ROWS_MAX if format == "csv" else ROWS
@@ -102,6 +108,8 @@ def _add_entries(router: APIRouter, parts: Parts) -> None:
             csv=address(path, given, before=before, format="csv"),
         )
 
+
+def _add_entry(router: APIRouter, parts: Parts) -> None:
     @router.get(f"/orgs/{ORG}/ledger/{{seq:int}}")
     async def one_entry(request: Request, org: OrgId, seq: int, _: Allowed) -> HTMLResponse:
         """One entry, and how it came to be."""

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from pydantic import BaseModel, Field
 
 from projections.listings import ActivityFilter, Listings, PriceFilter
 from projections.queries import Query as Sql
@@ -39,6 +40,15 @@ from streams.ui.tables import Csv, csv_answer
 
 BYTES_SHOWN: Final = 4_096
 LINE_BYTES: Final = 16
+
+
+class ActivityParameters(BaseModel):
+    """Which lines of the activity log an address asks for."""
+
+    refused: str = Field("", max_length=3)
+    actor: str = Field("", max_length=128)
+    cursor: str = Field("", max_length=512)
+
 
 Allowed = Annotated[Caller, Depends(allowed(READS_STATEMENTS))]
 Reader = Annotated[Caller, Depends(allowed(READS_BALANCES))]
@@ -95,15 +105,10 @@ def _add_alerts(router: APIRouter, parts: Parts) -> None:
 def _add_activity(router: APIRouter, parts: Parts) -> None:
     @router.get(f"/orgs/{ORG}/activity")
     async def activity(
-        request: Request,
-        org: OrgId,
-        _: Allowed,
-        refused: Annotated[str, Query(max_length=3)] = "",
-        actor: Text = "",
-        cursor: Cursor = "",
-        format: Format = "",
+        request: Request, org: OrgId, _: Allowed, asked: Annotated[ActivityParameters, Query()], format: Format = ""
     ) -> Response:
         """Who did what, when, before and after; refused tries, too."""
+        refused, actor, cursor = asked.refused, asked.actor, asked.cursor
         wanted = ActivityFilter(actor=actor or None, refused={"yes": True, "no": False}.get(refused))
         rows_max = 1_000 if format == "csv" else ROWS
 

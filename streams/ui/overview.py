@@ -44,7 +44,11 @@ Search = Annotated[str, Query(max_length=128)]
 
 def overview_router(router: APIRouter, parts: Parts) -> None:
     """Add the pages to `router`."""
+    _add_list(router, parts)
+    _add_overview(router, parts)
 
+
+def _add_list(router: APIRouter, parts: Parts) -> None:
     @router.get("")
     async def home() -> RedirectResponse:
         """One address for the list."""
@@ -74,6 +78,8 @@ def overview_router(router: APIRouter, parts: Parts) -> None:
             first=address("/ui/", given) if page > 1 else "",
         )
 
+
+def _add_overview(router: APIRouter, parts: Parts) -> None:
     @router.get(f"/orgs/{ORG}")
     async def organisation(request: Request, org: OrgId) -> RedirectResponse:
         """The overview's own address."""

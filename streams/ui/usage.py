@@ -20,6 +20,7 @@ from zoneinfo import ZoneInfo
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
+from pydantic import BaseModel, Field
 
 from projections.reads import Reads
 from projections.spans import Granularity, cut, local_midnight, local_text
@@ -43,12 +44,24 @@ SHOWN: Final = 6
 OTHERS: Final = "other"
 FILTERS_MAX: Final = 20
 DAYS: Final = 28
-HOUR_DAYS_MAX: Final = 14
+VALUES_MAX: Final = 200
 FIRST_YEAR: Final = 2000
+
+
+class UsageParameters(BaseModel):
+    """The question as it stands in an address."""
+
+    metric: str = Field("cost", max_length=64)
+    by: str = Field("model", max_length=64)
+    first: str = Field("", alias="from", max_length=10)
+    last: str = Field("", alias="to", max_length=10)
+    grain: str = Field("", max_length=8)
+    wallet: str = Field("", max_length=128)
+    filters: list[str] = Field([], alias="filter", max_length=FILTERS_MAX)
+
 
 Allowed = Annotated[Caller, Depends(allowed(READS_STATEMENTS))]
 Text = Annotated[str, Query(max_length=128)]
-Filters = Annotated[list[str], Query(alias="filter", max_length=FILTERS_MAX)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,30 +94,23 @@ def usage_router(router: APIRouter, parts: Parts) -> None:
 
     @router.get(f"/orgs/{ORG}/usage")
     async def usage(
-        request: Request,
-        org: OrgId,
-        _: Allowed,
-        metric: Text = "cost",
-        by: Text = "model",
-        first: Annotated[str, Query(alias="from", max_length=10)] = "",
-        last: Annotated[str, Query(alias="to", max_length=10)] = "",
-        grain: Text = "",
-        wallet: Text = "",
-        filters: Filters = [],  # noqa: B006 - FastAPI copies it
-        format: Text = "",
+        request: Request, org: OrgId, _: Allowed, given: Annotated[UsageParameters, Query()], format: Text = ""
     ) -> Response:
         """The page, or its numbers as CSV."""
         now = time.time_ns() // 1_000
 
         def question(reads: Reads) -> dict[str, Any] | None:
             zone = reads.zone(org)
-            asked = asked_of(metric, by, (first, last), grain, wallet, filters, zone, now)
+            asked = asked_of(given, zone, now)
             found = UsageReports(reads).of_org(org, _question(asked, zone))
-            return None if found is None else {"asked": asked, "zone": zone, "report": found}
+            return (
+                None
+                if found is None
+                else {"asked": asked, "zone": zone, "as_of": found["as_of"], "rows": found["usage"]}
+            )
 
         found = await parts.desk.about(org, question)
-        asked: Asked = found["asked"]
-        rows = found["report"]["usage"]
+        asked, rows = found["asked"], found["rows"]
         units = sorted({row["wallet"] for row in rows})
         unit = asked.wallet or max(units, key=lambda each: sum(row["wallet"] == each for row in rows), default="")
         rows = [row for row in rows if row["wallet"] == unit]
@@ -113,51 +119,42 @@ def usage_router(router: APIRouter, parts: Parts) -> None:
             columns = [(name, name) for name in ("start", "wallet", *([asked.by] if asked.by else []), *COLUMNS)]
             return csv_answer(columns, rows, f"{org}-usage")
         table = table_of(rows, asked, found["zone"], now)
-        return parts.shell.page(
-            request,
-            "usage.html",
-            org=org,
-            zone=found["zone"],
-            as_of=found["report"]["as_of"],
-            asked=asked,
-            unit=unit,
-            units=units,
-            metrics=METRICS,
-            others=[each for each in ("requests", "input_tokens", "output_tokens") if each != asked.metric],
-            metric_name=METRICS[asked.metric][0],
-            is_amount=asked.metric in ("cost", "refunded"),
-            dimensions=DIMENSIONS,
-            grains=[each.value for each in Granularity],
-            table=table,
-            chart=chart_of(table, asked, unit, found["zone"]) if len(table["spans"]) > 1 else None,
-            given=asked.query(),
-            links=links_of(path, asked, table),
-            removals=removals_of(path, asked),
-            csv=address(path, asked.query(), format="csv"),
-        )
+        shows = {"org": org, "zone": found["zone"], "as_of": found["as_of"], "unit": unit, "units": units}
+        return parts.shell.page(request, "usage.html", **shows, **_shows(path, asked, table, unit, found["zone"]))
+
+
+def _shows(path: str, asked: Asked, table: Mapping[str, Any], unit: str, zone: str) -> dict[str, Any]:
+    """What the page shows of a question and its table."""
+    return {
+        "asked": asked,
+        "metrics": METRICS,
+        "others": [each for each in ("requests", "input_tokens", "output_tokens") if each != asked.metric],
+        "metric_name": METRICS[asked.metric][0],
+        "is_amount": asked.metric in ("cost", "refunded"),
+        "dimensions": DIMENSIONS,
+        "grains": [each.value for each in Granularity],
+        "table": table,
+        "chart": chart_of(table, asked, unit, zone) if len(table["spans"]) > 1 else None,
+        "given": asked.query(),
+        "links": links_of(path, asked, table),
+        "removals": removals_of(path, asked),
+        "csv": address(path, asked.query(), format="csv"),
+    }
 
 
 COLUMNS: Final = ("requests", "input_tokens", "output_tokens", "cost", "refunded", "net_cost")
 
 
-def asked_of(
-    metric: str,
-    by: str,
-    days: tuple[str, str],
-    grain: str,
-    wallet: str,
-    filters: Sequence[str],
-    zone: str,
-    now: int,
-) -> Asked:
+def asked_of(given: UsageParameters, zone: str, now: int) -> Asked:
     """The question of an address; raises `ProblemError` that says what is wrong with it."""
+    metric, by, grain = given.metric, given.by, given.grain
     if metric not in METRICS:
         raise ProblemError(422, "invalid_field", f"metric: one of {', '.join(METRICS)}")
     if by and by not in DIMENSIONS:
         raise ProblemError(422, "invalid_field", f"by: one of {', '.join(DIMENSIONS)}")
     today = to_datetime(now).astimezone(ZoneInfo(zone)).date()
-    last = _date("to", days[1]) or today
-    first = _date("from", days[0]) or last - timedelta(days=DAYS - 1)
+    last = _date("to", given.last) or today
+    first = _date("from", given.first) or last - timedelta(days=DAYS - 1)
     if first > last:
         raise ProblemError(422, "invalid_field", "from: must not be after to")
     try:
@@ -165,12 +162,12 @@ def asked_of(
     except ValueError:
         raise ProblemError(422, "invalid_field", f"grain: one of {', '.join(Granularity)}") from None
     wanted: dict[str, list[str]] = {}
-    for each in filters:
+    for each in given.filters:
         name, colon, value = each.partition(":")
         if not colon or name not in DIMENSIONS:
             raise ProblemError(422, "invalid_field", "filter: write it as dimension:value")
         wanted.setdefault(name, []).append(value)
-    return Asked(metric, by, first, last, granularity, wallet, wanted)
+    return Asked(metric, by, first, last, granularity, given.wallet, wanted)
 
 
 def _grain(first: date, last: date) -> Granularity:
@@ -236,24 +233,29 @@ def table_of(rows: Sequence[Mapping[str, Any]], asked: Asked, zone: str, now: in
         for start, following in zip(starts, cuts[1:], strict=True)
         if starts[start] <= now
     ]
-    everything = sum((each[name] for each in totals.values()), Decimal(0))
     return {
         "columns": columns,
         "spans": spans,
         "sums": [sum((span["cells"][i] for span in spans), Decimal(0)) for i in range(len(columns))],
-        "sum": everything,
-        "values": [
-            {
-                "value": each,
-                "key": (shown.index(each) if each in shown else SHOWN) + 1,
-                **{column: totals[each][column] for column in COLUMNS},
-                "metric": totals[each][name],
-                "share": float(totals[each][name] / everything * 100) if everything else None,
-            }
-            for each in ranked[:200]
-        ],
-        "left_out": max(0, len(ranked) - 200),
+        "sum": sum((each[name] for each in totals.values()), Decimal(0)),
+        "values": _values(totals, ranked, name),
+        "left_out": max(0, len(ranked) - VALUES_MAX),
     }
+
+
+def _values(totals: Mapping[str, Mapping[str, Decimal]], ranked: Sequence[str], name: str) -> list[dict[str, Any]]:
+    """A line for each value of the grouping, the largest first, with its share and the colour it has in the chart."""
+    everything = sum((each[name] for each in totals.values()), Decimal(0))
+    return [
+        {
+            "value": each,
+            "key": min(place, SHOWN) + 1,
+            **{column: totals[each][column] for column in COLUMNS},
+            "metric": totals[each][name],
+            "share": float(totals[each][name] / everything * 100) if everything else None,
+        }
+        for place, each in enumerate(ranked[:VALUES_MAX])
+    ]
 
 
 def chart_of(table: Mapping[str, Any], asked: Asked, unit: str, zone: str) -> dict[str, Any]:

@@ -22,6 +22,8 @@ MUTATING = {"add", "append", "clear", "extend", "insert", "pop", "remove", "setd
 
 READ_OTHERWISE = {
     "AccountMerge.open_holds": "`credits accounts merge --json` writes the whole out",
+    "Field.choices": "streams/ui/templates/fields.html shows it",
+    "Field.means": "streams/ui/templates/fields.html shows it",
     "Parsed.line_no": "says which line was read, as `BadLine` does",
     "SplitAccount.balances": "`credits verify --json` writes the whole out",
     "UnitSum.moved": "`credits verify --json` writes the whole out",

@@ -44,5 +44,6 @@ def test_the_tree_holds_none(trace: str) -> None:
 def test_no_large_file() -> None:
     """Data belongs beside the project, not in it."""
     size_bytes_max = 512 * 1024
-    large = [str(path.relative_to(ROOT)) for path in files() if path.stat().st_size > size_bytes_max]
-    assert not large
+    vendored = {"tests/vendor/axe.min.js"}
+    large = {str(path.relative_to(ROOT)) for path in files() if path.stat().st_size > size_bytes_max}
+    assert large <= vendored

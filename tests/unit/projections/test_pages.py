@@ -1,7 +1,4 @@
-"""The pages over ClickHouse in process: what they show is what the ledger says, for those who may see it.
-
-What needs Kafka and a browser is in tests/e2e/test_pages.py.
-"""
+"""The pages over ClickHouse in process: what they show is what the ledger says, for those who may see it."""
 
 from __future__ import annotations
 
@@ -101,7 +98,8 @@ class Guarded:
         api = build_api(
             balances=balances, registry=None, live={}, ready={}, others=[query_router(queries), ui_router(parts)]
         )
-        door = Door(lambda: self.keyring, "local", loopback=True, sessions=self.sessions)
+        door = Door(lambda: self.keyring, "local", loopback=True)
+        door.sessions = self.sessions
 
         async def guarded(scope: Any, receive: Any, send: Any) -> None:
             refused = door.admit(scope) if scope["type"] == "http" else None

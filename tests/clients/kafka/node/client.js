@@ -20,7 +20,8 @@ const long = avro.types.LongType.__with({
   isValid: value => typeof value === 'bigint',
   compare: (a, b) => a === b ? 0 : a < b ? -1 : 1
 })
-const typeOf = schema => avro.Type.forSchema(JSON.parse(schema), { registry: { long }, wrapUnions: 'always' })
+const typeHook = schema => schema.type === 'long' ? long : undefined
+const typeOf = schema => avro.Type.forSchema(JSON.parse(schema), { typeHook, wrapUnions: 'always' })
 
 async function send () {
   // Framing: byte 0, the schema's id in 4 bytes, the Avro body. The subject is the topic's name and "-value".

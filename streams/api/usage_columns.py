@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from schemas.checks import invalid_rows
 from schemas.encoding import conformed, encode_columns
@@ -30,6 +31,11 @@ _TYPES: Final = {field.name: field.type for field in arrow_schema(RECORD)}
 _NAMES: Final = frozenset(_TYPES) | frozenset(_SHORT)
 _ONLY_ONE_BY_ONE: Final = frozenset({"quantities"})
 _NOTHING: Final = type(None)
+_USUAL_TIME: Final = (
+    r"^(19[7-9]|2[0-2][0-9])[0-9]-[0-1][0-9]-[0-3][0-9]"
+    r"T[0-2][0-9]:[0-5][0-9]:[0-5][0-9](\.[0-9]{3}|\.[0-9]{6})?Z$"
+)
+_USUAL_LENGTHS: Final = frozenset({20, 24, 27})
 _DEFAULTS: Final[Mapping[str, Any]] = {"revision": 0, "voided": False}
 
 
@@ -97,7 +103,7 @@ def _column(name: str, values: list[Any], *, decimal: bool) -> pa.Array | None:
     """The values as a column; None where one is not of its type. Raises ValueError for what it cannot hold."""
     kind = _TYPES[name]
     if name == "occurred_at":
-        return pa.array([parse_time(value) for value in values], kind)
+        return _times(values, kind)
     if decimal:
         return pa.array([None if value is None else parse_decimal_amount(value) for value in values], kind)
     types = set(map(type, values))
@@ -108,6 +114,15 @@ def _column(name: str, values: list[Any], *, decimal: bool) -> pa.Array | None:
     if not types <= _ALLOWED[name]:
         return None
     return pa.array(values, kind)
+
+
+def _times(values: list[Any], kind: pa.DataType) -> pa.Array:
+    """A column of times. Texts of the usual form are read by Arrow, in a tenth of the time."""
+    if all(type(value) is str and len(value) in _USUAL_LENGTHS and value[-1] == "Z" for value in values):
+        times = pa.array(values, pa.string())
+        if pc.all(pc.match_substring_regex(times, _USUAL_TIME)).as_py():
+            return times.cast(pa.timestamp("us", "UTC")).cast(kind)
+    return pa.array([parse_time(value) for value in values], kind)
 
 
 def _attributes(values: list[Any], kind: pa.DataType) -> pa.Array | None:

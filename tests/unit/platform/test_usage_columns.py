@@ -29,9 +29,18 @@ VALUES = st.one_of(
     st.sampled_from([0, 1, -1, 2**31, 2**63, 10**19, 1.0, 1.5, float("inf"), True, False, [], {}, ["x"]]),
     st.sampled_from([{"a": "b"}, {"a": 1}, {"": "b"}, {"a": None}, {"a" * 129: "b"}, {"\ud800": "b"}, {"n": "1.5"}]),
     st.sampled_from(["2026-05-01T12:00:00Z", "2026-05-01T12:00:00", 1_777_000_000, 1_777_636_800_000_000]),
+    st.sampled_from(
+        ["2026-05-01T12:00:00.5Z", "2026-05-01T12:00:00.123Z", "2026-05-01T12:00:00.123456Z", "1970-01-01"]
+    ),
+    st.sampled_from(["1970-01-01T00:00:00Z", "1970-01-12T00:00:00Z", "2299-12-31T23:59:59.999999Z"]),
+    st.sampled_from(["2026-02-30T12:00:00Z", "2026-05-01T24:00:00Z", "2026-05-01T12:00:60Z", "2026-13-01T12:00:00Z"]),
+    st.sampled_from(
+        ["2026-05-01T12:00:00+02:00", "2026-05-01 12:00:00Z", "2300-01-01T00:00:00Z", "0001-01-01T00:00:00Z"]
+    ),
 )
 EVENTS = st.one_of(
     st.builds(lambda more: GOOD | more, st.dictionaries(st.sampled_from(NAMES), VALUES, max_size=4)),
+    st.builds(lambda at: GOOD | {"occurred_at": at}, VALUES),
     st.builds(lambda more: EVENT | more, st.dictionaries(st.sampled_from(list(EVENT)), VALUES, max_size=2)),
     st.builds(
         lambda more: EVENT | {"data": EVENT["data"] | more},

@@ -110,7 +110,7 @@ class Authorizer:
         """As `one`, where nothing needs to be waited for or explained; else None."""
         try:
             fields = msgspec.json.decode(body)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
         if type(fields) is not dict or not is_plain(len(fields), body) or not self._view.is_current:
             return None
@@ -228,7 +228,7 @@ def checks_of(body: bytes) -> Sequence[Any]:
     """The checks of a call of many, not looked at yet. Raises `ProblemError`."""
     try:
         content = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         content = json_of(body)
     checks = content.get("checks") if isinstance(content, dict) and len(content) == 1 else None
     if not isinstance(checks, list):

@@ -39,7 +39,7 @@ DIRECTIONS: Final = {"input": "input_tokens", "output": "output_tokens"}
 
 def parse_openmeter_event(event: Any, received_at: int) -> Given | Refused:
     """One event as a record of usage, or what is wrong with it. `received_at`: microseconds since 1970."""
-    if isinstance(event, dict) and event.get("type") in KINDS:
+    if isinstance(event, dict) and isinstance(event.get("type"), str) and event["type"] in KINDS:
         return parse_event(event, must_be_cloud_event=True)
     record_id = None
     try:

@@ -77,7 +77,9 @@ def write_router(intake: Intake, versions: SettingVersions, check_prices: CheckP
 
 
 def _add_events(router: APIRouter, intake: Intake) -> None:
-    @router.post("/events", status_code=202, responses=TAKEN, openapi_extra=EVENTS_BODY, response_class=AsciiJson)
+    @router.post(
+        "/events", status_code=202, responses=EVENTS_TAKEN, openapi_extra=EVENTS_BODY, response_class=AsciiJson
+    )
     async def events(request: Request, caller: Annotated[Caller, Depends(allowed(ANY_WRITER))]) -> JSONResponse:
         """Usage and other records, as CloudEvents or as a JSON list; a result for each."""
         return await take_events(intake, caller, request)
@@ -539,3 +541,8 @@ SETTING_ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
     404: {"description": "unknown_setting, unknown_setting_kind"},
     503: {"description": "kafka_unavailable, no_progress, registry_unavailable"},
 }
+EVENTS_TAKEN: Final[dict[int | str, dict[str, Any]]] = {
+    **{status: answer for status, answer in TAKEN.items() if status != 409},
+    422: {"description": "invalid_field, amount_out_of_range, empty_batch"},
+}
+"""Events have ids of their own, and no `Idempotency-Key`."""

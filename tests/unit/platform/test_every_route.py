@@ -18,12 +18,13 @@ from streams.api.openapi import calls, problem_example
 from streams.api.problem_catalogue import PROBLEMS
 from streams.api.problems import MEDIA_TYPE
 from streams.kafka.api_keys import KeyRole
-from tests.unit.platform.test_api_keys import made
+from tests.unit.platform.test_api_keys import NOW, made
 from tests.unit.platform.whole_api import WholeApi
 
 TOKEN, KEY = made(1)
+EXPIRED_TOKEN, EXPIRED = made(3, expires_at=NOW)
 OTHER_TOKEN, OTHER = made(2, KeyRole.ADMIN, organisations=("globex",))
-WHOLE = WholeApi([KEY, OTHER])
+WHOLE = WholeApi([KEY, OTHER, EXPIRED])
 CLIENT = TestClient(WHOLE.app, raise_server_exceptions=False)
 DESCRIBED = WHOLE.api.openapi()
 CALLS = {f"{method.upper()} {path}": call for path, (method, call) in calls(DESCRIBED)}
@@ -132,6 +133,8 @@ def test_a_call_without_a_key_and_with_another_organisations_is_refused_and_reco
 ) -> None:
     answer = ask(name, headers={})
     assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized")
+    answer = ask(name, headers={"Authorization": f"Bearer {EXPIRED_TOKEN}"})
+    assert (answer.status_code, answer.json()["code"]) == (401, "key_expired")
     if "{org}" not in name:
         return
     _, _, arguments = request_of(name)
@@ -178,3 +181,85 @@ def test_the_examples_are_taken(whole: WholeApi, name: str) -> None:
 def members(document: Any) -> set[str]:
     """The names of a document's members."""
     return set(document) if isinstance(document, dict) else set()
+
+
+WRITING = [
+    name
+    for name, call in CALLS.items()
+    if "requestBody" in call and name.partition(" ")[2].startswith(("/v1/", "/api/v1/"))
+]
+NO_BODY_AT_ALL: dict[str, bytes] = {
+    "not JSON": b"{",
+    "not UTF-8": b"\xff{}",
+    "NaN": b'{"amount": NaN}',
+    "1e400 for an amount": b'{"amount": 1e400}',
+    "a name twice": b'{"amount": "1", "amount": "2"}',
+    "nested deeply": b"[" * 100_000,
+    "a text": b'"x"',
+    "null": b"null",
+    "10 MiB": b" " * (10 * 1024 * 1024),
+}
+
+
+def check_refused(whole: WholeApi, name: str, answer: Any, *statuses: int) -> None:
+    """A problem that the call is described with, and nothing of it in Kafka."""
+    assert answer.status_code in statuses, answer.text
+    code = answer.json()["code"]
+    described = CALLS[name]["responses"][str(answer.status_code)]["content"][MEDIA_TYPE]["examples"]
+    assert code in described, f"{code} is no example of {answer.status_code}"
+    assert whole.intake.sent == []
+
+
+@pytest.mark.parametrize("body", NO_BODY_AT_ALL.values(), ids=NO_BODY_AT_ALL)
+@pytest.mark.parametrize("name", WRITING)
+def test_a_body_that_is_none_at_every_call_that_writes(whole: WholeApi, name: str, body: bytes) -> None:
+    check_refused(whole, name, ask(name, content=body), 413 if len(body) > 10**6 else 400, 422)
+
+
+@pytest.mark.parametrize("name", WRITING)
+def test_fields_that_are_wrong_at_every_call_that_writes(whole: WholeApi, name: str) -> None:
+    """In place of each field of the example: something of another type, a control character, too long an id."""
+    _, _, arguments = request_of(name)
+    example = json.loads(arguments["content"])
+    first = example[0] if isinstance(example, list) else example
+    wrong = [{**first, "an unknown field": 1}] if "specversion" not in first else []  # CloudEvents may have more
+    for field in first.keys() - {"data"}:
+        wrong += [{**first, field: value} for value in ([1], {"a": 1}, "\x00", "x" * 129)]
+    for changed in wrong:
+        body = [changed] if isinstance(example, list) else changed
+        answer = ask(name, content=json.dumps(body))
+        if answer.status_code < 300:  # what may be any text may be this one
+            whole.intake.sent.clear()
+            continue
+        check_refused(whole, name, answer, 400, 404, 409, 422)
+
+
+REMEMBERING = [
+    name
+    for name in WRITING
+    if "idempotency_key_reused" in CALLS[name]["responses"].get("422", {}).get("content", {})[MEDIA_TYPE]["examples"]
+]
+
+
+@pytest.mark.parametrize("name", REMEMBERING)
+def test_a_used_key_with_another_body_and_with_the_same(whole: WholeApi, name: str) -> None:
+    _, _, arguments = request_of(name)
+    headers = {**arguments["headers"], "Idempotency-Key": f"used-at-{name}"}
+    first = ask(name, headers=headers)
+    assert first.status_code == 202, first.text
+    sent = list(whole.intake.sent)
+    again = ask(name, headers=headers)
+    assert (again.status_code, again.json()) == (202, first.json())
+    other = ask(name, headers=headers, content=arguments["content"] + " ")
+    assert (other.status_code, other.json()["code"]) == (422, "idempotency_key_reused")
+    assert whole.intake.sent == sent
+
+
+def test_the_calls_that_remember_keys() -> None:
+    assert {name.rpartition("/")[2] for name in REMEMBERING} == {
+        "purchases",
+        "refunds",
+        "transfers",
+        "{kind}",
+        "prices",
+    }

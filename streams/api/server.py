@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import secrets
 import socket
@@ -26,7 +27,6 @@ from streams.api.hosts import HostRule
 from streams.api.http_parts import HttpParts
 from streams.api.sessions import Sessions, session_secret
 from streams.background import watched_threads
-from streams.engine.memory import give_memory_back
 from streams.errors import OperatorError
 from streams.kafka import topics_admin
 from streams.kafka.key_topic import check_keys_file
@@ -107,7 +107,7 @@ async def _serve(
             door.sessions = sessions
             api = parts.build(key if own_folder else None, door.refusal, sessions)
             server = _Server(server_config(api, settings, door), parts.end_streams)
-            give_memory_back()  # what was made for the start is also set apart from the collector
+            gc.freeze()  # what was made for the start is not looked at by the collector again and again
             await _run(server, listening, clickhouse, announce, stopping, died)
     finally:
         await parts.close()

@@ -12,6 +12,10 @@ DECISION_MOST = 60.0
 MEMORY_MOST_MIB = 600.0
 READY_MOST_S = 15.0
 
+LOOKUPS_LEAST = 1_000_000
+CHECKS_MOST_MS = 100.0
+VIEW_MOST_MIB = 1_536.0
+VIEW_ORGS = 1_000_000
 HTTP_RATE_LEAST = 20_000
 
 HOLD_P99_MOST_MS = 60.0
@@ -51,6 +55,8 @@ class Figures:
     ready_s: float | None = None
     decision_updates: float | None = None
     """Plain dict updates that one decision costs."""
+    view: dict[str, float] | None = None
+    """What the accounts' view takes by itself (`view_alone`)."""
     http_rate: float | None = None
     """Events over HTTP, in batches of 500, to one process on one core."""
     http_cpu_rate: float | None = None
@@ -88,6 +94,7 @@ class Figures:
             goals.append(
                 Goal("p99 to committed entry", f"{self.latency_p99_ms:.0f} ms", f"< {P99_MOST_MS:.0f} ms", met)
             )
+        goals += self._of_authorize()
         if self.http_rate is not None:
             rate, met = f"{self.http_rate:,.0f} events/s", self.http_rate >= HTTP_RATE_LEAST
             goals.append(Goal("HTTP, batches of 500, one core", rate, f"{HTTP_RATE_LEAST:,} or more", met))
@@ -109,6 +116,21 @@ class Figures:
             met = self.decision_updates <= DECISION_MOST
             value = f"{self.decision_updates:.0f} dict updates"
             goals.append(Goal("one decision, pure core", value, f"{DECISION_MOST:.0f} or fewer", met))
+        return goals
+
+    def _of_authorize(self) -> list[Goal]:
+        """Answers before work."""
+        goals = []
+        if self.view is not None:
+            lookups, checks, memory = (self.view[name] for name in ("lookups_per_second", "checks_ms", "memory_mib"))
+            full = self.view["orgs"] >= VIEW_ORGS
+            wanted = f"{LOOKUPS_LEAST:,} or more"
+            goals.append(Goal("accounts looked up, in process", f"{lookups:,.0f}/s", wanted, lookups >= LOOKUPS_LEAST))
+            wanted = f"{CHECKS_MOST_MS:.0f} ms or less"
+            goals.append(Goal("10,000 checks in one call", f"{checks:.0f} ms", wanted, checks <= CHECKS_MOST_MS))
+            met = memory <= VIEW_MOST_MIB if full else None
+            wanted = f"{VIEW_MOST_MIB:,.0f} MiB or less"
+            goals.append(Goal(f"view of {self.view['orgs']:,.0f} orgs", f"{memory:,.0f} MiB", wanted, met))
         return goals
 
     @property

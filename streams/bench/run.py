@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from schemas.enums import InputKind
 from schemas.topics import INPUT_TOPICS, Topics
-from streams.bench import http_rate, load
+from streams.bench import authorize_rate, http_rate, load
 from streams.bench.arrivals import Arrivals
 from streams.bench.deciding import cost_in_updates
 from streams.bench.figures import Figures
@@ -71,6 +71,9 @@ class Options:
     memory_orgs: int = 100_000
     memory_ids: int = 5_000_000
     http: bool = True
+    authorize: bool = True
+    authorize_orgs: int = 1_000_000
+    """Of the view's memory."""
     http_s: float = 20.0
     memory_rules: bool = False
     """Every org has the rules of the other parts; else credits alone."""
@@ -86,6 +89,9 @@ def bench(settings: Settings, options: Options, screen: Screen) -> Figures:
     if options.latency:
         with sandbox(settings, FOLDER, f"{mark}l", screen.say, jit="full") as own:
             _latency(_Bench(own, screen), options, figures)
+    if options.authorize:
+        screen.say(f"the view of {options.authorize_orgs:,} accounts, in process")
+        figures.view = dict(authorize_rate.view_alone(options.authorize_orgs))
     if options.http:
         with sandbox(settings, FOLDER, f"{mark}h", screen.say, jit="full") as own:
             _http(own, options, figures, screen)

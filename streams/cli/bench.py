@@ -28,6 +28,7 @@ class Mode(StrEnum):
     DECISION = "decision"
     HTTP = "http"
     HOLDS = "holds"
+    AUTHORIZE = "authorize"
 
 
 @app.command()
@@ -58,6 +59,8 @@ def bench(
         memory=mode in (Mode.ALL, Mode.MEMORY),
         decision=mode in (Mode.ALL, Mode.DECISION),
         http=mode in (Mode.ALL, Mode.HTTP),
+        authorize=mode in (Mode.ALL, Mode.AUTHORIZE),
+        authorize_orgs=1_000_000 // part,
         http_s=seconds or (20 if not quick else 5),
         holds=mode in (Mode.ALL, Mode.HOLDS),
         events=events or 1_000_000 // part,
@@ -111,6 +114,13 @@ def show(figures: Figures) -> None:
             f"p50 {figures.hold_p50_ms:.0f} ms, p99 {figures.hold_p99_ms:.0f} ms, worst {figures.hold_max_ms:.0f} ms"
         )
         say(f"a lease is spent in: p50 {figures.spend_p50_us:.1f} µs, p99 {figures.spend_p99_us:.1f} µs")
+    if figures.view is not None:
+        say()
+        say(
+            f"answers before work, in process: {figures.view['answers_per_second']:,.0f} a second; 10,000 checks of "
+            f"accounts that were not asked for before {figures.view['checks_cold_ms']:.0f} ms; "
+            f"{figures.view['account_bytes']:.0f} bytes an account"
+        )
     for note in figures.notes:
         say(note)
     marks = {True: "met", False: "MISSED", None: "too small a run to tell"}

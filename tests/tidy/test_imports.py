@@ -57,7 +57,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "streams.rerating": {*BELOW, "streams.kafka", "streams.client", "streams.ledger", "streams.processing"},
     "streams.loadgen": TOOLS | {"streams.verify"},
     "streams.demo": TOOLS | {"streams.loadgen", "streams.verify"},
-    "streams.bench": TOOLS | {"streams.loadgen", "streams.verify", "streams.engine", "streams.ledger"},
+    "streams.bench": TOOLS | {"streams.loadgen", "streams.verify", "streams.engine", "streams.ledger", "streams.api"},
     "streams.api": TOOLS | {"streams.ledger", "streams.engine", "projections", "streams.verify", "streams.processing"},
     "streams.ui": {*BELOW, "streams.kafka", "streams.client", "streams.api", "projections"},
     # The pages are a layer above the routes, and both are put together here.

@@ -20,7 +20,7 @@ ANYTHING = "…"
 MORE = "*"
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SENDS = re.compile(r"-X |^credits (keys|produce|prices)|^mv |--send", re.MULTILINE)
-HAS_ITS_ID = re.compile(r"/(holds|leases)\b")
+MAY_BE_REPEATED = re.compile(r"/(authorize|holds|leases)\b")
 END = "end of a block"
 BLOCK_TIMEOUT_S = 120.0
 BOOKED_TIMEOUT_S = 90.0
@@ -38,7 +38,7 @@ class Block:
     @property
     def only_reads(self) -> bool:
         """Whether it may be run again: it only reads, or the same again has the same answer."""
-        return SENDS.search(self.script) is None or HAS_ITS_ID.search(self.script) is not None
+        return SENDS.search(self.script) is None or MAY_BE_REPEATED.search(self.script) is not None
 
 
 def blocks_of(page: Path) -> Iterator[Block]:

@@ -23,12 +23,12 @@ from typing import Final
 
 PUBLISHED: Final = frozenset(
     {
-        "ledger", "usage_hourly", "usage_daily", "usage_monthly", "balances", "alerts", "dead_letters", "prices",
-        "activity", "purchases",
+        "ledger", "usage_hourly", "usage_daily", "usage_monthly", "usage_meters_daily", "balances", "alerts",
+        "dead_letters", "prices", "activity", "purchases",
         "v_ledger", "v_usage_hourly", "v_usage_daily", "v_usage_monthly", "v_balances", "v_balance_cards", "v_alerts",
         "v_dead_letters", "v_prices", "v_activity", "v_settings", "v_purchases", "v_invoices", "v_credit_notes",
         "v_statement_monthly", "v_movements", "v_entries_hourly", "v_burn_rate", "v_month_so_far", "v_on_the_way",
-        "v_freshness",
+        "v_freshness", "v_usage_meters_daily", "v_cache_savings",
     }
 )  # fmt: skip
 """The tables and views of the contract, and those that projections/README.md documents."""

@@ -111,7 +111,10 @@ def _add_overview(router: APIRouter, parts: Parts) -> None:
 
 
 def needs_attention(search: str, status: str, wallet: str, org_ids: list[str] | None, page: int) -> Sql:
-    """A page of wallets and what they spend a day: the net usage of the last `BURN_DAYS` whole days and today."""
+    """A page of wallets and what they spend a day: the net usage of the last `BURN_DAYS` days, today among them.
+
+    It is divided by the days since the first usage in them, as on the overview (`Months.burn_rate`).
+    """
     conditions = ["positionCaseInsensitiveUTF8(org_id, {search:String}) > 0"] if search else []
     conditions += ["status = {status:String}"] if status else []
     conditions += ["wallet = {wallet:String}"] if wallet else []
@@ -121,7 +124,8 @@ def needs_attention(search: str, status: str, wallet: str, org_ids: list[str] | 
         "SELECT org_id, wallet, available, settled, held, status, health, allocation, spent_per_day,"
         " if(spent_per_day > 0 AND available > 0, toFloat64(available) / toFloat64(spent_per_day), NULL) AS days_left"
         f" FROM (SELECT * FROM v_balances WHERE {' AND '.join(conditions) or 'true'}) AS balance LEFT JOIN ("
-        f"SELECT org_id, wallet, toDecimal128(sum(cost - refunded) / {BURN_DAYS}, 9) AS spent_per_day"
+        f"SELECT org_id, wallet, toDecimal128(sum(cost - refunded)"
+        f" / least({BURN_DAYS}, greatest(1, today() - minIf(day, cost > 0) + 1)), 9) AS spent_per_day"
         f" FROM usage_daily FINAL WHERE day > today() - {BURN_DAYS} GROUP BY org_id, wallet"
         ") AS spent USING (org_id, wallet)"
         f" ORDER BY transform(status, [{order}], range(1, {len(TROUBLE) + 1}), 0), spent_per_day DESC, org_id, wallet"

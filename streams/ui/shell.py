@@ -85,7 +85,7 @@ class Shell:
             static=lambda name: f"/ui/static/{name}?v={versions[name]}",
             exact=shown.exact,
             STATUS=shown.STATUS,
-            HEALTH=shown.HEALTH,
+            health_of=shown.health_of,
             NOT_AUTHORIZED=NOT_AUTHORIZED,
         )
         self._templates.filters.update(

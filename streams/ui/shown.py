@@ -9,11 +9,14 @@ The rules of this file:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 from typing import Any, Final
 from urllib.parse import quote
 from zoneinfo import ZoneInfo
+
+from schemas.enums import Health
 
 HUNDREDTH: Final = Decimal("0.01")
 NANO: Final = Decimal("0.000000001")
@@ -32,10 +35,13 @@ STATUS: Final = {
 HEALTH: Final = {
     "green": ("●", "good", "more than 75 % left"),
     "yellow": ("◐", "warn", "25–75 % left"),
+    "orange": ("◆", "warn", "above the alert threshold"),
     "red": ("◔", "bad", "less than 25 % left"),
     "triangle": ("▲", "bad", "nothing left"),
 }
 """Icon, colour and words of a wallet's health (product rule 14)."""
+MONTH_USED_UP: Final = ("■", "bad", "month limit reached")
+"""Red has two causes; this is the other one."""
 
 
 def number_of(value: Any) -> Decimal | None:
@@ -77,6 +83,14 @@ def count(value: Any) -> str:
 def words(name: Any) -> str:
     """A name of the wire to read: `limit_reached` is "limit reached"."""
     return str(name).replace("_", " ")
+
+
+def health_of(wallet: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Icon, colour and words of the health of a wallet with `health`, `available` and `allocation`."""
+    available, allocation = number_of(wallet["available"]), number_of(wallet["allocation"])
+    if wallet["health"] == Health.RED and available is not None and allocation and available * 4 >= allocation:
+        return MONTH_USED_UP
+    return HEALTH[wallet["health"]]
 
 
 def moment(value: Any, zone: str = "UTC") -> str:

@@ -179,7 +179,7 @@ def _letters(letters: int | None, believed: bool) -> Line:
     means = "records that could not be booked and were not sent again"
     if letters is None or not believed:
         return _line("soft", "dead letters not known", means, "/ui/dead-letters")
-    text = "no dead letters open" if letters == 0 else f"{count(letters)} dead letters open"
+    text = "no dead letters open" if letters == 0 else f"{count(letters)} dead letter{'s' if letters > 1 else ''} open"
     return _line("good" if letters == 0 else "warn", text, means, "/ui/dead-letters?state=open")
 
 
@@ -190,4 +190,6 @@ def _verification(verified: Verified | None, now: datetime) -> Line:
     when = f"{ago(verified.at, now)} ago"
     if verified.ok:
         return _line("good", f"verified {when}", means)
-    return _line("bad", f"{count(verified.differences)} differences, {when}", means)
+    return _line(
+        "bad", f"{count(verified.differences)} difference{'s' if verified.differences > 1 else ''}, {when}", means
+    )

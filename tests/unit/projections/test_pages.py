@@ -16,7 +16,7 @@ from fastapi.testclient import TestClient
 
 from projections.clickhouse import connect, migrate
 from projections.sink import Sink
-from schemas.enums import InputKind
+from schemas.enums import Health, InputKind
 from schemas.records import BundledSchemas
 from streams.api.app import build_api
 from streams.api.door import Door
@@ -29,6 +29,7 @@ from streams.settings import Settings
 from streams.ui.parts import Parts
 from streams.ui.router import ui_router
 from streams.ui.shell import NOT_AUTHORIZED, STATIC, Shell
+from streams.ui.shown import HEALTH, health_of
 from streams.ui.vitals import Look, Verified, lines_of
 from tests.brokers import test_settings
 from tests.unit.projections.conftest import Engine
@@ -453,3 +454,12 @@ def test_the_status_line_is_green_only_when_it_was_checked() -> None:
     assert colours(good, Verified(now, True, 5, 0)) == ["good"] * 4
     assert colours(Look(60.0, 0, 0, 1, 0)) == ["soft"] * 4, "too long ago"
     assert colours(Look(90.0, None, 20_000, 1, 3), Verified(now, False, 5, 2)) == ["soft", "warn", "warn", "bad"]
+
+
+def test_every_health_has_words_and_red_says_why() -> None:
+    assert set(HEALTH) == set(Health)
+    wallet = {"health": "red", "available": "13.3", "allocation": "20"}
+    assert health_of(wallet)[2] == "month limit reached"
+    assert health_of(wallet | {"available": "4.9"})[2] == "less than 25 % left"
+    assert health_of(wallet | {"available": "-1", "allocation": "0"})[2] == "less than 25 % left"
+    assert health_of(wallet | {"health": "orange"})[2] == "above the alert threshold"

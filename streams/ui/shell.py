@@ -92,6 +92,7 @@ class Shell:
             amount=shown.amount,
             count=shown.count,
             words=shown.words,
+            setting_text=shown.setting_text,
             moment=shown.moment,
             day=shown.day,
             segment=shown.segment,

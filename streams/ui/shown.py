@@ -9,6 +9,7 @@ The rules of this file:
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
@@ -91,6 +92,21 @@ def health_of(wallet: Mapping[str, Any]) -> tuple[str, str, str]:
     if wallet["health"] == Health.RED and available is not None and allocation and available * 4 >= allocation:
         return MONTH_USED_UP
     return HEALTH[wallet["health"]]
+
+
+def setting_text(body: str) -> str:
+    """The fields of a setting in one line: `alert threshold 30, allowed limit 60`."""
+    try:
+        fields = json.loads(body)
+    except ValueError:
+        return body
+    return ", ".join(f"{words(name)} {_plain(value)}" for name, value in fields.items())
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, list) and not any(isinstance(each, dict | list) for each in value):
+        return " and ".join(map(str, value)) or "none"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def moment(value: Any, zone: str = "UTC") -> str:

@@ -1,6 +1,6 @@
 """The pages in a browser, over a real installation: every link, forms with right and wrong input, accessibility.
 
-The browser is the system's Chromium, driven by Playwright; where there is none the tests are skipped, and say so.
+The browser is the system's Chromium, driven by Playwright; where there is none the summary says NOT TESTED.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from playwright.sync_api import Page, sync_playwright
 from schemas.times import format_time
 from tests.e2e.installation import ROOT, Installation, until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 CHROMIUM = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None

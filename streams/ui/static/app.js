@@ -29,13 +29,15 @@
     };
     const last = sums.length - 1;
     const short = (seconds) => given.grain === "hour" ? label(seconds).slice(11) || "" : given.grain === "day" ? label(seconds).slice(5) : label(seconds);
+    const step = {hour: 3600, day: 86400}[given.grain];
+    const steps = step && {incrs: [1, 2, 3, 6, 7, 14, 28, 56, 112].map((each) => each * step)};
     const half = (times.length > 1 ? times[1] - times[0] : given.grain === "hour" ? 3600 : 86400) / 2;
     const options = {
       width: Math.max(240, box.clientWidth), height: 230, tzDate: date,
       cursor: {points: {show: false}, drag: {x: false, y: false}},
       legend: {live: true},
       scales: {x: {range: (_, low, high) => [low - half, high + half]}, y: {range: (_, low, high) => [Math.min(0, low ?? 0), (high > 0 ? high * 1.06 : 1)]}},
-      axes: [{...axis, values: (_, all) => all.map(short), space: 64}, {...axis, size: 64, values: (_, all) => all.map(shown)}],
+      axes: [{...axis, ...steps, values: (_, all) => all.map(short), space: 64}, {...axis, size: 64, values: (_, all) => all.map(shown)}],
       series: [{label: "Time", value: (_, at) => at == null ? "–" : label(at)}].concat(
         series.map((each, i) => last - i).map((row) => ({
           label: series[row].label,

@@ -40,12 +40,11 @@ def build_api(
     ready: Mapping[str, Check],
     statements: Iterable[APIRouter] = (),
     others: Iterable[APIRouter] = (),
-    refused_calls: RefusedCalls | None = None,
 ) -> FastAPI:
     """The application. `registry` None: another registry is used, and its routes are not served here.
 
     `statements`: routers of what analysts and the payment service read; `others` say themselves who may call them.
-    `refused_calls` None: calls without a right are counted and logged, and not recorded.
+    Calls without a right are counted and logged. They are recorded, too, where `record_refused_calls` has said how.
     """
     api = FastAPI(
         title="credits",
@@ -55,7 +54,7 @@ def build_api(
         redoc_url=None,
         redirect_slashes=False,  # an address has one form, and a redirect would repeat what `Host` says
     )
-    api.state.refused_calls = refused_calls or RefusedCalls(None)
+    api.state.refused_calls = RefusedCalls(None)
     api.add_middleware(Segments)
     install_problems(api)
 
@@ -78,3 +77,8 @@ def build_api(
         api.include_router(registry_router(registry), dependencies=[Depends(allowed(EVERY_ROLE))])
     describe(api)
     return api
+
+
+def record_refused_calls(api: FastAPI, refused_calls: RefusedCalls) -> None:
+    """Record calls without a right with these from now on."""
+    api.state.refused_calls = refused_calls

@@ -17,7 +17,7 @@ import structlog
 
 from schemas.topics import Topics
 from streams.api.account_view import AccountView
-from streams.api.app import build_api
+from streams.api.app import build_api, record_refused_calls
 from streams.api.audit_routes import audit_router
 from streams.api.authorize import Authorizer
 from streams.api.authorize_routes import authorize_router
@@ -145,8 +145,8 @@ class HttpParts:
             ready=ready,
             statements=[invoices_router(desk), statements_router(desk)],
             others=others,
-            refused_calls=RefusedCalls(functools.partial(self._intake.offer, topics.name("refused_calls"))),
         )
+        record_refused_calls(api, RefusedCalls(functools.partial(self._intake.offer, topics.name("refused_calls"))))
         return FastRoutes(api, self._authorizer, self._balances)
 
     def _pages(self, past: ReadingDesk, desk: Desk, sessions: Sessions, queries: QueryDesk) -> Parts:

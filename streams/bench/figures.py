@@ -59,8 +59,6 @@ class Figures:
     """What the accounts' view takes by itself (`view_alone`)."""
     http_rate: float | None = None
     """Events over HTTP, in batches of 500, to one process on one core."""
-    http_cpu_rate: float | None = None
-    """The same for each second of the process's time."""
     holds_per_second: int = 0
     """Calls: half of them placings, half captures."""
     hold_p50_ms: float | None = None

@@ -66,7 +66,6 @@ class ApiAlone(LocalSystem):
 class HttpRate:
     """Events answered 202 a second, and for each second of the process's time; milliseconds of a batch."""
 
-    events: int
     per_second: float
     per_cpu_second: float
     batch_p50_ms: float
@@ -79,8 +78,8 @@ class _Load:
 
     address: str
     body: bytes
-    stop: threading.Event = field(default_factory=threading.Event)
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    stop: threading.Event = field(init=False, default_factory=threading.Event)
+    lock: threading.Lock = field(init=False, default_factory=threading.Lock)
     batches: int = 0
     answered: list[tuple[float, float]] = field(default_factory=list)
     """When each answer came, and how long it took; monotonic seconds."""
@@ -154,7 +153,7 @@ def _run(load: _Load, pid: int, seconds: float) -> HttpRate:
     took = [took for at, took in load.answered if begun <= at < ended]
     events = len(took) * BATCH
     of_batch = [quantile([each * 1_000 for each in took], part) for part in (0.5, 0.99)]
-    return HttpRate(events, events / (ended - begun), events / max(used, 1e-9), *of_batch)
+    return HttpRate(events / (ended - begun), events / max(used, 1e-9), *of_batch)
 
 
 def _send(load: _Load) -> None:

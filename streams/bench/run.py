@@ -269,7 +269,7 @@ def _note_latency(figures: Figures, options: Options, found: array[float]) -> No
 def _http(settings: Settings, options: Options, figures: Figures, screen: Screen) -> None:
     screen.say(f"usage over HTTP in batches of {http_rate.BATCH} for {options.http_s:.0f} s, one process on one core")
     found = http_rate.measure(settings, options.http_s, screen.log)
-    figures.http_rate, figures.http_cpu_rate = found.per_second, found.per_cpu_second
+    figures.http_rate = found.per_second
     figures.notes.append(
         f"HTTP: {http_rate.BATCH} events answered in p50 {found.batch_p50_ms:.0f} ms, p99 {found.batch_p99_ms:.0f} ms; "
         f"{found.per_cpu_second:,.0f} events for each second of the process's time"

@@ -85,7 +85,10 @@ def account_of() -> Account:
     budget = {"budget_id": "b", "unit": "USD", "scope": {"user_id": "u1"}, "window": "month", "limit": "900000"}
     _do(account, Purchase("p", "org", AT, "USD", 10**6 * NANOS))
     for number, (kind, body) in enumerate(((SettingKind.MONTH_LIMITS, limits), (SettingKind.BUDGET, budget))):
-        _do(account, Setting(f"s{number}", "org", AT, "bench", ActorRole.SYSTEM, kind, json.dumps(body)))
+        _do(
+            account,
+            Setting(f"s{number}", "org", AT, "bench", ActorRole.SYSTEM, kind=kind, body=json.dumps(body)),
+        )
     return account
 
 

@@ -67,23 +67,19 @@ def create(
     if if_none and len(keyring):
         note("there are keys already; none was made")
         return
-    fields: dict[str, Any] = {"requests_per_s": requests_per_s}
-    if like is not None:
-        model = known(keyring.get(like), like)
-        fields = {"requests_per_s": requests_per_s or model.requests_per_s}
-        fields |= {"roles": model.roles, "organisations": model.organisations, "name": model.name}
+    fields = {} if like is None else terms_of(known(keyring.get(like), like))
+    if requests_per_s is not None:
+        fields["requests_per_s"] = requests_per_s
     if role:
         fields["roles"] = tuple(dict.fromkeys(role))
     if org or every_org:
         fields["organisations"] = organisations_of(org or [], every_org=every_org)
     if name is not None or "name" not in fields:
         fields["name"] = name_of(name or "")
-    if "roles" not in fields:
-        raise OperatorError("a key needs a role", f"give --role: {', '.join(KeyRole)}")
-    if "organisations" not in fields:
-        raise OperatorError("a key needs organisations", "give --org ORG (several times), or --every-org")
-    expires_at = None if expires is None else end_of(expires, now)
-    token, key = create_key(settings, KeyTerms(expires_at=expires_at, **fields), now)
+    refuse_missing(fields)
+    if expires is not None:
+        fields["expires_at"] = end_of(expires, now)
+    token, key = create_key(settings, KeyTerms(**fields), now)
     if as_json:
         print_json({"key": token, "record": key.encode().decode(), **shown(key, now)})
         return
@@ -134,6 +130,24 @@ def known(key: ApiKey | None, key_id: str) -> ApiKey:
     if key is None:
         raise OperatorError(f"there is no key {key_id}", "see `credits keys list`")
     return key
+
+
+def terms_of(model: ApiKey) -> dict[str, Any]:
+    """What a key takes over from another one."""
+    return {
+        "roles": model.roles,
+        "organisations": model.organisations,
+        "name": model.name,
+        "requests_per_s": model.requests_per_s,
+    }
+
+
+def refuse_missing(terms: dict[str, Any]) -> None:
+    """Raise `OperatorError` where a key would be for nothing."""
+    if "roles" not in terms:
+        raise OperatorError("a key needs a role", f"give --role: {', '.join(KeyRole)}")
+    if "organisations" not in terms:
+        raise OperatorError("a key needs organisations", "give --org ORG (several times), or --every-org")
 
 
 def organisations_of(orgs: list[str], *, every_org: bool) -> tuple[str, ...]:

@@ -90,7 +90,16 @@ def import_prices(
     if file_format is not PriceFormat.OWN:
         from streams.cli.prices_import import Choice, import_file
 
-        choice = Choice(file_format.value, file, provider or [], model or [], factor, wallet, valid_from, end_gone)
+        choice = Choice(
+            source=file_format.value,
+            file=file,
+            providers=provider or [],
+            models=model or [],
+            factor=factor,
+            wallet=wallet,
+            valid_from=valid_from,
+            end_gone=end_gone,
+        )
         import_file(choice, dry_run=dry_run, as_json=as_json)
         return
     if file is None:

@@ -129,7 +129,7 @@ class HttpLeaseServer:
             return Unknown(code, retry_s)
         if status not in (402, 403, 409):
             log.warning("The server takes no such lease: %s", document.get("detail", status))
-        return Refused(code, retry_s)
+        return Refused(code, retry_s=retry_s)
 
     def report(self, report: LeaseReport) -> Booked | Unbookable | Unknown:
         """See `LeaseServer`."""

@@ -125,11 +125,11 @@ def rate_by(tariff: Tariff, usage: Quantities, used: Mapping[str, int] = NOTHING
     return Rated(
         charge.cost,
         tariff.wallet,
-        tariff.unit_price,
-        tariff.output_unit_price,
-        tariff.billing_unit,
-        charge.components,
-        charge.counted,
+        unit_price=tariff.unit_price,
+        output_unit_price=tariff.output_unit_price,
+        billing_unit=tariff.billing_unit,
+        components=charge.components,
+        counted=charge.counted,
     )
 
 

@@ -167,7 +167,7 @@ def asked_of(given: UsageParameters, zone: str, now: int) -> Asked:
         if not colon or name not in DIMENSIONS:
             raise ProblemError(422, "invalid_field", "filter: write it as dimension:value")
         wanted.setdefault(name, []).append(value)
-    return Asked(metric, by, first, last, granularity, given.wallet, wanted)
+    return Asked(metric, by, first, last, grain=granularity, wallet=given.wallet, filters=wanted)
 
 
 def _grain(first: date, last: date) -> Granularity:

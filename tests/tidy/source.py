@@ -10,7 +10,7 @@ import ast
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -68,7 +68,9 @@ def _loaded(tree: ast.AST) -> Iterator[ast.AST]:
         yield from _loaded(child)
 
 
+@cache
 def _module(path: Path) -> Module:
+    """Read and parsed once, whichever folders a test asks for."""
     parts = path.relative_to(ROOT).with_suffix("").parts
     return Module(".".join(parts[:-1] if parts[-1] == "__init__" else parts), path, path.read_text(encoding="utf-8"))
 

@@ -76,7 +76,7 @@ class Scope:
 
 @dataclass(frozen=True)
 class Owner:
-    """A class with fields. `optional`: those with a default."""
+    """A class with fields. `optional`: those with a default that its constructor may replace."""
 
     name: str
     fields: tuple[str, ...]
@@ -97,7 +97,11 @@ def owners(tree: ast.AST) -> Iterator[Owner]:
             ]
             found = [each for each in found if "ClassVar" not in ast.unparse(each.annotation)]
             names = tuple(ast.unparse(each.target) for each in found)
-            optional = frozenset(ast.unparse(each.target) for each in found if each.value is not None)
+            optional = frozenset(
+                ast.unparse(each.target)
+                for each in found
+                if each.value is not None and "init=False" not in ast.unparse(each.value)
+            )
             yield Owner(node.name, names, optional, "Struct" in bases)
 
 

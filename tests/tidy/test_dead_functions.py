@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator, Sequence
+from functools import cache
 
 from tests.tidy.source import Module, modules
 
@@ -18,8 +19,6 @@ ALLOWED = {
     "projections.projector.Projector.on_stop": "mode calls it when the service ends",
     "projections.projector.Projector.queued_rows": "a test holds the queue to its bound",
     "streams.api.paths.SegmentConvertor.to_string": "an abstract method of Starlette's; called to make an address",
-    "streams.api.problems.AsciiJson.render": "Starlette calls it for each answer",
-    "streams.api.registry_routes.RegistryAnswer.render": "Starlette calls it for each answer",
     "streams.api.server._Server.capture_signals": "uvicorn calls it around serving",
     "streams.engine.health.BoundedServer.service_actions": "socketserver calls it between two connections",
     "streams.engine.seen.SeenMemory.memory_bytes": "a test holds the memory to 32 bytes an id",
@@ -71,6 +70,7 @@ def mentions(module: Module) -> Iterator[str]:
             yield node.value.rpartition(":")[2]
 
 
+@cache
 def unused() -> set[str]:
     """Public functions whose name no module mentions."""
     used = {name for module in modules(*USERS) for name in mentions(module)}

@@ -17,7 +17,7 @@ import pytest
 from schemas.codec import decode_one
 from schemas.times import format_time
 from schemas.topics import Topics
-from streams.api.app import build_api
+from streams.api.app import build_api, record_refused_calls
 from streams.api.door import Door
 from streams.api.idempotency_log import IdempotencyLog
 from streams.api.intake import Intake
@@ -63,7 +63,8 @@ class Served:
         used_keys.wait_until_current(20)
         router = write_router(intake, versions, partial(refuse_ties, settings, registry), used_keys)
         calls = RefusedCalls(partial(intake.offer, Topics(settings.namespace).name("refused_calls")))
-        api = build_api(balances=balances, registry=None, live={}, ready={}, others=[router], refused_calls=calls)
+        api = build_api(balances=balances, registry=None, live={}, ready={}, others=[router])
+        record_refused_calls(api, calls)
         door = Door(lambda: self.keys.keyring, "local", loopback=True)
         host, port = stack.enter_context(serving(server_config(api, settings, door)))
         self.client = stack.enter_context(httpx.Client(base_url=f"http://{host}:{port}", timeout=30, trust_env=False))

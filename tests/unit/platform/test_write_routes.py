@@ -17,7 +17,7 @@ from schemas.enums import InputKind
 from schemas.events import Usage
 from schemas.fields import Record
 from schemas.records import BundledSchemas, bundled_id
-from streams.api.app import build_api
+from streams.api.app import build_api, record_refused_calls
 from streams.api.cloud_events import BATCH, EVENTS_MAX, KINDS, ONE, PLAIN
 from streams.api.door import Door
 from streams.api.guard import Guard
@@ -110,7 +110,8 @@ class Place:
         router = write_router(anything, versions, self._check_prices, OwnLog())
         self.recorded: list[dict[str, Any]] = []
         calls = RefusedCalls(self._record)
-        api = build_api(balances=balances, registry=None, live={}, ready={}, others=[router], refused_calls=calls)
+        api = build_api(balances=balances, registry=None, live={}, ready={}, others=[router])
+        record_refused_calls(api, calls)
         door = Door(lambda: Keyring(keys), "local", loopback=True, wall_us=lambda: NOW)
         guarded = Guard(api, HostRule("127.0.0.1", ["testserver"]), door, body_bytes_max=BODY_MAX)
         self.client = TestClient(guarded, raise_server_exceptions=False)

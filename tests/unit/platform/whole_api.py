@@ -17,7 +17,7 @@ from schemas.fields import Record
 from schemas.records import BundledSchemas, bundled_id
 from streams.api.account_view import AccountView
 from streams.api.alert_stream import alert_stream_router
-from streams.api.app import build_api
+from streams.api.app import build_api, record_refused_calls
 from streams.api.authorize import Authorizer
 from streams.api.authorize_routes import authorize_router
 from streams.api.compatible_routes import compatible_router
@@ -263,8 +263,8 @@ class WholeApi:
             ready={},
             statements=[invoices_router(desk), statements_router(desk)],
             others=[*others, authorize_router(Authorizer(Accounts(self.kafka), Listed()))],
-            refused_calls=RefusedCalls(self._record),
         )
+        record_refused_calls(self.api, RefusedCalls(self._record))
         door = Door(lambda: Keyring(keys), "local", loopback=True, wall_us=lambda: NOW)
         self.app = Guard(self.api, HostRule("127.0.0.1", ["testserver"]), door, body_bytes_max=BODY_MAX)
 

@@ -43,11 +43,16 @@ class Stopping:
         self._writer.setblocking(False)
         for each in SIGNALS:
             signal.signal(each, _ignore_signal)
-        signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+        self.take_signals()
         threading.Thread(target=self._listen, name="signals", daemon=True).start()
+
+    def take_signals(self) -> None:
+        """Let signals reach this again. An event loop of libuv takes them for itself when it begins to run."""
+        signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
 
     def graceful_stop_event(self) -> asyncio.Event:
         """An event of the running loop. From now on a signal sets it and starts the deadline."""
+        self.take_signals()
         event = asyncio.Event()
         loop = asyncio.get_running_loop()
 

@@ -92,6 +92,7 @@ async def _serve(
     and beside it ClickHouse; `announce` is called with the address once it answers, and ClickHouse does or is known to
     be away. `own_folder`: the data folder is this process's, and commands of this machine find a key there.
     """
+    stopping.take_signals()
     listening = listen(settings.http_host, settings.http_port)
     check_keys_file(settings)
     await asyncio.to_thread(topics_admin.apply, settings)

@@ -17,7 +17,8 @@ STEP_RECORDS = 1_000
 
 FILE_HELP = (
     "JSON lines, one record each; - reads standard input. In place of the field that ends in _nanos a line may give "
-    "amount, cost, price_paid, quantity or unit_price: whole units, as a decimal string."
+    "amount, cost, factor, free_quantity, minimum, package_size, price_paid, quantity or unit_price: whole units, as a "
+    "decimal string."
 )
 """The names are those of `schemas.jsonl.short_names`, which is too much to load for a help text; a test compares."""
 

@@ -60,7 +60,7 @@ def test_an_account_with_one_grant_is_small() -> None:
     world = World()
     world.buy("100")
     world.use("1")
-    assert len(encode_account(world.account())) <= 204
+    assert len(encode_account(world.account())) <= 205
 
 
 def test_nothing_is_decided_while_something_is_due() -> None:

@@ -53,7 +53,10 @@ def claims() -> Claims:
 
 def test_released_schemas_are_there_without_a_topic() -> None:
     usage = claims().versions("ns.credits.usage.v1-value")
-    assert [(each.version, each.schema_id) for each in usage] == [(1, bundled_id("usage", 1))]
+    assert [(each.version, each.schema_id) for each in usage] == [
+        (1, bundled_id("usage", 1)),
+        (2, bundled_id("usage", 2)),
+    ]
     assert claims().schema(bundled_id("entry")) == avro_text("entry")
 
 

@@ -33,6 +33,7 @@ from streams.api.intake import not_taken
 from streams.api.invoices import invoices_router
 from streams.api.lease_routes import leases_router
 from streams.api.listing_routes import listing_router
+from streams.api.query_routes import QueryDesk, query_router
 from streams.api.reading import ReadingDesk
 from streams.api.refused_calls import RefusedCalls
 from streams.api.setting_versions import Name, Version
@@ -255,6 +256,7 @@ class WholeApi:
             compatible_router(intake, reading, balances, {key.key_id: key for key in keys}.get, clock=lambda: NOW),
             holds_router(holds),
             leases_router(holds, intake),
+            query_router(QueryDesk(client)),
         ]
         self.api: FastAPI = build_api(
             balances=balances,

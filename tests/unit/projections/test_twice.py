@@ -33,14 +33,20 @@ VERSIONED = {
 """Tables with a version, and what an older version of each row may say otherwise."""
 
 LOT = {"grant_id": "g", "kind": "promotional", "amount_nanos": 5, "priority": 50, "price_paid_nanos": None}
+PART = {"unit_price_nanos": 10**6, "billing_unit": "token", "price_id": "p"}
+PARTS = [
+    PART | {"meter": "input_tokens", "quantity_nanos": 600 * 10**9, "amount_nanos": 6 * 10**8},
+    PART | {"meter": "cache_read_tokens", "quantity_nanos": 400 * 10**9, "amount_nanos": 4 * 10**8},
+]
 LIMITS = '{"kind":"month_limits","body":{"unit":"USD","alert_threshold":"8","allowed_limit":"9"},"before":null}'
 MORE = [
     org_setting(1, "Asia/Tokyo", NOON, org="zone"),
     entry("zone", 2, 5 * 10**9, kind="purchase", grants=[LOT | {"currency": None, "expires_at": None}]),
     entry("zone", 3, 0, kind="setting", details=LIMITS, source_topic=TOPICS.name("settings")),
-    entry("zone", 4, -(10**9), operation="chat", recorded_at=NOON + 40 * 24 * 3_600 * 10**6),
+    entry("zone", 4, -(10**9), operation="chat", model="m", recorded_at=NOON + 40 * 24 * 3_600 * 10**6,
+          input_tokens=1_000, cache_read_tokens=400, components=PARTS),
     entry("zone", 5, -(10**9), kind="transfer_out", counterparty_org_id="acme", actor="ann", event_id="on-the-way"),
-]
+]  # fmt: skip
 
 
 @pytest.fixture

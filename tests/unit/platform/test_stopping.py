@@ -103,3 +103,12 @@ def test_a_failure_has_the_same_limit(start: Start) -> None:
     status, output = ended(process, GRACE_S + SOON_S)
     assert status == 1
     assert output.startswith("Stopping took more than")
+
+
+def test_a_loop_of_libuv_does_not_keep_the_signals(start: Start) -> None:
+    """It takes them for itself when it begins to run, after this process has set up its own way."""
+    loop = "\nimport uvloop\nasyncio.run = asyncio.Runner(loop_factory=uvloop.new_event_loop).run\n"
+    process = start(loop + IN_ORDER.format(then=""))
+    process.send_signal(signal.SIGTERM)
+    status, _ = ended(process, SOON_S)
+    assert status == 0

@@ -99,7 +99,7 @@ def query_router(desk: QueryDesk) -> APIRouter:
     """The route."""
     router = APIRouter(prefix="/v1", tags=["usage"])
 
-    @router.post("/query", response_model=None, responses=ANSWERS)
+    @router.post("/query", response_model=None, responses=ANSWERS, openapi_extra=BODY)
     async def query(request: Request, body: QueryBody, caller: Annotated[Caller, Depends(allowed(ASKS))]) -> Response:
         """Run one SELECT over the tables and views of the data dictionary, within limits of time, memory and rows."""
         if not caller.is_for_all:
@@ -115,6 +115,9 @@ def query_router(desk: QueryDesk) -> APIRouter:
     return router
 
 
+BODY: Final = {
+    "requestBody": {"content": {"application/json": {"example": {"query": "SELECT org_id FROM v_balances LIMIT 1"}}}}
+}
 _PROBLEM: Final[dict[str, Any]] = {"content": {"application/problem+json": {}}}
 ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
     200: {"model": QueryAnswer, "content": {CSV: {}, PARQUET: {}}},

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 
 TOKENS = {"token": 1, "1000_tokens": 1_000, "1000000_tokens": 1_000_000}
+SEVERAL = TOKENS | {"1000_units": 1_000, "1000000_units": 10**6, "1000000000_units": 10**9}
+"""How many of its meter a billing unit is, where it is not one."""
 OVER_TIME = ("minute", "hour", "gpu_hour")
 NANOS = 10**9
 
@@ -82,7 +84,7 @@ class Price:
         cost, begins = Fraction(0), min(quantity, self.free_quantity)
         for up_to, unit_price in (*self.tiers, (quantity, self.unit_price)):
             part = max(0, min(quantity, up_to) - begins)
-            cost += Fraction(part * unit_price, NANOS * TOKENS.get(self.billing_unit, 1))
+            cost += Fraction(part * unit_price, NANOS * SEVERAL.get(self.billing_unit, 1))
             begins += part
         return cost
 

@@ -130,6 +130,8 @@ def rate(
     if not best and not totals:
         raise Unrated("unknown_price")
     said = {name: count * NANOS for name, count in work.parts.items()}
+    counts = {"input_tokens": work.input_tokens * NANOS, "output_tokens": work.output_tokens * NANOS, **said}
+    _refuse_larger_parts(counts)  # also where tokens are not what is priced
     if totals and totals[-1].billing_unit not in TOKENS:
         quantity = NANOS if work.quantity is None else work.quantity
         if totals[-1].billing_unit in OVER_TIME and work.replicas is not None:
@@ -145,7 +147,31 @@ def rate(
             sided = [price for price in totals if price.direction in ("any", direction)]
             if sided:
                 best[total] = sided[-1]
+    best = _in_one_wallet(best, said)
     return _charge(best, _each_once(said, best), used or {})
+
+
+def _refuse_larger_parts(counts: Mapping[str, int]) -> None:
+    """The parts of a total add up to it at most."""
+    own = dict(counts)
+    for name, count in counts.items():
+        if TOTAL_OF.get(name) in own:
+            own[TOTAL_OF[name]] -= count
+        elif name in TOTAL_OF and count:
+            raise Unrated("invalid_field")
+    if any(count < 0 for count in own.values()):
+        raise Unrated("invalid_field")
+
+
+def _in_one_wallet(best: Mapping[str, Price], said: Mapping[str, int]) -> dict[str, Price]:
+    """The prices in the wallet that pays for the totals; what is used may have no price in another one."""
+    totals = [best[name] for name in ("input_tokens", "output_tokens", "quantity") if name in best]
+    if len({price.wallet for price in totals}) > 1:
+        raise Unrated("unknown_price")
+    wallet = (totals or list(best.values()))[0].wallet
+    if any(said.get(name) and price.wallet != wallet for name, price in best.items()):
+        raise Unrated("unknown_price")
+    return {name: price for name, price in best.items() if price.wallet == wallet}
 
 
 def _each_once(said: Mapping[str, int], best: Mapping[str, Price]) -> dict[str, int]:
@@ -154,10 +180,6 @@ def _each_once(said: Mapping[str, int], best: Mapping[str, Price]) -> dict[str, 
     for name, count in said.items():
         if TOTAL_OF.get(name) in own:
             own[TOTAL_OF[name]] -= count
-        elif name in TOTAL_OF and count:
-            raise Unrated("invalid_field")
-    if any(count < 0 for count in own.values()):
-        raise Unrated("invalid_field")
     placed: dict[str, int] = defaultdict(int)
     for name, count in own.items():
         nearest: str | None = name

@@ -300,11 +300,11 @@ class _Rating:
         for number, tariff in enumerate(self._tariffs):
             if not tariff.linear or max(tariff.scale, *(rate.scaled for rate in tariff.column_rates)) > PRODUCT_MAX:
                 continue
+            meters = tuple(rate.meter for rate in tariff.column_rates)
             if tariff.whole is None:
-                meters = tuple(rate.meter for rate in tariff.column_rates)
                 shapes.setdefault((*meters, tariff.elsewhere), []).append(number)
             elif tariff.whole.rate.denominator == 1:
-                shapes.setdefault((tariff.whole.price.billing_unit,), []).append(number)
+                shapes.setdefault((tariff.whole.price.billing_unit, *meters, tariff.elsewhere), []).append(number)
         of_shape = np.full(len(self._tariffs) + 1, _ALONE)
         for shape, numbers in enumerate(shapes.values()):
             of_shape[numbers] = shape
@@ -410,8 +410,9 @@ class _Rating:
         units, rest, quantity = units[~bad], rest[~bad], quantity[~bad]
         price = np.array(rates, np.int64)[place]
         cost = units * price + (rest * price + NANOS // 2) // NANOS
+        whole = [rate is tariffs[0].whole for rate in tariffs[0].column_rates].index(True)
         starts = np.array([self._describe(tariff) for tariff in tariffs], np.int64)[place]
-        self._note(rows, quantity, starts, quantity, cost)
+        self._note(rows, quantity, starts + whole, quantity, cost)
         self.costs[rows] = cost
         return left
 

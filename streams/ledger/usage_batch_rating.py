@@ -147,13 +147,10 @@ def _meters_of(found: Kinds) -> list[set[str]]:
 def _priced(plan: RatingPlan, at: int, meters: set[str]) -> bool:
     """Whether all of these have a price, in requests of any size."""
     try:
-        return all(
-            plan.tariff(at, size).prices(meter)
-            for size in (0, *(above + 1 for above in plan.thresholds))
-            for meter in meters
-        )
+        tariffs = [plan.tariff(at, size) for size in (0, *(above + 1 for above in plan.thresholds))]
     except DeadLetter as refusal:
         return refusal.code is not DeadLetterCode.UNKNOWN_PRICE
+    return all(tariff.prices(meter) for tariff in tariffs for meter in meters)
 
 
 def _lengths(batch: pa.RecordBatch) -> Int64s:

@@ -129,16 +129,20 @@ def unpriced(found: Kinds, prices: PriceList, account: Callable[[str], Account] 
 
 
 def _meters_of(found: Kinds) -> list[set[str]]:
-    """Of each kind the meters that some usage of it has more than 0 of."""
+    """Of each kind the meters that some usage of it has more than 0 of; one that says none is of one `quantity`."""
     batch, numbers = found.batch, found.numbers
+    says_none = np.ones(len(batch), np.bool_)
     meters: list[set[str]] = [set() for _ in found.kinds]
     for meter in NAMED_METERS:
         column = batch.column(meter)
         if column.null_count < len(column):
             used = pc.fill_null(pc.greater(column, 0), False).to_numpy(zero_copy_only=False)
+            says_none &= ~used
             for number in np.unique(numbers[used]).tolist():
                 meters[number].add(meter)
     lengths = _lengths(batch)
+    for number in np.unique(numbers[says_none & (lengths == 0)]).tolist():
+        meters[number].add(QUANTITY)
     for row in np.flatnonzero(lengths).tolist():
         meters[numbers[row]].update(meter for meter, quantity in batch.column("quantities")[row].as_py() if quantity)
     return meters

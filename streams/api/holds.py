@@ -29,6 +29,7 @@ from schemas.times import format_time
 from streams.api.problems import AsciiJson, ProblemError, problem
 from streams.api.shared_wait import SharedWait
 from streams.kafka.decisions import Decision, DecisionKey, DecisionReader
+from streams.recent import remember
 
 if TYPE_CHECKING:
     from streams.api.intake import Intake
@@ -66,10 +67,7 @@ class RequestTimes:
             return known[1]
         if known is not None and key.action is HoldAction.PLACE:
             raise ReusedHoldError
-        self._requests[key] = (digest, now_us)
-        self._requests.move_to_end(key)
-        if len(self._requests) > self._requests_max:
-            self._requests.popitem(last=False)
+        remember(self._requests, key, (digest, now_us), self._requests_max)
         return now_us
 
 

@@ -26,6 +26,7 @@ from typing import Any, Final, Protocol
 from schemas.fields import ID_CHARACTERS_MAX
 from streams.api.problems import ProblemError
 from streams.errors import KafkaUnavailableError
+from streams.recent import remember
 
 KEYS_MAX: Final = 100_000
 """About 700 bytes each: 70 MB. The oldest is forgotten first."""
@@ -75,10 +76,7 @@ class Uses:
             return
         use = self.get(name, at_ms)
         if what == "claim" and (use is None or _gives_way(use, digest, str(record.get("instead", "")), at_ms)):
-            self._uses.pop(name, None)
-            self._uses[name] = Use(digest, claim, at_ms)
-            while len(self._uses) > self._keys_max:
-                self._uses.popitem(last=False)
+            remember(self._uses, name, Use(digest, claim, at_ms), self._keys_max)
         elif use is not None and use.claim == claim and use.answer is None:
             if what == "answered" and isinstance(record.get("answer"), dict):
                 use.answer = record["answer"]
@@ -147,9 +145,7 @@ class UsedKeys:
     def failed(self, call: Call) -> None:
         """It was not done. This process knows it at once, others as soon as Kafka has it."""
         claim = self._claims.pop(call)
-        self._given_up[claim] = None
-        while len(self._given_up) > FAILED_MAX:
-            self._given_up.popitem(last=False)
+        remember(self._given_up, claim, None, FAILED_MAX)
         self._log.offer(name_of(call), _record("failed", claim))
 
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from streams.api.refusals import refusals
+from streams.recent import remember
 
 if TYPE_CHECKING:
     from fastapi import Request
@@ -99,17 +100,11 @@ class RefusedCalls:
             return None
         hour = self._hours.get(actor)
         if hour is None or now_s - hour.began_at_s >= HOUR_S:
-            self._hours.pop(actor, None)
-            hour = self._hours[actor] = _Hour(now_s)
-            while len(self._hours) > KEYS_MAX:
-                self._hours.popitem(last=False)
+            hour = remember(self._hours, actor, _Hour(now_s), KEYS_MAX)
         if hour.records >= PER_HOUR:
             return None
         hour.records += 1
-        self._calls.pop(call, None)
-        self._calls[call] = _Repeated(now_s)
-        while len(self._calls) > CALLS_MAX:
-            self._calls.popitem(last=False)
+        remember(self._calls, call, _Repeated(now_s), CALLS_MAX)
         return 0 if known is None else known.since
 
 

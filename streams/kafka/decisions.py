@@ -28,6 +28,7 @@ from schemas.partitioner import partition_of
 from streams.errors import OperatorError
 from streams.kafka.latest import LatestRecords
 from streams.kafka.reader import committed_ends, read_range
+from streams.recent import remember
 
 if TYPE_CHECKING:
     from streams.settings import Settings
@@ -151,10 +152,7 @@ class DecisionReader(LatestRecords):
         before = None if allowed else self.known(key)
         if before is not None and before["allowed"]:
             return
-        self._recent[key] = value
-        self._recent.move_to_end(key)
-        while len(self._recent) > self._decisions_max:
-            self._recent.popitem(last=False)
+        remember(self._recent, key, value, self._decisions_max)
 
     def _decoded(self, message: Message) -> Decision | None:
         try:

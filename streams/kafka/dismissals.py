@@ -20,6 +20,7 @@ from schemas.dismissals import Dismissal, dismissal_of
 from streams.errors import KafkaUnavailableError
 from streams.kafka.clients import producer_config
 from streams.kafka.latest import LatestRecords
+from streams.recent import remember
 
 if TYPE_CHECKING:
     from streams.settings import Settings
@@ -80,7 +81,4 @@ class Dismissals(LatestRecords):
             self._remember(found)
 
     def _remember(self, found: Dismissal) -> None:
-        self._kept[(found.org_id, found.alert_id)] = found
-        self._kept.move_to_end((found.org_id, found.alert_id))
-        while len(self._kept) > KEPT_MAX:
-            self._kept.popitem(last=False)
+        remember(self._kept, (found.org_id, found.alert_id), found, KEPT_MAX)

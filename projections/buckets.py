@@ -29,8 +29,8 @@ import pyarrow.compute as pc
 
 from projections.columns import AMOUNT, COUNT, Ints, constant, decimals_of_halves, ints, text
 from schemas.amounts import AMOUNT_MAX
-from schemas.enums import BillingUnit, EntryKind, EntryReason
-from schemas.meters import NAMED_METERS, is_part_of
+from schemas.enums import EntryKind, EntryReason
+from schemas.meters import NAMED_METERS, TOKENS_PER_UNIT, is_part_of
 
 DIMENSIONS = (
     "org_id",
@@ -63,7 +63,6 @@ COUNTS = ("requests", "entries")
 
 DIMS_ID_BYTES = 16
 ONE_UNIT_NANOS = 10**9
-TOKEN_UNITS = (BillingUnit.TOKEN, BillingUnit.THOUSAND_TOKENS, BillingUnit.MILLION_TOKENS)
 
 HOUR_US = 3_600 * 10**6
 DAY_US = 24 * HOUR_US
@@ -217,13 +216,10 @@ def _costs_as_total(batch: Any, entries: Ints, parts: Any, cost: Ints) -> Ints:
         units = batch.column("billing_unit").take(pa.array(entries[rows])).to_pylist()
         quantities = parts.field("quantity_nanos").take(pa.array(rows)).to_pylist()
         for row, price, unit, quantity in zip(rows.tolist(), prices, units, quantities, strict=True):
-            per = _TOKENS_PER_UNIT.get(unit)
+            per = TOKENS_PER_UNIT.get(unit)
             if price is not None and per is not None:
                 costs[row] = min(quantity * price // (per * ONE_UNIT_NANOS), AMOUNT_MAX)
     return costs
-
-
-_TOKENS_PER_UNIT = {BillingUnit.TOKEN: 1, BillingUnit.THOUSAND_TOKENS: 1_000, BillingUnit.MILLION_TOKENS: 1_000_000}
 
 
 def _rows(
@@ -464,7 +460,7 @@ def _quantities(batch: Any) -> Ints:
     if not given.null_count:
         return ints(given)
     units = text(batch.column("billing_unit"))
-    uncounted = pc.is_in(units, pa.array(["", *TOKEN_UNITS], pa.string()))
+    uncounted = pc.is_in(units, pa.array(["", *TOKENS_PER_UNIT], pa.string()))
     return np.where(_mask(pc.and_not(pc.is_null(given), uncounted)), ONE_UNIT_NANOS, ints(given))
 
 

@@ -18,7 +18,7 @@ from projections.buckets import DIMENSIONS as BUCKET_DIMENSIONS
 from projections.queries import Query
 from projections.reads import Document, Reads, TooWideError, document_of
 from projections.spans import DAY_US, SECOND_US, Granularity, Source, TooManySpansError, cut, local_text, source_of
-from schemas.enums import BillingUnit
+from schemas.meters import TOKENS_PER_UNIT
 from schemas.times import format_time
 
 DIMENSIONS: Final = tuple(name for name in BUCKET_DIMENSIONS if name != "org_id")
@@ -36,9 +36,7 @@ _TIMES: Final = {
     Source.HOURLY: "toInt64(toUnixTimestamp(hour))",
     Source.ENTRIES: "toUnixTimestamp64Micro(occurred_at)",
 }
-_TOKEN_UNITS: Final = ", ".join(
-    f"'{unit}'" for unit in ("", BillingUnit.TOKEN, BillingUnit.THOUSAND_TOKENS, BillingUnit.MILLION_TOKENS)
-)
+_TOKEN_UNITS: Final = ", ".join(f"'{unit}'" for unit in ("", *TOKENS_PER_UNIT))
 
 OF_USAGE: Final = "(kind IN ('usage', 'correction') OR (kind = 'refund' AND reason = 'usage_refunded'))"
 """The entries that count as usage: the others move credits."""

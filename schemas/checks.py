@@ -10,7 +10,7 @@ Rules of this file:
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -177,31 +177,33 @@ def _word_doubts(words: pa.Array, column: pa.Array) -> Doubts | None:
 
 
 def _quantity_doubts(limit: QuantitiesLimit, column: pa.MapArray) -> Doubts | None:
-    offsets = column.offsets.to_numpy()
-    lengths = np.diff(offsets)
-    start, count = int(offsets[0]), int(offsets[-1] - offsets[0])
-    if not count:
-        return None
-    doubts: Doubts = lengths > limit.entries
-    keys, values = column.keys.slice(start, count), column.items.slice(start, count)
-    for found in (_text_doubts(limit.key, keys), _mask(pc.is_in(keys, _RESERVED)), _number_doubts(limit.value, values)):
-        if found is not None:
-            doubts[np.repeat(np.arange(len(lengths)), lengths)[found]] = True
-    return doubts
+    def look(keys: pa.Array, values: pa.Array) -> Iterable[Doubts | None]:
+        return _text_doubts(limit.key, keys), _mask(pc.is_in(keys, _RESERVED)), _number_doubts(limit.value, values)
+
+    return _map_doubts(limit.entries, column, look)
 
 
 _RESERVED = pa.array(sorted(RESERVED))
 
 
 def _attribute_doubts(limit: AttributesLimit, column: pa.MapArray) -> Doubts | None:
+    def look(keys: pa.Array, values: pa.Array) -> Iterable[Doubts | None]:
+        return _text_doubts(limit.key, keys), _text_doubts(limit.value, values)
+
+    return _map_doubts(limit.entries, column, look)
+
+
+def _map_doubts(
+    entries_max: int, column: pa.MapArray, look: Callable[[pa.Array, pa.Array], Iterable[Doubts | None]]
+) -> Doubts | None:
+    """The maps with too many entries, and those with an entry that `look` doubts: it is given all keys and values."""
     offsets = column.offsets.to_numpy()
     lengths = np.diff(offsets)
     start, count = int(offsets[0]), int(offsets[-1] - offsets[0])
     if not count:
         return None
-    doubts: Doubts = lengths > limit.entries
-    for part, part_limit in ((column.keys, limit.key), (column.items, limit.value)):
-        found = _text_doubts(part_limit, part.slice(start, count))
+    doubts: Doubts = lengths > entries_max
+    for found in look(column.keys.slice(start, count), column.items.slice(start, count)):
         if found is not None:
             doubts[np.repeat(np.arange(len(lengths)), lengths)[found]] = True
     return doubts

@@ -16,6 +16,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
+from schemas.enums import BillingUnit
+
 DIMENSIONS: Final[Mapping[str, Mapping[str, str]]] = {
     "input_tokens": {"family": "tokens", "direction": "input"},
     "output_tokens": {"family": "tokens", "direction": "output"},
@@ -233,6 +235,24 @@ NAMED_METERS: Final = (
 RESERVED: Final = frozenset({*NAMED_METERS, QUANTITY, MINIMUM})
 """Names that `quantities` must not hold."""
 
+TOKENS_PER_UNIT: Final[Mapping[BillingUnit, int]] = {
+    BillingUnit.TOKEN: 1,
+    BillingUnit.THOUSAND_TOKENS: 1_000,
+    BillingUnit.MILLION_TOKENS: 1_000_000,
+}
+METER_UNITS: Final[Mapping[BillingUnit, int]] = {
+    **TOKENS_PER_UNIT,
+    BillingUnit.REQUEST: 1,
+    BillingUnit.MINUTE: 60,
+    BillingUnit.HOUR: 3_600,
+    BillingUnit.GPU_HOUR: 3_600,
+    BillingUnit.UNIT: 1,
+    BillingUnit.THOUSAND_UNITS: 1_000,
+    BillingUnit.MILLION_UNITS: 1_000_000,
+    BillingUnit.BILLION_UNITS: 1_000_000_000,
+}
+"""How many of a meter a billing unit is; a time is so many seconds, which is what such meters count."""
+
 _NONE: Final[Mapping[str, str]] = MappingProxyType({})
 
 
@@ -249,6 +269,12 @@ def is_part_of(part: str, total: str) -> bool:
 def totals_of(part: str) -> tuple[str, ...]:
     """The meters that every count of `part` is also a count of."""
     return _TOTALS.get(part, ())
+
+
+def nearest_totals_of(part: str) -> tuple[str, ...]:
+    """Those of them that are no totals of one another: what is within them is within all others, too."""
+    totals = totals_of(part)
+    return tuple(total for total in totals if not any(is_part_of(other, total) for other in totals))
 
 
 _TOTALS: Final[Mapping[str, tuple[str, ...]]] = {

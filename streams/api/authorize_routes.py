@@ -19,10 +19,9 @@ from streams.api.authorize import CHECKS_MAX, USAGE_FIELDS, Answer, Authorizer
 from streams.api.balance_routes import MinSeq
 from streams.api.callers import AUTHORIZES, Caller, allowed
 from streams.api.paths import ORG, OrgId
-from streams.api.problems import MEDIA_TYPE
+from streams.api.problems import MEDIA_TYPE, retry_after
 from streams.kafka.balances import iso_time
 
-MICROS = 1_000_000
 JSON_TYPE = "application/json"
 
 
@@ -156,5 +155,5 @@ def as_http(answer: Answer, at: int) -> tuple[int, dict[str, str], bytes]:
     """Status, headers and body of an answer that was given at `at`."""
     headers = {"Content-Type": JSON_TYPE if answer.status == 200 else MEDIA_TYPE, "ETag": f'"{answer.seq}"'}
     if answer.ends_at is not None:
-        headers["Retry-After"] = str(max(1, -((at - answer.ends_at) // MICROS)))
+        headers["Retry-After"] = retry_after(answer.ends_at, at)
     return answer.status, headers, b'%b,"as_of":"%b"}' % (answer.document, iso_time(at).encode())

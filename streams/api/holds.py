@@ -26,7 +26,7 @@ from schemas.amounts import format_amount
 from schemas.enums import HoldAction, InputKind, OnShortage
 from schemas.events import Hold
 from schemas.times import format_time
-from streams.api.problems import AsciiJson, ProblemError, problem
+from streams.api.problems import AsciiJson, ProblemError, problem, retry_after
 from streams.api.shared_wait import SharedWait
 from streams.kafka.decisions import Decision, DecisionKey, DecisionReader
 from streams.recent import remember
@@ -194,7 +194,7 @@ def decision_answer(decision: Decision, now_us: int, **members: Any) -> JSONResp
         detail = decision["message"] or f"the ledger refused it: {code}"
         answer = problem(decision["http_status"], code, detail, **document, **limit)
         if ends_at is not None:
-            answer.headers["Retry-After"] = str(max(1, -(-(ends_at - now_us) // 1_000_000)))
+            answer.headers["Retry-After"] = retry_after(ends_at, now_us)
     answer.headers["ETag"] = f'"{decision["entry_seq"]}"'
     return answer
 

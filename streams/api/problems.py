@@ -48,6 +48,11 @@ class ProblemError(Exception):
         self.members = members
 
 
+def retry_after(ends_at: int, now: int) -> str:
+    """`Retry-After` of what ends at `ends_at`; both in microseconds."""
+    return str(max(1, -((now - ends_at) // 1_000_000)))
+
+
 def problem(status: int, code: str, detail: str, **members: object) -> JSONResponse:
     """The response for a problem; `members` are added to the document. What passes by itself has `Retry-After`."""
     document = {"type": TYPE_PREFIX + code, "title": code.replace("_", " "), "status": status, "detail": detail}

@@ -23,44 +23,13 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from schemas.amounts import AMOUNT_MAX, NANOS
+from schemas.meters import NAMED_METERS, nearest_totals_of
 
 INPUT_TOKENS: Final = "input_tokens"
 OUTPUT_TOKENS: Final = "output_tokens"
 
-PART_FIELDS: Final = frozenset(
-    {
-        "cache_read_tokens",
-        "cache_write_tokens",
-        "cache_write_1h_tokens",
-        "output_reasoning_tokens",
-        "input_audio_tokens",
-        "output_audio_tokens",
-        "input_image_tokens",
-        "output_image_tokens",
-    }
-)
+PART_FIELDS: Final = frozenset(NAMED_METERS) - {INPUT_TOKENS, OUTPUT_TOKENS}
 """Parts that are fields of a usage record; every other meter is an entry of `quantities`."""
-
-TOTALS: Final = {
-    "cache_read_tokens": (INPUT_TOKENS,),
-    "cache_write_tokens": (INPUT_TOKENS,),
-    "cache_write_1h_tokens": ("cache_write_tokens",),
-    "input_audio_tokens": (INPUT_TOKENS,),
-    "input_image_tokens": (INPUT_TOKENS,),
-    "input_video_tokens": (INPUT_TOKENS,),
-    "input_tool_tokens": (INPUT_TOKENS,),
-    "input_audio_tool_tokens": ("input_tool_tokens", "input_audio_tokens"),
-    "input_image_tool_tokens": ("input_tool_tokens", "input_image_tokens"),
-    "input_video_tool_tokens": ("input_tool_tokens", "input_video_tokens"),
-    "cache_audio_read_tokens": ("cache_read_tokens", "input_audio_tokens"),
-    "cache_image_read_tokens": ("cache_read_tokens", "input_image_tokens"),
-    "cache_video_read_tokens": ("cache_read_tokens", "input_video_tokens"),
-    "output_reasoning_tokens": (OUTPUT_TOKENS,),
-    "output_audio_tokens": (OUTPUT_TOKENS,),
-    "output_image_tokens": (OUTPUT_TOKENS,),
-    "output_video_tokens": (OUTPUT_TOKENS,),
-}
-"""What each part is contained in."""
 
 DISJOINT: Final = (
     (INPUT_TOKENS, ("cache_read_tokens", "cache_write_tokens")),
@@ -452,9 +421,8 @@ def _fields(
 
 
 def _check_parts(tokens: Mapping[str, int]) -> None:
-    for name, totals in TOTALS.items():
-        count = tokens.get(name, 0)
-        for total in totals:
+    for name, count in tokens.items():
+        for total in nearest_totals_of(name):
             if count > tokens.get(total, 0):
                 raise UsageBlockError(f"{name}: {count} exceeds {total}, {tokens.get(total, 0)}")
     for total, parts in DISJOINT:

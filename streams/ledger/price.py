@@ -23,6 +23,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from schemas.enums import BillingUnit, Direction
+from schemas.meters import TOKENS_PER_UNIT
 
 ANY_OPERATION: Final = "*"
 
@@ -32,11 +33,6 @@ ANY_TIER: Final = "*"
 INPUT: Final = "input_tokens"
 OUTPUT: Final = "output_tokens"
 
-TOKENS_PER_UNIT: Final = {
-    BillingUnit.TOKEN: 1,
-    BillingUnit.THOUSAND_TOKENS: 1_000,
-    BillingUnit.MILLION_TOKENS: 1_000_000,
-}
 TIME_UNITS: Final = frozenset({BillingUnit.MINUTE, BillingUnit.HOUR, BillingUnit.GPU_HOUR})
 
 EXACT: Final = 1 << 30

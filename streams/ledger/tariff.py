@@ -23,27 +23,12 @@ from typing import Final, NamedTuple
 
 from schemas.amounts import AMOUNT_MAX, NANOS, div_half_up
 from schemas.enums import BillingUnit, DeadLetterCode
-from schemas.meters import MINIMUM, NAMED_METERS, QUANTITY, REQUESTS, dimensions_of, is_part_of, totals_of
+from schemas.meters import METER_UNITS, MINIMUM, NAMED_METERS, QUANTITY, REQUESTS, dimensions_of, is_part_of, totals_of
 from streams.ledger.entry import Component
 from streams.ledger.price import INPUT, OUTPUT, TIME_UNITS, Price
 from streams.ledger.refusals import DeadLetter
 
 NO_TOKENS: Final = "input_tokens: the price is for tokens; say input_tokens, output_tokens or both"
-
-METER_UNITS: Final[Mapping[BillingUnit, int]] = {
-    BillingUnit.TOKEN: 1,
-    BillingUnit.THOUSAND_TOKENS: 1_000,
-    BillingUnit.MILLION_TOKENS: 1_000_000,
-    BillingUnit.REQUEST: 1,
-    BillingUnit.MINUTE: 60,
-    BillingUnit.HOUR: 3_600,
-    BillingUnit.GPU_HOUR: 3_600,
-    BillingUnit.UNIT: 1,
-    BillingUnit.THOUSAND_UNITS: 1_000,
-    BillingUnit.MILLION_UNITS: 1_000_000,
-    BillingUnit.BILLION_UNITS: 1_000_000_000,
-}
-"""How many of a meter a billing unit is; a time is so many seconds, which is what such meters count."""
 
 _ORDER: Final = {meter: number for number, meter in enumerate((*NAMED_METERS, QUANTITY))}
 

@@ -24,6 +24,7 @@ from projections.reads import Reads, page_of
 from projections.spans import local_midnight
 from projections.transactions import EntryFilter, Transactions, transactions
 from schemas.enums import EntryKind
+from schemas.meters import TOKENS_PER_UNIT
 from streams.api.callers import READS_STATEMENTS, Caller, allowed
 from streams.api.finance import pdf_answer
 from streams.api.invoices import Number, credit_note_answer, invoice_answer
@@ -38,7 +39,6 @@ CSV_ROWS_MAX: Final = 10_000
 PAYMENTS_MAX: Final = 500
 EVERY_KIND: Final = "all"
 
-TOKENS: Final = {"token": 1, "1000_tokens": 1_000, "1000000_tokens": 1_000_000}
 PER: Final = {
     "token": "token",
     "1000_tokens": "1,000 tokens",
@@ -289,10 +289,10 @@ def steps_of(row: Mapping[str, Any]) -> list[dict[str, Any]]:
     unit, price = row["billing_unit"], row["unit_price"]
     if row["kind"] not in (EntryKind.USAGE, EntryKind.CORRECTION) or price is None:
         return []
-    if unit in TOKENS:
+    if unit in TOKENS_PER_UNIT:
         output_price = price if row["output_unit_price"] is None else row["output_unit_price"]
         counted = [("input tokens", row["input_tokens"], price), ("output tokens", row["output_tokens"], output_price)]
-        return [_step(what, Decimal(many), TOKENS[unit], unit, each) for what, many, each in counted if many]
+        return [_step(what, Decimal(many), TOKENS_PER_UNIT[unit], unit, each) for what, many, each in counted if many]
     many = Decimal(1) if row["quantity"] is None else row["quantity"]
     steps = [_step(unit.replace("_", " "), many * (row["replicas"] or 1), 1, unit, price)]
     if row["replicas"]:

@@ -131,7 +131,7 @@ def rate(
         raise Unrated("unknown_price")
     said = {name: count * NANOS for name, count in work.parts.items()}
     counts = {"input_tokens": work.input_tokens * NANOS, "output_tokens": work.output_tokens * NANOS, **said}
-    _refuse_larger_parts(counts)  # also where tokens are not what is priced
+    _own_counts(counts)  # also where tokens are not what is priced
     if totals and totals[-1].billing_unit not in TOKENS:
         quantity = NANOS if work.quantity is None else work.quantity
         if totals[-1].billing_unit in OVER_TIME and work.replicas is not None:
@@ -151,8 +151,8 @@ def rate(
     return _charge(best, _each_once(said, best), used or {})
 
 
-def _refuse_larger_parts(counts: Mapping[str, int]) -> None:
-    """The parts of a total add up to it at most."""
+def _own_counts(counts: Mapping[str, int]) -> dict[str, int]:
+    """What of each count is in none of its parts. The parts of a total add up to it at most, else it is refused."""
     own = dict(counts)
     for name, count in counts.items():
         if TOTAL_OF.get(name) in own:
@@ -161,6 +161,7 @@ def _refuse_larger_parts(counts: Mapping[str, int]) -> None:
             raise Unrated("invalid_field")
     if any(count < 0 for count in own.values()):
         raise Unrated("invalid_field")
+    return own
 
 
 def _in_one_wallet(best: Mapping[str, Price], said: Mapping[str, int]) -> dict[str, Price]:
@@ -176,10 +177,7 @@ def _in_one_wallet(best: Mapping[str, Price], said: Mapping[str, int]) -> dict[s
 
 def _each_once(said: Mapping[str, int], best: Mapping[str, Price]) -> dict[str, int]:
     """Every count once, at the nearest meter with a price: what is of no smaller part, from the whole to the parts."""
-    own = dict(said)
-    for name, count in said.items():
-        if TOTAL_OF.get(name) in own:
-            own[TOTAL_OF[name]] -= count
+    own = _own_counts(said)
     placed: dict[str, int] = defaultdict(int)
     for name, count in own.items():
         nearest: str | None = name

@@ -10,7 +10,8 @@ from genai_prices import extract_usage
 from genai_prices.data_units import unit_data
 
 from schemas.amounts import NANOS
-from streams.client.usage_blocks import DISJOINT, PART_FIELDS, READERS, TOTALS, UsageBlockError, openrouter
+from schemas.meters import DIMENSIONS, nearest_totals_of
+from streams.client.usage_blocks import DISJOINT, PART_FIELDS, READERS, UsageBlockError, openrouter
 from tests.unit.tools.responses import SHAPES, Shape
 
 NOT_TOLD = ("text_", "_5m_")
@@ -47,14 +48,15 @@ def counts(fields: dict[str, Any]) -> dict[str, int]:
 
 
 def test_parts_are_parts_as_the_open_data_set_has_them() -> None:
-    """A unit with more dimensions is a part of one with fewer: `TOTALS` names the nearest of them."""
+    """A unit with more dimensions is a part of one with fewer: `nearest_totals_of` names the nearest of them."""
     sides = {name: set(unit["dimensions"].items()) for name, unit in unit_data.items()}
-    for part, totals in TOTALS.items():
+    totals_of = {part: nearest_totals_of(part) for part in DIMENSIONS if nearest_totals_of(part)}
+    for part, totals in totals_of.items():
         for total in totals:
             assert sides[total] < sides[part], f"{part} is no part of {total}"
     for total, parts in DISJOINT:
         assert all(sides[total] < sides[part] for part in parts)
-    assert set(TOTALS) >= PART_FIELDS
+    assert set(totals_of) >= PART_FIELDS
 
 
 @pytest.mark.parametrize(
